@@ -1,0 +1,36 @@
+# `make quickstart` and `make test` are all a newcomer needs; both set up .venv on first use.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+export MUJOCO_GL ?= egl
+
+.PHONY: quickstart test test-slow check format clean
+
+quickstart: $(INSTALLED)
+	$(RUN) -m zoo quickstart $(ARGS)
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
+
+test-slow: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 -m slow --timeout 3600 $(ARGS)
+
+check: $(INSTALLED)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+format: $(INSTALLED)
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "sb3-genoffline needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[zoo,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) logs .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,110 @@
+"""Ensembles of Q-functions as stacked weights: one batched matrix product per layer instead of one per member."""
+
+from collections.abc import Sequence
+
+import torch as th
+from torch import Tensor, nn
+
+from sb3_genoffline.generative.mish import Mish
+
+# Rows per block of a no-gradient pass on a CPU: activations of one member then stay in its cache.
+_CPU_BLOCK_ROWS = 640
+
+
+class EnsembleLinear(nn.Module):
+    """
+    H linear layers side by side.
+
+    :param n_members: H
+    :param n_inputs: width in
+    :param n_outputs: width out
+    """
+
+    def __init__(self, n_members: int, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(th.empty(n_members, n_inputs, n_outputs))
+        self.bias = nn.Parameter(th.zeros(n_members, 1, n_outputs))
+        for member in self.weight:  # the fans are one member's, not the stack's
+            nn.init.xavier_uniform_(member.data)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(H, B, in) -> (H, B, out)"""
+        return th.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleLayerNorm(nn.Module):
+    """LayerNorm over the last axis with one scale and shift per member: (H, B, n) -> (H, B, n)."""
+
+    def __init__(self, n_members: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(th.ones(n_members, 1, width))
+        self.bias = nn.Parameter(th.zeros(n_members, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return th.addcmul(self.bias, nn.functional.layer_norm(x, x.shape[-1:]), self.weight)
+
+
+class EnsembleQ(nn.Module):
+    """
+    H independent Q-functions Q_h(s, a): MLPs on ``[state, action]``, each member Xavier-initialised on its own.
+
+    :param n_critics: H
+    :param state_dim: S
+    :param action_dim: A
+    :param net_arch: hidden widths
+    :param activation_fn: activation class
+    :param layer_norm: LayerNorm before each activation (not in the DAC paper; steadies training on small data)
+    """
+
+    def __init__(
+        self,
+        n_critics: int,
+        state_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int] = (256, 256, 256),
+        activation_fn: type[nn.Module] = Mish,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.n_critics, self.state_dim = n_critics, state_dim
+        layers: list[nn.Module] = []
+        widths = [state_dim + action_dim, *net_arch]
+        for width_in, width_out in zip(widths, widths[1:], strict=False):
+            layers.append(EnsembleLinear(n_critics, width_in, width_out))
+            if layer_norm:
+                layers.append(EnsembleLayerNorm(n_critics, width_out))
+            layers.append(activation_fn())
+        layers.append(EnsembleLinear(n_critics, widths[-1], 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
+        """
+        :param states: (B, S)
+        :param actions: (B, A)
+        :return: (H, B)
+        """
+        x = th.cat([states, actions], dim=-1)
+        return self.layers(x.expand(self.n_critics, *x.shape)).squeeze(-1)
+
+    @th.no_grad()
+    def score_samples(self, states: Tensor, actions: Tensor) -> Tensor:
+        """
+        Q of n actions per state, without gradients. The states' part of the first layer is computed once per state.
+
+        :param states: (B, S)
+        :param actions: (B, n, A)
+        :return: (H, B, n)
+        """
+        n_states, n_samples, _ = actions.shape
+        first = self.layers[0]
+        w_state, w_action = first.weight[:, : self.state_dim], first.weight[:, self.state_dim :]
+        state_part = th.baddbmm(first.bias, states.expand(self.n_critics, *states.shape), w_state)  # (H, B, h)
+        block = n_states if states.is_cuda else max(_CPU_BLOCK_ROWS // n_samples, 1)
+        blocks = []
+        for start in range(0, n_states, block):
+            part = state_part[:, start : start + block].unsqueeze(2)  # (H, b, 1, h)
+            chosen = actions[start : start + block].reshape(1, -1, actions.shape[-1])
+            hidden = th.bmm(chosen.expand(self.n_critics, -1, -1), w_action)  # (H, b·n, h)
+            hidden = hidden.unflatten(1, (-1, n_samples)).add_(part).flatten(1, 2)
+            blocks.append(self.layers[1:](hidden).unflatten(1, (-1, n_samples)).squeeze(-1))
+        return th.cat(blocks, dim=1) if len(blocks) > 1 else blocks[0]

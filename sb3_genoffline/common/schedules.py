@@ -1,0 +1,46 @@
+"""Learning-rate schedules that survive a save without a pickle."""
+
+import math
+from typing import Any
+
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
+
+
+def cosine_decay(update: int, horizon: int | None) -> float:
+    """
+    Factor ``½(1 + cos(π·min(k, K)/K))`` on the learning rate of update k.
+
+    :param update: k, the number of updates already done
+    :param horizon: K; None leaves the rate constant
+    """
+    if horizon is None:
+        return 1.0
+    return 0.5 * (1.0 + math.cos(math.pi * min(update, horizon) / horizon))
+
+
+def schedule_to_json(schedule: float | Schedule) -> Any:
+    """
+    :param schedule: a number, or one of SB3's schedule classes
+    :return: plain data for :func:`schedule_from_json`
+    :raises ValueError: for any other callable: its code can't be stored without a pickle
+    """
+    if isinstance(schedule, FloatSchedule):
+        return schedule_to_json(schedule.value_schedule)
+    if isinstance(schedule, ConstantSchedule):
+        return float(schedule.val)
+    if isinstance(schedule, LinearSchedule):
+        return {"linear": [schedule.start, schedule.end, schedule.end_fraction]}
+    if isinstance(schedule, int | float):
+        return float(schedule)
+    raise ValueError(
+        f"The learning-rate schedule {schedule!r} is a function, which can't be saved without a pickle: use a number, "
+        "stable_baselines3.common.utils.LinearSchedule, or `lr_decay_steps` for the paper's cosine."
+    )
+
+
+def schedule_from_json(data: Any) -> float | Schedule:
+    """Inverse of :func:`schedule_to_json`."""
+    if isinstance(data, dict):
+        return LinearSchedule(*(float(value) for value in data["linear"]))
+    return float(data)

@@ -1,0 +1,368 @@
+"""
+Conditional diffusion over actions: noise schedules, the noise network ε_θ(s, x_t, t), and the DDPM and DDIM samplers.
+
+Plain modules and pure functions: no optimizer, no EMA, no environment. Index 0 of every schedule is the clean action, so
+``t = 1..T`` index it directly. All randomness of a sample is one tensor the caller draws, see :func:`ddpm_sample`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch as th
+from torch import Tensor, nn
+
+from sb3_genoffline.generative.mish import Mish, mish
+
+BetaSchedule = Literal["vp", "linear", "cosine"]
+SamplerName = Literal["ddpm", "ddim"]
+NoisePrediction = Callable[[Tensor, int], Tensor]
+"""Maps noisy actions ``x_t`` and the integer ``t`` to the predicted noise, same shape."""
+
+
+def beta_schedule(name: BetaSchedule, n_steps: int) -> np.ndarray:
+    """
+    The noise variances β_1..β_T.
+
+    - ``"vp"``: the variance-preserving SDE with β from 0.1 to 10, ``α_t = exp(−0.1/T − ½·9.9·(2t − 1)/T²)``
+    - ``"linear"``: evenly spaced from 1e-4 to 2e-2 (Ho et al. 2020)
+    - ``"cosine"``: Nichol & Dhariwal 2021, s = 0.008
+
+    :param name: one of the above
+    :param n_steps: T
+    :return: float64 array of shape (T,)
+    """
+    t = np.arange(1, n_steps + 1, dtype=np.float64)
+    if name == "vp":
+        b_min, b_max = 0.1, 10.0
+        return 1.0 - np.exp(-b_min / n_steps - 0.5 * (b_max - b_min) * (2 * t - 1) / n_steps**2)
+    if name == "linear":
+        return np.linspace(1e-4, 2e-2, n_steps)
+    if name == "cosine":
+        f = np.cos((np.arange(n_steps + 1) / n_steps + 0.008) / 1.008 * np.pi / 2) ** 2
+        return np.clip(1.0 - f[1:] / f[:-1], 0.0, 0.999)
+    raise ValueError(f"beta_schedule={name!r} is not known; use 'vp', 'linear' or 'cosine'.")
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """
+    The constants of a diffusion process, as float64 arrays of length T + 1 with β_0 = 0.
+
+    :param betas: β_t, the variance added at step t
+    """
+
+    betas: np.ndarray
+
+    @classmethod
+    def make(cls, name: BetaSchedule, n_steps: int) -> "NoiseSchedule":
+        """:param name: see :func:`beta_schedule`
+        :param n_steps: T, at least 1
+        """
+        if n_steps < 1:
+            raise ValueError(f"n_diffusion_steps={n_steps} must be at least 1.")
+        return cls(np.concatenate([[0.0], beta_schedule(name, n_steps)]))
+
+    @property
+    def n_steps(self) -> int:
+        """T"""
+        return len(self.betas) - 1
+
+    @cached_property
+    def alphas(self) -> np.ndarray:
+        """α_t = 1 − β_t"""
+        return 1.0 - self.betas
+
+    @cached_property
+    def alpha_bars(self) -> np.ndarray:
+        """ᾱ_t = Π_{k ≤ t} α_k"""
+        return np.cumprod(self.alphas)
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """σ_t = √(1 − ᾱ_t)"""
+        return np.sqrt(1.0 - self.alpha_bars)
+
+    @cached_property
+    def clean_coefficients(self) -> np.ndarray:
+        """Weight of x̂0 in the posterior mean of x_{t−1}; entry 0 is unused."""
+        previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
+        return np.sqrt(previous) * self.betas / np.maximum(1.0 - self.alpha_bars, 1e-300)
+
+    @cached_property
+    def noisy_coefficients(self) -> np.ndarray:
+        """Weight of x_t in the posterior mean of x_{t−1}; entry 0 is unused."""
+        previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
+        return np.sqrt(self.alphas) * (1.0 - previous) / np.maximum(1.0 - self.alpha_bars, 1e-300)
+
+
+def predict_clean(schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, clip: bool) -> Tensor:
+    """x̂0 = (x_t − σ_t·ε̂)/√ᾱ_t, clamped to [−1, 1] if ``clip``."""
+    root = math.sqrt(schedule.alpha_bars[t])
+    clean = (x - float(schedule.sigmas[t]) * eps) * (1.0 / root)
+    return clean.clamp(-1.0, 1.0) if clip else clean
+
+
+def ddpm_sample(
+    predict_noise: NoisePrediction, schedule: NoiseSchedule, noise: Tensor, *, clip: bool = True, temperature: float = 1.0
+) -> Tensor:
+    """
+    Ancestral sampling (Ho et al. 2020, algorithm 2) with the noise std √β_t of the DAC reference, not the posterior's.
+
+    :param predict_noise: ε̂(x_t, t)
+    :param schedule: T steps
+    :param noise: shape (T, ...): ``noise[0]`` is x_T, ``noise[k]`` the standard normal added at step t = T + 1 − k.
+        The last step adds none.
+    :param clip: clamp x̂0 (never x_t) to [−1, 1] at every step; the result is then inside as ᾱ_0 = 1
+    :param temperature: factor of the added noise
+    :return: x_0, shape (...)
+    """
+    n_steps = schedule.n_steps
+    clean_coefficients, noisy_coefficients = schedule.clean_coefficients, schedule.noisy_coefficients
+    x = noise[0]
+    for t in range(n_steps, 0, -1):
+        clean = predict_clean(schedule, x, predict_noise(x, t), t, clip)
+        if t == 1:
+            return clean  # the posterior mean at t = 1 is x̂0 itself
+        x = float(clean_coefficients[t]) * clean + float(noisy_coefficients[t]) * x
+        x = x + (temperature * math.sqrt(schedule.betas[t])) * noise[n_steps + 1 - t]
+    return x
+
+
+def ddim_sample(
+    predict_noise: NoisePrediction,
+    schedule: NoiseSchedule,
+    noise: Tensor,
+    *,
+    stride: int = 1,
+    clip: Literal["clean", "step", "none"] = "clean",
+) -> Tensor:
+    """
+    Deterministic DDIM (Song et al. 2021, η = 0) over the steps T, T − c, …, 0. Correct for every stride; the DAC reference
+    divides by √α_t, which is right only for c = 1.
+
+    :param predict_noise: ε̂(x_t, t)
+    :param schedule: T steps
+    :param noise: shape (≥ 1, ...): only ``noise[0]`` = x_T is used
+    :param stride: c; T need not be a multiple of it, the last stride is then shorter
+    :param clip: ``"clean"`` clamps x̂0 and keeps ε̂ consistent with it, ``"step"`` clamps each x_{t'} as the reference does,
+        ``"none"`` nothing
+    :return: x_0, shape (...)
+    """
+    alpha_bars, sigmas = schedule.alpha_bars, schedule.sigmas
+    x = noise[0]
+    t = schedule.n_steps
+    while t > 0:
+        following = max(t - stride, 0)
+        eps = predict_noise(x, t)
+        clean = predict_clean(schedule, x, eps, t, clip == "clean")
+        if clip == "clean":
+            eps = (x - math.sqrt(alpha_bars[t]) * clean) * (1.0 / float(sigmas[t]))
+        x = math.sqrt(alpha_bars[following]) * clean + float(sigmas[following]) * eps
+        if clip == "step":
+            x = x.clamp(-1.0, 1.0)
+        t = following
+    return x
+
+
+def time_embedding(n_steps: int, dim: int) -> Tensor:
+    """
+    Sinusoidal embedding of the unscaled integers 0..T: ``dim/2`` cosines, then as many sines, with the frequencies
+    ``10000^(−k/(dim/2 − 1))``.
+
+    :return: shape (T + 1, dim)
+    """
+    half = dim // 2
+    frequencies = 10000.0 ** (-np.arange(half, dtype=np.float64) / max(half - 1, 1))
+    angles = np.arange(n_steps + 1)[:, None] * frequencies
+    return th.as_tensor(np.concatenate([np.cos(angles), np.sin(angles)], axis=1), dtype=th.get_default_dtype())
+
+
+def xavier_init(module: nn.Module) -> None:
+    """Xavier-uniform kernels and zero biases in every linear layer, output layers included (as the DAC reference)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+class ResidualBlock(nn.Module):
+    """Pre-LayerNorm block ``h + W₂ mish(W₁ norm(h))`` of the reference's optional residual network."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), Mish(), nn.Linear(4 * width, width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.net(h)
+
+
+class NoiseNetwork(nn.Module):
+    """
+    ε_θ(s, x_t, t): an MLP on ``[state, noisy action, processed time]`` with Mish, no normalisation, linear output.
+
+    :param state_dim: S
+    :param action_dim: A
+    :param n_diffusion_steps: T
+    :param net_arch: hidden widths
+    :param time_dim: width of the sinusoidal embedding (even)
+    :param time_hidden: width of the two-layer time processor
+    :param residual: replace the hidden layers by two residual blocks of width ``net_arch[0]``
+    """
+
+    time_table: Tensor
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        n_diffusion_steps: int,
+        net_arch: Sequence[int] = (256, 256, 256),
+        time_dim: int = 16,
+        time_hidden: int = 32,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.state_dim, self.action_dim = state_dim, action_dim
+        self.register_buffer("time_table", time_embedding(n_diffusion_steps, time_dim), persistent=False)
+        self.time_net = nn.Sequential(nn.Linear(time_dim, time_hidden), Mish(), nn.Linear(time_hidden, time_hidden))
+        self.input_layer = nn.Linear(state_dim + action_dim + time_hidden, net_arch[0])
+        layers: list[nn.Module] = []
+        if residual:
+            layers = [ResidualBlock(net_arch[0]), ResidualBlock(net_arch[0]), Mish(), nn.Linear(net_arch[0], action_dim)]
+        else:
+            for width_in, width_out in zip(net_arch, net_arch[1:], strict=False):
+                layers += [Mish(), nn.Linear(width_in, width_out)]
+            layers += [Mish(), nn.Linear(net_arch[-1], action_dim)]
+        self.trunk = nn.Sequential(*layers)
+        xavier_init(self)
+
+    def forward(self, states: Tensor, noisy_actions: Tensor, t: Tensor) -> Tensor:
+        """
+        :param states: (B, S)
+        :param noisy_actions: (B, A)
+        :param t: (B,) integers in 1..T
+        :return: predicted noise (B, A)
+        """
+        time = nn.functional.embedding(t, self.time_net(self.time_table))  # the processor sees T + 1 rows, not B
+        return self.trunk(self.input_layer(th.cat([states, noisy_actions, time], dim=-1)))
+
+    def conditioned_on(self, states: Tensor) -> NoisePrediction:
+        """
+        ε_θ(s, ·, ·) for fixed states. ``W₁[s; x; τ] = W_s s + W_x x + W_τ τ``: the state's part is computed once for all
+        samples and steps, the time's part once per step.
+
+        :param states: (B, S)
+        :return: maps x_t of shape (B, n, A) and an integer t to noise of shape (B, n, A)
+        """
+        w_state, w_action, w_time = self.input_layer.weight.split(
+            [self.state_dim, self.action_dim, self.time_net[-1].out_features], dim=1
+        )
+        state_part = (states @ w_state.T).unsqueeze(1)  # (B, 1, h)
+        time_part = nn.functional.linear(self.time_net(self.time_table), w_time, self.input_layer.bias)  # (T + 1, h)
+
+        def predict_noise(x: Tensor, t: int) -> Tensor:
+            hidden = x @ w_action.T + (state_part + time_part[t])  # (B, n, h)
+            return self.trunk(hidden)
+
+        return predict_noise
+
+
+class ConditionalDiffusion(nn.Module):
+    """
+    A diffusion model p(a | s): the noise network together with its schedule.
+
+    :param state_dim: S
+    :param action_dim: A
+    :param n_diffusion_steps: T
+    :param beta_schedule: ``"vp"``, ``"linear"`` or ``"cosine"``
+    :param net_arch: hidden widths of the noise network
+    :param residual: use the residual noise network
+    """
+
+    alpha_bars: Tensor
+    sigmas: Tensor
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        n_diffusion_steps: int = 5,
+        beta_schedule: BetaSchedule = "vp",
+        net_arch: Sequence[int] = (256, 256, 256),
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.schedule = NoiseSchedule.make(beta_schedule, n_diffusion_steps)
+        for name in ("alpha_bars", "sigmas"):
+            constants = th.as_tensor(getattr(self.schedule, name), dtype=th.get_default_dtype())
+            self.register_buffer(name, constants, persistent=False)
+        self.noise_net = NoiseNetwork(state_dim, action_dim, n_diffusion_steps, net_arch, residual=residual)
+
+    @property
+    def n_steps(self) -> int:
+        """T"""
+        return self.schedule.n_steps
+
+    def forward(self, states: Tensor, noisy_actions: Tensor, t: Tensor) -> Tensor:
+        """ε_θ(s, x_t, t), see :meth:`NoiseNetwork.forward`."""
+        return self.noise_net(states, noisy_actions, t)
+
+    def add_noise(self, actions: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """
+        x_t = √ᾱ_t·a + σ_t·ε
+
+        :param actions: (B, A)
+        :param noise: (B, A)
+        :param t: (B,) integers in 1..T
+        """
+        return self.alpha_bars[t].sqrt().unsqueeze(-1) * actions + self.sigmas[t].unsqueeze(-1) * noise
+
+    def noise_shape(self, n_states: int, n_samples: int) -> tuple[int, int, int, int]:
+        """Shape of the ``noise`` argument of :meth:`sample`."""
+        return (self.n_steps, n_states, n_samples, self.noise_net.action_dim)
+
+    def sample(
+        self,
+        states: Tensor,
+        noise: Tensor,
+        *,
+        sampler: SamplerName = "ddpm",
+        ddim_stride: int = 1,
+        clip: bool = True,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """
+        Draw n actions per state.
+
+        :param states: (B, S)
+        :param noise: (T, B, n, A), see :func:`ddpm_sample`
+        :param sampler: ``"ddpm"`` or ``"ddim"``
+        :param ddim_stride: stride of the DDIM sampler
+        :param clip: clamp x̂0 to [−1, 1]
+        :param temperature: factor of the noise that DDPM adds
+        :return: (B, n, A)
+        """
+        predict_noise = self.noise_net.conditioned_on(states)
+        if sampler == "ddpm":
+            return ddpm_sample(predict_noise, self.schedule, noise, clip=clip, temperature=temperature)
+        return ddim_sample(predict_noise, self.schedule, noise, stride=ddim_stride, clip="clean" if clip else "none")
+
+
+__all__ = [
+    "BetaSchedule",
+    "ConditionalDiffusion",
+    "NoiseNetwork",
+    "NoiseSchedule",
+    "SamplerName",
+    "beta_schedule",
+    "ddim_sample",
+    "ddpm_sample",
+    "mish",
+    "predict_clean",
+    "time_embedding",
+    "xavier_init",
+]
