@@ -1,0 +1,34 @@
+"""Logged data: loading, checking, scores and transforms."""
+
+from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.environments import check_compatible
+from sb3_genoffline.data.flattening import FlatFloatObservation, flat_observation_space, flatten_env, flatten_observations
+from sb3_genoffline.data.scores import REFERENCE, normalized_score, reference_scores
+from sb3_genoffline.data.sources import load_dataset
+from sb3_genoffline.data.transforms import (
+    REWARD_TRANSFORMS,
+    clip_actions,
+    reward_affine,
+    scale_actions,
+    transform_rewards,
+    unscale_actions,
+)
+
+__all__ = [
+    "REFERENCE",
+    "REWARD_TRANSFORMS",
+    "FlatFloatObservation",
+    "OfflineDataset",
+    "check_compatible",
+    "clip_actions",
+    "flat_observation_space",
+    "flatten_env",
+    "flatten_observations",
+    "load_dataset",
+    "normalized_score",
+    "reference_scores",
+    "reward_affine",
+    "scale_actions",
+    "transform_rewards",
+    "unscale_actions",
+]

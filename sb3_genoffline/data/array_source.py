@@ -1,0 +1,300 @@
+"""Datasets from flat arrays: D4RL-layout HDF5 files, ``.npz`` files and dicts."""
+
+import difflib
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.environments import resolve_env
+from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations, is_image
+from sb3_genoffline.data.scores import known_reference, reference_key
+from sb3_genoffline.data.validation import flag_rows, float_rows, numeric_array
+
+# Our name of each array, and the names it may come under.
+KEYS = {
+    "observations": ("observations", "obs"),
+    "actions": ("actions",),
+    "rewards": ("rewards",),
+    "next_observations": ("next_observations", "next_obs"),
+    "terminations": ("terminations", "terminals", "dones"),
+    "truncations": ("truncations", "timeouts"),
+    "episode_ends": ("episode_ends",),
+    "observation_space": ("observation_space",),
+    "action_space": ("action_space",),
+}
+REQUIRED = ("observations", "actions", "rewards", "terminations")
+# Two observations farther apart than this (Euclidean) are not the same moment.
+SAME_STATE = 1e-6
+# Step limits of the D4RL tasks whose files may lack a `timeouts` array.
+STEP_LIMITS = {"hopper": 1000, "halfcheetah": 1000, "walker2d": 1000, "ant": 1000, "antmaze": 1000}
+# Bodies of today that D4RL's v2 data replay on (Walker2d-v5 has other feet).
+EVAL_ENVS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4"}
+
+
+def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dict", id: str | None = None) -> OfflineDataset:
+    """
+    Build a dataset from flat arrays, one row per step.
+
+    Accepted keys (the first of each is ours): ``observations``/``obs``, ``actions``, ``rewards``,
+    ``terminations``/``terminals``/``dones`` (true ends only, not time-outs), and optionally
+    ``next_observations``/``next_obs``, ``truncations``/``timeouts``, ``episode_ends``, ``observation_space`` and
+    ``action_space``. D4RL's ``infos/...`` and ``metadata/...`` are ignored. ``dones`` may include time-outs if these are given
+    too: as in SB3, a step that is both then counts as a time-out.
+
+    **With** ``next_observations`` every row is kept.
+
+    **Without** them row i's next observation is row i + 1's observation, as in D4RL's "q-learning" view. Rows flagged as
+    time-outs have no valid next observation and are dropped, terminal or not, and so is the last row; the row before is
+    marked truncated unless it is terminal. If there is no ``truncations``/``timeouts`` key, rows that reach the step limit
+    (from ``env``, or known for D4RL names) are dropped instead. A terminal row gets its *own* observation as its next one,
+    where D4RL puts the first of another episode: it is never bootstrapped from, so only a leak is lost.
+
+    An episode ends at a termination, a time-out, where the next observation is not the next row's observation (distance above
+    1e-6), and at the last row; ends that are no termination are marked as truncations. Given ``episode_ends`` count instead of
+    the distance; they need ``next_observations``.
+
+    :param arrays: The arrays by name.
+    :param env: Environment or id that gives the spaces. Without it observations are unbounded and actions lie in [-1, 1].
+    :param name: What to call the source in an error.
+    :param id: Id of the dataset.
+    :raises KeyError: If a needed key is missing or a key is not known.
+    :raises ValueError: On bad contents.
+    """
+    found = _known_keys(arrays, name)
+    observation_space, action_space, spec = _spaces(found, env)
+    raw: dict[str, Any] = {
+        "observations": found["observations"],
+        "actions": found["actions"],
+        "rewards": found["rewards"],
+        "terminations": flag_rows("terminations", found["terminations"]),
+    }
+    timeouts = flag_rows("truncations", found["truncations"]) if "truncations" in found else None
+    has_next = "next_observations" in found
+    if has_next:
+        raw["next_observations"] = found["next_observations"]
+    for key in ("observations", "next_observations"):
+        if key in raw:
+            raw[key] = _flat_rows(key, raw[key], observation_space)
+    raw["actions"] = _rows("actions", raw["actions"])
+    raw["rewards"] = float_rows("rewards", raw["rewards"], None)
+    n_rows = len(raw["observations"])
+    for key, array in [*raw.items(), ("truncations", timeouts)]:
+        if array is not None and len(array) != n_rows:
+            raise ValueError(
+                f"{key} in {name} has {len(array)} rows, but observations has {n_rows}. "
+                "Every array needs one row per transition."
+            )
+    if n_rows == 0:
+        raise ValueError(f"{name} is empty: it holds no transition. At least one is needed.")
+    if "dones" in arrays and timeouts is not None:
+        raw["terminations"] = raw["terminations"] & ~timeouts
+
+    episode_ends = found.get("episode_ends")
+    if not has_next:
+        if episode_ends is not None:
+            raise ValueError(
+                f"{name} has episode_ends but no next_observations; give both, or use truncations to mark the ends."
+            )
+        if timeouts is None:
+            timeouts = _limit_rows(raw["terminations"], _step_limit(spec, id), name)
+        raw, timeouts = _q_learning_view(raw, timeouts, name)
+    if timeouts is None:
+        timeouts = np.zeros(n_rows, dtype=np.bool_)
+    if episode_ends is None:
+        gap = np.linalg.norm(raw["observations"][1:] - raw["next_observations"][:-1], axis=1) > SAME_STATE
+        ends_here = raw["terminations"] | timeouts
+        ends_here[:-1] |= gap
+        ends_here[-1] = True
+        episode_ends = np.flatnonzero(ends_here) + 1
+    else:
+        ends_here = np.zeros(n_rows, dtype=np.bool_)
+        inside = numeric_array("episode_ends", episode_ends).astype(np.int64) - 1
+        ends_here[inside[(inside >= 0) & (inside < n_rows)]] = True
+    reference = known_reference(id, spec) or (None, None)
+    return OfflineDataset(
+        **raw,
+        truncations=timeouts | (ends_here & ~raw["terminations"]),
+        observation_space=flat_observation_space(observation_space),
+        action_space=action_space if action_space is not None else _unit_box(raw["actions"]),
+        episode_ends=episode_ends,
+        id=id,
+        env_spec=spec,
+        ref_min_score=reference[0],
+        ref_max_score=reference[1],
+    )
+
+
+def from_npz(path: Path, env: Any = None) -> OfflineDataset:
+    """
+    :param path: A ``.npz`` file with the arrays :func:`from_arrays` takes. Pickled objects in it are refused.
+    :param env: As in :func:`from_arrays`.
+    """
+    _check_exists(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+        hint = "It holds Python objects; save plain arrays. " if "allow_pickle" in str(error) else ""
+        raise ValueError(f"{path} cannot be read as .npz: {error}. {hint}Was it written whole, by np.savez?") from error
+    return from_arrays(arrays, env, str(path), path.stem)
+
+
+def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
+    """
+    Read an HDF5 file in D4RL's layout; the package d4rl is not needed.
+
+    :param path: The file. A name that D4RL uses (``hopper_medium-v2.hdf5``) brings reference scores and environment with it.
+    :param env: As in :func:`from_arrays`.
+    """
+    import h5py
+
+    known = {name for names in KEYS.values() for name in names}
+    _check_exists(path)
+    if not h5py.is_hdf5(path):
+        raise ValueError(
+            f"{path} is not an HDF5 file ({path.stat().st_size} bytes). Was the download complete, and not a web page?"
+        )
+    try:
+        with h5py.File(path, "r") as file:
+            arrays = {key: item[()] for key, item in file.items() if isinstance(item, h5py.Dataset) and key in known}
+            groups = [key for key, item in file.items() if isinstance(item, h5py.Group)]
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is truncated or damaged: {error}. Fetch or write it again.") from error
+    if "observations" not in arrays and any(re.fullmatch(r"episode_\d+", key) for key in groups):
+        raise ValueError(f"{path} is the storage of a Minari dataset; load it by its id, or pass the MinariDataset.")
+    dataset = from_arrays(arrays, env, str(path), path.stem)
+    key = reference_key(path.stem)
+    if dataset.env_spec is None and key in EVAL_ENVS:
+        dataset = dataset.replace(env_spec=gym.spec(EVAL_ENVS[key]))
+    return dataset
+
+
+def _check_exists(path: Path) -> None:
+    if path.is_file():
+        return
+    others = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, others, n=3)
+    raise FileNotFoundError(f"{path} does not exist." + (f" Did you mean {' or '.join(close)}?" if close else ""))
+
+
+def _known_keys(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The arrays under our names."""
+    found: dict[str, Any] = {}
+    accepted = ", ".join("/".join(names) for names in KEYS.values())
+    for key, value in arrays.items():
+        ours = next((ours for ours, names in KEYS.items() if key in names), None)
+        if ours is None:
+            if str(key).split("/")[0] in ("infos", "metadata"):
+                continue
+            raise KeyError(f"{name} has the unknown key {key!r}. Accepted are: {accepted}.")
+        if ours in found:
+            raise KeyError(f"{name} has {ours} twice, under {' and '.join(k for k in KEYS[ours] if k in arrays)}; keep one.")
+        found[ours] = value
+    missing = [" or ".join(repr(k) for k in KEYS[ours]) for ours in REQUIRED if ours not in found]
+    if missing:
+        raise KeyError(f"{name} lacks {', '.join(missing)}; it has {sorted(map(str, arrays))}. Accepted are: {accepted}.")
+    return found
+
+
+def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space, spaces.Box | None, Any]:
+    """Observation space, action space if known, and env spec: from the dict, else from the env, else inferred."""
+    observation_space, action_space, spec = found.get("observation_space"), found.get("action_space"), None
+    if env is not None:
+        env_observation_space, env_action_space, spec = resolve_env(env)
+        observation_space = env_observation_space if observation_space is None else observation_space
+        action_space = env_action_space if action_space is None else action_space
+    if observation_space is None:
+        if isinstance(found["observations"], Mapping | tuple):
+            raise ValueError("observations are nested, so their space is needed: give env= or the key observation_space.")
+        array = numeric_array("observations", found["observations"])
+        box = spaces.Box(0, 255, array.shape[1:], np.uint8) if array.dtype == np.uint8 else None
+        if box is not None and is_image(box):
+            observation_space = box
+        else:
+            observation_space = spaces.Box(-np.inf, np.inf, array.shape[1:] or (1,), np.float32)
+    return observation_space, action_space, spec
+
+
+def _flat_rows(name: str, values: Any, space: spaces.Space) -> np.ndarray:
+    """Observations as float32 ``(N, obs_dim)``."""
+    flat = flat_observation_space(space)
+    if not isinstance(values, Mapping | tuple):
+        array = numeric_array(name, values)
+        if array.ndim == 2 and array.shape[1] == flat.shape[0]:  # flat already
+            return float_rows(name, array, flat.shape[0])
+        values = array[:, None] if array.ndim == 1 and flat.shape == (1,) else array
+    return float_rows(name, flatten_observations(space, values, name), flat.shape[0])
+
+
+def _rows(name: str, values: Any) -> np.ndarray:
+    array = numeric_array(name, values)
+    array = array[:, None] if array.ndim == 1 else array
+    if name == "actions" and array.dtype.kind != "f":
+        raise ValueError(
+            f"actions have dtype {array.dtype}: discrete actions are not supported. Convert continuous ones to float."
+        )
+    return float_rows(name, array, array.shape[1] if array.ndim == 2 else 0)
+
+
+def _unit_box(actions: np.ndarray) -> spaces.Box:
+    """The space of actions that nobody described: [-1, 1], if they fit."""
+    largest = float(np.abs(actions).max(initial=0.0))
+    if largest > 1 + 1e-4:
+        row, column = (int(i) for i in np.argwhere(np.abs(actions) == largest)[0])
+        raise ValueError(
+            f"actions[{row}, {column}] = {actions[row, column]} is outside [-1, 1], and no action space is given. "
+            "Give env=, or the key action_space with a spaces.Box of the actuators' limits."
+        )
+    return spaces.Box(-1.0, 1.0, (actions.shape[1],), np.float32)
+
+
+def _step_limit(spec: Any, id: str | None) -> int | None:
+    """Steps after which an episode is cut, from the env, else known for a D4RL name."""
+    if spec is not None and spec.max_episode_steps is not None:
+        return spec.max_episode_steps
+    if id is not None and id.lower().startswith("antmaze") and "umaze" in id:
+        return 700
+    return STEP_LIMITS.get(reference_key(id) or "") if id is not None else None
+
+
+def _limit_rows(terminations: np.ndarray, limit: int | None, name: str) -> np.ndarray:
+    """Rows at which an episode reaches the step limit, counted from the last termination or limit; bool ``(N,)``."""
+    if limit is None:
+        raise ValueError(
+            f"{name} has neither next_observations nor truncations/timeouts, so it cannot be told where episodes were cut and "
+            "which rows have a valid next observation. Give one of the two (truncations may be all zero), or an env= with a "
+            "step limit."
+        )
+    rows = np.arange(len(terminations))
+    starts = np.zeros(len(terminations), dtype=np.int64)
+    starts[1:][terminations[:-1]] = rows[1:][terminations[:-1]]
+    return (rows - np.maximum.accumulate(starts)) % limit == limit - 1
+
+
+def _q_learning_view(raw: dict[str, np.ndarray], timeouts: np.ndarray, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Rows with their next observations, and where a dropped row cut an episode; see :func:`from_arrays`."""
+    keep = ~timeouts
+    keep[-1] = False
+    kept = np.flatnonzero(keep)
+    if len(kept) == 0:
+        raise ValueError(
+            f"{name} is empty: without next_observations, time-out rows and the last row have no next observation, "
+            "and no other row is left."
+        )
+    following = kept + 1
+    following[raw["terminations"][kept]] -= 1
+    cut = np.zeros(len(kept), dtype=np.bool_)
+    cut[:-1] = np.diff(kept) > 1
+    cut[-1] = True
+    view = {key: array[kept] for key, array in raw.items()}
+    view["next_observations"] = raw["observations"][following]
+    for array in view.values():
+        array.flags.writeable = False
+    return view, cut & ~view["terminations"]

@@ -1,0 +1,140 @@
+"""From an environment's spaces to the flat vectors every dataset holds.
+
+Observations may be a ``Box`` of numbers or a ``Dict``/``Tuple`` of those (goal environments). They are flattened with the keys
+of a ``Dict`` in **alphabetical order, at every level**, and each array in C order. For a space built from a plain ``dict`` that
+is what ``gymnasium.wrappers.FlattenObservation`` does too, number for number.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+SUPPORTED = "Supported are a Box of numbers and Dict/Tuple spaces of such boxes for observations, and a one-dimensional Box for actions"
+
+
+def is_image(space: spaces.Space) -> bool:
+    """True for a uint8 box of two or three dimensions, which is how pictures come."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
+
+
+def box_leaves(space: spaces.Space, name: str = "observation_space") -> list[tuple[tuple[str | int, ...], spaces.Box]]:
+    """
+    The boxes of a space in the order in which they are flattened.
+
+    :param space: A ``Box``, or a ``Dict``/``Tuple`` of supported spaces.
+    :param name: What to call the space in an error.
+    :return: Pairs of (path of keys into an observation, box).
+    :raises ValueError: For a discrete, image or other space that cannot become a vector of numbers.
+    """
+    if isinstance(space, spaces.Dict):
+        children = [(key, space.spaces[key]) for key in sorted(space.spaces)]
+    elif isinstance(space, spaces.Tuple):
+        children = list(enumerate(space.spaces))
+    elif is_image(space):
+        raise ValueError(
+            f"{name} is an image space, {space}, and images are not supported. {SUPPORTED}; encode the images first."
+        )
+    elif isinstance(space, spaces.Box):
+        return [((), space)]
+    else:
+        raise ValueError(f"{name} is {space}, which is not supported. {SUPPORTED}.")
+    return [((key, *path), box) for key, child in children for path, box in box_leaves(child, f"{name}[{key!r}]")]
+
+
+def flat_observation_space(space: spaces.Space) -> spaces.Box:
+    """
+    :param space: Any supported observation space.
+    :return: The float32 ``Box`` of shape ``(obs_dim,)`` that :func:`flatten_observations` fills.
+    :raises ValueError: For a space that is not supported.
+    """
+    boxes = [box for _, box in box_leaves(space)]
+    low = np.concatenate([np.asarray(box.low, dtype=np.float32).ravel() for box in boxes])
+    high = np.concatenate([np.asarray(box.high, dtype=np.float32).ravel() for box in boxes])
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def flatten_observations(space: spaces.Space, observations: Any, name: str = "observations") -> np.ndarray:
+    """
+    Flatten a batch of observations at once.
+
+    :param space: The space each observation comes from.
+    :param observations: An array ``(N, *shape)``, or the same nested in dicts/tuples as the space is.
+    :param name: What to call the array in an error.
+    :return: float array ``(N, obs_dim)``; the dtype is the one numpy promotes the boxes to.
+    :raises ValueError: If a key is missing or a shape does not fit, naming it.
+    """
+    parts = []
+    for path, box in box_leaves(space):
+        value = observations
+        where = name + "".join(f"[{key!r}]" for key in path)
+        for key in path:
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError) as error:
+                raise ValueError(f"{where} is missing, though the observation space has it: {space}.") from error
+        array = np.asarray(value)
+        if array.shape[1:] != box.shape:
+            raise ValueError(
+                f"{where} has shape {array.shape}, but the observation space says (N, {', '.join(map(str, box.shape))})."
+            )
+        # The environment's own dtype first, as gymnasium's flatten does: it may round.
+        array = array.astype(box.dtype, copy=False) if np.issubdtype(array.dtype, np.floating) else array
+        parts.append(array.reshape(len(array), -1))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+class FlatFloatObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
+    """
+    An environment whose observations are the float32 vectors that datasets hold.
+
+    :param env: An environment with a supported observation space.
+    :raises ValueError: For an observation space that is not supported.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ObservationWrapper.__init__(self, env)
+        self._leaves = box_leaves(env.observation_space)
+        self.observation_space = flat_observation_space(env.observation_space)
+
+    def observation(self, observation: Any) -> np.ndarray:
+        parts = []
+        for path, box in self._leaves:
+            value = observation
+            for key in path:
+                value = value[key]
+            parts.append(np.asarray(value, dtype=box.dtype).ravel())
+        return np.concatenate(parts).astype(np.float32)
+
+
+def flatten_env(env: gym.Env) -> gym.Env:
+    """
+    :param env: An environment with a supported observation space.
+    :return: ``env`` itself if its observations are float32 vectors already, else wrapped by :class:`FlatFloatObservation`.
+    """
+    space = env.observation_space
+    if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype == np.float32:
+        return env
+    return FlatFloatObservation(env)
+
+
+def spaces_differ(ours: spaces.Space, theirs: spaces.Space) -> str | None:
+    """
+    Compare two one-dimensional boxes. The dtype does not count, nor do bounds where one side has none (±inf).
+
+    :return: None if they agree, else what differs, in words.
+    """
+    if not isinstance(ours, spaces.Box) or not isinstance(theirs, spaces.Box):
+        return None if ours == theirs else f"{ours} against {theirs}"
+    if ours.shape != theirs.shape:
+        return f"shape {ours.shape} against {theirs.shape}"
+    for bound in ("low", "high"):
+        a = np.asarray(getattr(ours, bound), dtype=np.float64)
+        b = np.asarray(getattr(theirs, bound), dtype=np.float64)
+        wrong = np.isfinite(a) & np.isfinite(b) & ~np.isclose(a, b, rtol=1e-5, atol=1e-6)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            return f"{bound}[{i}] {a[i]:g} against {b[i]:g}"
+    return None

@@ -1,0 +1,161 @@
+"""Datasets from Minari, in any of its storages."""
+
+import difflib
+import hashlib
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_genoffline.data.cache import Arrays, cached_arrays
+from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
+from sb3_genoffline.data.scores import known_reference
+from sb3_genoffline.data.validation import check_action_space, numeric_array
+
+_ID = re.compile(r"(?:[-\w]{2,}/)*[-\w]+-v\d+")
+
+
+def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) -> OfflineDataset:
+    """
+    :param dataset_id: ``(namespace/)*name-v<number>``.
+    :param download: Fetch it from Minari's remote if it is not on this machine.
+    :param cache: Use the flat cache.
+    :raises ValueError: For a malformed id, naming the nearest ones, or a damaged dataset.
+    :raises FileNotFoundError: If it is not on this machine, naming the nearest ids and how to get it.
+    :raises ConnectionError: If the download fails.
+    """
+    import minari
+
+    if not _ID.fullmatch(dataset_id):
+        raise ValueError(
+            f"{dataset_id!r} is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0: namespaces of two or more "
+            f"characters, a name, and a version -v<number>.{_suggest(dataset_id)}"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Gym.*", category=DeprecationWarning)
+            dataset = minari.load_dataset(dataset_id, download=download)
+    except FileNotFoundError as error:
+        if download:
+            raise ConnectionError(f"{dataset_id} could not be downloaded: {error}") from error
+        how = "download=True fetches it if Minari's remote has it"
+        if dataset_id.startswith("genoffline/"):
+            how = f"`python -m zoo collect {dataset_id}` makes it"
+        raise FileNotFoundError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}") from error
+    except Exception as error:
+        if download and not (minari.storage.datasets_root_dir.get_dataset_path(dataset_id) / "data").exists():
+            raise ConnectionError(
+                f"{dataset_id} could not be downloaded: {type(error).__name__}: {error}. Check the id and the network "
+                f"(MINARI_REMOTE sets another remote).{_suggest(dataset_id)}"
+            ) from error
+        raise _damaged(dataset_id, error) from error
+    return from_minari(dataset, cache)
+
+
+def from_minari(dataset: Any, cache: bool = True) -> OfflineDataset:
+    """
+    :param dataset: A ``minari.MinariDataset``; of a filtered one, its episodes only.
+    :param cache: Use the flat cache.
+    :return: Its transitions. An episode that ends without termination is marked truncated at its last row. Reference scores come
+        from the metadata, else from the bundled table.
+    :raises ValueError: For discrete or image spaces, a damaged storage, an episode whose arrays do not fit together, or no data.
+    """
+    observation_space = flat_observation_space(dataset.observation_space)
+    check_action_space(dataset.action_space)
+    indices = np.asarray(dataset.episode_indices, dtype=np.int64)
+    if cache:
+        whole = np.array_equal(indices, np.arange(dataset.storage.total_episodes))
+        variant = "" if whole else hashlib.sha256(indices.tobytes()).hexdigest()
+        files = [path for path in Path(dataset.storage.data_path).rglob("*") if path.is_file()]
+        arrays = cached_arrays(dataset.id, files, lambda: _read_episodes(dataset), variant)
+    else:
+        arrays = _read_episodes(dataset)
+    metadata = dataset.storage.metadata
+    reference = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if None in reference:
+        reference = known_reference(dataset.id, dataset._eval_env_spec, dataset.env_spec) or (None, None)
+    return OfflineDataset(
+        **arrays,
+        observation_space=observation_space,
+        action_space=dataset.action_space,
+        id=dataset.id,
+        env_spec=dataset.env_spec,
+        eval_env_spec=dataset._eval_env_spec,
+        ref_min_score=reference[0],
+        ref_max_score=reference[1],
+    )
+
+
+def _read_episodes(dataset: Any) -> Arrays:
+    """All transitions as flat read-only arrays; checked by building a dataset of them."""
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("observations", "actions", "rewards", "next_observations")}
+    columns |= {"terminations": [], "truncations": []}
+    lengths = []
+    try:
+        for episode in dataset.storage.get_episodes(dataset.episode_indices):
+            length = len(episode["rewards"])
+            if length == 0:
+                continue
+            _add_episode(columns, episode, dataset, length)
+            lengths.append(length)
+    except (OSError, KeyError, RuntimeError, AssertionError) as error:
+        raise _damaged(dataset.id, error) from error
+    if not lengths:
+        raise ValueError(f"The dataset {dataset.id} is empty: it holds no transition. At least one is needed.")
+    checked = OfflineDataset(
+        **{name: np.concatenate(parts) for name, parts in columns.items()},
+        observation_space=flat_observation_space(dataset.observation_space),
+        action_space=dataset.action_space,
+        episode_ends=np.cumsum(lengths),
+    )
+    return {name: getattr(checked, name) for name in (*columns, "episode_ends")}
+
+
+def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], dataset: Any, length: int) -> None:
+    """Append the rows of one episode of ``length`` steps, which has ``length + 1`` observations."""
+    where = f"episode {episode['id']} of {dataset.id}"
+    observations = flatten_observations(dataset.observation_space, episode["observations"], f"observations of {where}")
+    arrays = {
+        name: numeric_array(f"{name} of {where}", episode[name])
+        for name in ("actions", "rewards", "terminations", "truncations")
+    }
+    for name, array, expected in [("observations", observations, length + 1), *((n, a, length) for n, a in arrays.items())]:
+        if len(array) != expected:
+            raise ValueError(
+                f"{name} of {where} has {len(array)} rows, but {expected} are expected: an episode of {length} steps has "
+                f"{length + 1} observations. Remove or record the episode again."
+            )
+    with np.errstate(over="ignore"):
+        observations = observations.astype(np.float32)
+    truncations = arrays["truncations"].astype(np.bool_)
+    truncations[-1] |= not arrays["terminations"][-1]
+    columns["observations"].append(observations[:-1])
+    columns["next_observations"].append(observations[1:])
+    columns["actions"].append(arrays["actions"])
+    columns["rewards"].append(arrays["rewards"])
+    columns["terminations"].append(arrays["terminations"].astype(np.bool_))
+    columns["truncations"].append(truncations)
+
+
+def _damaged(dataset_id: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"The files of the dataset {dataset_id} cannot be read, truncated or damaged as they are ({type(error).__name__}: {error}). "
+        "Delete it (minari.delete_dataset) and download or collect it again."
+    )
+
+
+def _suggest(dataset_id: str) -> str:
+    """The ids on this machine nearest to this one, as a sentence."""
+    import minari
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            local = list(minari.list_local_datasets())
+    except Exception:  # a broken dataset folder must not hide the error being reported
+        return ""
+    close = difflib.get_close_matches(dataset_id, local, n=3, cutoff=0.5)
+    return f" Nearest on this machine: {', '.join(close)}." if close else ""

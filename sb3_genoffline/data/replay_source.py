@@ -1,0 +1,92 @@
+"""Datasets from SB3 replay buffers."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
+from sb3_genoffline.data.scores import known_reference
+from sb3_genoffline.data.transforms import unscale_actions
+
+
+def from_replay_buffer(buffer: Any, env: Any = None) -> OfflineDataset:
+    """
+    The transitions of an SB3 ``ReplayBuffer``, environment by environment, each in time order (a full ring starts with its
+    oldest row).
+
+    - SB3's off-policy algorithms store actions scaled to [-1, 1]; they are scaled back to the units of the action space here.
+    - ``terminations`` are dones that are no time-outs. A buffer with ``handle_timeout_termination=False`` (which
+      ``optimize_memory_usage`` demands) did not record time-outs, so there they count as terminations, as in SB3 itself.
+    - The last step of each environment is marked truncated if it did not end an episode.
+    - With ``optimize_memory_usage`` the next observation is the next row's observation: a full ring has overwritten its oldest
+      observation with the newest next one, so the oldest row is dropped; a done row (never bootstrapped from) gets its own
+      observation, since the next row's belongs to another episode.
+
+    :param buffer: A ``ReplayBuffer`` or ``DictReplayBuffer`` (dict observations are flattened).
+    :param env: Environment or id whose spec and reference scores to keep; optional.
+    :raises ValueError: If the buffer is empty, or holds discrete actions, images or actions outside [-1, 1].
+    """
+    if not isinstance(buffer.action_space, spaces.Box):
+        raise ValueError(
+            f"The replay buffer's action_space is {buffer.action_space}, which is not supported; a Box is needed."
+        )
+    size = buffer.size()
+    if size == 0:
+        raise ValueError("The replay buffer is empty: it holds no transition. Collect some before making a dataset of it.")
+    times = (np.arange(size) + (buffer.pos if buffer.full else 0)) % buffer.buffer_size
+    shared = bool(buffer.optimize_memory_usage)
+    if shared and buffer.full:
+        times = times[1:]
+        if len(times) == 0:
+            raise ValueError(
+                "The replay buffer holds one row per environment and shares observations: no transition is whole."
+            )
+
+    def rows(array: np.ndarray, at: np.ndarray = times) -> np.ndarray:
+        """(time, env, …) → (env · time, …)"""
+        chosen = array[at].swapaxes(0, 1)
+        return chosen.reshape(-1, *chosen.shape[2:])
+
+    def flat(observations: Any, at: np.ndarray = times) -> np.ndarray:
+        if isinstance(observations, dict):
+            nested: Any = {key: rows(array, at) for key, array in observations.items()}
+        else:
+            nested = rows(observations, at)
+        return flatten_observations(buffer.observation_space, nested)
+
+    observations = flat(buffer.observations)
+    dones, timeouts = rows(buffer.dones).astype(np.bool_), rows(buffer.timeouts).astype(np.bool_)
+    if shared:
+        next_observations = flat(buffer.observations, (times + 1) % buffer.buffer_size)
+        next_observations[dones] = observations[dones]
+    else:
+        next_observations = flat(buffer.next_observations)
+    scaled = rows(buffer.actions)
+    if np.abs(scaled).max() > 1 + 1e-4:
+        row, column = (int(i) for i in np.argwhere(np.abs(scaled) > 1 + 1e-4)[0])
+        raise ValueError(
+            f"actions[{row}, {column}] = {scaled[row, column]} in the replay buffer is outside [-1, 1]. SB3's off-policy "
+            "algorithms store actions scaled to that range; if yours are in the environment's units, pass a dict of arrays."
+        )
+    last = np.arange(1, buffer.n_envs + 1) * len(times) - 1
+    closed = dones | timeouts
+    closed[last] = True
+    terminations = dones & ~timeouts
+    spec = getattr(env, "spec", None)
+    reference = known_reference(None, spec) or (None, None)
+    return OfflineDataset(
+        observations=observations,
+        actions=unscale_actions(scaled, buffer.action_space),
+        rewards=rows(buffer.rewards),
+        next_observations=next_observations,
+        terminations=terminations,
+        truncations=closed & ~terminations,
+        observation_space=flat_observation_space(buffer.observation_space),
+        action_space=buffer.action_space,
+        episode_ends=np.flatnonzero(closed) + 1,
+        env_spec=spec,
+        ref_min_score=reference[0],
+        ref_max_score=reference[1],
+    )

@@ -1,0 +1,129 @@
+"""Normalised scores: 100 · (return − random) / (expert − random), the scale on which papers report."""
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+
+class Reference(NamedTuple):
+    """
+    :param ref_min_score: Mean return of a random policy (0 on the scale).
+    :param ref_max_score: Mean return of the expert (100).
+    :param source: Where the numbers come from.
+    """
+
+    ref_min_score: float
+    ref_max_score: float
+    source: str
+
+
+_D4RL = "D4RL (Fu et al. 2020, arXiv:2004.07219), the constants of its infos.py"
+_GYM = (
+    _D4RL + "; measured on the v2/v3 bodies, whose returns carry over to v4/v5 (Walker2d: compare on v4, v5 changed the feet)"
+)
+_ADROIT = _D4RL + "; Minari's own metadata differ for some of these"
+
+REFERENCE: dict[str, Reference] = {
+    "halfcheetah": Reference(-280.178953, 12135.0, _GYM),
+    "hopper": Reference(-20.272305, 3234.3, _GYM),
+    "walker2d": Reference(1.629008, 4592.3, _GYM),
+    "ant": Reference(-325.6, 3879.7, _GYM),
+    "pen": Reference(96.262799, 3076.8331, _ADROIT),
+    "hammer": Reference(-274.856578, 12794.1348, _ADROIT),
+    "door": Reference(-56.512833, 2880.5693, _ADROIT),
+    "relocate": Reference(-6.425911, 4233.8778, _ADROIT),
+    "maze2d-umaze": Reference(23.85, 161.86, _D4RL + "; sparse reward"),
+    "maze2d-medium": Reference(13.13, 277.39, _D4RL + "; sparse reward"),
+    "maze2d-large": Reference(6.7, 273.99, _D4RL + "; sparse reward"),
+    "antmaze": Reference(0.0, 1.0, _D4RL + "; the return is 1 for a success, so this is a success rate"),
+    "kitchen": Reference(0.0, 4.0, _D4RL + "; the return counts solved subtasks"),
+}
+
+_QUALITIES = (
+    "random|simple|medium|expert|medium-replay|medium-expert|full-replay|human|cloned|complete|partial|mixed|"
+    "(?:umaze|medium|large)(?:-(?:diverse|play))?"
+)
+# The worlds a name can come from; `key` is what is looked up. Other names match nothing: better no score than a wrong one.
+_NAMES = [
+    # gymnasium: Hopper-v5, AntMaze_UMaze-v5, AdroitHandPen-v1, FrankaKitchen-v1
+    re.compile(r"(?P<key>halfcheetah|hopper|walker2d|ant)-v\d+"),
+    re.compile(r"(?P<key>antmaze)_[\w-]*-v\d+"),
+    re.compile(r"adroithand(?P<key>pen|hammer|door|relocate)-v\d+"),
+    re.compile(r"franka(?P<key>kitchen)-v\d+"),
+    # Minari and ours: mujoco/hopper/medium-v0, D4RL/antmaze/umaze-v1, genoffline/hopper/expert-v0
+    re.compile(
+        r"(?:mujoco|d4rl|genoffline)/(?P<key>halfcheetah|hopper|walker2d|ant|pen|hammer|door|relocate|antmaze|kitchen)/.+-v\d+"
+    ),
+    # D4RL: hopper-medium-v2, hopper_medium-v2.hdf5, maze2d-umaze-v1, antmaze-large-play-v2
+    re.compile(rf"(?P<key>halfcheetah|hopper|walker2d|ant|pen|hammer|door|relocate|antmaze|kitchen)-(?:{_QUALITIES})-v\d+"),
+    re.compile(r"(?P<key>maze2d-(?:umaze|medium|large))-v\d+"),
+]
+
+
+def reference_key(name: str) -> str | None:
+    """
+    :param name: A dataset or environment id, or the name of a D4RL file.
+    :return: The key of :data:`REFERENCE` that it belongs to, or None.
+    """
+    lowered = name.lower()
+    for candidate in (lowered, re.sub(r"\.(hdf5|h5|npz)$", "", lowered).rsplit("/", 1)[-1].replace("_", "-")):
+        for pattern in _NAMES:
+            match = pattern.fullmatch(candidate)
+            if match:
+                return match["key"]
+    return None
+
+
+def known_reference(dataset_id: str | None, *specs: EnvSpec | None) -> tuple[float, float] | None:
+    """
+    :param dataset_id: Id of a dataset, if it has one.
+    :param specs: Specs of its environments, tried after the id.
+    :return: (random, expert) return, or None if the table does not have them.
+    """
+    for name in (dataset_id, *(spec.id for spec in specs if spec is not None)):
+        key = reference_key(name) if name else None
+        if key is not None:
+            return REFERENCE[key][:2]
+    return None
+
+
+def reference_scores(id_or_env: str) -> tuple[float, float]:
+    """
+    :param id_or_env: Id of an environment or dataset of Gymnasium, D4RL, Minari or this project: ``Hopper-v5``,
+        ``mujoco/hopper/medium-v0``, ``hopper-medium-v2``, ``D4RL/antmaze/umaze-v1``, ``genoffline/hopper/expert-v0``, …
+    :return: Mean return of a random policy, and of the expert.
+    :raises KeyError: If the table does not have it, naming what it has.
+    """
+    found = known_reference(id_or_env)
+    if found is None:
+        raise KeyError(
+            f"No reference returns are known for {id_or_env!r}. Known are datasets and environments of: {', '.join(REFERENCE)}. "
+            "For others, give ref_min_score and ref_max_score yourself."
+        )
+    return found
+
+
+def scale_returns(returns: Any, ref_min_score: float, ref_max_score: float) -> np.ndarray:
+    """
+    :param returns: Undiscounted episode returns, any shape.
+    :param ref_min_score: Return that becomes 0.
+    :param ref_max_score: Return that becomes 100.
+    :raises ValueError: If the two do not differ.
+    """
+    if not ref_max_score > ref_min_score:
+        raise ValueError(
+            f"ref_max_score = {ref_max_score} must be above ref_min_score = {ref_min_score} to normalise a score."
+        )
+    return 100.0 * (np.asarray(returns, dtype=np.float64) - ref_min_score) / (ref_max_score - ref_min_score)
+
+
+def normalized_score(id_or_env: str, returns: Any) -> np.ndarray:
+    """
+    :param id_or_env: As in :func:`reference_scores`.
+    :param returns: Undiscounted episode returns, any shape.
+    :return: Normalised scores of the same shape, 0 random and 100 expert (Minari's function gives a fraction of 1).
+    :raises KeyError: If the reference returns are not known.
+    """
+    return scale_returns(returns, *reference_scores(id_or_env))

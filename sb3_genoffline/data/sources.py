@@ -1,0 +1,82 @@
+"""One function that turns any source of logged data into an :class:`OfflineDataset`."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sb3_genoffline.data.array_source import from_arrays, from_hdf5, from_npz
+from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.environments import check_compatible, resolve_env
+from sb3_genoffline.data.minari_source import from_minari, from_minari_id
+from sb3_genoffline.data.replay_source import from_replay_buffer
+
+HDF5_SUFFIXES = (".hdf5", ".h5")
+SOURCES = (
+    "a Minari id or MinariDataset, an HDF5 file in D4RL's layout (.hdf5, .h5), a .npz file, a dict of arrays, "
+    "an SB3 ReplayBuffer, or an OfflineDataset"
+)
+
+
+def load_dataset(source: Any, *, download: bool = False, env: Any = None, cache: bool = True) -> OfflineDataset:
+    """
+    Load logged data from wherever they are.
+
+    Row t is one step: ``next_observations[t]`` followed ``actions[t]`` in ``observations[t]``, across episode borders too.
+    Dict observations (goal environments) are flattened with their keys in alphabetical order, which is what
+    ``gymnasium.wrappers.FlattenObservation`` does; ``dataset.make_env()`` gives an environment that does the same.
+
+    :param source: One of
+
+        - the id of a Minari dataset, or a ``MinariDataset``;
+        - the path of an HDF5 file in D4RL's layout (``.hdf5``, ``.h5``; see :func:`~sb3_genoffline.data.array_source.from_arrays`
+          for what happens at time-outs) or of a ``.npz`` file with the same keys;
+        - a dict of arrays ``observations, actions, rewards, terminations`` and optionally ``next_observations, truncations, …``;
+        - an SB3 ``ReplayBuffer``, whose actions are taken as scaled to [-1, 1], as SB3 stores them;
+        - an ``OfflineDataset``, which is returned as it is.
+    :param download: Fetch a Minari dataset that is not on this machine.
+    :param env: Environment or id. Its spaces are used where the source has none, else they must fit the source's.
+    :param cache: Keep Minari datasets in a flat, memory-mapped cache (``$SB3_GENOFFLINE_CACHE`` or
+        ``~/.cache/sb3_genoffline``); rebuilt when the files change.
+    :return: The checked dataset.
+    :raises ValueError: On bad contents, naming the array, the row, the value and the fix.
+    :raises FileNotFoundError: If there is no such file or dataset, naming the nearest.
+    :raises KeyError: If a dict or file lacks an array.
+    :raises TypeError: If the source is none of these.
+    """
+    dataset = _load(source, download, env, cache)
+    if env is not None:
+        observation_space, action_space, spec = resolve_env(env)
+        check_compatible(dataset, observation_space, action_space)
+        if dataset.env_spec is None and dataset.eval_env_spec is None and spec is not None:
+            dataset = dataset.replace(env_spec=spec)
+    return dataset
+
+
+def _load(source: Any, download: bool, env: Any, cache: bool) -> OfflineDataset:
+    if isinstance(source, OfflineDataset):
+        return source
+    if isinstance(source, Mapping):
+        return from_arrays(source, env)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.suffix in HDF5_SUFFIXES:
+            return from_hdf5(path, env)
+        if path.suffix == ".npz":
+            return from_npz(path, env)
+        if isinstance(source, os.PathLike) or path.is_file():
+            raise ValueError(
+                f"{path} has the suffix {path.suffix!r}; files can be {', '.join(HDF5_SUFFIXES)} or .npz. "
+                "Read a CSV or other table with numpy or pandas and pass a dict of arrays."
+            )
+        return from_minari_id(str(source), download, cache)
+    if _is_a(source, "minari.dataset.minari_dataset", "MinariDataset"):
+        return from_minari(source, cache)
+    if _is_a(source, "stable_baselines3.common.buffers", "ReplayBuffer"):
+        return from_replay_buffer(source, env)
+    raise TypeError(f"A dataset cannot be loaded from a {type(source).__name__}. It can be {SOURCES}.")
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """``isinstance`` without importing the class's package, which takes a while and is not needed for other sources."""
+    return any(base.__module__ == module and base.__name__ == name for base in type(value).__mro__)
