@@ -1,0 +1,9 @@
+"""Offline reinforcement learning with generative models, in the manner of stable-baselines3."""
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.dac import DAC, DiffusionPolicy
+from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.version import __version__
+
+__all__ = ["ALGOS", "DAC", "DiffusionPolicy", "OfflineAlgorithm", "OfflineDataset", "__version__", "load_dataset"]

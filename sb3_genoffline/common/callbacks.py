@@ -1,0 +1,84 @@
+"""Callbacks that know about datasets: evaluation with the normalised score, and a progress bar with losses and score."""
+
+import sys
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+
+class OfflineProgressBarCallback(BaseCallback):
+    """
+    One line: gradient steps, updates/s, the latest losses and the latest score. Where the output is no terminal, a line a
+    minute instead of a flood.
+
+    :param every: gradient steps between two refreshes of the numbers
+    """
+
+    def __init__(self, every: int = 200) -> None:
+        super().__init__()
+        self.every = every
+
+    def _on_training_start(self) -> None:
+        try:
+            from tqdm import tqdm
+        except ImportError as error:
+            raise ImportError("The progress bar needs tqdm: pip install tqdm, or leave progress_bar=False.") from error
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=self.locals["total_timesteps"] - self.model.num_timesteps,
+            unit="update",
+            mininterval=0.2 if terminal else 60.0,
+            maxinterval=1.0 if terminal else 60.0,
+            dynamic_ncols=terminal,
+        )
+
+    def _on_step(self) -> bool:
+        self.bar.update(1)
+        if self.n_calls % self.every == 0:
+            latest = self.model.last_metrics  # type: ignore[attr-defined]
+            shown = {key: f"{value:.3g}" for key, value in latest.items() if key.endswith(("_loss", "score"))}
+            self.bar.set_postfix(shown, refresh=False)
+        return True
+
+    def _on_training_end(self) -> None:
+        self.bar.close()
+
+
+class OfflineEvalCallback(EvalCallback):
+    """
+    SB3's ``EvalCallback`` (same files: ``evaluations.npz``, ``best_model.zip``) that starts every evaluation from the same
+    environment seeds and adds ``eval/normalized_score``, on D4RL's scale where 0 is random and 100 expert.
+
+    :param eval_env: environment(s) to evaluate on; a ``VecEnv`` of n steps n episodes at once with batched sampling
+    :param score_range: reference (min, max) returns; None: no normalised score
+    :param eval_seed: seed of the evaluation episodes
+    :param kwargs: SB3's arguments (``n_eval_episodes``, ``eval_freq`` in gradient steps, ``log_path`` ...)
+    """
+
+    def __init__(
+        self,
+        eval_env: gym.Env | VecEnv,
+        *,
+        score_range: tuple[float, float] | None = None,
+        eval_seed: int = 1_000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(eval_env, **kwargs)
+        self.score_range = score_range
+        self.eval_seed = eval_seed
+        self.last_normalized_score: float | None = None
+
+    def _on_step(self) -> bool:
+        due = self.eval_freq > 0 and self.n_calls % self.eval_freq == 0
+        if not due:
+            return True
+        self.eval_env.seed(self.eval_seed)
+        proceed = super()._on_step()
+        if self.score_range is not None:
+            low, high = self.score_range
+            self.last_normalized_score = 100.0 * (self.last_mean_reward - low) / (high - low)
+            self.logger.record("eval/normalized_score", self.last_normalized_score)
+            self.model.last_metrics["normalized_score"] = self.last_normalized_score  # type: ignore[attr-defined]
+        return proceed

@@ -1,0 +1,236 @@
+"""``save`` and ``load`` with SB3's verbs and no pickles: JSON, safetensors, atomic writes, exact resume."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import stable_baselines3
+import torch as th
+from stable_baselines3.common.utils import get_system_info
+
+from sb3_genoffline.common.envs import EnvLike, as_env
+from sb3_genoffline.common.serialization import (
+    FORMAT_VERSION,
+    CheckpointError,
+    PathOrFile,
+    hyperparameter_from_json,
+    hyperparameter_to_json,
+    read_archive,
+    read_tensors,
+    space_from_json,
+    space_to_json,
+    tree_from_members,
+    tree_to_members,
+    write_archive,
+)
+from sb3_genoffline.data import check_compatible
+from sb3_genoffline.version import __version__
+
+_COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
+
+
+@contextmanager
+def global_rng_preserved() -> Iterator[None]:
+    """Leave Python's, numpy's and torch's global generators as they were found."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with th.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+class CheckpointMixin:
+    """
+    Saving and loading for :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`.
+
+    The archive is a zip as SB3's, with the members ``data`` (JSON: class, spaces, hyper-parameters, counters, dataset),
+    ``policy.safetensors``, and ``training.json``/``training.safetensors`` (optimizers, generators, sampler, algorithm state),
+    which only resuming needs.
+    """
+
+    def save(self, path: PathOrFile, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
+        """
+        Write the agent to one file, atomically: a killed process leaves the old file or the new one.
+
+        :param path: file name (``.zip`` is added) or open binary file
+        :param exclude: ``["training"]`` leaves out what only resuming needs
+        :param include: accepted for SB3's signature; everything is included by default
+        :raises ValueError: if a hyper-parameter can't be stored as plain data
+        """
+        algorithm: Any = self
+        if not hasattr(algorithm, "policy"):
+            raise ValueError("There is nothing to save yet: the agent gets its networks from an env or in learn_offline().")
+        hyperparameters = {name: getattr(self, name) for name in algorithm.hyperparameter_names()}
+        data = {
+            "format_version": FORMAT_VERSION,
+            "algorithm": type(self).__name__,
+            "policy_class": algorithm.policy_class.__name__,
+            "observation_space": space_to_json(algorithm.observation_space),
+            "action_space": space_to_json(algorithm.action_space),
+            "hyperparameters": {name: hyperparameter_to_json(name, value) for name, value in hyperparameters.items()},
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "dataset": algorithm.dataset_info,
+            "versions": {"sb3_genoffline": __version__, "stable_baselines3": stable_baselines3.__version__, "torch": th.__version__},
+        }
+        policy = {name: tensor.cpu().contiguous() for name, tensor in algorithm.policy.state_dict().items()}
+        members = {
+            "data": json.dumps(data, indent=2).encode(),
+            "policy.safetensors": tree_to_members(policy, "policy")["policy.safetensors"],
+            "_stable_baselines3_version": stable_baselines3.__version__.encode(),
+            "system_info.txt": get_system_info(print_info=False)[1].encode(),
+        }
+        if "training" not in set(exclude or ()):
+            members |= tree_to_members(self._training_state(), "training")
+        write_archive(path, members)
+
+    def _training_state(self) -> dict[str, Any]:
+        algorithm: Any = self
+        modules, variables = algorithm._get_torch_save_params()
+        buffer_state = algorithm._pending_buffer_state
+        if algorithm.replay_buffer is not None:
+            buffer_state = algorithm.replay_buffer.state_dict()
+        return {
+            "optimizers": {name: getattr(self, name).state_dict() for name in modules if name != "policy"},
+            "variables": {name: getattr(self, name) for name in variables},
+            "generator": algorithm.generator.get_state(),
+            "buffer": buffer_state,
+        }
+
+    def _load_training_state(self, state: dict[str, Any]) -> None:
+        algorithm: Any = self
+        for name, optimizer_state in state["optimizers"].items():
+            getattr(self, name).load_state_dict(optimizer_state)
+        for name, value in state["variables"].items():
+            getattr(self, name).copy_(value)
+        algorithm.generator.set_state(state["generator"])
+        algorithm._pending_buffer_state = state["buffer"]
+
+    @classmethod
+    def load(
+        cls,
+        path: PathOrFile,
+        env: EnvLike | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """
+        Read an agent. Nothing is unpickled, no code from the file runs, and global random generators stay as they are.
+        ``learn_offline(same_dataset, ..., reset_num_timesteps=False)`` then goes on bit for bit; the stream of random numbers
+        that actions are sampled with restarts from the seed.
+
+        :param path: file name (with or without ``.zip``) or open binary file
+        :param env: environment for ``learn``; not needed to predict or to train offline
+        :param device: of the networks
+        :param custom_objects: ``{"policy_class": cls}`` for a policy class that the algorithm has no name for
+        :param print_system_info: print what the agent was saved on
+        :param force_reset: accepted for SB3's signature; a loaded agent always resets its environment
+        :param kwargs: hyper-parameters to change
+        :raises FileNotFoundError: if there is no such file
+        :raises CheckpointError: if the file is damaged, newer than this version, or not this class's
+        :raises ValueError: if the environment's spaces are not the agent's
+        """
+        members = read_archive(path)
+        data = cls._read_data(path, members)
+        if print_system_info:
+            print("== SAVED MODEL SYSTEM INFO ==")
+            print(members.get("system_info.txt", b"not recorded").decode())
+        named = {policy.__name__: policy for policy in cls.policy_aliases.values()}  # type: ignore[attr-defined]
+        named["custom"] = (custom_objects or {}).get("policy_class")
+        policy_class = named["custom"] or named.get(data["policy_class"])
+        if policy_class is None:
+            raise CheckpointError(
+                f"The agent's policy class {data['policy_class']!r} is not one of {cls.__name__}'s: pass it as "
+                f"custom_objects={{'policy_class': {data['policy_class']}}}."
+            )
+        observation_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
+        stored = {name: hyperparameter_from_json(name, value) for name, value in data["hyperparameters"].items()}
+        known = {name: value for name, value in stored.items() if name in cls.hyperparameter_names()}  # type: ignore[attr-defined]
+        with global_rng_preserved():
+            source = (observation_space, action_space) if env is None else as_env(env)
+            model: Any = cls(policy_class, source, device=device, _init_setup_model=False, **{**known, **kwargs})  # type: ignore[call-arg]
+            check_compatible(model, observation_space, action_space)
+            model._setup_model()
+        model._set_policy_tensors(read_tensors(members, "policy.safetensors"))
+        model.__dict__.update(data["counters"])
+        model.dataset_info = data["dataset"]
+        if "training.json" in members:
+            model._load_training_state(tree_from_members(members, "training"))
+        return model
+
+    @classmethod
+    def _read_data(cls, path: Any, members: dict[str, bytes]) -> dict[str, Any]:
+        if "data" not in members:
+            raise CheckpointError(f"{path} holds no agent: the member 'data' is missing.")
+        try:
+            data = json.loads(members["data"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: the member 'data' is no JSON ({error}); take another copy.") from error
+        if "format_version" not in data:
+            raise CheckpointError(
+                f"{path} was not saved by sb3_genoffline (it may be a stable-baselines3 agent, whose zip holds pickles): load it "
+                "with the class that saved it."
+            )
+        if data["format_version"] > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format {data['format_version']}, newer than the {FORMAT_VERSION} this version reads: upgrade "
+                "sb3-genoffline."
+            )
+        if data["algorithm"] != cls.__name__:
+            raise CheckpointError(f"{path} holds a {data['algorithm']} agent: use {data['algorithm']}.load, not {cls.__name__}.load.")
+        return data
+
+    def _set_policy_tensors(self, tensors: dict[str, th.Tensor]) -> None:
+        try:
+            self.policy.load_state_dict(tensors)  # type: ignore[attr-defined]
+        except RuntimeError as error:
+            raise CheckpointError(f"The checkpoint's weights do not fit its hyper-parameters: {error}") from error
+
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
+        """
+        Take over weights (and optimizers) into this agent.
+
+        :param load_path_or_dict: an archive of ours, or a dict as ``get_parameters`` returns
+        :param exact_match: see SB3
+        :param device: see SB3
+        """
+        if isinstance(load_path_or_dict, dict):
+            super().set_parameters(load_path_or_dict, exact_match, device)  # type: ignore[misc]
+            return
+        members = read_archive(load_path_or_dict)
+        self._read_data(load_path_or_dict, members)
+        self._set_policy_tensors(read_tensors(members, "policy.safetensors"))
+        if "training.json" in members:
+            for name, state in tree_from_members(members, "training")["optimizers"].items():
+                getattr(self, name).load_state_dict(state)
+
+    def save_replay_buffer(self, path: PathOrFile) -> None:
+        """
+        Write the buffer's online rows and where its sampler stands, without a pickle; offline rows are the dataset's.
+
+        :param path: file name (``.zip`` is added) or open binary file
+        """
+        if self.replay_buffer is None:  # type: ignore[attr-defined]
+            raise ValueError("There is no buffer to save: call learn_offline(), set_dataset() or learn() first.")
+        write_archive(path, tree_to_members(self.replay_buffer.state_dict(), "buffer"))  # type: ignore[attr-defined]
+
+    def load_replay_buffer(self, path: PathOrFile, truncate_last_traj: bool = True) -> None:
+        """
+        Read what :meth:`save_replay_buffer` wrote; call ``set_dataset`` before, so that offline rows are there.
+
+        :param path: file name or open binary file
+        :param truncate_last_traj: accepted for SB3's signature
+        """
+        algorithm: Any = self
+        if algorithm.replay_buffer is None:
+            algorithm.replay_buffer = algorithm._make_buffer(
+                None, algorithm.dataset_info.get("reward_scale", 1.0), algorithm.dataset_info.get("reward_shift", 0.0)
+            )
+        algorithm.replay_buffer.load_state_dict(tree_from_members(read_archive(path), "buffer"))

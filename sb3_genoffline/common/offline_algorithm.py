@@ -1,0 +1,403 @@
+"""The base class of all offline algorithms and the only training loop."""
+
+import inspect
+import sys
+import time
+import warnings
+from collections import deque
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common import utils
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from torch import Tensor
+
+from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
+from sb3_genoffline.common.checkpoints import CheckpointMixin
+from sb3_genoffline.common.envs import EnvLike, as_env, has_simulator
+from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.schedules import cosine_decay
+from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset, reward_affine
+from sb3_genoffline.data.buffers import OfflineBuffer
+
+SelfOfflineAlgorithm = TypeVar("SelfOfflineAlgorithm", bound="OfflineAlgorithm")
+
+# Metrics stay on the device and are read, all at once, this often even when nothing is logged: divergence must be noticed.
+_METRICS_EVERY = 1000
+
+
+class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
+    """
+    An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can go on online (``learn``).
+
+    A subclass writes its paper into :meth:`train` and says, in :meth:`_setup_training`, which modules and optimizers it has.
+
+    :param policy: policy class or its name
+    :param env: environment, id, dataset, or ``(observation_space, action_space)``; None takes the spaces of the dataset
+        given to :meth:`learn_offline`. No simulator is needed to train or predict.
+    :param learning_rate: a number or an SB3 schedule of the remaining progress
+    :param lr_decay_steps: K of the cosine decay to 0 per gradient step, multiplied onto ``learning_rate``; None: no decay
+    :param buffer_size: number of online rows kept by ``learn`` (offline rows are never dropped)
+    :param learning_starts: random steps before ``learn`` acts by the policy
+    :param batch_size: B
+    :param tau: soft-update coefficient of the target networks
+    :param gamma: discount
+    :param train_freq: environment steps between updates in ``learn``
+    :param gradient_steps: updates each time in ``learn`` (−1: as many as environment steps)
+    :param max_grad_norm: L2 norm that gradients are clipped to (None: no clipping)
+    :param reward_transform: name in ``sb3_genoffline.data.REWARD_TRANSFORMS`` or None
+    :param replacement: sample batches with replacement
+    :param normalize_observations: standardise observations by the dataset's statistics, kept in the policy
+    :param policy_kwargs: additional arguments of the policy
+    :param stats_window_size: see SB3
+    :param tensorboard_log: folder for tensorboard
+    :param verbose: 0 silent, 1 info, 2 debug
+    :param seed: of all random numbers; the same seed gives the same weights bit for bit on a CPU
+    :param device: of networks and data
+    """
+
+    policy: OfflinePolicy
+    default_gradient_steps: ClassVar[int]
+    """Gradient steps of :meth:`learn_offline` when the caller names none: the paper's."""
+
+    def __init__(
+        self,
+        policy: str | type[OfflinePolicy],
+        env: EnvLike | None,
+        learning_rate: float | Schedule,
+        *,
+        lr_decay_steps: int | None = None,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 0,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        max_grad_norm: float | None = None,
+        reward_transform: str | None = None,
+        replacement: bool = False,
+        normalize_observations: bool = False,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            as_env(env),  # type: ignore[arg-type]
+            learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            policy_kwargs=dict(policy_kwargs or {}),
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+            sde_support=False,
+            supported_action_spaces=(spaces.Box,),
+        )
+        self.stats_window_size = stats_window_size
+        self.lr_decay_steps = lr_decay_steps
+        self.max_grad_norm = max_grad_norm
+        self.reward_transform = reward_transform
+        self.replacement = replacement
+        self.normalize_observations = normalize_observations
+        self.dataset_info: dict[str, Any] = {}
+        self._pending_buffer_state: dict[str, Any] | None = None
+        self._metric_sums: dict[str, Tensor] = {}
+        self._metric_count = 0
+        self.last_metrics: dict[str, float] = {}
+        self._warned: set[str] = set()
+        self._offline_phase = True
+        if _init_setup_model and env is not None:
+            self._setup_model()
+
+    # ------------------------------------------------------------------ set-up
+
+    def _setup_model(self) -> None:
+        """Build the policy; no buffer, which only training needs."""
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        arguments = {**self._policy_arguments(), **self.policy_kwargs}
+        policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
+        self.policy = policy.to(self.device)  # type: ignore[assignment]
+        self._convert_train_freq()
+        self.generator = th.Generator(self.device)
+        self._seed_generators(int(th.randint(2**62, (1,))) if self.seed is None else self.seed)
+        self._setup_training()
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        """Arguments of the policy that are arguments of the algorithm."""
+        return {}
+
+    def _setup_training(self) -> None:
+        """Name the policy's modules on ``self`` and make the optimizers."""
+        raise NotImplementedError
+
+    def _seed_generators(self, seed: int) -> None:
+        self.generator.manual_seed(seed)
+        self.policy.seed_acting(seed)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """
+        Seed SB3's global generators, this algorithm's, and the policy's.
+
+        :param seed: None leaves all as they are
+        """
+        super().set_random_seed(seed)
+        if seed is not None and hasattr(self, "generator"):
+            self._seed_generators(seed)
+
+    def set_env(self, env: EnvLike, force_reset: bool = True) -> None:  # type: ignore[override]
+        """
+        :param env: an environment whose spaces fit the agent's (their dtype may differ)
+        :param force_reset: see SB3
+        :raises ValueError: naming the space that does not fit
+        """
+        wrapped = self._wrap_env(as_env(env), self.verbose)  # type: ignore[arg-type]
+        check_compatible(self, wrapped.observation_space, wrapped.action_space)
+        # SB3 compares the spaces' dtypes too; a float64 environment is no other environment
+        self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
+        super().set_env(wrapped, force_reset)
+
+    # ------------------------------------------------------------------ data
+
+    def set_dataset(self, dataset: Any) -> OfflineDataset:
+        """
+        Fill the buffer with a dataset's rows. :meth:`learn_offline` calls this; call it yourself to give a loaded agent its
+        offline rows back before ``learn``.
+
+        :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes
+        :return: the dataset
+        :raises ValueError: if its spaces are not the agent's
+        """
+        dataset = load_dataset(dataset)
+        if not hasattr(self, "observation_space"):
+            env = self._wrap_env(as_env(dataset), 0)  # type: ignore[arg-type]
+            self.env, self.n_envs = env, env.num_envs
+            self.observation_space, self.action_space = env.observation_space, env.action_space
+            self._setup_model()
+        check_compatible(dataset, self.observation_space, self.action_space)
+        if isinstance(self.replay_buffer, OfflineBuffer) and self.dataset_info["fingerprint"] == dataset.fingerprint:
+            return dataset
+        scale, shift = reward_affine(dataset, self.reward_transform)
+        largest = float(np.abs(scale * dataset.rewards.astype(np.float64) + shift).max())
+        info = {
+            "id": dataset.id,
+            "fingerprint": dataset.fingerprint,
+            "n_transitions": len(dataset),
+            "n_episodes": dataset.n_episodes,
+            "mean_return": float(dataset.episode_returns().mean()),
+            "ref_min_score": dataset.ref_min_score,
+            "ref_max_score": dataset.ref_max_score,
+            "reward_scale": scale,
+            "reward_shift": shift,
+            "q_bound": largest / (1.0 - self.gamma) if self.gamma < 1 else None,
+        }
+        self.replay_buffer = self._make_buffer(dataset, scale, shift)  # type: ignore[assignment]
+        buffer: OfflineBuffer = self.replay_buffer  # type: ignore[assignment]
+        if self._pending_buffer_state is not None:
+            if self.dataset_info.get("fingerprint") == info["fingerprint"]:
+                buffer.load_state_dict(self._pending_buffer_state)
+            else:
+                warnings.warn(
+                    f"The agent was trained on {self.dataset_info.get('id') or 'another dataset'} and goes on with "
+                    f"{dataset.id or 'a different one'}: sampling starts anew, so this is not an exact resume.",
+                    stacklevel=3,
+                )
+            self._pending_buffer_state = None
+        if self.normalize_observations and "fingerprint" not in self.dataset_info:
+            self.policy.set_observation_statistics(*buffer.observation_statistics())
+        self.dataset_info = info
+        return dataset
+
+    def _make_buffer(self, dataset: OfflineDataset | None, reward_scale: float, reward_shift: float) -> OfflineBuffer:
+        return OfflineBuffer(
+            self.buffer_size,
+            self.observation_space,
+            self.action_space,
+            self.device,
+            self.n_envs,
+            dataset=dataset,
+            reward_scale=reward_scale,
+            reward_shift=reward_shift,
+            replacement=self.replacement,
+            seed=int(th.randint(2**62, (1,), generator=self.generator, device=self.device)),
+        )
+
+    # ------------------------------------------------------------------ training
+
+    def learn_offline(
+        self: SelfOfflineAlgorithm,
+        dataset: Any,
+        gradient_steps: int | None = None,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1000,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfOfflineAlgorithm:
+        """
+        Train on a dataset. ``num_timesteps`` counts gradient steps, and callbacks fire after each.
+
+        :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes: a Minari id, a D4RL file, an ``.npz``, an SB3
+            replay buffer, a dict of arrays, an ``OfflineDataset``
+        :param gradient_steps: number of updates (None: the paper's, ``default_gradient_steps``)
+        :param callback: SB3 callback(s)
+        :param log_interval: gradient steps between two dumps of the logger (None: never)
+        :param tb_log_name: name of the run for tensorboard (None: the class name)
+        :param reset_num_timesteps: False goes on counting where the last training stopped
+        :param progress_bar: show one
+        :return: self
+        """
+        self.set_dataset(dataset)
+        total_timesteps, callback = self._setup_learn_offline(
+            self.default_gradient_steps if gradient_steps is None else gradient_steps,
+            callback,
+            reset_num_timesteps,
+            tb_log_name or type(self).__name__,
+            progress_bar,
+        )
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total_timesteps:
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            self.train(gradient_steps=1, batch_size=self.batch_size)
+            self.num_timesteps += 1
+            callback.update_locals(locals())
+            if not callback.on_step():
+                break
+            if log_interval is not None and self.num_timesteps % log_interval == 0:
+                self.dump_logs()
+        self._flush_metrics()
+        callback.on_training_end()
+        return self
+
+    def _setup_learn_offline(
+        self, gradient_steps: int, callback: MaybeCallback, reset_num_timesteps: bool, tb_log_name: str, progress_bar: bool
+    ) -> tuple[int, BaseCallback]:
+        """SB3's ``_setup_learn`` without touching the environment."""
+        if gradient_steps < 0:
+            raise ValueError(f"gradient_steps={gradient_steps} must not be negative.")
+        self._offline_phase = True
+        self.start_time = time.time_ns()
+        if self.ep_info_buffer is None or reset_num_timesteps:
+            self.ep_info_buffer = deque(maxlen=self._stats_window_size)
+            self.ep_success_buffer = deque(maxlen=self._stats_window_size)
+        if reset_num_timesteps:
+            self.num_timesteps = 0
+            self._episode_num = 0
+        else:
+            gradient_steps += self.num_timesteps
+        self._total_timesteps = gradient_steps
+        self._num_timesteps_at_start = self.num_timesteps
+        if not self._custom_logger:
+            self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
+        if progress_bar:
+            callbacks = callback if isinstance(callback, list) else [] if callback is None else [callback]
+            callback = [*callbacks, OfflineProgressBarCallback()]  # type: ignore[list-item]
+        return gradient_steps, self._init_callback(callback, progress_bar=False)
+
+    def learn(self: SelfOfflineAlgorithm, total_timesteps: int, *args: Any, **kwargs: Any) -> SelfOfflineAlgorithm:
+        """
+        Go on online from the same weights, as SB3's off-policy algorithms learn: the offline rows stay in the buffer, online
+        rows join them, and ``num_timesteps`` counts environment steps.
+
+        :param total_timesteps: number of environment steps; the other arguments are SB3's
+        :return: self
+        :raises ValueError: if there is no environment to step
+        """
+        if self.env is None or not has_simulator(self.env):
+            raise ValueError("learn() steps an environment and this agent has none: call `model.set_env(env)` first.")
+        if self.replay_buffer is None:
+            if self.dataset_info:
+                warnings.warn(
+                    "The offline rows are not part of a checkpoint: learn() starts from an empty buffer. Call "
+                    "`model.set_dataset(dataset)` first to keep them.",
+                    stacklevel=2,
+                )
+            scale, shift = (self.dataset_info.get(key, default) for key, default in (("reward_scale", 1.0), ("reward_shift", 0.0)))
+            self.replay_buffer = self._make_buffer(None, scale, shift)  # type: ignore[assignment]
+        self._offline_phase = False
+        return super().learn(total_timesteps, *args, **kwargs)
+
+    def _learning_rate_now(self, schedule: Schedule) -> float:
+        """Learning rate of the coming update: the schedule's value times the cosine decay."""
+        return schedule(self._current_progress_remaining) * cosine_decay(self._n_updates, self.lr_decay_steps)
+
+    # ------------------------------------------------------------------ metrics
+
+    def _record_metrics(self, metrics: dict[str, Tensor]) -> None:
+        """Add one update's scalars to the running means, without reading them from the device."""
+        if self._metric_sums.keys() != metrics.keys():
+            self._metric_sums, self._metric_count = dict.fromkeys(metrics, th.zeros((), device=self.device)), 0
+        self._metric_sums = {key: self._metric_sums[key] + value for key, value in metrics.items()}
+        self._metric_count += 1
+        if self._metric_count >= _METRICS_EVERY:
+            self._flush_metrics()
+
+    def _flush_metrics(self) -> None:
+        """Read the running means and hand them to the logger; notice divergence."""
+        if self._metric_count == 0:
+            return
+        means = (th.stack(list(self._metric_sums.values())) / self._metric_count).tolist()
+        metrics = dict(zip(self._metric_sums, means, strict=True))
+        self._metric_sums, self._metric_count = {}, 0
+        bound = self.dataset_info.get("q_bound")
+        if "q_mean" in metrics and bound:
+            metrics["q_over_bound"] = metrics["q_mean"] / bound
+        self.last_metrics |= metrics
+        for key, value in metrics.items():
+            self.logger.record(f"train/{key}", value)
+            if not np.isfinite(value):
+                raise FloatingPointError(
+                    f"train/{key} became {value} within the last {_METRICS_EVERY} updates before update {self._n_updates}: "
+                    "training diverged. Lower learning_rate, or restart from an earlier checkpoint."
+                )
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if abs(metrics.get("q_over_bound", 0.0)) > 1.0 and "q_over_bound" not in self._warned:
+            self._warned.add("q_over_bound")
+            warnings.warn(
+                f"At update {self._n_updates} the mean Q is {metrics['q_mean']:.4g}, beyond the largest attainable discounted "
+                f"return {bound:.4g} (largest |reward| / (1 − gamma)): the critics over-estimate. {self._overestimation_hint()}",
+                stacklevel=2,
+            )
+
+    def _overestimation_hint(self) -> str:
+        """The knobs that help against over-estimation."""
+        return "A lower learning rate or more data may help."
+
+    def dump_logs(self) -> None:
+        """Write the logger's data (SB3's keys; ``time/fps`` counts gradient steps in :meth:`learn_offline`)."""
+        self._flush_metrics()
+        if not self._offline_phase:
+            super().dump_logs()
+            return
+        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
+        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / elapsed))
+        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(step=self.num_timesteps)
+
+    @classmethod
+    def hyperparameter_names(cls) -> list[str]:
+        """The constructor's arguments that make up the agent; each is an attribute of the same name."""
+        names: dict[str, None] = {}
+        for base in cls.__mro__[: cls.__mro__.index(OfflineAlgorithm) + 1]:
+            if "__init__" in base.__dict__:
+                names |= dict.fromkeys(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
+        return [name for name in names if name not in {"self", "policy", "env", "device", "kwargs", "_init_setup_model"}]

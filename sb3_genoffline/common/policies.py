@@ -1,0 +1,65 @@
+"""What the policies of all offline algorithms share."""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor
+
+
+class OfflinePolicy(BasePolicy):
+    """
+    A policy that acts in [−1, 1] (SB3 rescales to the action space), keeps the observation statistics as buffers, so that
+    ``predict(raw_observation)`` is right after any load, and draws its actions from a generator of its own, so that
+    evaluating in the middle of a training changes nothing in the training.
+
+    :param observation_space: flat Box
+    :param action_space: bounded Box
+    :param lr_schedule: unused: the algorithm owns the optimizers
+    """
+
+    obs_mean: Tensor
+    obs_std: Tensor
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, lr_schedule: Schedule, **kwargs: Any) -> None:
+        super().__init__(observation_space, action_space, squash_output=True, **kwargs)
+        self.state_dim = int(np.prod(observation_space.shape or ()))
+        self.action_dim = int(np.prod(action_space.shape or ()))
+        self.register_buffer("obs_mean", th.zeros(self.state_dim))
+        self.register_buffer("obs_std", th.ones(self.state_dim))
+        self._acting_generator: th.Generator | None = None
+        self._acting_seed = 0
+
+    def set_observation_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """
+        From now on observations are standardised.
+
+        :param mean: (S,)
+        :param std: (S,); a constant column gets std 1
+        """
+        self.obs_mean.copy_(mean)
+        self.obs_std.copy_(th.where(std > 1e-6, std, th.ones_like(std)))
+
+    def normalize_observations(self, observations: Tensor) -> Tensor:
+        """(B, S) raw -> (B, S) standardised, in the parameters' precision; the identity until statistics are set."""
+        return (observations.to(self.obs_mean.dtype).flatten(1) - self.obs_mean) / self.obs_std
+
+    def seed_acting(self, seed: int) -> None:
+        """Restart the stream of random numbers that actions are sampled with."""
+        self._acting_seed = seed
+        self._acting_generator = None
+
+    @property
+    def acting_generator(self) -> th.Generator:
+        """Generator of the actions' randomness, on the policy's device."""
+        if self._acting_generator is None or self._acting_generator.device != self.device:
+            self._acting_generator = th.Generator(self.device)
+            self._acting_generator.manual_seed(self._acting_seed)
+        return self._acting_generator
+
+    def acting_noise(self, *shape: int) -> Tensor:
+        """Standard normal numbers from the acting generator."""
+        return th.randn(shape, generator=self.acting_generator, device=self.device, dtype=self.obs_mean.dtype)

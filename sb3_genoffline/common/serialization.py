@@ -1,0 +1,197 @@
+"""Zip archives without pickles: JSON for what is plain data, safetensors for what is a tensor."""
+
+import io
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from minari.serialization import deserialize_space, serialize_space
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from stable_baselines3.common.type_aliases import TrainFreq
+from torch import Tensor, nn
+
+from sb3_genoffline.common.schedules import schedule_from_json, schedule_to_json
+from sb3_genoffline.generative.mish import Mish
+
+FORMAT_VERSION = 1
+_TENSOR = "__tensor__"
+PathOrFile = str | pathlib.Path | io.BufferedIOBase
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be read; the message says why and what to do."""
+
+
+def space_to_json(space: spaces.Space) -> dict[str, Any]:
+    """Plain data for :func:`space_from_json`."""
+    return serialize_space(space, to_string=False)
+
+
+def space_from_json(data: dict[str, Any]) -> spaces.Space:
+    """Inverse of :func:`space_to_json`."""
+    return deserialize_space(json.dumps(data))
+
+
+def flatten_tensors(tree: Any, prefix: str = "") -> tuple[Any, dict[str, Tensor]]:
+    """
+    Split nested dicts and lists into plain data and tensors.
+
+    :param tree: dicts (string or integer keys), lists, tuples, numbers, strings, None, tensors
+    :param prefix: of the tensors' names
+    :return: JSON-able data with a reference in the place of every tensor, and the tensors by name
+    """
+    if isinstance(tree, Tensor):
+        return {_TENSOR: prefix}, {prefix: tree.detach().cpu().contiguous().clone()}
+    if isinstance(tree, Mapping | list | tuple):
+        items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+        data, tensors = {}, {}
+        for key, value in items:
+            data[key], found = flatten_tensors(value, f"{prefix}.{key}" if prefix else str(key))
+            tensors.update(found)
+        if isinstance(tree, Mapping):
+            # JSON knows string keys only, optimizers count their parameters
+            return {"__items__": [[key, value] for key, value in data.items()]}, tensors
+        return list(data.values()), tensors
+    return tree, {}
+
+
+def unflatten_tensors(data: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Inverse of :func:`flatten_tensors` (tuples come back as lists)."""
+    if isinstance(data, dict):
+        if _TENSOR in data:
+            return tensors[data[_TENSOR]]
+        return {key: unflatten_tensors(value, tensors) for key, value in data["__items__"]}
+    if isinstance(data, list):
+        return [unflatten_tensors(value, tensors) for value in data]
+    return data
+
+
+def tree_to_members(tree: Any, name: str) -> dict[str, bytes]:
+    """Nested data with tensors -> archive members ``{name}.json`` and ``{name}.safetensors``."""
+    data, tensors = flatten_tensors(tree)
+    return {f"{name}.json": json.dumps(data).encode(), f"{name}.safetensors": save_tensors(tensors)}
+
+
+def tree_from_members(members: Mapping[str, bytes], name: str, device: th.device | str = "cpu") -> Any:
+    """Inverse of :func:`tree_to_members`."""
+    tensors = read_tensors(members, f"{name}.safetensors")
+    return unflatten_tensors(json.loads(members[f"{name}.json"]), {k: v.to(device) for k, v in tensors.items()})
+
+
+def read_tensors(members: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
+    """:raises CheckpointError: if the member is missing or damaged"""
+    if name not in members:
+        raise CheckpointError(f"The checkpoint has no member {name!r}: it is incomplete, take another copy.")
+    try:
+        return load_tensors(members[name])
+    except SafetensorError as error:
+        raise CheckpointError(f"The checkpoint's member {name!r} is damaged ({error}): take another copy.") from error
+
+
+def with_zip_suffix(path: str | pathlib.Path) -> pathlib.Path:
+    """``path`` ending in ``.zip``. (SB3 takes the ``.5`` of ``agent-v1.5`` for a suffix and leaves ``.zip`` out.)"""
+    path = pathlib.Path(path)
+    return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
+
+
+def write_archive(path: PathOrFile, members: Mapping[str, bytes]) -> None:
+    """
+    Write a zip file, atomically: a killed process leaves the old file or the new one.
+
+    :param path: a path (folders are made, ``.zip`` added where it is missing) or an open binary file
+    :param members: contents by name
+    """
+    if not isinstance(path, str | pathlib.Path):
+        _write_zip(path, members)
+        return
+    path = with_zip_suffix(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _write_zip(file, members)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner reads
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _write_zip(file: Any, members: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def read_archive(path: PathOrFile) -> dict[str, bytes]:
+    """
+    :param path: a path (with or without ``.zip``) or an open binary file
+    :return: contents by name
+    :raises FileNotFoundError: if there is no such file
+    :raises CheckpointError: if it is no zip file or a damaged one
+    """
+    if isinstance(path, str | pathlib.Path):
+        given = pathlib.Path(path)
+        path = given if given.is_file() else given.with_name(given.name + ".zip")
+        if not path.is_file():
+            raise FileNotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it).")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise CheckpointError(f"{path!s} is not a readable zip archive ({error}): take another copy.") from error
+
+
+_ACTIVATIONS = {cls.__name__: cls for cls in (Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)}
+
+
+def hyperparameter_to_json(name: str, value: Any) -> Any:
+    """
+    :param name: of the hyper-parameter, for the error
+    :param value: number, string, None, list, tuple, dict, schedule, ``TrainFreq`` or a known activation class
+    :return: plain data for :func:`hyperparameter_from_json`
+    :raises ValueError: naming the hyper-parameter that can't be stored without a pickle
+    """
+    if isinstance(value, TrainFreq):
+        return [value.frequency, value.unit.value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.integer | np.floating):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return [hyperparameter_to_json(name, item) for item in value]
+    if isinstance(value, dict):
+        return {key: hyperparameter_to_json(f"{name}[{key!r}]", item) for key, item in value.items()}
+    if isinstance(value, type) and _ACTIVATIONS.get(value.__name__) is value:
+        return {"activation": value.__name__}
+    if callable(value) and name.endswith("learning_rate"):
+        return schedule_to_json(value)
+    raise ValueError(f"The hyper-parameter {name}={value!r} can't be stored without a pickle: use plain data.")
+
+
+def hyperparameter_from_json(name: str, data: Any) -> Any:
+    """Inverse of :func:`hyperparameter_to_json` (tuples come back as lists)."""
+    if name == "train_freq" and isinstance(data, list):
+        return tuple(data)
+    if isinstance(data, dict) and data.keys() == {"activation"}:
+        return _ACTIVATIONS[data["activation"]]
+    if isinstance(data, dict) and data.keys() == {"linear"}:
+        return schedule_from_json(data)
+    if isinstance(data, dict):
+        return {key: hyperparameter_from_json(key, item) for key, item in data.items()}
+    if isinstance(data, list):
+        return [hyperparameter_from_json(name, item) for item in data]
+    return data

@@ -1,0 +1,334 @@
+"""Diffusion Actor-Critic (Fang et al., ICLR 2025, arXiv 2405.20555)."""
+
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule, polyak_update
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.networks import EnsembleQ
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.dac.policies import DiffusionPolicy
+from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
+
+Guidance = Literal["soft", "hard", "denoised", "none"]
+QTarget = Literal["lcb", "min", "convex", "rand_convex"]
+_EPS = 1e-6  # keeps the Q-normaliser C away from 0, as in the reference
+
+
+class UpdateNoise(NamedTuple):
+    """
+    All random numbers of one update.
+
+    :param next_actions: (T, B, N, A) standard normal, for sampling next actions
+    :param t: (B,) integers uniform in 1..T
+    :param eps: (B, A) standard normal, the noise added to the data's actions
+    :param ensemble_weights: (H, B) uniform, for ``q_target="rand_convex"``
+    :param denoised: (T, B, 1, A) standard normal, for ``guidance="denoised"``
+    """
+
+    next_actions: Tensor | None
+    t: Tensor
+    eps: Tensor
+    ensemble_weights: Tensor | None = None
+    denoised: Tensor | None = None
+
+
+class DAC(OfflineAlgorithm):
+    """
+    Diffusion Actor-Critic: the policy is a diffusion model; KL-constrained policy iteration becomes noise regression with
+    soft Q-guidance; the pessimistic target is a lower confidence bound over a Q-ensemble.
+
+    Paper: Fang, Liu, Zhang, Wang, Jing, "Diffusion Actor-Critic: Formulating Constrained Policy Iteration as Diffusion Noise
+    Regression for Offline Reinforcement Learning", ICLR 2025, https://arxiv.org/abs/2405.20555. Defaults are the paper's for
+    D4RL's Gym-MuJoCo sets, up to ``rho`` and ``bc_threshold``, which it sets per dataset (``zoo/hyperparams/dac.yml``).
+
+    Where the paper's text and its released code disagree, this follows the code:
+
+    1. Guidance is weighted against ``eta`` times the imitation error with the Q-gradient divided by C = mean |Q̄(s, a)|
+       (eq. 15 has the bare gradient over η).
+    2. The imitation error in the dual step is a mean over action dimensions, so ``bc_threshold`` is per dimension.
+    3. The dual step is bounded: its increment to ± ``eta_lr``, η to [``eta_min``, ``eta_max``]; the error is measured after
+       the actor's step, on the same draws.
+    4. The lower confidence bound is taken after each member's mean (or max) over the N next actions, not per action.
+    5. The critics' targets move before the actor's update; the actor's target moves only every 5th update, after 1000.
+    6. One loss and one gradient clip for the whole ensemble.
+    7. Acting uses the online actor and the target critics.
+
+    Differences from the released code:
+
+    8. The DDIM sampler is right for every stride, and clamps x̂0 instead of x_t.
+    9. ``softmax_temperature`` normalises Q by the mean |Q| of a state's candidates; the released code divides each Q by its own
+       magnitude, which leaves a uniform choice.
+    10. ``guidance="none"`` is plain imitation (mean squared noise error, no critic); the released switch crashes.
+    11. The gradient clip divides by (norm + 1e-6).
+    12. Options the paper does not have, off by default: ``normalize_observations``, ``replacement``, LayerNorm in the critics
+        (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes.
+
+    :param policy: ``"DiffusionPolicy"`` (alias ``"MlpPolicy"``) or a class
+    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param learning_rate: of the actor, and of the critics unless ``critic_learning_rate`` is given
+    :param critic_learning_rate: of the critics (None: ``learning_rate``)
+    :param lr_decay_steps: horizon K of the cosine decay of both rates, in updates, whatever the length of the run; None: none
+    :param n_critics: H, size of the ensemble
+    :param n_diffusion_steps: T
+    :param n_q_samples: N, next actions per state in the critics' target
+    :param n_action_samples: N_a, candidates when acting (``predict(deterministic=True)``)
+    :param softmax_temperature: choice among the candidates, 0 = the best; see
+        :class:`~sb3_genoffline.dac.policies.DiffusionPolicy`
+    :param rho: ρ, pessimism of the target: LCB = mean − ρ·std (population) over the ensemble; for ``"convex"`` the weight of min
+    :param q_target: ``"lcb"``, ``"min"``, ``"convex"`` (ρ·min + (1 − ρ)·max) or ``"rand_convex"`` (random convex combination)
+    :param max_q: reduce the N next actions by max instead of mean (the paper's antmaze setting)
+    :param eta: η, initial weight of the imitation error, the Lagrange multiplier of the behaviour constraint
+    :param eta_lr: step size of the dual ascent on η; 0 keeps η fixed
+    :param eta_min: lower bound of η
+    :param eta_max: upper bound of η
+    :param bc_threshold: b, the imitation error (per action dimension) the dual step aims at; 1 is that of predicting no noise
+    :param guidance: ``"soft"`` (σ_t·∇Q at the noisy action), ``"hard"`` (∇Q), ``"denoised"`` (Q of a full sample, as
+        Diffusion-QL) or ``"none"`` (imitation)
+    :param sampler: ``"ddpm"`` or ``"ddim"``
+    :param ddim_stride: stride of the DDIM sampler
+    :param beta_schedule: ``"vp"``, ``"linear"`` or ``"cosine"``
+    :param clip_denoised: clamp x̂0 to [−1, 1] in every sampling step
+    :param actor_ema_every: updates between two moves of the actor's target
+    :param actor_ema_start: no move of the actor's target up to this update
+    :param max_grad_norm: L2 clip, one norm for all critics together and one for the actor
+    :param reward_transform: the paper's ``"iql_locomotion"`` on all datasets: r·1000/(max return − min return)
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"DiffusionPolicy": DiffusionPolicy, "MlpPolicy": DiffusionPolicy}
+    default_gradient_steps = 2_000_000
+    policy: DiffusionPolicy
+    actor: ConditionalDiffusion
+    actor_target: ConditionalDiffusion
+    critic: EnsembleQ
+    critic_target: EnsembleQ
+
+    def __init__(
+        self,
+        policy: str | type[DiffusionPolicy],
+        env: EnvLike | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        critic_learning_rate: float | Schedule | None = None,
+        *,
+        lr_decay_steps: int | None = 2_000_000,
+        n_critics: int = 10,
+        n_diffusion_steps: int = 5,
+        n_q_samples: int = 10,
+        n_action_samples: int = 10,
+        softmax_temperature: float = 0.0,
+        rho: float = 1.0,
+        q_target: QTarget = "lcb",
+        max_q: bool = False,
+        eta: float = 1.0,
+        eta_lr: float = 1e-3,
+        eta_min: float = 1e-3,
+        eta_max: float = 100.0,
+        bc_threshold: float = 1.0,
+        guidance: Guidance = "soft",
+        sampler: SamplerName = "ddpm",
+        ddim_stride: int = 1,
+        beta_schedule: BetaSchedule = "vp",
+        clip_denoised: bool = True,
+        actor_ema_every: int = 5,
+        actor_ema_start: int = 1000,
+        max_grad_norm: float | None = 1.0,
+        reward_transform: str | None = "iql_locomotion",
+        **kwargs: Any,
+    ) -> None:
+        for name, value, allowed in (("guidance", guidance, Guidance), ("q_target", q_target, QTarget), ("sampler", sampler, SamplerName)):
+            if value not in get_args(allowed):
+                raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, get_args(allowed)))}.")
+        self.critic_learning_rate = critic_learning_rate
+        self.n_critics = n_critics
+        self.n_diffusion_steps = n_diffusion_steps
+        self.n_q_samples = n_q_samples
+        self.n_action_samples = n_action_samples
+        self.softmax_temperature = softmax_temperature
+        self.rho = rho
+        self.q_target: QTarget = q_target
+        self.max_q = max_q
+        self.eta = eta
+        self.eta_lr = eta_lr
+        self.eta_min = eta_min
+        self.eta_max = eta_max
+        self.bc_threshold = bc_threshold
+        self.guidance: Guidance = guidance
+        self.sampler: SamplerName = sampler
+        self.ddim_stride = ddim_stride
+        self.beta_schedule: BetaSchedule = beta_schedule
+        self.clip_denoised = clip_denoised
+        self.actor_ema_every = actor_ema_every
+        self.actor_ema_start = actor_ema_start
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            **kwargs,
+        )
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        shared = ("n_critics", "n_diffusion_steps", "beta_schedule", "n_action_samples", "softmax_temperature", "sampler")
+        arguments = {name: getattr(self, name) for name in (*shared, "ddim_stride", "clip_denoised")}
+        return {**arguments, "use_critic": self.guidance != "none"}
+
+    def _setup_training(self) -> None:
+        self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
+        self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
+        rate = self.learning_rate if self.critic_learning_rate is None else self.critic_learning_rate
+        self.critic_lr_schedule = FloatSchedule(rate)
+        self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=self.lr_schedule(1.0), fused=True)
+        self.critic_optimizer = th.optim.Adam(self.critic.parameters(), lr=self.critic_lr_schedule(1.0), fused=True)
+        self.eta_tensor = th.tensor(self.eta, dtype=self.policy.obs_mean.dtype, device=self.device)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "actor_target", "critic", "critic_target"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor_optimizer", "critic_optimizer"], ["eta_tensor"]
+
+    def _overestimation_hint(self) -> str:
+        return (
+            f"What helps: more critics (n_critics={self.n_critics}), more pessimism (rho={self.rho}), a tighter behaviour "
+            f"constraint (bc_threshold={self.bc_threshold}), or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
+        )
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """
+        :param gradient_steps: number of updates
+        :param batch_size: B
+        """
+        self.policy.set_training_mode(True)
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size)  # type: ignore[union-attr]
+            self._record_metrics(self.update(batch, self.draw_noise(len(batch.rewards))))  # type: ignore[arg-type]
+
+    def draw_noise(self, batch_size: int) -> UpdateNoise:
+        """The random numbers of one update from this algorithm's generator; the normal ones in a single draw."""
+        learns_q, denoises = self.guidance != "none", self.guidance == "denoised"
+        shapes = [self.actor.noise_shape(batch_size, n) for n in (self.n_q_samples * learns_q, int(denoises))]
+        shapes.append((batch_size, self.policy.action_dim))  # type: ignore[arg-type]
+        sizes = [th.Size(shape).numel() for shape in shapes]
+        factory: dict[str, Any] = {"generator": self.generator, "device": self.device}
+        normal = th.randn(sum(sizes), dtype=self.eta_tensor.dtype, **factory).split(sizes)
+        next_actions, denoised, eps = (part.view(shape) for part, shape in zip(normal, shapes, strict=True))
+        t = th.randint(1, self.n_diffusion_steps + 1, (batch_size,), **factory)
+        weights = th.rand(self.n_critics, batch_size, **factory) if self.q_target == "rand_convex" else None
+        return UpdateNoise(next_actions, t, eps, weights, denoised)
+
+    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+        """
+        One gradient step, in the reference's order (paper, algorithm 1).
+
+        :param batch: B transitions
+        :param noise: all random numbers of the step
+        :return: scalars to log, on the device
+        """
+        states = self.policy.normalize_observations(batch.observations)  # (B, S)
+        actions = batch.actions  # (B, A)
+        info: dict[str, Tensor] = {}
+        if self.guidance != "none":
+            # ------ policy evaluation: y = r + γ·mask·LCB_h( mean_n Q̄_h(s', a'_n) ),  a'_n ~ π_θ̄(·|s')
+            target = self.critic_target_value(batch, noise)  # (B,)
+            q = self.critic(states, actions)  # (H, B)
+            critic_loss = (q - target).square().mean()  # one mean over members and rows
+            self._step(self.critic_optimizer, critic_loss, self._learning_rate_now(self.critic_lr_schedule))
+            polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+            q = q.detach()
+            info |= {"critic_loss": critic_loss.detach(), "q_mean": q.mean(), "q_std": q.std(0, correction=0).mean()}
+
+        # ------ policy improvement: η‖ε_θ − ε‖² + σ_t·ε_θ·∇Q (eq. 16)
+        x_t = self.actor.add_noise(actions, noise.eps, noise.t)
+        predicted = self.actor(states, x_t, noise.t)  # (B, A)
+        bc_loss = mse_loss(predicted, noise.eps)
+        if self.guidance == "none":
+            actor_loss = bc_loss
+        else:
+            guidance_loss, guidance_info = self.guidance_loss(states, actions, x_t, predicted, noise)
+            actor_loss = self.eta_tensor * bc_loss + guidance_loss
+            info |= {**guidance_info, "guidance_loss": guidance_loss.detach(), "eta": self.eta_tensor.clone()}
+        self._step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule))
+        info |= {"actor_loss": actor_loss.detach(), "bc_loss": bc_loss.detach()}
+
+        # ------ dual ascent: η ← η + lr·(E‖ε_θ − ε‖² − b), with the actor just updated and the same draws
+        if self.guidance != "none" and self.eta_lr > 0:
+            with th.no_grad():
+                error = mse_loss(self.actor(states, x_t, noise.t), noise.eps)
+                self.eta_tensor += self.eta_lr * (error - self.bc_threshold).clamp(-1.0, 1.0)
+                self.eta_tensor.clamp_(self.eta_min, self.eta_max)
+
+        if self._n_updates > self.actor_ema_start and self._n_updates % self.actor_ema_every == 0:
+            polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+        self._n_updates += 1
+        return info
+
+    @th.no_grad()
+    def critic_target_value(self, batch: TransitionBatch, noise: UpdateNoise) -> Tensor:
+        """y = r + γ·mask·v(s'), shape (B,)."""
+        next_states = self.policy.normalize_observations(batch.next_observations)
+        assert noise.next_actions is not None
+        next_actions = self.actor_target.sample(
+            next_states, noise.next_actions, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=self.clip_denoised
+        )  # (B, N, A)
+        q = self.critic_target.score_samples(next_states, next_actions)  # (H, B, N)
+        value = self.reduce_ensemble(q.amax(-1) if self.max_q else q.mean(-1), noise.ensemble_weights)
+        return batch.rewards + self.gamma * batch.masks * value
+
+    def reduce_ensemble(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        """
+        :param values: (H, B)
+        :param weights: (H, B) uniform draws for ``"rand_convex"``
+        :return: (B,)
+        """
+        if self.q_target == "lcb":  # population std: the ensemble is not a sample of a larger one
+            return values.mean(0) - self.rho * values.std(0, correction=0)
+        if self.q_target == "min":
+            return values.amin(0)
+        if self.q_target == "convex":
+            return self.rho * values.amin(0) + (1.0 - self.rho) * values.amax(0)
+        assert weights is not None
+        return (weights * values).sum(0) / (weights.sum(0) + _EPS)
+
+    def guidance_loss(
+        self, states: Tensor, actions: Tensor, x_t: Tensor, predicted: Tensor, noise: UpdateNoise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """
+        The term of the actor's loss that pulls towards higher Q, with the critics' targets as they are after their update.
+
+        :param predicted: (B, A), ε_θ(s, x_t, t)
+        :return: the loss, and scalars to log
+        """
+        clean_q = self.critic_target.score_samples(states, actions.unsqueeze(1))  # (H, B, 1)
+        normalizer = clean_q.abs().mean() + _EPS  # C, at the data's actions
+        if self.guidance == "denoised":
+            assert noise.denoised is not None
+            sampled = self.actor.sample(states, noise.denoised, clip=True).squeeze(1)  # gradient through the whole chain
+            return -self.critic_target(states, sampled).mean() / normalizer, {"q_normalizer": normalizer}
+        gradient = self.q_gradient(states, x_t) / normalizer  # (B, A)
+        weight = self.actor.sigmas[noise.t].unsqueeze(-1) if self.guidance == "soft" else 1.0
+        info = {"q_normalizer": normalizer, "q_gradient_abs": gradient.abs().mean()}
+        return (weight * gradient * predicted).mean(), info
+
+    def q_gradient(self, states: Tensor, x_t: Tensor) -> Tensor:
+        """∇_{x_t} mean_h Q̄_h(s, x_t) for every row: (B, A). The sum over rows keeps each row's gradient its own."""
+        x_t = x_t.detach().requires_grad_(True)
+        return th.autograd.grad(self.critic_target(states, x_t).mean(0).sum(), x_t)[0]
+
+    def _step(self, optimizer: th.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
+        parameters = optimizer.param_groups[0]["params"]
+        gradients = th.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.max_grad_norm is not None:
+            th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        optimizer.param_groups[0]["lr"] = learning_rate
+        optimizer.step()

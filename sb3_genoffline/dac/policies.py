@@ -1,0 +1,114 @@
+"""The policy of DAC: a diffusion actor, an ensemble of critics, and their targets."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from sb3_genoffline.common.networks import EnsembleQ
+from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
+from sb3_genoffline.generative.mish import Mish
+
+
+class DiffusionPolicy(OfflinePolicy):
+    """
+    Acts by denoising. ``predict(deterministic=True)`` samples ``n_action_samples`` actions per observation and takes the one
+    that the target critics like best (still random: the candidates are samples); ``deterministic=False`` is one sample.
+    Without critics (``guidance="none"``) both are one sample.
+
+    :param observation_space: flat Box
+    :param action_space: bounded Box
+    :param lr_schedule: unused: the algorithm owns the optimizers
+    :param n_critics: H
+    :param n_diffusion_steps: T
+    :param beta_schedule: noise schedule
+    :param n_action_samples: N_a, candidates when acting
+    :param softmax_temperature: 0 takes the best candidate; above, a candidate is drawn with probability
+        ∝ exp(Q / (temperature · mean |Q|)), the mean over the candidates
+    :param sampler: ``"ddpm"`` or ``"ddim"``
+    :param ddim_stride: stride of the DDIM sampler
+    :param clip_denoised: clamp x̂0 to [−1, 1] when sampling
+    :param use_critic: False acts by imitation alone
+    :param net_arch: hidden widths of the noise network and of the critics, or ``dict(pi=[...], qf=[...])``
+    :param critic_activation_fn: activation of the critics
+    :param critic_layer_norm: LayerNorm in the critics (not in the paper)
+    :param residual: residual noise network
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        *,
+        n_critics: int = 10,
+        n_diffusion_steps: int = 5,
+        beta_schedule: BetaSchedule = "vp",
+        n_action_samples: int = 10,
+        softmax_temperature: float = 0.0,
+        sampler: SamplerName = "ddpm",
+        ddim_stride: int = 1,
+        clip_denoised: bool = True,
+        use_critic: bool = True,
+        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256, 256),
+        critic_activation_fn: type[nn.Module] = Mish,
+        critic_layer_norm: bool = False,
+        residual: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        self.n_action_samples = n_action_samples
+        self.softmax_temperature = softmax_temperature
+        self.sampler: SamplerName = sampler
+        self.ddim_stride = ddim_stride
+        self.clip_denoised = clip_denoised
+        self.use_critic = use_critic
+        arch = net_arch if isinstance(net_arch, dict) else {"pi": net_arch, "qf": net_arch}
+        self.actor = ConditionalDiffusion(
+            self.state_dim, self.action_dim, n_diffusion_steps, beta_schedule, arch["pi"], residual=residual
+        )
+        self.critic = EnsembleQ(
+            n_critics, self.state_dim, self.action_dim, arch["qf"], critic_activation_fn, layer_norm=critic_layer_norm
+        )
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+
+    def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        return self._predict(observation, deterministic)
+
+    def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
+        """
+        :param states: (B, S) normalised observations
+        :param n_samples: n
+        :return: (B, n, A), in [−1, 1]
+        """
+        noise = self.acting_noise(*self.actor.noise_shape(len(states), n_samples))
+        actions = self.actor.sample(
+            states, noise, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=self.clip_denoised
+        )
+        return actions.clamp(-1.0, 1.0)
+
+    def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
+        states = self.normalize_observations(observation)
+        n_samples = self.n_action_samples if deterministic and self.use_critic else 1
+        candidates = self.sample_actions(states, n_samples)
+        if n_samples == 1:
+            return candidates.squeeze(1)
+        chosen = self.choose(self.critic_target.score_samples(states, candidates).mean(0))  # (B,)
+        return candidates[th.arange(len(states), device=chosen.device), chosen]
+
+    def choose(self, values: Tensor) -> Tensor:
+        """
+        :param values: (B, n) mean target Q of the candidates
+        :return: (B,) index of the candidate to act with
+        """
+        if self.softmax_temperature <= 0:
+            return values.argmax(dim=1)
+        scale = values.abs().mean(dim=1, keepdim=True) + 1e-6
+        probabilities = th.softmax(values / (self.softmax_temperature * scale), dim=1)
+        return th.multinomial(probabilities, 1, generator=self.acting_generator).squeeze(1)

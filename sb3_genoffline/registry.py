@@ -1,0 +1,6 @@
+"""The algorithms by name. A new one is a folder and a line here; the parametrised tests pick it up."""
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.dac import DAC
+
+ALGOS: dict[str, type[OfflineAlgorithm]] = {"dac": DAC}
