@@ -2,8 +2,8 @@
 A flat, memory-mapped cache of loaded datasets.
 
 Reading a dataset of many episodes takes seconds to minutes, its flat arrays a fraction of a second. An entry is a folder of
-``.npy`` files, named by the id of the dataset and the SHA-256 of its files' contents, so an entry cannot be stale: other contents
-have another name. Hashing is skipped for files whose size, times and inode are those seen when they were hashed last.
+``.npy`` files, named by the id of the dataset and the SHA-256 of its files' contents, so an entry cannot be stale: other
+contents have another name. Hashing is skipped for files whose size, times and inode are those seen when they were hashed last.
 
 Entries are written to a temporary folder and renamed, so a reader never sees half of one; every array's checksum is verified
 when it is read, and a damaged entry is built again.
@@ -138,9 +138,7 @@ def _write(folder: Path, entry: Path, arrays: Arrays, source: str) -> None:
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(
-        np.ascontiguousarray(array).reshape(-1).view(np.uint8), zlib.crc32(f"{array.shape}{array.dtype}".encode())
-    )
+    return zlib.crc32(np.ascontiguousarray(array).data, zlib.crc32(f"{array.shape}{array.dtype}".encode()))
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -20,15 +20,15 @@ class OfflineDataset:
     """
     Logged transitions, frozen: N rows ``(s, a, r, s')`` in time order, episode after episode.
 
-    Row t belongs to one step: ``next_observations[t]`` is what followed ``actions[t]`` in ``observations[t]``, at the end of an
-    episode too, where ``observations[t + 1]`` is the start of another one. ``terminations`` and ``truncations`` say why an episode
-    ended; ``episode_ends`` says where, and may hold ends that are neither (the log was cut).
+    Row t belongs to one step: ``next_observations[t]`` is what followed ``actions[t]`` in ``observations[t]``, at the end of
+    an episode too, where ``observations[t + 1]`` is the start of another one. ``terminations`` and ``truncations`` say why an
+    episode ended; ``episode_ends`` says where, and may hold ends that are neither (the log was cut).
 
     Everything is checked on construction. The arrays are read-only; those given writable are copied.
 
     :param observations: float32 ``(N, obs_dim)``.
-    :param actions: float32 ``(N, act_dim)``, in the units of ``action_space`` (not rescaled). Values outside the space by float
-        round-off (1e-4 of its half-width) are clipped; more is an error.
+    :param actions: float32 ``(N, act_dim)``, in the units of ``action_space`` (not rescaled). Values outside the space by
+        float round-off (1e-4 of its half-width) are clipped; more is an error.
     :param rewards: float32 ``(N,)``, as logged.
     :param next_observations: float32 ``(N, obs_dim)``.
     :param terminations: bool ``(N,)``: the task ended here, do not bootstrap.
@@ -127,16 +127,15 @@ class OfflineDataset:
         :return: Scores of the same shape, float64.
         :raises ValueError: If the reference returns are not known, naming the id.
         """
-        reference = (self.ref_min_score, self.ref_max_score)
-        if None in reference:
-            known = known_reference(self.id, self.eval_env_spec, self.env_spec)
-            if known is None:
-                raise ValueError(
-                    f"The reference returns of {self.id or 'this dataset'} are not known, so scores cannot be normalised. "
-                    "Give them: dataset.replace(ref_min_score=<random policy's return>, ref_max_score=<expert's return>)."
-                )
-            reference = known
-        return scale_returns(returns, *reference)
+        if self.ref_min_score is not None and self.ref_max_score is not None:
+            return scale_returns(returns, self.ref_min_score, self.ref_max_score)
+        known = known_reference(self.id, self.eval_env_spec, self.env_spec)
+        if known is None:
+            raise ValueError(
+                f"The reference returns of {self.id or 'this dataset'} are not known, so scores cannot be normalised. "
+                "Give them: dataset.replace(ref_min_score=<random policy's return>, ref_max_score=<expert's return>)."
+            )
+        return scale_returns(returns, *known)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -153,7 +152,7 @@ class OfflineDataset:
             *(np.asarray(bound, np.float32) for s in (self.observation_space, self.action_space) for bound in (s.low, s.high)),
         ):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def replace(self, **changes: Any) -> "OfflineDataset":

@@ -1,8 +1,8 @@
 """From an environment's spaces to the flat vectors every dataset holds.
 
-Observations may be a ``Box`` of numbers or a ``Dict``/``Tuple`` of those (goal environments). They are flattened with the keys
-of a ``Dict`` in **alphabetical order, at every level**, and each array in C order. For a space built from a plain ``dict`` that
-is what ``gymnasium.wrappers.FlattenObservation`` does too, number for number.
+Observations may be a ``Box`` of numbers or a ``Dict``/``Tuple`` of those (goal environments). They are flattened with the
+keys of a ``Dict`` in **alphabetical order, at every level**, and each array in C order. For a space built from a plain
+``dict`` that is what ``gymnasium.wrappers.FlattenObservation`` does too, number for number.
 """
 
 from typing import Any
@@ -28,10 +28,11 @@ def box_leaves(space: spaces.Space, name: str = "observation_space") -> list[tup
     :return: Pairs of (path of keys into an observation, box).
     :raises ValueError: For a discrete, image or other space that cannot become a vector of numbers.
     """
+    children: list[tuple[str | int, spaces.Space]]
     if isinstance(space, spaces.Dict):
         children = [(key, space.spaces[key]) for key in sorted(space.spaces)]
     elif isinstance(space, spaces.Tuple):
-        children = list(enumerate(space.spaces))
+        children = [*enumerate(space.spaces)]
     elif is_image(space):
         raise ValueError(
             f"{name} is an image space, {space}, and images are not supported. {SUPPORTED}; encode the images first."

@@ -31,8 +31,8 @@ def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) 
 
     if not _ID.fullmatch(dataset_id):
         raise ValueError(
-            f"{dataset_id!r} is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0: namespaces of two or more "
-            f"characters, a name, and a version -v<number>.{_suggest(dataset_id)}"
+            f"{dataset_id!r} is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0: namespaces of two or "
+            f"more characters, a name, and a version -v<number>.{_suggest(dataset_id)}"
         )
     try:
         with warnings.catch_warnings():
@@ -59,9 +59,9 @@ def from_minari(dataset: Any, cache: bool = True) -> OfflineDataset:
     """
     :param dataset: A ``minari.MinariDataset``; of a filtered one, its episodes only.
     :param cache: Use the flat cache.
-    :return: Its transitions. An episode that ends without termination is marked truncated at its last row. Reference scores come
-        from the metadata, else from the bundled table.
-    :raises ValueError: For discrete or image spaces, a damaged storage, an episode whose arrays do not fit together, or no data.
+    :return: Its transitions. An episode that ends without termination is marked truncated at its last row. Reference scores
+        come from the metadata, else from the bundled table.
+    :raises ValueError: For discrete or image spaces, a damaged storage, an episode whose arrays do not fit together, no data.
     """
     observation_space = flat_observation_space(dataset.observation_space)
     check_action_space(dataset.action_space)
@@ -70,7 +70,7 @@ def from_minari(dataset: Any, cache: bool = True) -> OfflineDataset:
         whole = np.array_equal(indices, np.arange(dataset.storage.total_episodes))
         variant = "" if whole else hashlib.sha256(indices.tobytes()).hexdigest()
         files = [path for path in Path(dataset.storage.data_path).rglob("*") if path.is_file()]
-        arrays = cached_arrays(dataset.id, files, lambda: _read_episodes(dataset), variant)
+        arrays: dict[str, Any] = cached_arrays(dataset.id, files, lambda: _read_episodes(dataset), variant)
     else:
         arrays = _read_episodes(dataset)
     metadata = dataset.storage.metadata
@@ -105,8 +105,9 @@ def _read_episodes(dataset: Any) -> Arrays:
         raise _damaged(dataset.id, error) from error
     if not lengths:
         raise ValueError(f"The dataset {dataset.id} is empty: it holds no transition. At least one is needed.")
+    rows: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
     checked = OfflineDataset(
-        **{name: np.concatenate(parts) for name, parts in columns.items()},
+        **rows,
         observation_space=flat_observation_space(dataset.observation_space),
         action_space=dataset.action_space,
         episode_ends=np.cumsum(lengths),
@@ -142,7 +143,7 @@ def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], 
 
 def _damaged(dataset_id: str, error: Exception) -> ValueError:
     return ValueError(
-        f"The files of the dataset {dataset_id} cannot be read, truncated or damaged as they are ({type(error).__name__}: {error}). "
+        f"The files of the dataset {dataset_id} are truncated or damaged ({type(error).__name__}: {error}). "
         "Delete it (minari.delete_dataset) and download or collect it again."
     )
 

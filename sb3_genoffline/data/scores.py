@@ -99,8 +99,8 @@ def reference_scores(id_or_env: str) -> tuple[float, float]:
     found = known_reference(id_or_env)
     if found is None:
         raise KeyError(
-            f"No reference returns are known for {id_or_env!r}. Known are datasets and environments of: {', '.join(REFERENCE)}. "
-            "For others, give ref_min_score and ref_max_score yourself."
+            f"No reference returns are known for {id_or_env!r}. Known are datasets and environments of: "
+            f"{', '.join(REFERENCE)}. For others, give ref_min_score and ref_max_score yourself."
         )
     return found
 

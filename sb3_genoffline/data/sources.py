@@ -29,9 +29,9 @@ def load_dataset(source: Any, *, download: bool = False, env: Any = None, cache:
     :param source: One of
 
         - the id of a Minari dataset, or a ``MinariDataset``;
-        - the path of an HDF5 file in D4RL's layout (``.hdf5``, ``.h5``; see :func:`~sb3_genoffline.data.array_source.from_arrays`
-          for what happens at time-outs) or of a ``.npz`` file with the same keys;
-        - a dict of arrays ``observations, actions, rewards, terminations`` and optionally ``next_observations, truncations, …``;
+        - the path of an HDF5 file in D4RL's layout (``.hdf5``, ``.h5``), or of a ``.npz`` file with the same keys;
+          :func:`~sb3_genoffline.data.array_source.from_arrays` says what happens at time-outs;
+        - a dict of arrays ``observations, actions, rewards, terminations``, optionally ``next_observations, truncations, …``;
         - an SB3 ``ReplayBuffer``, whose actions are taken as scaled to [-1, 1], as SB3 stores them;
         - an ``OfflineDataset``, which is returned as it is.
     :param download: Fetch a Minari dataset that is not on this machine.
