@@ -108,3 +108,15 @@ class EnsembleQ(nn.Module):
             hidden = hidden.unflatten(1, (-1, n_samples)).add_(part).flatten(1, 2)
             blocks.append(self.layers[1:](hidden).unflatten(1, (-1, n_samples)).squeeze(-1))
         return th.cat(blocks, dim=1) if len(blocks) > 1 else blocks[0]
+
+
+@th.no_grad()
+def soft_update(online: nn.Module, target: nn.Module, tau: float) -> None:
+    """
+    φ̄ ← τφ + (1 − τ)φ̄ for all parameters in one call. (SB3's ``polyak_update`` makes two calls a parameter.)
+
+    :param online: φ
+    :param target: φ̄
+    :param tau: τ, the share of the online parameters
+    """
+    th._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)

@@ -5,12 +5,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule, polyak_update
+from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import EnsembleQ
+from sb3_genoffline.common.networks import EnsembleQ, soft_update
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.dac.policies import DiffusionPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -242,7 +242,7 @@ class DAC(OfflineAlgorithm):
             q = self.critic(states, actions)  # (H, B)
             critic_loss = (q - target).square().mean()  # one mean over members and rows
             self._step(self.critic_optimizer, critic_loss, self._learning_rate_now(self.critic_lr_schedule))
-            polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+            soft_update(self.critic, self.critic_target, self.tau)
             q = q.detach()
             info |= {"critic_loss": critic_loss.detach(), "q_mean": q.mean(), "q_std": q.std(0, correction=0).mean()}
 
@@ -267,7 +267,7 @@ class DAC(OfflineAlgorithm):
                 self.eta_tensor.clamp_(self.eta_min, self.eta_max)
 
         if self._n_updates > self.actor_ema_start and self._n_updates % self.actor_ema_every == 0:
-            polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+            soft_update(self.actor, self.actor_target, self.tau)
         self._n_updates += 1
         return info
 

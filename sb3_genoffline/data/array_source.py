@@ -14,7 +14,7 @@ from gymnasium import spaces
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import resolve_env
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations, is_image
-from sb3_genoffline.data.scores import known_reference, reference_key
+from sb3_genoffline.data.scores import reference_key
 from sb3_genoffline.data.validation import flag_rows, float_rows, numeric_array
 
 # Our name of each array, and the names it may come under.
@@ -117,7 +117,6 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
         ends_here = np.zeros(n_rows, dtype=np.bool_)
         inside = numeric_array("episode_ends", episode_ends).astype(np.int64) - 1
         ends_here[inside[(inside >= 0) & (inside < n_rows)]] = True
-    reference = known_reference(id, spec) or (None, None)
     return OfflineDataset(
         **raw,
         truncations=timeouts | (ends_here & ~raw["terminations"]),
@@ -126,8 +125,6 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
         episode_ends=episode_ends,
         id=id,
         env_spec=spec,
-        ref_min_score=reference[0],
-        ref_max_score=reference[1],
     )
 
 

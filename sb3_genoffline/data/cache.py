@@ -48,17 +48,16 @@ def cached_arrays(name: str, files: Iterable[Path], build: Callable[[], Arrays],
     """
     folder = cache_folder() / f"v{FORMAT}"
     files = sorted(files)
-    try:
-        contents = _content_key(folder, files)
-    except OSError as error:
-        warnings.warn(f"The dataset cache is skipped: {error}", stacklevel=2)
-        return build()
+    stamp = _stamp(files)
+    contents = _content_key(folder, files, stamp)
     key = hashlib.sha256(f"{contents} {variant}".encode()).hexdigest()[:32]
     slug = re.sub(r"[^\w-]+", "-", name).strip("-")[:80]
     entry = folder / f"{slug}-{key}"
     arrays = _read(entry)
     if arrays is None:
         arrays = build()
+        if _stamp(files) != stamp:
+            return arrays  # the files changed meanwhile: which contents these are is not known
         try:
             _write(folder, entry, arrays, source=f"{files[0].parent if files else ''} {variant}")
         except OSError as error:
@@ -72,10 +71,14 @@ def cached_arrays(name: str, files: Iterable[Path], build: Callable[[], Arrays],
     return arrays
 
 
-def _content_key(folder: Path, files: list[Path]) -> str:
-    """SHA-256 over the files' names and contents; remembered under their time stamps."""
+def _stamp(files: list[Path]) -> str:
+    """Paths, sizes, times and inodes of the files."""
     stats = [(path, path.stat()) for path in files]
-    stamp = json.dumps([[str(p.resolve()), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for p, s in stats])
+    return json.dumps([[str(p.resolve()), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for p, s in stats])
+
+
+def _content_key(folder: Path, files: list[Path], stamp: str) -> str:
+    """SHA-256 over the files' names and contents; remembered under their stamp."""
     record = folder / "hashes" / hashlib.sha256(stamp.encode()).hexdigest()[:32]
     try:
         remembered = record.read_text()
@@ -85,10 +88,10 @@ def _content_key(folder: Path, files: list[Path]) -> str:
         pass
     started = time.time()
     digest = hashlib.sha256()
-    for path, _ in stats:
+    for path in files:
         with open(path, "rb") as file:
             digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()};".encode())
-    newest = max((max(s.st_mtime, s.st_ctime) for _, s in stats), default=0.0)
+    newest = max((max(path.stat().st_mtime, path.stat().st_ctime) for path in files), default=0.0)
     if newest < started - _RACY_SECONDS:
         try:
             record.parent.mkdir(parents=True, exist_ok=True)

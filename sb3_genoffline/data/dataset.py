@@ -40,7 +40,8 @@ class OfflineDataset:
     :param id: Name of the data, if they have one.
     :param env_spec: The environment the data came from, if known.
     :param eval_env_spec: The environment to evaluate in; falls back to ``env_spec``.
-    :param ref_min_score: Return that counts as 0 on the normalised scale (a random policy's).
+    :param ref_min_score: Return that counts as 0 on the normalised scale (a random policy's). If neither is given, they come
+        from the table in ``scores.py``, if it knows the id or environment.
     :param ref_max_score: Return that counts as 100 (an expert's).
     :raises ValueError: On bad input, naming the array, the row, the value and the fix.
     """
@@ -89,9 +90,11 @@ class OfflineDataset:
         rows["episode_ends"] = validation.check_episode_ends(ends, n_rows)
         for name, array in rows.items():
             object.__setattr__(self, name, array)
-        for name in ("ref_min_score", "ref_max_score"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, float(getattr(self, name)))
+        reference = (self.ref_min_score, self.ref_max_score)
+        if reference == (None, None):
+            reference = known_reference(self.id, self.eval_env_spec, self.env_spec) or (None, None)
+        for name, value in zip(("ref_min_score", "ref_max_score"), reference, strict=True):
+            object.__setattr__(self, name, None if value is None else float(value))
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -127,15 +130,12 @@ class OfflineDataset:
         :return: Scores of the same shape, float64.
         :raises ValueError: If the reference returns are not known, naming the id.
         """
-        if self.ref_min_score is not None and self.ref_max_score is not None:
-            return scale_returns(returns, self.ref_min_score, self.ref_max_score)
-        known = known_reference(self.id, self.eval_env_spec, self.env_spec)
-        if known is None:
+        if self.ref_min_score is None or self.ref_max_score is None:
             raise ValueError(
                 f"The reference returns of {self.id or 'this dataset'} are not known, so scores cannot be normalised. "
                 "Give them: dataset.replace(ref_min_score=<random policy's return>, ref_max_score=<expert's return>)."
             )
-        return scale_returns(returns, *known)
+        return scale_returns(returns, self.ref_min_score, self.ref_max_score)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,6 +1,7 @@
 """Getting the environment of a dataset back, and comparing spaces."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,6 +57,12 @@ def make_matching_env(
                 continue
             difference = env_difference(observation_space, action_space, env)
             if difference is None:
+                if tried:
+                    warnings.warn(
+                        f"The environment of {name} was made {how} ({spec.id}); what it was recorded with may be missing. "
+                        f"Failed before: {'; '.join(tried)}.",
+                        stacklevel=3,
+                    )
                 return env
             env.close()
             tried.append(f"{spec.id} {how}: {difference}")

@@ -11,7 +11,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-SUPPORTED = "Supported are a Box of numbers and Dict/Tuple spaces of such boxes for observations, and a one-dimensional Box for actions"
+SUPPORTED = (
+    "Supported are a Box of numbers and Dict/Tuple spaces of such boxes for observations, and a one-dimensional Box for "
+    "actions"
+)
 
 
 def is_image(space: spaces.Space) -> bool:
@@ -51,8 +54,9 @@ def flat_observation_space(space: spaces.Space) -> spaces.Box:
     :raises ValueError: For a space that is not supported.
     """
     boxes = [box for _, box in box_leaves(space)]
-    low = np.concatenate([np.asarray(box.low, dtype=np.float32).ravel() for box in boxes])
-    high = np.concatenate([np.asarray(box.high, dtype=np.float32).ravel() for box in boxes])
+    with np.errstate(over="ignore"):  # bounds near float64's largest mean "none"
+        low = np.concatenate([np.asarray(box.low, dtype=np.float32).ravel() for box in boxes])
+        high = np.concatenate([np.asarray(box.high, dtype=np.float32).ravel() for box in boxes])
     return spaces.Box(low, high, dtype=np.float32)
 
 
@@ -81,7 +85,8 @@ def flatten_observations(space: spaces.Space, observations: Any, name: str = "ob
                 f"{where} has shape {array.shape}, but the observation space says (N, {', '.join(map(str, box.shape))})."
             )
         # The environment's own dtype first, as gymnasium's flatten does: it may round.
-        array = array.astype(box.dtype, copy=False) if np.issubdtype(array.dtype, np.floating) else array
+        if array.dtype.kind == "f" and np.issubdtype(box.dtype, np.floating):
+            array = array.astype(box.dtype, copy=False)
         parts.append(array.reshape(len(array), -1))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

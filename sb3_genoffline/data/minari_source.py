@@ -12,7 +12,6 @@ import numpy as np
 from sb3_genoffline.data.cache import Arrays, cached_arrays
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
-from sb3_genoffline.data.scores import known_reference
 from sb3_genoffline.data.validation import check_action_space, numeric_array
 
 _ID = re.compile(r"(?:[-\w]{2,}/)*[-\w]+-v\d+")
@@ -51,6 +50,12 @@ def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) 
                 f"{dataset_id} could not be downloaded: {type(error).__name__}: {error}. Check the id and the network "
                 f"(MINARI_REMOTE sets another remote).{_suggest(dataset_id)}"
             ) from error
+        if "No storage implemented" in str(error):
+            raise ImportError(
+                f"{dataset_id} is stored as arrow or parquet, which needs pyarrow: pip install pyarrow."
+            ) from error
+        if "does not support the dataset" in str(error):
+            raise
         raise _damaged(dataset_id, error) from error
     return from_minari(dataset, cache)
 
@@ -74,18 +79,15 @@ def from_minari(dataset: Any, cache: bool = True) -> OfflineDataset:
     else:
         arrays = _read_episodes(dataset)
     metadata = dataset.storage.metadata
-    reference = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if None in reference:
-        reference = known_reference(dataset.id, dataset._eval_env_spec, dataset.env_spec) or (None, None)
     return OfflineDataset(
         **arrays,
         observation_space=observation_space,
         action_space=dataset.action_space,
         id=dataset.id,
         env_spec=dataset.env_spec,
-        eval_env_spec=dataset._eval_env_spec,
-        ref_min_score=reference[0],
-        ref_max_score=reference[1],
+        eval_env_spec=getattr(dataset, "_eval_env_spec", None),
+        ref_min_score=metadata.get("ref_min_score"),
+        ref_max_score=metadata.get("ref_max_score"),
     )
 
 
@@ -105,6 +107,12 @@ def _read_episodes(dataset: Any) -> Arrays:
         raise _damaged(dataset.id, error) from error
     if not lengths:
         raise ValueError(f"The dataset {dataset.id} is empty: it holds no transition. At least one is needed.")
+    if sum(lengths) != dataset.total_steps:
+        warnings.warn(
+            f"The metadata of {dataset.id} speak of {dataset.total_steps} steps, but its storage holds {sum(lengths)}; "
+            "what the storage holds is used.",
+            stacklevel=2,
+        )
     rows: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
     checked = OfflineDataset(
         **rows,

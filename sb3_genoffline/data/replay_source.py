@@ -7,11 +7,10 @@ from gymnasium import spaces
 
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
-from sb3_genoffline.data.scores import known_reference
 from sb3_genoffline.data.transforms import unscale_actions
 
 
-def from_replay_buffer(buffer: Any, env: Any = None) -> OfflineDataset:
+def from_replay_buffer(buffer: Any) -> OfflineDataset:
     """
     The transitions of an SB3 ``ReplayBuffer``, environment by environment, each in time order (a full ring starts with its
     oldest row).
@@ -25,7 +24,6 @@ def from_replay_buffer(buffer: Any, env: Any = None) -> OfflineDataset:
       observation, since the next row's belongs to another episode.
 
     :param buffer: A ``ReplayBuffer`` or ``DictReplayBuffer`` (dict observations are flattened).
-    :param env: Environment or id whose spec and reference scores to keep; optional.
     :raises ValueError: If the buffer is empty, or holds discrete actions, images or actions outside [-1, 1].
     """
     if not isinstance(buffer.action_space, spaces.Box):
@@ -74,8 +72,6 @@ def from_replay_buffer(buffer: Any, env: Any = None) -> OfflineDataset:
     closed = dones | timeouts
     closed[last] = True
     terminations = dones & ~timeouts
-    spec = getattr(env, "spec", None)
-    reference = known_reference(None, spec) or (None, None)
     return OfflineDataset(
         observations=observations,
         actions=unscale_actions(scaled, buffer.action_space),
@@ -86,7 +82,4 @@ def from_replay_buffer(buffer: Any, env: Any = None) -> OfflineDataset:
         observation_space=flat_observation_space(buffer.observation_space),
         action_space=buffer.action_space,
         episode_ends=np.flatnonzero(closed) + 1,
-        env_spec=spec,
-        ref_min_score=reference[0],
-        ref_max_score=reference[1],
     )

@@ -73,7 +73,7 @@ def _load(source: Any, download: bool, env: Any, cache: bool) -> OfflineDataset:
     if _is_a(source, "minari.dataset.minari_dataset", "MinariDataset"):
         return from_minari(source, cache)
     if _is_a(source, "stable_baselines3.common.buffers", "ReplayBuffer"):
-        return from_replay_buffer(source, env)
+        return from_replay_buffer(source)
     raise TypeError(f"A dataset cannot be loaded from a {type(source).__name__}. It can be {SOURCES}.")
 
 

@@ -1,0 +1,45 @@
+"""``python -m zoo <command>``: each command is a module of this package with ``add_arguments`` and ``main``."""
+
+import argparse
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    "collect": "make an offline dataset from the committed behaviour policies",
+    "train": "train an agent on a dataset",
+    "evaluate": "evaluate a trained agent and write results.json",
+    "enjoy": "watch or film a trained agent",
+    "plot": "draw learning curves, or the 2-D bandit",
+    "speed": "measure the speed of training updates",
+    "quickstart": "collect, train, evaluate, draw and film in a few minutes",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Dispatch to the command's module; errors a user can mend are shown without a traceback."""
+    argv = sys.argv[1:] if argv is None else argv
+    overview = "\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items())
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: python -m zoo <command> [options]\n\ncommands:\n{overview}\n\npython -m zoo <command> --help tells more.")
+        sys.exit(0 if argv else 2)
+    name, *rest = argv
+    if name not in COMMANDS:
+        sys.exit(f"zoo: {name!r} is no command; use one of\n{overview}")
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # mujoco's default wants a display
+    module = importlib.import_module(f"zoo.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m zoo {name}", description=module.__doc__, allow_abbrev=False)
+    module.add_arguments(parser)
+    arguments = parser.parse_args(rest)
+    try:
+        module.main(arguments)
+    except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
+        if os.environ.get("ZOO_TRACEBACK"):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.exit(f"zoo {name}: {message}\n(set ZOO_TRACEBACK=1 for the traceback)")
+
+
+if __name__ == "__main__":
+    main()
