@@ -11,7 +11,7 @@ import stable_baselines3
 import torch as th
 from stable_baselines3.common.utils import get_system_info
 
-from sb3_genoffline.common.envs import EnvLike, as_env
+from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces
 from sb3_genoffline.common.serialization import (
     FORMAT_VERSION,
     CheckpointError,
@@ -26,7 +26,6 @@ from sb3_genoffline.common.serialization import (
     tree_to_members,
     write_archive,
 )
-from sb3_genoffline.data import check_compatible
 from sb3_genoffline.version import __version__
 
 _COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
@@ -75,7 +74,11 @@ class CheckpointMixin:
             "hyperparameters": {name: hyperparameter_to_json(name, value) for name, value in hyperparameters.items()},
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "dataset": algorithm.dataset_info,
-            "versions": {"sb3_genoffline": __version__, "stable_baselines3": stable_baselines3.__version__, "torch": th.__version__},
+            "versions": {
+                "sb3_genoffline": __version__,
+                "stable_baselines3": stable_baselines3.__version__,
+                "torch": th.__version__,
+            },
         }
         policy = {name: tensor.cpu().contiguous() for name, tensor in algorithm.policy.state_dict().items()}
         members = {
@@ -156,7 +159,7 @@ class CheckpointMixin:
         with global_rng_preserved():
             source = (observation_space, action_space) if env is None else as_env(env)
             model: Any = cls(policy_class, source, device=device, _init_setup_model=False, **{**known, **kwargs})  # type: ignore[call-arg]
-            check_compatible(model, observation_space, action_space)
+            check_agent_spaces((observation_space, action_space), (model.observation_space, model.action_space))
             model._setup_model()
         model._set_policy_tensors(read_tensors(members, "policy.safetensors"))
         model.__dict__.update(data["counters"])
@@ -184,7 +187,9 @@ class CheckpointMixin:
                 "sb3-genoffline."
             )
         if data["algorithm"] != cls.__name__:
-            raise CheckpointError(f"{path} holds a {data['algorithm']} agent: use {data['algorithm']}.load, not {cls.__name__}.load.")
+            raise CheckpointError(
+                f"{path} holds a {data['algorithm']} agent: use {data['algorithm']}.load, not {cls.__name__}.load."
+            )
         return data
 
     def _set_policy_tensors(self, tensors: dict[str, th.Tensor]) -> None:

@@ -4,11 +4,12 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 from gymnasium import spaces
-from gymnasium.wrappers import FlattenObservation
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
-from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.data import OfflineDataset, flat_observation_space, flatten_env, load_dataset
+from sb3_genoffline.data.flattening import spaces_differ
+from sb3_genoffline.data.validation import check_action_space
 
 EnvLike: TypeAlias = gym.Env | VecEnv | str | OfflineDataset | tuple[spaces.Space, spaces.Space]
 
@@ -49,19 +50,32 @@ def spaces_only(observation_space: spaces.Space, action_space: spaces.Space) -> 
 
 def as_env(env: EnvLike | None) -> gym.Env | VecEnv | None:
     """
-    :param env: an environment (Dict observations are flattened in gymnasium's order), a ``VecEnv``, the id of a registered
+    :param env: an environment (Dict observations are flattened as datasets are), a ``VecEnv``, the id of a registered
         environment or of a dataset, a dataset, or ``(observation_space, action_space)``
     :return: something SB3 can wrap
-    :raises ValueError: for ``VecNormalize`` (observation statistics live in the policy here)
+    :raises ValueError: for spaces that are not supported, and for ``VecNormalize`` (observation statistics live in the policy
+        here)
+    :raises FileNotFoundError: if an id is neither an environment's nor a dataset's
     """
     if env is None:
         return None
     if isinstance(env, str):
-        env = gym.make(env) if env in gym.registry else load_dataset(env)
+        env = _from_id(env)
     if isinstance(env, OfflineDataset):
         return spaces_only(env.observation_space, env.action_space)
     if isinstance(env, tuple):
-        return spaces_only(*env)
+        observation_space, action_space = env
+        check_action_space(action_space)
+        return spaces_only(_vector_space(observation_space), action_space)
+    check_action_space(env.action_space)
+    flat_observation_space(env.observation_space)  # raises for what can't become a vector of numbers
+    if isinstance(env, gym.Env):
+        return flatten_env(env) if _vector_space(env.observation_space) is not env.observation_space else env
+    if _vector_space(env.observation_space) is not env.observation_space:
+        raise ValueError(
+            f"The VecEnv's observation space is {env.observation_space}, not a vector: wrap each of its environments in "
+            "sb3_genoffline.data.FlatFloatObservation first."
+        )
     layer: Any = env
     while isinstance(layer, VecEnvWrapper):
         if isinstance(layer, VecNormalize):
@@ -70,6 +84,36 @@ def as_env(env: EnvLike | None) -> gym.Env | VecEnv | None:
                 "bare environment and use `normalize_observations=True`, which keeps the dataset's statistics in the policy."
             )
         layer = layer.venv
-    if isinstance(env, gym.Env) and isinstance(env.observation_space, spaces.Dict):
-        return FlattenObservation(env)
     return env
+
+
+def _from_id(name: str) -> gym.Env | OfflineDataset:
+    if name in gym.registry:
+        return gym.make(name)
+    try:
+        return load_dataset(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name!r} is no registered environment, and as a dataset: {error}") from error
+
+
+def _vector_space(space: spaces.Space) -> spaces.Space:
+    """The space itself if it is a one-dimensional box of any dtype, else the flat box of a dataset with such observations."""
+    return space if isinstance(space, spaces.Box) and len(space.shape) == 1 else flat_observation_space(space)
+
+
+def check_agent_spaces(
+    agent: tuple[spaces.Space, spaces.Space], env: tuple[spaces.Space, spaces.Space], name: str = "environment"
+) -> None:
+    """
+    :param agent: observation and action space of an agent
+    :param env: those of an environment it shall act in; dtypes may differ, and bounds where one side has none
+    :param name: what ``env`` is, for the error
+    :raises ValueError: naming the space that differs, and how
+    """
+    for what, ours, theirs in zip(("observation", "action"), agent, env, strict=True):
+        difference = spaces_differ(ours, theirs)
+        if difference is not None:
+            raise ValueError(
+                f"The agent's {what} space differs from the {name}'s: {difference} (agent against {name}). "
+                f"An agent acts only in the spaces it was made for, {agent[0]} and {agent[1]}."
+            )

@@ -18,16 +18,23 @@ from torch import Tensor
 
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
 from sb3_genoffline.common.checkpoints import CheckpointMixin
-from sb3_genoffline.common.envs import EnvLike, as_env, has_simulator
+from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces, has_simulator
 from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.common.schedules import cosine_decay
-from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset, reward_affine
+from sb3_genoffline.data import REWARD_TRANSFORMS, OfflineDataset, check_compatible, load_dataset, reward_affine
 from sb3_genoffline.data.buffers import OfflineBuffer
 
 SelfOfflineAlgorithm = TypeVar("SelfOfflineAlgorithm", bound="OfflineAlgorithm")
 
 # Metrics stay on the device and are read, all at once, this often even when nothing is logged: divergence must be noticed.
 _METRICS_EVERY = 1000
+
+
+def check_positive(**counts: int) -> None:
+    """:raises ValueError: naming the first that is not at least 1"""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1.")
 
 
 class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
@@ -90,6 +97,10 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        check_positive(batch_size=batch_size, buffer_size=buffer_size)
+        if reward_transform is not None and reward_transform not in REWARD_TRANSFORMS:
+            known = ", ".join(map(repr, REWARD_TRANSFORMS))
+            raise ValueError(f"reward_transform={reward_transform!r} is not known; use None or one of {known}.")
         super().__init__(
             policy,
             as_env(env),  # type: ignore[arg-type]
@@ -165,14 +176,15 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
 
     def set_env(self, env: EnvLike, force_reset: bool = True) -> None:  # type: ignore[override]
         """
-        :param env: an environment whose spaces fit the agent's (their dtype may differ)
+        :param env: an environment whose spaces fit the agent's (their dtype may differ), or a ``VecEnv`` of any number
         :param force_reset: see SB3
         :raises ValueError: naming the space that does not fit
         """
         wrapped = self._wrap_env(as_env(env), self.verbose)  # type: ignore[arg-type]
-        check_compatible(self, wrapped.observation_space, wrapped.action_space)
-        # SB3 compares the spaces' dtypes too; a float64 environment is no other environment
+        check_agent_spaces((self.observation_space, self.action_space), (wrapped.observation_space, wrapped.action_space))
+        # SB3 compares the dtypes and the number of environments too, neither of which matters here
         self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
+        self.n_envs = wrapped.num_envs
         super().set_env(wrapped, force_reset)
 
     # ------------------------------------------------------------------ data
@@ -193,7 +205,8 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             self.observation_space, self.action_space = env.observation_space, env.action_space
             self._setup_model()
         check_compatible(dataset, self.observation_space, self.action_space)
-        if isinstance(self.replay_buffer, OfflineBuffer) and self.dataset_info["fingerprint"] == dataset.fingerprint:
+        previous = self.replay_buffer if isinstance(self.replay_buffer, OfflineBuffer) else None
+        if previous is not None and previous.dataset is not None and previous.dataset.fingerprint == dataset.fingerprint:
             return dataset
         scale, shift = reward_affine(dataset, self.reward_transform)
         largest = float(np.abs(scale * dataset.rewards.astype(np.float64) + shift).max())
@@ -211,7 +224,9 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
         }
         self.replay_buffer = self._make_buffer(dataset, scale, shift)  # type: ignore[assignment]
         buffer: OfflineBuffer = self.replay_buffer  # type: ignore[assignment]
-        if self._pending_buffer_state is not None:
+        if previous is not None:
+            buffer.adopt_online_rows(previous)
+        elif self._pending_buffer_state is not None:
             if self.dataset_info.get("fingerprint") == info["fingerprint"]:
                 buffer.load_state_dict(self._pending_buffer_state)
             else:
@@ -220,7 +235,7 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
                     f"{dataset.id or 'a different one'}: sampling starts anew, so this is not an exact resume.",
                     stacklevel=3,
                 )
-            self._pending_buffer_state = None
+        self._pending_buffer_state = None
         if self.normalize_observations and "fingerprint" not in self.dataset_info:
             self.policy.set_observation_statistics(*buffer.observation_statistics())
         self.dataset_info = info
@@ -330,7 +345,9 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
                     "`model.set_dataset(dataset)` first to keep them.",
                     stacklevel=2,
                 )
-            scale, shift = (self.dataset_info.get(key, default) for key, default in (("reward_scale", 1.0), ("reward_shift", 0.0)))
+            scale, shift = (
+                self.dataset_info.get(key, default) for key, default in (("reward_scale", 1.0), ("reward_shift", 0.0))
+            )
             self.replay_buffer = self._make_buffer(None, scale, shift)  # type: ignore[assignment]
         self._offline_phase = False
         return super().learn(total_timesteps, *args, **kwargs)

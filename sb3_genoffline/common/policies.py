@@ -24,7 +24,9 @@ class OfflinePolicy(BasePolicy):
     obs_mean: Tensor
     obs_std: Tensor
 
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, lr_schedule: Schedule, **kwargs: Any) -> None:
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Space, lr_schedule: Schedule, **kwargs: Any
+    ) -> None:
         super().__init__(observation_space, action_space, squash_output=True, **kwargs)
         self.state_dim = int(np.prod(observation_space.shape or ()))
         self.action_dim = int(np.prod(action_space.shape or ()))
@@ -46,6 +48,11 @@ class OfflinePolicy(BasePolicy):
     def normalize_observations(self, observations: Tensor) -> Tensor:
         """(B, S) raw -> (B, S) standardised, in the parameters' precision; the identity until statistics are set."""
         return (observations.to(self.obs_mean.dtype).flatten(1) - self.obs_mean) / self.obs_std
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """[−1, 1] -> the action space, kept inside it where rounding would leave it by a last digit."""
+        assert isinstance(self.action_space, spaces.Box)
+        return np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
 
     def seed_acting(self, seed: int) -> None:
         """Restart the stream of random numbers that actions are sampled with."""

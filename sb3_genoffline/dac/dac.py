@@ -11,7 +11,7 @@ from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.networks import EnsembleQ, soft_update
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.dac.policies import DiffusionPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
@@ -142,9 +142,21 @@ class DAC(OfflineAlgorithm):
         reward_transform: str | None = "iql_locomotion",
         **kwargs: Any,
     ) -> None:
-        for name, value, allowed in (("guidance", guidance, Guidance), ("q_target", q_target, QTarget), ("sampler", sampler, SamplerName)):
+        for name, value, allowed in (
+            ("guidance", guidance, Guidance),
+            ("q_target", q_target, QTarget),
+            ("sampler", sampler, SamplerName),
+        ):
             if value not in get_args(allowed):
                 raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, get_args(allowed)))}.")
+        check_positive(
+            n_critics=n_critics,
+            n_diffusion_steps=n_diffusion_steps,
+            n_q_samples=n_q_samples,
+            n_action_samples=n_action_samples,
+            ddim_stride=ddim_stride,
+            actor_ema_every=actor_ema_every,
+        )
         self.critic_learning_rate = critic_learning_rate
         self.n_critics = n_critics
         self.n_diffusion_steps = n_diffusion_steps

@@ -88,9 +88,7 @@ class DiffusionPolicy(OfflinePolicy):
         :return: (B, n, A), in [−1, 1]
         """
         noise = self.acting_noise(*self.actor.noise_shape(len(states), n_samples))
-        actions = self.actor.sample(
-            states, noise, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=self.clip_denoised
-        )
+        actions = self.actor.sample(states, noise, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=self.clip_denoised)
         return actions.clamp(-1.0, 1.0)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]

@@ -144,6 +144,24 @@ class OfflineBuffer(BaseBuffer):
             if self.pos == self.buffer_size:
                 self.full, self.pos = True, 0
 
+    def _set_online_rows(self, online: Tensor) -> None:
+        empty = th.empty((self.buffer_size - len(online), self._rows.shape[1]), device=self.device)
+        self._rows = th.cat([self._rows[: self.n_offline], online, empty])
+
+    def adopt_online_rows(self, other: "OfflineBuffer") -> None:
+        """
+        Take over the online rows of another buffer of the same size, with this one's reward transform.
+
+        :param other: the buffer this one replaces
+        """
+        if other.n_online == 0:
+            return
+        online = other._rows[other.n_offline : other.n_offline + other.n_online].clone()
+        reward = online[:, sum(self._widths[:2])]
+        reward.copy_((reward - other.reward_shift) / other.reward_scale * self.reward_scale + self.reward_shift)
+        self._set_online_rows(online)
+        self.pos, self.full = other.pos, other.full
+
     def sample(self, batch_size: int, env: Any = None) -> TransitionBatch:
         """
         :param batch_size: B; the last batch of an epoch may hold fewer rows
@@ -193,11 +211,14 @@ class OfflineBuffer(BaseBuffer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken; the offline rows must be those of the same dataset."""
-        self.pos, self.full = state["pos"], state["full"]
         online = state["online_rows"].to(self.device)
+        if len(online) > self.buffer_size:
+            raise ValueError(
+                f"{len(online)} online rows were saved, more than buffer_size={self.buffer_size}: make it larger."
+            )
+        self.pos, self.full = state["pos"], state["full"]
         if len(online) > 0:
-            empty = th.empty((self.buffer_size - len(online), self._rows.shape[1]), device=self.device)
-            self._rows = th.cat([self._rows[: self.n_offline], online, empty])
+            self._set_online_rows(online)
         self._permutation, self._cursor = None, 0
         if state["mid_epoch"]:
             self.generator.set_state(state["rng"])

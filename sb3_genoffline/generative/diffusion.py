@@ -152,6 +152,8 @@ def ddim_sample(
         ``"none"`` nothing
     :return: x_0, shape (...)
     """
+    if stride < 1:
+        raise ValueError(f"stride={stride} must be at least 1.")
     alpha_bars, sigmas = schedule.alpha_bars, schedule.sigmas
     x = noise[0]
     t = schedule.n_steps

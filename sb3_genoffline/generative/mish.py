@@ -2,6 +2,7 @@
 
 import torch as th
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 # exp(20)² still fits float32, and mish(x) = x to machine precision from there on.
 _SATURATION = 20.0
@@ -23,6 +24,7 @@ class _MishFunction(th.autograd.Function):
         return th.addcmul(x, x, w, value=-1)
 
     @staticmethod
+    @once_differentiable  # a second derivative of these saved values would be wrong without a word
     def backward(ctx: th.autograd.function.FunctionCtx, *grad_outputs: Tensor) -> Tensor:
         x, e, w = ctx.saved_tensors  # type: ignore[attr-defined]
         slope = th.addcmul(e, e, e).mul_(x).mul_(w).sub_(1).mul_(w).add_(1)
