@@ -50,12 +50,8 @@ def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) 
                 f"{dataset_id} could not be downloaded: {type(error).__name__}: {error}. Check the id and the network "
                 f"(MINARI_REMOTE sets another remote).{_suggest(dataset_id)}"
             ) from error
-        if "No storage implemented" in str(error):
-            raise ImportError(
-                f"{dataset_id} is stored as arrow or parquet, which needs pyarrow: pip install pyarrow."
-            ) from error
-        if "does not support the dataset" in str(error):
-            raise
+        if isinstance(error, ImportError) or "does not support the dataset" in str(error):
+            raise  # a missing pyarrow, another Minari version: Minari says what to install
         raise _damaged(dataset_id, error) from error
     return from_minari(dataset, cache)
 

@@ -110,7 +110,7 @@ def clip_actions(actions: Any, bound: float = 1 - 1e-5) -> np.ndarray:
     :return: float32 array; no value exceeds ``bound``, round-off included.
     """
     edge = np.float32(bound)
-    if edge > bound:
+    if float(edge) > bound:  # as Python floats: numpy would compare in float32
         edge = np.nextafter(edge, np.float32(0))
     return np.clip(np.asarray(actions, dtype=np.float32), -edge, edge)
 
