@@ -1,0 +1,1 @@
+"""Behaviour policies: small TRPO actors from which the zoo's own datasets are collected."""
