@@ -1,0 +1,76 @@
+"""Callbacks of the training command."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_genoffline.common.callbacks import OfflineEvalCallback
+
+
+class ResumableEvalCallback(OfflineEvalCallback):
+    """
+    An evaluation that a resumed run goes on with: at the same updates, behind the same rows of ``evaluations.npz``, and with
+    the best score so far. Counts its time.
+
+    :param args: see :class:`~sb3_genoffline.common.callbacks.OfflineEvalCallback`
+    :param kwargs: see there
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seconds = 0.0
+
+    def resume(self, evaluations: Path, done: int) -> None:
+        """
+        :param evaluations: ``evaluations.npz`` of the run; need not exist
+        :param done: updates done; later rows are dropped, since they will be made again
+        """
+        self.n_calls = done
+        if done == 0 or not evaluations.is_file():
+            return
+        with np.load(evaluations) as file:
+            kept = file["timesteps"] <= done
+            self.evaluations_timesteps = file["timesteps"][kept].tolist()
+            self.evaluations_results = file["results"][kept].tolist()
+            self.evaluations_length = file["ep_lengths"][kept].tolist()
+            self.n_eval_episodes = file["results"].shape[1]  # rows of another length could not be stored beside these
+        if self.evaluations_results:
+            self.best_mean_reward = float(np.mean(self.evaluations_results, axis=1).max())
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.eval_freq:
+            return True
+        started = time.perf_counter()
+        try:
+            return super()._on_step()
+        finally:
+            self.seconds += time.perf_counter() - started
+
+
+class StopOnInterrupt(BaseCallback):
+    """The first Ctrl-C ends training after the update it falls in, so that what is saved can be resumed exactly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = False
+        self._before: Any = None
+
+    def _on_training_start(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        self.stopped = True
+        signal.signal(signal.SIGINT, self._before)  # the second one ends the program
+
+    def _on_step(self) -> bool:
+        return not self.stopped
+
+    def _on_training_end(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)

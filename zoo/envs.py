@@ -1,0 +1,70 @@
+"""Environments to evaluate and film in: the dataset's own, or one that is named."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from sb3_genoffline.data import OfflineDataset, flatten_env
+
+EnvFactory = Callable[..., gym.Env]
+"""Makes an environment; keyword arguments go to ``gymnasium.make``."""
+
+
+class NoEnvironment(ValueError):
+    """No simulator could be made; the message says why."""
+
+
+def env_factory(dataset: OfflineDataset | None, env_id: str | None = None, **env_kwargs: Any) -> EnvFactory:
+    """
+    :param dataset: its environment is made; may be missing if ``env_id`` is given
+    :param env_id: environment to make instead
+    :param env_kwargs: arguments of ``gymnasium.make``
+    :return: a function whose keyword arguments are further arguments of ``gymnasium.make``
+    """
+
+    def make(**kwargs: Any) -> gym.Env:
+        try:
+            if env_id is not None:
+                return flatten_env(gym.make(env_id, **{**env_kwargs, **kwargs}))
+            if dataset is None:
+                raise NoEnvironment("Neither a dataset nor an environment is known: name one with --env.")
+            return dataset.make_env(**{**env_kwargs, **kwargs})
+        except (ImportError, gym.error.Error, ValueError, FileNotFoundError) as error:
+            raise NoEnvironment(f"The environment {env_id or 'of the dataset'} could not be made: {error}") from error
+
+    return make
+
+
+def eval_envs(make: EnvFactory, n_envs: int) -> VecEnv:
+    """``n_envs`` monitored copies stepped in one process, so that actions are sampled in one batch."""
+    return DummyVecEnv([lambda: Monitor(make())] * n_envs)
+
+
+def env_id_of(env: VecEnv) -> str | None:
+    """Id of a vectorised environment, if it has one."""
+    spec = env.get_attr("spec")[0]
+    return None if spec is None else spec.id
+
+
+def env_for_pictures(make: EnvFactory, render_mode: str, width: int, height: int) -> gym.Env:
+    """
+    An environment that renders; of the given size if it can be chosen.
+
+    :raises NoEnvironment: if none can be made
+    """
+    if render_mode == "human":
+        return make(render_mode=render_mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            env = make(render_mode=render_mode, width=width, height=height)
+        except (NoEnvironment, TypeError):
+            return make(render_mode=render_mode)
+    model: Any = getattr(env.unwrapped, "model", None)
+    if hasattr(model, "vis"):
+        model.vis.quality.shadowsize = 0  # MuJoCo's shadow map is two thirds of the time of software rendering
+    return env

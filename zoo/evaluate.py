@@ -1,0 +1,210 @@
+"""Evaluate a trained agent and write results.json, protocol included."""
+
+import argparse
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_genoffline.common.envs import check_agent_spaces
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.registry import ALGOS
+from zoo.envs import EnvFactory, env_factory, env_id_of, eval_envs
+from zoo.hyperparameters import parse_pairs
+from zoo.runs import Run, algo_name, find_run, load_agent, run_of, versions, write_json
+
+EVAL_SEED = 1_000
+BOOTSTRAPS = 10_000
+
+
+def evaluate(
+    model: OfflineAlgorithm,
+    make: EnvFactory,
+    n_eval_episodes: int = 10,
+    *,
+    n_envs: int | None = None,
+    deterministic: bool = True,
+    eval_seed: int = EVAL_SEED,
+    checkpoint: str = "last",
+) -> dict[str, Any]:
+    """
+    Run episodes from fixed seeds and say how: the same call gives the same numbers.
+
+    Environment i is seeded with ``eval_seed + i``; SB3's ``evaluate_policy`` divides the episodes over the environments
+    beforehand, so short episodes are not counted more often.
+
+    :param model: the agent
+    :param make: makes an environment
+    :param n_eval_episodes: number of episodes
+    :param n_envs: environments stepped together (None: one per episode, at most 10)
+    :param deterministic: act by ``predict(deterministic=True)``
+    :param eval_seed: seed of the environments and of the policy's sampling
+    :param checkpoint: what is evaluated: ``"last"``, ``"best"`` or a number of steps
+    :return: rl-zoo's keys, the protocol, and scores on D4RL's scale where the reference returns are known
+    """
+    if n_eval_episodes < 1:
+        raise ValueError(f"n_eval_episodes={n_eval_episodes}: at least one episode is needed.")
+    n_envs = min(n_eval_episodes, n_envs or 10)
+    envs = eval_envs(make, n_envs)
+    try:
+        check_agent_spaces((model.observation_space, model.action_space), (envs.observation_space, envs.action_space))
+        envs.seed(eval_seed)
+        model.policy.seed_acting(eval_seed)
+        rewards, lengths = evaluate_policy(
+            model, envs, n_eval_episodes, deterministic=deterministic, return_episode_rewards=True
+        )
+        env_id = env_id_of(envs)
+    finally:
+        envs.close()
+    returns, interval = np.array(rewards), bootstrap_ci(np.array(rewards))
+    info = model.dataset_info
+    result: dict[str, Any] = {
+        "mean_reward": float(returns.mean()),
+        "std_reward": float(returns.std()),
+        "is_deterministic": deterministic,
+        "n_eval_episodes": n_eval_episodes,
+        "eval_datetime": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "algo": algo_name(model),
+        "dataset": info.get("id"),
+        "dataset_fingerprint": info.get("fingerprint"),
+        "env_id": env_id,
+        "checkpoint": checkpoint,
+        "gradient_steps": model.num_timesteps,
+        "seed": model.seed,
+        "eval_seed": eval_seed,
+        "n_eval_envs": n_envs,
+        "mean_reward_ci95": interval,
+        "normalized_score": None,
+        "normalized_score_ci95": None,
+        "behavior_mean_reward": info.get("mean_return"),
+        "behavior_normalized_score": None,
+        "ref_min_score": info.get("ref_min_score"),
+        "ref_max_score": info.get("ref_max_score"),
+    }
+    low, high = info.get("ref_min_score"), info.get("ref_max_score")
+    if low is not None and high is not None:
+
+        def score(value: float) -> float:
+            return float(100.0 * (value - low) / (high - low))
+
+        result["normalized_score"] = score(result["mean_reward"])
+        result["normalized_score_ci95"] = [score(bound) for bound in interval]
+        result["behavior_normalized_score"] = score(info["mean_return"])
+    for name in ("n_action_samples", "n_diffusion_steps", "sampler", "guidance"):
+        if hasattr(model, name):
+            result[name] = getattr(model, name)
+    return {**result, "returns": returns.tolist(), "lengths": np.array(lengths).tolist(), "versions": versions()}
+
+
+def bootstrap_ci(values: np.ndarray, level: float = 0.95, seed: int = 0) -> list[float]:
+    """
+    Percentile bootstrap interval of the mean. Over the episodes of one agent it says how exactly this agent was measured, not
+    how much trainings differ.
+
+    :param values: (n,)
+    :param level: coverage
+    :param seed: of the resampling
+    """
+    draws = np.random.default_rng(seed).choice(values, (BOOTSTRAPS, len(values))).mean(axis=1)
+    return [float(bound) for bound in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo evaluate``"""
+    add_agent_arguments(parser)
+    add = parser.add_argument
+    add("-n", "--n-episodes", type=int, help="episodes (default: 10; 100 for antmaze)")
+    add("--n-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
+    add("--seed", type=int, default=EVAL_SEED, help="seed of the episodes")
+    add("-o", "--output", help="file to write (default: results.json, or results_<checkpoint>.json, beside the agent)")
+
+
+def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags that say which agent, shared with ``enjoy``"""
+    add = parser.add_argument
+    add("--algo", default="dac", help=f"algorithm: {', '.join(ALGOS)}")
+    add("--dataset", help="dataset that the agent was trained on")
+    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
+    add("--exp-id", type=int, default=0, help="number of the run (0: the latest)")
+    add("--model", metavar="ZIP", help="an agent's file, instead of --algo, --dataset and --exp-id")
+    add("--load-best", action="store_true", help="the best checkpoint of the run instead of the last")
+    add("--load-checkpoint", type=int, metavar="N", help="the checkpoint after N updates instead of the last")
+    add("--deterministic", action=argparse.BooleanOptionalAction, default=True, help="see the policy's docstring")
+    add("--stochastic", dest="deterministic", action="store_false", help="the same as --no-deterministic")
+    add("--env", help="environment (default: the dataset's)")
+    add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
+    add("--device", default="auto", help="cpu, cuda or auto")
+
+
+def agent_and_env(args: argparse.Namespace) -> tuple[OfflineAlgorithm, EnvFactory, Path, str]:
+    """
+    :param args: as parsed with :func:`add_agent_arguments`
+    :return: the agent, a function that makes its environment, the agent's file, and which checkpoint it is
+    """
+    if args.model is not None:
+        path, run = Path(args.model), run_of(args.model)
+        checkpoint = _checkpoint_name(path, run)
+    elif args.dataset is None:
+        raise ValueError("Which agent? Give --dataset (and --algo, -f, --exp-id), or --model with the agent's file.")
+    else:
+        run = find_run(args.folder, args.algo, args.dataset, args.exp_id)
+        checkpoint = "best" if args.load_best else str(args.load_checkpoint or "last")
+        path = run.checkpoint(checkpoint)
+    model = load_agent(path, args.device)
+    env_id = args.env
+    dataset = None if env_id is not None else _dataset_of(model, args.dataset)
+    if env_id is None and dataset is None and run is not None:
+        env_id = run.config().get("environment")
+    return model, env_factory(dataset, env_id, **parse_pairs(args.env_kwargs)), path, checkpoint
+
+
+def _checkpoint_name(path: Path, run: Run | None) -> str:
+    stem = path.name.removesuffix(".zip")
+    if run is None or stem == run.name:
+        return "last"
+    return "best" if stem == "best_model" else stem.removeprefix("rl_model_").removesuffix("_steps")
+
+
+def _dataset_of(model: OfflineAlgorithm, named: str | None) -> OfflineDataset | None:
+    """The agent's dataset if it is on this machine; needed for its environment only."""
+    source = named or model.dataset_info.get("id")
+    try:
+        return None if source is None else load_dataset(source)
+    except FileNotFoundError:
+        return None
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    model, make, path, checkpoint = agent_and_env(args)
+    named = f"{args.dataset or ''}{model.dataset_info.get('id') or ''}"
+    episodes = args.n_episodes if args.n_episodes is not None else 100 if "antmaze" in named.lower() else 10
+    result = evaluate(
+        model,
+        make,
+        episodes,
+        n_envs=args.n_envs,
+        deterministic=args.deterministic,
+        eval_seed=args.seed,
+        checkpoint=checkpoint,
+    )
+    suffix = "" if checkpoint == "last" else f"_{checkpoint}"
+    output = Path(args.output) if args.output else path.parent / f"results{suffix}.json"
+    write_json(output, result)
+    print(summary(result) + f"\nwrote {output}")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The result in two lines."""
+    low, high = result["mean_reward_ci95"]
+    text = (
+        f"{result['algo']} on {result['dataset']}, {result['checkpoint']} checkpoint ({result['gradient_steps']:,} updates): "
+        f"{result['n_eval_episodes']} episodes of {result['env_id']}\n"
+        f"return {result['mean_reward']:.1f} ± {result['std_reward']:.1f} (95 % of the mean: {low:.1f} to {high:.1f})"
+    )
+    if result["normalized_score"] is not None:
+        text += f", normalised {result['normalized_score']:.1f} (data: {result['behavior_normalized_score']:.1f})"
+    return text

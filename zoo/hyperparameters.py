@@ -1,0 +1,281 @@
+"""Hyper-parameters from YAML files and from the command line: values only, never code."""
+
+import ast
+import difflib
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from stable_baselines3.common.utils import LinearSchedule
+from torch import nn
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.generative.mish import Mish
+from sb3_genoffline.registry import ALGOS
+
+FOLDER = Path(__file__).parent / "hyperparams"
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    cls.__name__.lower(): cls for cls in (Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)
+}
+_OWN = ("n_timesteps", "policy", "env_kwargs")
+_FLAGS = {"seed": "--seed", "verbose": "--verbose", "tensorboard_log": "-tb"}
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_VERSION = re.compile(r"-v\d+$")
+_WORDS = {"true": True, "false": False, "null": None}
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """
+    What a run is made of.
+
+    :param plain: all values as plain data, as the run's ``config.yml`` keeps them
+    :param arguments: keyword arguments of the algorithm's constructor
+    :param n_timesteps: number of gradient updates
+    :param policy: name of the policy class
+    :param env_kwargs: arguments of the evaluation environment
+    :param entry: the key of the file that was used
+    """
+
+    plain: dict[str, Any]
+    arguments: dict[str, Any]
+    n_timesteps: int
+    policy: str
+    env_kwargs: dict[str, Any]
+    entry: str
+
+
+def load_hyperparameters(
+    algo: str,
+    dataset: str,
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    conf_file: str | Path | None = None,
+) -> Hyperparameters:
+    """
+    Merge, later ones winning: the dataset's entry (or ``default``), the profile's ``default`` and entry, the overrides.
+
+    :param algo: name in ``ALGOS``
+    :param dataset: id of the dataset, or the name of its file
+    :param profile: name below ``profiles:``
+    :param overrides: by name; values as in YAML
+    :param conf_file: YAML file to read instead of ``zoo/hyperparams/<algo>.yml``
+    :raises ValueError: for an unknown algorithm, profile or key (naming the nearest), or a value of the wrong type
+    :raises FileNotFoundError: if there is no such file
+    """
+    if algo not in ALGOS:
+        raise ValueError(f"--algo {algo!r} is not known{_nearest(algo, ALGOS)}; there are: {', '.join(ALGOS)}.")
+    path = FOLDER / f"{algo}.yml" if conf_file is None else Path(conf_file)
+    content = read_yaml(path)
+    profiles = content.pop("profiles", None) or {}
+    entry = find_entry(content, dataset)
+    if entry is None:
+        raise ValueError(f"{path.name} has neither an entry for {dataset!r} nor a `default`: add one.")
+    merged = dict(content[entry] or {})
+    if profile is not None:
+        if profile not in profiles:
+            known = ", ".join(profiles) or "none"
+            raise ValueError(f"--profile {profile!r} is not in {path.name}{_nearest(profile, profiles)}; there are: {known}.")
+        overlays = profiles[profile] or {}
+        for key in dict.fromkeys(["default", find_entry(overlays, dataset)]):
+            merged = deep_merge(merged, overlays.get(key) or {})
+    merged = deep_merge(merged, overrides or {})
+    return make_hyperparameters(ALGOS[algo], merged, entry)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """
+    :param path: a YAML file with a mapping; tags that stand for Python objects are refused
+    """
+    if path.suffix not in (".yml", ".yaml"):
+        raise ValueError(f"{path} is no YAML file (.yml, .yaml); hyper-parameters are values, so Python files are not read.")
+    if not path.is_file():
+        raise FileNotFoundError(f"No hyper-parameter file at {path}.")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not plain YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must map dataset ids to hyper-parameters, but holds a {type(content).__name__}.")
+    return content
+
+
+def find_entry(content: Mapping[str, Any], dataset: str) -> str | None:
+    """The key for a dataset: its id, else the same id in another version, else ``default`` (None if there is none either)."""
+    names = [dataset, Path(dataset).stem.replace("_", "-")] if Path(dataset).suffix else [dataset]
+    for name in names:
+        if name in content:
+            return name
+    unversioned = {_VERSION.sub("", key): key for key in content}
+    for name in names:
+        if _VERSION.sub("", name) in unversioned:
+            return unversioned[_VERSION.sub("", name)]
+    return "default" if "default" in content else None
+
+
+def deep_merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """``overlay`` over ``base``; where both hold a mapping (or a ``dict(...)`` string), key by key."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        old, new = parse_value(key, merged.get(key)), parse_value(key, value)
+        both = isinstance(old, Mapping) and isinstance(new, Mapping)
+        merged[key] = deep_merge(old, new) if both else new
+    return merged
+
+
+def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """
+    ``["rho:1.5", "policy_kwargs:dict(net_arch=[64, 64])"]`` as a mapping.
+
+    :raises ValueError: if there is no colon, or a value is code
+    """
+    result = {}
+    for pair in pairs or ():
+        key, colon, value = pair.partition(":")
+        if not colon or not key:
+            raise ValueError(f"{pair!r} is no pair: write name:value, for example rho:1.5.")
+        result[key] = parse_value(key, value)
+    return result
+
+
+def parse_value(name: str, value: Any) -> Any:
+    """
+    A value of a YAML file or of the command line: strings that spell a number, a list, a mapping or ``dict(a=1)`` become
+    that; other strings stay strings. Nothing is evaluated.
+
+    :raises ValueError: for a string that spells anything else with brackets or a call
+    """
+    if isinstance(value, Mapping):
+        return {key: parse_value(key, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [parse_value(name, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _NUMBER.fullmatch(text):
+        return float(text) if set(text) & set(".eE") else int(text)
+    try:
+        return _plain(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if set(text) & set("()[]{}\n;="):
+            raise ValueError(
+                f"{name}={value!r} is no plain value ({error}): use numbers, words, lists, mappings or dict(name=value)."
+            ) from error
+    return text
+
+
+def _plain(node: ast.expr) -> Any:
+    """The value of a literal expression; names and calls other than ``dict(...)`` are refused."""
+    if isinstance(node, ast.Constant) and not isinstance(node.value, bytes | complex) and node.value is not ...:
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = _plain(node.operand)
+        if isinstance(value, int | float):
+            return -value
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_plain(item) for item in node.elts]
+    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
+        return {key.value: _plain(value) for key, value in zip(node.keys, node.values, strict=True)}  # type: ignore[union-attr]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        return {keyword.arg: _plain(keyword.value) for keyword in node.keywords if keyword.arg is not None}
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("nn", "th.nn", "torch.nn"):
+        return node.attr  # rl-zoo's way to write an activation, nn.ReLU
+    raise ValueError(f"{ast.unparse(node)!r} is not allowed")
+
+
+def make_hyperparameters(cls: type[OfflineAlgorithm], values: Mapping[str, Any], entry: str = "") -> Hyperparameters:
+    """
+    Check names and types, and turn names of schedules and activations into objects.
+
+    :param cls: the algorithm
+    :param values: all hyper-parameters by name
+    :param entry: where they come from
+    :raises ValueError: naming the key and the nearest known ones, or the value and the type wanted
+    """
+    defaults = constructor_defaults(cls)
+    plain = {}
+    for key, raw in values.items():
+        if key in _FLAGS:
+            raise ValueError(f"{key} is no hyper-parameter here: use the flag {_FLAGS[key]}.")
+        if key not in defaults and key not in _OWN:
+            known = [name for name in (*_OWN, *defaults) if name not in _FLAGS]
+            raise ValueError(f"{cls.__name__} has no hyper-parameter {key!r}{_nearest(key, known)}.")
+        plain[key] = _check_type(key, parse_value(key, raw), defaults.get(key))
+    n_timesteps = _check_type("n_timesteps", plain.setdefault("n_timesteps", cls.default_gradient_steps), 1)
+    policy = plain.setdefault("policy", next(iter(cls.policy_aliases)))
+    if policy not in cls.policy_aliases:
+        raise ValueError(f"policy={policy!r} is not known{_nearest(policy, cls.policy_aliases)}.")
+    arguments = {key: value for key, value in plain.items() if key not in _OWN}
+    for key in arguments:
+        if key.endswith("learning_rate") and isinstance(arguments[key], str):
+            arguments[key] = _schedule(key, arguments[key])
+    if arguments.get("policy_kwargs") is not None:
+        arguments["policy_kwargs"] = _policy_kwargs(cls, policy, arguments["policy_kwargs"])
+    return Hyperparameters(plain, arguments, n_timesteps, policy, plain.get("env_kwargs") or {}, entry)
+
+
+def constructor_defaults(cls: type[OfflineAlgorithm]) -> dict[str, Any]:
+    """Default value of every hyper-parameter of an algorithm by name."""
+    names = set(cls.hyperparameter_names())
+    defaults: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if issubclass(base, OfflineAlgorithm) and "__init__" in base.__dict__:
+            parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+            defaults |= {name: parameter.default for name, parameter in parameters.items() if name in names}
+    return defaults
+
+
+def _check_type(name: str, value: Any, default: Any) -> Any:
+    """The value, an integral float made an int where the default is one; a ValueError if the type cannot be right."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be true or false.")
+    elif isinstance(default, int | float) and not name.endswith(("learning_rate", "train_freq")) and value is not None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name}={value!r} must be a number.")
+        if isinstance(default, int) and isinstance(value, float):
+            if not value.is_integer():
+                raise ValueError(f"{name}={value!r} must be a whole number.")
+            return int(value)
+    elif isinstance(default, str) and value is not None and not isinstance(value, str):
+        raise ValueError(f"{name}={value!r} must be a word such as {default!r}.")
+    return value
+
+
+def _schedule(name: str, text: str) -> LinearSchedule:
+    """``lin_3e-4``: linear from 3e-4 to 0 over the run."""
+    kind, _, number = text.partition("_")
+    if kind != "lin" or not _NUMBER.fullmatch(number):
+        raise ValueError(f"{name}={text!r} is no schedule: use a number, or lin_3e-4 for a linear decay from 3e-4 to 0.")
+    return LinearSchedule(float(number), 0.0, 1.0)
+
+
+def _policy_kwargs(cls: type[OfflineAlgorithm], policy: str, values: Any) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"policy_kwargs={values!r} must be a mapping or a string such as 'dict(net_arch=[256, 256])'.")
+    known: dict[str, None] = {}
+    for base in cls.policy_aliases[policy].__mro__:
+        if "__init__" in base.__dict__:
+            known |= dict.fromkeys(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
+    result = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"policy_kwargs: {policy} has no argument {key!r}{_nearest(key, known)}.")
+        if key.endswith("activation_fn") and isinstance(value, str):
+            name = value.rpartition(".")[2].lower().replace("_", "")
+            if name not in ACTIVATIONS:
+                raise ValueError(f"policy_kwargs: {key}={value!r} is not known; use one of {', '.join(ACTIVATIONS)}.")
+            value = ACTIVATIONS[name]
+        result[key] = value
+    return result
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(name), [str(item) for item in known], n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,204 @@
+"""Where a run's files are: rl-zoo's layout, plain YAML and JSON."""
+
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.serialization import read_archive
+from sb3_genoffline.registry import ALGOS
+
+PACKAGES = ("sb3_genoffline", "torch", "stable_baselines3", "gymnasium", "mujoco", "minari", "numpy")
+
+
+def dataset_name(source: Any) -> str:
+    """``mujoco/hopper/medium-v0`` -> ``mujoco-hopper-medium-v0``; the stem of a file's name; as folders are named."""
+    text = str(source)
+    if text.endswith((".hdf5", ".h5", ".npz")):
+        text = Path(text).stem
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "dataset"
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One training: ``{log folder}/{algo}/{dataset}_{number}``.
+
+    :param folder: that folder
+    :param name: ``{dataset}``: the final agent is ``{name}.zip``, the settings are in the folder ``{name}``
+    """
+
+    folder: Path
+    name: str
+
+    @property
+    def model_path(self) -> Path:
+        """The agent as it was at the end (or when training was interrupted)."""
+        return self.folder / f"{self.name}.zip"
+
+    @property
+    def settings(self) -> Path:
+        """Folder of ``config.yml``, ``args.yml`` and ``command.txt``."""
+        return self.folder / self.name
+
+    @property
+    def evaluations_path(self) -> Path:
+        """``evaluations.npz``: timesteps, results, ep_lengths."""
+        return self.folder / "evaluations.npz"
+
+    def config(self) -> dict[str, Any]:
+        """What ``config.yml`` holds."""
+        path = self.settings / "config.yml"
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
+        return yaml.safe_load(path.read_text())
+
+    def checkpoint(self, which: str | int = "last") -> Path:
+        """
+        :param which: ``"last"``, ``"best"``, or a number of gradient steps
+        :raises FileNotFoundError: naming what there is
+        """
+        names = {"last": self.model_path.name, "best": "best_model.zip"}
+        path = self.folder / names.get(str(which), f"rl_model_{which}_steps.zip")
+        if not path.is_file():
+            there = ", ".join(sorted(file.name for file in self.folder.glob("*.zip"))) or "no checkpoint"
+            raise FileNotFoundError(f"There is no {path.name} in {self.folder}; there is: {there}.")
+        return path
+
+
+def new_run(log_folder: str | Path, algo: str, dataset: Any, unique: bool = False) -> Run:
+    """
+    Make the folder of a new run, numbered after those that exist; safe beside another process doing the same.
+
+    :param log_folder: root of the logs
+    :param algo: name in ``ALGOS``
+    :param dataset: id or file
+    :param unique: append a uuid to the folder's name
+    """
+    parent, name = Path(log_folder) / algo, dataset_name(dataset)
+    parent.mkdir(parents=True, exist_ok=True)
+    number = max((run_number(run) for run in list_runs(log_folder, algo, dataset)), default=0) + 1
+    while True:
+        folder = parent / (f"{name}_{number}" + (f"_{uuid.uuid4()}" if unique else ""))
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        run = Run(folder, name)
+        run.settings.mkdir()
+        return run
+
+
+def run_number(run: Run) -> int:
+    """The number in a run's folder name."""
+    return int(run.folder.name.removeprefix(f"{run.name}_").partition("_")[0])
+
+
+def list_runs(log_folder: str | Path, algo: str, dataset: Any) -> list[Run]:
+    """All runs of an algorithm on a dataset, in the order of their numbers."""
+    name = dataset_name(dataset)
+    pattern = re.compile(re.escape(name) + r"_\d+(_[0-9a-f-]{36})?")
+    folders = (folder for folder in (Path(log_folder) / algo).glob("*") if folder.is_dir())
+    return sorted((Run(folder, name) for folder in folders if pattern.fullmatch(folder.name)), key=run_number)
+
+
+def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -> Run:
+    """
+    :param exp_id: number of the run; 0 is the latest
+    :raises FileNotFoundError: naming the runs that there are
+    """
+    runs = list_runs(log_folder, algo, dataset)
+    if exp_id == 0 and runs:
+        return runs[-1]
+    for run in runs:
+        if run_number(run) == exp_id:
+            return run
+    here = Path(log_folder) / algo
+    others = ", ".join(sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())) or "none"
+    what = "no run" if exp_id == 0 else f"no run {exp_id}"
+    raise FileNotFoundError(f"There is {what} of {algo} on {dataset} below {here}; runs there: {others}.")
+
+
+def run_of(model_path: str | Path) -> Run | None:
+    """The run that a checkpoint lies in, if it lies in one."""
+    folder = Path(model_path).resolve().parent
+    for settings in folder.glob("*/config.yml"):
+        return Run(folder, settings.parent.name)
+    return None
+
+
+def load_agent(path: str | Path, device: str = "auto", **changes: Any) -> OfflineAlgorithm:
+    """
+    Read an agent of whatever algorithm of ours.
+
+    :param path: of the checkpoint, with or without ``.zip``
+    :param device: of the networks
+    :param changes: hyper-parameters to change
+    """
+    data = json.loads(read_archive(path).get("data", b"{}"))
+    classes = {cls.__name__: cls for cls in ALGOS.values()}
+    cls = classes.get(data.get("algorithm"), next(iter(ALGOS.values())))  # a foreign file: let load say what is wrong
+    return cls.load(path, device=device, **changes)
+
+
+def algo_name(model: OfflineAlgorithm) -> str:
+    """Key of an agent's class in ``ALGOS``."""
+    return next((name for name, cls in ALGOS.items() if cls is type(model)), type(model).__name__.lower())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what results depend on; packages that are not there are left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> str:
+    """How this process was started, for a shell."""
+    arguments = sys.argv[1:]
+    if Path(sys.argv[0]).name == "__main__.py":
+        return shlex.join(["python", "-m", Path(sys.argv[0]).parent.name, *arguments])
+    return shlex.join([Path(sys.argv[0]).name, *arguments])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner reads
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain YAML atomically, in the order given."""
+    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,389 @@
+"""Train an agent on a dataset. Flags are rl-zoo's; `-n` counts gradient updates and `--dataset` names the data."""
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.logger import Logger, make_output_format
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
+from sb3_genoffline.registry import ALGOS
+from zoo.callbacks import ResumableEvalCallback, StopOnInterrupt
+from zoo.envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
+from zoo.hyperparameters import load_hyperparameters, make_hyperparameters, parse_pairs
+from zoo.runs import Run, algo_name, command_line, load_agent, new_run, run_number, run_of, versions, write_json, write_yaml
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """
+    What a training left behind.
+
+    :param run: its files
+    :param model: the agent
+    :param gradient_steps: updates done by this call
+    :param seconds: wall time of training, evaluations included
+    :param evaluation_seconds: wall time of the evaluations
+    :param finished: False if it was interrupted
+    """
+
+    run: Run
+    model: OfflineAlgorithm
+    gradient_steps: int
+    seconds: float
+    evaluation_seconds: float
+    finished: bool
+
+    @property
+    def updates_per_second(self) -> float:
+        """Updates per second of training, without the evaluations."""
+        return self.gradient_steps / max(self.seconds - self.evaluation_seconds, 1e-9)
+
+
+def train(
+    algo: str,
+    dataset: Any,
+    *,
+    n_timesteps: int | None = None,
+    profile: str | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    conf_file: str | Path | None = None,
+    trained_agent: str | Path | None = None,
+    log_folder: str | Path = "logs",
+    tensorboard_log: str | Path | None = None,
+    unique: bool = False,
+    env_id: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    eval_freq: int | None = None,
+    eval_episodes: int = 10,
+    n_eval_envs: int | None = None,
+    save_freq: int = -1,
+    save_replay_buffer: bool = False,
+    log_interval: int | None = 1000,
+    seed: int = -1,
+    device: str = "auto",
+    verbose: int = 1,
+    progress: bool = True,
+    arguments: Mapping[str, Any] | None = None,
+) -> TrainedRun:
+    """
+    Train, evaluate on the way, and write the run's files (see :class:`zoo.runs.Run`).
+
+    :param algo: name in ``ALGOS``; an agent that is resumed knows its own
+    :param dataset: whatever ``load_dataset`` takes
+    :param n_timesteps: gradient updates in all, those of a resumed agent included (None: what the hyper-parameters say)
+    :param profile: overlay of the hyper-parameter file
+    :param hyperparameters: by name, over those of the file
+    :param conf_file: YAML file instead of the zoo's
+    :param trained_agent: checkpoint to go on from, exactly; in the same run folder if it lies in one
+    :param log_folder: root of the logs
+    :param tensorboard_log: root of the tensorboard logs (None: none)
+    :param unique: append a uuid to the run's name
+    :param env_id: environment to evaluate in (None: the dataset's)
+    :param env_kwargs: its arguments
+    :param eval_freq: updates between evaluations (None: 20 in a run, but at least one in 10,000 updates; 0: none)
+    :param eval_episodes: episodes of an evaluation
+    :param n_eval_envs: environments stepped together (None: one per episode, at most 10)
+    :param save_freq: updates between checkpoints (−1: only the last)
+    :param save_replay_buffer: also write the buffer's state
+    :param log_interval: updates between two lines of ``progress.csv`` (None: none)
+    :param seed: of everything (negative: a random one, which is recorded)
+    :param device: of networks and data
+    :param verbose: 0 silent, 1 what is trained and where it goes, 2 also tables of all metrics
+    :param progress: show a progress bar
+    :param arguments: recorded as ``args.yml``
+    :raises ValueError: for bad hyper-parameters, or a resumed agent that has done its updates already
+    """
+    data = load_dataset(dataset)
+    name = data.id or (dataset if isinstance(dataset, str | Path) else "dataset")
+    previous = run_of(trained_agent) if trained_agent is not None else None
+    if trained_agent is None:
+        settings = load_hyperparameters(algo, str(name), profile, hyperparameters, conf_file)
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed < 0 else seed
+        common: dict[str, Any] = {"seed": seed, "device": device, "verbose": 0}
+        model = ALGOS[algo](settings.policy, data, **settings.arguments, **common)
+        total = settings.n_timesteps if n_timesteps is None else n_timesteps
+        used, entry = settings.plain, settings.entry
+        extra_env_kwargs = {**settings.env_kwargs, **(env_kwargs or {})}
+    else:
+        if profile is not None or conf_file is not None:
+            raise ValueError("An agent that is resumed has its hyper-parameters: leave out --profile and --conf-file.")
+        model = load_agent(trained_agent, device)
+        used = previous.config()["hyperparameters"] if previous is not None else {}
+        if hyperparameters:
+            changed = make_hyperparameters(type(model), hyperparameters)
+            model = load_agent(trained_agent, device, **changed.arguments)
+            used = {**used, **changed.plain}
+        algo, entry, seed = algo_name(model), "", model.seed if model.seed is not None else -1
+        total = n_timesteps or used.get("n_timesteps") or model._total_timesteps
+        extra_env_kwargs = dict(env_kwargs or {})
+    if total <= model.num_timesteps and trained_agent is not None:
+        raise ValueError(
+            f"{trained_agent} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
+        )
+    used = {**used, "n_timesteps": total}
+    run = previous or new_run(log_folder, algo, name, unique)
+    make = env_factory(data, env_id, **extra_env_kwargs)
+    eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
+    evaluation, env_name = None, None
+    if eval_freq > 0:
+        evaluation, env_name = _evaluation(
+            data, make, run, eval_freq, eval_episodes, n_eval_envs or min(eval_episodes, 10), verbose, env_id is not None
+        )
+    _write_settings(run, algo, model, data, used, env_name, arguments)
+    if verbose:
+        _announce(run, algo, model, data, total, entry, profile)
+    model.set_logger(_logger(run, model.num_timesteps, tensorboard_log, algo, verbose, progress))
+    interrupt = StopOnInterrupt()
+    callbacks: list[BaseCallback] = [interrupt]
+    if evaluation is not None:
+        evaluation.resume(run.evaluations_path, model.num_timesteps)
+        callbacks.append(evaluation)
+    if save_freq > 0:
+        checkpoints = CheckpointCallback(save_freq, str(run.folder))
+        checkpoints.n_calls = model.num_timesteps  # a resumed run saves at the same updates
+        callbacks.append(checkpoints)
+    before, started = model.num_timesteps, time.perf_counter()
+    try:
+        model.learn_offline(
+            data,
+            total - before,
+            callbacks,
+            log_interval=log_interval,
+            reset_num_timesteps=trained_agent is None,
+            progress_bar=progress,
+        )
+    finally:
+        seconds = time.perf_counter() - started
+        if evaluation is not None:
+            evaluation.eval_env.close()
+    model.save(run.model_path)
+    if save_replay_buffer:
+        model.save_replay_buffer(run.folder / "replay_buffer.zip")
+    model.logger.close()
+    result = TrainedRun(
+        run,
+        model,
+        model.num_timesteps - before,
+        seconds,
+        0.0 if evaluation is None else evaluation.seconds,
+        not interrupt.stopped,
+    )
+    _write_summary(result)
+    if verbose:
+        _conclude(result)
+    return result
+
+
+def _evaluation(
+    data: OfflineDataset, make: EnvFactory, run: Run, freq: int, episodes: int, n_envs: int, verbose: int, named: bool
+) -> tuple[ResumableEvalCallback | None, str | None]:
+    """The evaluation callback and the environment's id; none, with a message, where there is no simulator for the data."""
+    try:
+        envs = eval_envs(make, n_envs)
+    except NoEnvironment as error:
+        if named:
+            raise
+        print(f"Training goes on without evaluation. {error}")
+        return None, None
+    check_compatible(data, envs.observation_space, envs.action_space)
+    known = data.ref_min_score is not None and data.ref_max_score is not None
+    callback = ResumableEvalCallback(
+        envs,
+        score_range=(data.ref_min_score, data.ref_max_score) if known else None,  # type: ignore[arg-type]
+        n_eval_episodes=episodes,
+        eval_freq=freq,
+        log_path=str(run.folder),
+        best_model_save_path=str(run.folder),
+        deterministic=True,
+        verbose=max(verbose - 1, 0),
+    )
+    return callback, env_id_of(envs)
+
+
+def dataset_record(data: OfflineDataset) -> dict[str, Any]:
+    """What a run remembers of its data."""
+    returns = data.episode_returns()
+    known = data.ref_min_score is not None and data.ref_max_score is not None
+    return {
+        "id": data.id,
+        "fingerprint": data.fingerprint,
+        "n_transitions": len(data),
+        "n_episodes": data.n_episodes,
+        "mean_return": float(returns.mean()),
+        "normalized_score": float(data.normalized_score(returns).mean()) if known else None,
+        "ref_min_score": data.ref_min_score,
+        "ref_max_score": data.ref_max_score,
+    }
+
+
+def _write_settings(
+    run: Run,
+    algo: str,
+    model: OfflineAlgorithm,
+    data: OfflineDataset,
+    used: Mapping[str, Any],
+    env_name: str | None,
+    arguments: Mapping[str, Any] | None,
+) -> None:
+    known = run.config() if (run.settings / "config.yml").exists() else {}
+    config = {
+        "algo": algo,
+        "seed": model.seed,
+        "dataset": dataset_record(data),
+        "environment": env_name or known.get("environment"),
+        "hyperparameters": dict(used),
+        "versions": versions(),
+    }
+    write_yaml(run.settings / "config.yml", config)
+    write_yaml(run.settings / "args.yml", dict(arguments or {}))
+    with (run.settings / "command.txt").open("a") as file:
+        file.write(command_line() + "\n")
+
+
+def _logger(run: Run, done: int, tensorboard: str | Path | None, algo: str, verbose: int, progress: bool) -> Logger:
+    formats = [make_output_format("csv", str(run.folder), f"_from_{done}" if done else "")]
+    if verbose > 1 or (verbose and not progress):
+        formats.append(make_output_format("stdout", str(run.folder)))
+    if tensorboard is not None:
+        formats.append(make_output_format("tensorboard", str(Path(tensorboard) / run.name / f"{algo}_{run_number(run)}")))
+    return Logger(str(run.folder), formats)
+
+
+def _announce(
+    run: Run, algo: str, model: OfflineAlgorithm, data: OfflineDataset, total: int, entry: str, profile: str | None
+) -> None:
+    record = dataset_record(data)
+    score = "" if record["normalized_score"] is None else f", normalised {record['normalized_score']:.1f}"
+    print(
+        f"{algo} on {data.id or run.name}: {record['n_transitions']:,} transitions, {record['n_episodes']:,} episodes, "
+        f"mean return {record['mean_return']:.1f}{score}"
+    )
+    if entry:
+        overlay = f", profile {profile!r}" if profile else ""
+        print(f"hyper-parameters of {entry!r}{overlay}; {total:,} updates on {model.device}, seed {model.seed}")
+    else:
+        print(f"resumed at update {model.num_timesteps:,} of {total:,} on {model.device}")
+    print(f"run folder: {run.folder}", flush=True)
+
+
+def _write_summary(result: TrainedRun) -> None:
+    write_json(
+        result.run.settings / "summary.json",
+        {
+            "finished": result.finished,
+            "num_timesteps": result.model.num_timesteps,
+            "gradient_steps": result.gradient_steps,
+            "seconds": round(result.seconds, 3),
+            "evaluation_seconds": round(result.evaluation_seconds, 3),
+            "updates_per_second": round(result.updates_per_second, 3),
+            "metrics": {key: value for key, value in result.model.last_metrics.items() if np.isfinite(value)},
+        },
+    )
+
+
+def _conclude(result: TrainedRun) -> None:
+    if not result.finished:
+        print(f"interrupted after update {result.model.num_timesteps:,}; go on with: -i {result.run.model_path}")
+    score = result.model.last_metrics.get("normalized_score")
+    last = "" if score is None else f", last normalised score {score:.1f}"
+    print(
+        f"{result.gradient_steps:,} updates in {result.seconds:.0f} s ({result.updates_per_second:.0f} updates/s without "
+        f"evaluations){last}\nsaved {result.run.model_path}",
+        flush=True,
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo train``"""
+    add = parser.add_argument
+    add("--algo", default="dac", help=f"algorithm: {', '.join(ALGOS)}")
+    add("--dataset", help="Minari id, D4RL file (.hdf5) or .npz; may be left out with -i of an agent in a run folder")
+    add("--env", help="environment to evaluate in (default: the dataset's)")
+    add("-tb", "--tensorboard-log", metavar="FOLDER", help="root of tensorboard logs")
+    add("-i", "--trained-agent", metavar="ZIP", help="checkpoint to resume from, exactly")
+    add("-n", "--n-timesteps", type=int, help="gradient updates in all (default: the hyper-parameters')")
+    add("--num-threads", type=int, default=-1, help="threads of torch (default: torch's choice)")
+    add("--log-interval", type=int, default=-1, help="updates between two log entries (-1: 1000, -2: no logging)")
+    add("--eval-freq", type=int, help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)")
+    add("--eval-episodes", type=int, default=10, help="episodes of an evaluation")
+    add("--n-eval-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
+    add("--save-freq", type=int, default=-1, help="updates between checkpoints (-1: only the last)")
+    add("--save-replay-buffer", action="store_true", help="also save the sampler's state in a file of its own")
+    add("-f", "--log-folder", default="logs", help="root of the logs")
+    add("--seed", type=int, default=-1, help="seed (-1: a random one, which is recorded)")
+    add("--device", default="auto", help="cpu, cuda or auto")
+    add("--verbose", type=int, default=1, help="0 silent, 1 progress, 2 tables")
+    add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
+    add("--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="the same, over --env-kwargs")
+    add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters over those of the file")
+    add("-conf", "--conf-file", help="YAML file instead of zoo/hyperparams/<algo>.yml")
+    add("--profile", help="overlay of the hyper-parameter file, such as cpu")
+    add("-uuid", "--uuid", action="store_true", help="append a uuid to the run's folder")
+    add("-P", "--progress", action=argparse.BooleanOptionalAction, default=True, help="show a progress bar")
+    add("--collect", action="store_true", help="collect a dataset of ours that is not there yet")
+    add("--download", action="store_true", help="fetch a Minari dataset that is not there yet")
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    if args.num_threads > 0:
+        import torch
+
+        torch.set_num_threads(args.num_threads)
+    dataset = args.dataset
+    if dataset is None:
+        run = run_of(args.trained_agent) if args.trained_agent else None
+        dataset = run.config()["dataset"]["id"] if run is not None else None
+        if dataset is None:
+            raise ValueError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
+    train(
+        args.algo,
+        find_dataset(dataset, args.download, args.collect),
+        n_timesteps=args.n_timesteps,
+        profile=args.profile,
+        hyperparameters=parse_pairs(args.hyperparams),
+        conf_file=args.conf_file,
+        trained_agent=args.trained_agent,
+        log_folder=args.log_folder,
+        tensorboard_log=args.tensorboard_log,
+        unique=args.uuid,
+        env_id=args.env,
+        env_kwargs={**parse_pairs(args.env_kwargs), **parse_pairs(args.eval_env_kwargs)},
+        eval_freq=args.eval_freq,
+        eval_episodes=args.eval_episodes,
+        n_eval_envs=args.n_eval_envs,
+        save_freq=args.save_freq,
+        save_replay_buffer=args.save_replay_buffer,
+        log_interval={-1: 1000, -2: None}.get(args.log_interval, args.log_interval),
+        seed=args.seed,
+        device=args.device,
+        verbose=args.verbose,
+        progress=args.progress and args.verbose > 0,
+        arguments=vars(args),
+    )
+
+
+def find_dataset(source: str, download: bool = False, collect: bool = False) -> OfflineDataset:
+    """
+    :param source: Minari id or file
+    :param download: fetch it from Minari's remote if it is not here
+    :param collect: make it if it is one of ours and not here
+    """
+    try:
+        return load_dataset(source, download=download)
+    except FileNotFoundError:
+        from zoo.collect import collect as collect_dataset
+        from zoo.collect import collectible
+
+        if not collect or source not in collectible():
+            raise
+    print(f"collecting {source} ...", flush=True)
+    collect_dataset(source)
+    return load_dataset(source)
