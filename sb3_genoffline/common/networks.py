@@ -32,18 +32,6 @@ class EnsembleLinear(nn.Module):
         return th.baddbmm(self.bias, x, self.weight)
 
 
-class EnsembleLayerNorm(nn.Module):
-    """LayerNorm over the last axis with one scale and shift per member: (H, B, n) -> (H, B, n)."""
-
-    def __init__(self, n_members: int, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(th.ones(n_members, 1, width))
-        self.bias = nn.Parameter(th.zeros(n_members, 1, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return th.addcmul(self.bias, nn.functional.layer_norm(x, x.shape[-1:]), self.weight)
-
-
 class EnsembleQ(nn.Module):
     """
     H independent Q-functions Q_h(s, a): MLPs on ``[state, action]``, each member Xavier-initialised on its own.
@@ -53,7 +41,7 @@ class EnsembleQ(nn.Module):
     :param action_dim: A
     :param net_arch: hidden widths
     :param activation_fn: activation class
-    :param layer_norm: LayerNorm before each activation (not in the DAC paper; steadies training on small data)
+    :param layer_norm: LayerNorm without scale and shift before each activation (not in the DAC paper)
     """
 
     def __init__(
@@ -67,15 +55,13 @@ class EnsembleQ(nn.Module):
     ) -> None:
         super().__init__()
         self.n_critics, self.state_dim = n_critics, state_dim
+        self.input_layer = EnsembleLinear(n_critics, state_dim + action_dim, net_arch[0])
         layers: list[nn.Module] = []
-        widths = [state_dim + action_dim, *net_arch]
-        for width_in, width_out in zip(widths, widths[1:], strict=False):
-            layers.append(EnsembleLinear(n_critics, width_in, width_out))
+        for width_in, width_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
             if layer_norm:
-                layers.append(EnsembleLayerNorm(n_critics, width_out))
-            layers.append(activation_fn())
-        layers.append(EnsembleLinear(n_critics, widths[-1], 1))
-        self.layers = nn.Sequential(*layers)
+                layers.append(nn.LayerNorm(width_in, elementwise_affine=False))
+            layers += [activation_fn(), EnsembleLinear(n_critics, width_in, width_out)]
+        self.trunk = nn.Sequential(*layers)
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
         """
@@ -84,7 +70,7 @@ class EnsembleQ(nn.Module):
         :return: (H, B)
         """
         x = th.cat([states, actions], dim=-1)
-        return self.layers(x.expand(self.n_critics, *x.shape)).squeeze(-1)
+        return self.trunk(self.input_layer(x.expand(self.n_critics, *x.shape))).squeeze(-1)
 
     @th.no_grad()
     def score_samples(self, states: Tensor, actions: Tensor) -> Tensor:
@@ -96,9 +82,8 @@ class EnsembleQ(nn.Module):
         :return: (H, B, n)
         """
         n_states, n_samples, _ = actions.shape
-        first = self.layers[0]
-        w_state, w_action = first.weight[:, : self.state_dim], first.weight[:, self.state_dim :]
-        state_part = th.baddbmm(first.bias, states.expand(self.n_critics, *states.shape), w_state)  # (H, B, h)
+        w_state, w_action = self.input_layer.weight.split([self.state_dim, actions.shape[-1]], dim=1)
+        state_part = th.baddbmm(self.input_layer.bias, states.expand(self.n_critics, *states.shape), w_state)  # (H, B, h)
         block = n_states if states.is_cuda else max(_CPU_BLOCK_ROWS // n_samples, 1)
         blocks = []
         for start in range(0, n_states, block):
@@ -106,7 +91,7 @@ class EnsembleQ(nn.Module):
             chosen = actions[start : start + block].reshape(1, -1, actions.shape[-1])
             hidden = th.bmm(chosen.expand(self.n_critics, -1, -1), w_action)  # (H, b·n, h)
             hidden = hidden.unflatten(1, (-1, n_samples)).add_(part).flatten(1, 2)
-            blocks.append(self.layers[1:](hidden).unflatten(1, (-1, n_samples)).squeeze(-1))
+            blocks.append(self.trunk(hidden).unflatten(1, (-1, n_samples)).squeeze(-1))
         return th.cat(blocks, dim=1) if len(blocks) > 1 else blocks[0]
 
 

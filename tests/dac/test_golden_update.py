@@ -45,7 +45,7 @@ def golden_model(**kwargs: object) -> DAC:
         assert len(linears) == 6
         for layer, linear in enumerate(linears):
             fill(linear.weight.T, linear.bias, layer, 0)
-        ensemble = [m for m in model.critic.layers if isinstance(m, EnsembleLinear)]
+        ensemble = [m for m in model.critic.modules() if isinstance(m, EnsembleLinear)]
         for layer, linear in enumerate(ensemble):
             for member in range(H):
                 fill(linear.weight[member], linear.bias[member, 0], layer, member)
