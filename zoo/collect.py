@@ -1,4 +1,4 @@
-"""`python -m zoo collect genoffline/hopper/medium-v0`: make a Minari dataset from the behaviour policies kept in `zoo/behavior`."""
+"""`python -m zoo collect genoffline/hopper/medium-v0`: make a Minari dataset from our behaviour policies."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from sb3_genoffline import __version__
+from sb3_genoffline.data.scores import scale_returns
 from zoo.behavior.policy import BehaviorPolicy
 from zoo.behavior.rollout import Episode, Segment, rollout
 
@@ -51,9 +53,10 @@ class Recipe:
     What a dataset is made of.
 
     :param dataset_id: Minari id
+    :param level: The part of the id after the environment
     :param index: The env's `index.json`
     :param parts: Each part is collected on its own, its segments one after another
-    :param fingerprint: sha256 over the index and the policies: what the data depend on besides seed and sizes
+    :param fingerprint: sha256 over the parts and their policies: what the data depend on besides seed and sizes
     """
 
     dataset_id: str
@@ -78,13 +81,12 @@ def load_recipe(dataset_id: str, steps: int | None = None) -> Recipe:
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"no recipe for dataset {dataset_id!r}.{hint} These can be collected: {', '.join(table)}")
     folder, level = table[dataset_id]
-    text = (folder / "index.json").read_bytes()
-    index = json.loads(text)
+    index = json.loads((folder / "index.json").read_text())
     recipe = index["levels"][level]
     steps = recipe["steps"] if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps is {steps}; collect at least 1")
-    digest = hashlib.sha256(text)
+    digest = hashlib.sha256(json.dumps([index["env_id"], recipe["parts"]]).encode())
     parts, at, done = [], 0.0, 0
     total = math.fsum(segment["weight"] for part in recipe["parts"] for segment in part)
     for part in recipe["parts"]:
@@ -117,10 +119,10 @@ class Statistics:
 
     def text(self, ref_min: float, ref_max: float) -> str:
         r = np.array(self.returns)
-        score = 100 * (r.mean() - ref_min) / (ref_max - ref_min)
+        score = float(scale_returns(r.mean(), ref_min, ref_max))
         return (
-            f"steps {self.steps}  episodes {len(r)}  return {r.mean():.1f} ± {r.std():.1f} (min {r.min():.1f}, max {r.max():.1f})\n"
-            f"normalised score {score:.1f}  seconds {self.seconds:.1f}  steps/s {self.steps / self.seconds:.0f}"
+            f"steps {self.steps}  episodes {len(r)}  seconds {self.seconds:.1f}  steps/s {self.steps / self.seconds:.0f}\n"
+            f"return {r.mean():.1f} ± {r.std():.1f} (min {r.min():.1f}, max {r.max():.1f})  normalised score {score:.1f}"
         )
 
 
@@ -221,7 +223,7 @@ def _collect(
     with tempfile.TemporaryDirectory(prefix=".collecting-", dir=root) as temporary:
         with _minari_root(Path(temporary)), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            dataset = minari.create_dataset_from_buffers(
+            minari.create_dataset_from_buffers(
                 dataset_id,
                 cast(Any, _episodes(recipe, seed, n_envs, stats, progress)),  # Minari only iterates over it, once
                 env=recipe.index["env_id"],
@@ -229,7 +231,7 @@ def _collect(
                 algorithm_name=recipe.index["levels"][recipe.level]["algorithm"],
                 author=author,
                 author_email=author_email,
-                code_permalink=f"sb3-genoffline: zoo/collect.py, zoo/behavior/{target.parent.name} sha256 {recipe.fingerprint}",
+                code_permalink=f"sb3-genoffline {__version__}: zoo/behavior/{target.parent.name}, sha256 {recipe.fingerprint}",
                 ref_min_score=recipe.index["ref_min_score"],
                 ref_max_score=recipe.index["ref_max_score"],
                 description=_description(recipe, seed, n_envs),
@@ -238,12 +240,22 @@ def _collect(
         namespace = dataset_id.rpartition("/")[0]
         if namespace not in list_local_namespaces():
             create_namespace(namespace)
-        if target.exists():
-            os.replace(target, Path(temporary) / "replaced")
-        os.replace(Path(temporary) / dataset_id, target)
+        _put(Path(temporary) / dataset_id, target, Path(temporary) / "replaced", overwrite)
     stats.seconds = time.perf_counter() - started
-    dataset = minari.load_dataset(dataset_id)
-    return dataset, stats, recipe
+    return minari.load_dataset(dataset_id), stats, recipe
+
+
+def _put(source: Path, target: Path, old: Path, overwrite: bool) -> None:
+    """Move a finished dataset to its place; whatever happens, there is a whole one there: the old or the new."""
+    if overwrite and target.exists():
+        os.replace(target, old)
+        try:
+            os.replace(source, target)
+        except BaseException:
+            os.replace(old, target)
+            raise
+    else:
+        os.replace(source, target)  # fails if another process has put one there meanwhile
 
 
 def _existing(dataset_id: str, target: Path) -> str:

@@ -9,6 +9,7 @@ files on the same machine and versions.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from sb3_genoffline.data.scores import normalized_score, reference_scores
 from zoo.behavior.policy import BehaviorPolicy, Noise
 from zoo.behavior.rollout import evaluate
 
@@ -36,13 +38,11 @@ TRPO_SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "net_arch": [64, 64],
 }
-# D4RL's own (random, expert) returns, https://github.com/Farama-Foundation/D4RL/blob/master/d4rl/infos.py
-REFERENCE = {"Hopper-v5": (-20.272305, 3234.3)}
-RANDOM_STEPS = 1_000_000  # the size of D4RL's sets
+DATASET_STEPS = 1_000_000  # the size of D4RL's sets
 MEDIUM = (33.0, 48.0)  # normalised, with and without noise
 EXPERT = 95.0
 EXPERT_NOISE = 0.1  # the expert acts with its mean plus so much; its own spread would make it a medium policy
-RUNG_EPISODES = 40
+RUNG_EPISODES = 40  # behind the scores in the index; the choice rests on 20
 NOISES: dict[str, Noise] = {"deterministic": "none", "little_noise": EXPERT_NOISE, "half_noise": 0.3, "stochastic": "policy"}
 NOT_EXPERT = 55.0  # no rung of the replay ladder may play better than this, with or without its noise
 
@@ -90,12 +90,11 @@ def score(policy: BehaviorPolicy, env_id: str, noise: Noise, n_episodes: int = 2
     :return: Return over fixed seeds, and its place on D4RL's scale
     """
     returns = evaluate(policy, env_id, noise, n_episodes)
-    low, high = REFERENCE[env_id]
     return {
         "noise": noise,
         "mean": round(float(returns.mean()), 1),
         "std": round(float(returns.std()), 1),
-        "normalized": round(float(100 * (returns.mean() - low) / (high - low)), 1),
+        "normalized": round(float(normalized_score(env_id, returns.mean())), 1),
         "n_episodes": n_episodes,
     }
 
@@ -143,8 +142,8 @@ def replay_weights(rungs: list[int]) -> list[int]:
     :param rungs: Training steps of the rungs, the last one medium
     :return: For each rung the steps that training spent nearer to it than to another
     """
-    borders = [0, *((a + b) // 2 for a, b in zip(rungs[:-1], rungs[1:], strict=True)), rungs[-1]]
-    return [b - a for a, b in zip(borders[:-1], borders[1:], strict=True)]
+    borders = [0, *((a + b) // 2 for a, b in itertools.pairwise(rungs)), rungs[-1]]
+    return [b - a for a, b in itertools.pairwise(borders)]
 
 
 def levels(rungs: list[int], medium: int, expert: int) -> dict[str, Any]:
@@ -159,13 +158,13 @@ def levels(rungs: list[int], medium: int, expert: int) -> dict[str, Any]:
         "random": {
             "description": "Actions uniform over the action space.",
             "algorithm": "uniform random",
-            "steps": RANDOM_STEPS,
+            "steps": DATASET_STEPS,
             "parts": [[{"policy": None, "noise": "none", "weight": 1}]],
         },
         "medium": {
             "description": f"One TRPO policy of about a third of expert level, {as_trained}.",
             "algorithm": trpo,
-            "steps": RANDOM_STEPS,
+            "steps": DATASET_STEPS,
             "parts": [[medium_segment]],
         },
         "medium-replay": {
@@ -183,13 +182,14 @@ def levels(rungs: list[int], medium: int, expert: int) -> dict[str, Any]:
         "medium-expert": {
             "description": "Half from the medium policy, half from the expert, as in the sets of those names.",
             "algorithm": trpo,
-            "steps": RANDOM_STEPS,
+            "steps": DATASET_STEPS,
             "parts": [[medium_segment], [expert_segment]],
         },
         "expert": {
-            "description": f"One TRPO policy of expert level: its mean action plus Gaussian noise of standard deviation {EXPERT_NOISE}.",
+            "description": "One TRPO policy of expert level: its mean action plus Gaussian noise of standard deviation "
+            f"{EXPERT_NOISE}.",
             "algorithm": trpo,
-            "steps": RANDOM_STEPS,
+            "steps": DATASET_STEPS,
             "parts": [[expert_segment]],
         },
     }
@@ -219,12 +219,11 @@ def write(folder: Path, env_id: str, seed: int, ladder: Ladder, curve: list[list
         entry |= {kind: score(ladder[steps], env_id, s["noise"], RUNG_EPISODES) for kind, s in scores[steps].items()}
         entry["std"] = [round(float(s), 3) for s in ladder[steps].std("policy")]
         entries.append(entry)
-    low, high = REFERENCE[env_id]
+    low, high = reference_scores(env_id)
     index = {
         "env_id": env_id,
         "ref_min_score": low,
         "ref_max_score": high,
-        "ref_source": "D4RL infos.py",
         "algorithm": "TRPO (sb3-contrib)",
         "seed": seed,
         "n_timesteps": max(ladder),
@@ -247,7 +246,7 @@ def write(folder: Path, env_id: str, seed: int, ladder: Ladder, curve: list[list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", default="Hopper-v5", choices=sorted(REFERENCE))
+    parser.add_argument("--env", default="Hopper-v5", help="a MuJoCo environment with known reference returns")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--n-timesteps", type=int, default=300_000)
     parser.add_argument("--n-rungs", type=int, default=11, help="policies from random to medium")
