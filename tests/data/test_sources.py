@@ -250,9 +250,16 @@ def test_a_d4rl_file_name_brings_reference_scores_and_the_environment_of_today(t
     assert dataset.id == "hopper_medium-v2"
     assert (dataset.ref_min_score, dataset.ref_max_score) == (-20.272305, 3234.3)
     assert dataset.env_spec.id == "Hopper-v4"
-    # The old v0 files have no time-out flags; 1000 steps are Hopper's limit.
-    path = write_hdf5(tmp_path / "hopper-random-v0.hdf5", **shapes, terminals=np.zeros(3))
-    assert len(load_dataset(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("hopper-random-v0", 1000), ("antmaze-umaze-v0", 700), ("antmaze-large-play-v0", 1000)]
+)
+def test_old_d4rl_files_without_time_out_flags_are_cut_at_the_step_limit_of_the_task(tmp_path, name, limit):
+    zeros = np.zeros(1500)
+    columns = {"observations": zeros[:, None], "actions": zeros[:, None], "rewards": zeros, "terminals": zeros}
+    dataset = load_dataset(write_hdf5(tmp_path / f"{name}.hdf5", **columns))
+    np.testing.assert_array_equal(dataset.episode_ends[:1], [limit - 1])
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
