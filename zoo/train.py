@@ -378,12 +378,14 @@ def find_dataset(source: str, download: bool = False, collect: bool = False) -> 
     """
     try:
         return load_dataset(source, download=download)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         from zoo.collect import collect as collect_dataset
         from zoo.collect import collectible
 
-        if not collect or source not in collectible():
-            raise
+        ours = source in collectible()
+        if not (collect and ours):
+            flag = "the flag --collect does it now" if ours else "the flag of train is --download"
+            raise FileNotFoundError(f"{error} ({flag})") from error
     print(f"collecting {source} ...", flush=True)
     collect_dataset(source)
     return load_dataset(source)

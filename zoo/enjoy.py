@@ -1,0 +1,203 @@
+"""Watch a trained agent, or film it to mp4 without a display or a system ffmpeg."""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from zoo.envs import EnvFactory, env_factory, env_for_pictures
+from zoo.evaluate import add_agent_arguments, agent_and_env
+
+Frames = Callable[[], Any]
+
+
+class RenderingError(ValueError):
+    """Nothing can be rendered here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """
+    :param returns: of the episodes that ended
+    :param lengths: their lengths in steps
+    :param n_steps: steps played
+    :param n_frames: pictures taken
+    :param seconds: wall time
+    """
+
+    returns: list[float]
+    lengths: list[int]
+    n_steps: int
+    n_frames: int
+    seconds: float
+
+
+def play(
+    model: OfflineAlgorithm,
+    env: gym.Env,
+    n_steps: int,
+    *,
+    seed: int = 0,
+    deterministic: bool = True,
+    after_step: Callable[[int], None] | None = None,
+) -> Play:
+    """
+    :param model: the agent
+    :param env: one environment, which is closed afterwards
+    :param n_steps: steps to play; episodes follow one another
+    :param seed: of the first episode and of the policy's sampling
+    :param deterministic: act by ``predict(deterministic=True)``
+    :param after_step: called with the number of the step, after each
+    """
+    started, returns, lengths = time.perf_counter(), [], []
+    model.policy.seed_acting(seed)
+    try:
+        observation, _ = env.reset(seed=seed)
+        total, length = 0.0, 0
+        for step in range(n_steps):
+            action, _ = model.predict(observation, deterministic=deterministic)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            total, length = total + float(reward), length + 1
+            if after_step is not None:
+                after_step(step)
+            if terminated or truncated:
+                returns.append(total)
+                lengths.append(length)
+                observation, _ = env.reset()
+                total, length = 0.0, 0
+    finally:
+        env.close()
+    return Play(returns, lengths, n_steps, 0, time.perf_counter() - started)
+
+
+def film(
+    model: OfflineAlgorithm,
+    env: str | EnvFactory,
+    path: str | Path,
+    n_steps: int = 1000,
+    *,
+    fps: int = 30,
+    width: int = 320,
+    height: int = 240,
+    seed: int = 0,
+    deterministic: bool = True,
+) -> Play:
+    """
+    Write an mp4 (H.264) of the agent in real time. As pictures cost far more than steps, only so many are taken as the film
+    shows.
+
+    :param model: the agent
+    :param env: environment id, or a function that makes the environment
+    :param path: of the film; folders are made, an existing film is replaced when the new one is whole
+    :param n_steps: environment steps shown
+    :param fps: pictures a second, at most
+    :param width: of the picture, where the environment lets it be chosen
+    :param height: of the picture
+    :param seed: of the first episode
+    :param deterministic: act by ``predict(deterministic=True)``
+    :return: what was played
+    :raises RenderingError: if the environment cannot be rendered here, or there is no ffmpeg; says why
+    """
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise RenderingError("Filming needs imageio-ffmpeg: pip install imageio-ffmpeg.") from error
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    started = time.perf_counter()
+    make = env_factory(None, env) if isinstance(env, str) else env
+    pictures = env_for_pictures(make, "rgb_array", width, height)
+    first = _first_frame(pictures, seed)
+    rate = float(pictures.metadata.get("render_fps") or 30)
+    every = max(1, round(rate / fps))
+    size = (first.shape[1], first.shape[0])
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    n_frames = 0
+    with tempfile.TemporaryDirectory(prefix=".film-", dir=path.parent) as folder:
+        temporary = Path(folder) / "film.mp4"
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary), size, fps=rate / every, codec="libx264", quality=7, macro_block_size=2
+        )
+        writer.send(None)
+
+        def take(step: int) -> None:
+            nonlocal n_frames
+            if step % every == 0:
+                writer.send(np.ascontiguousarray(pictures.render()))
+                n_frames += 1
+
+        try:
+            played = play(model, pictures, n_steps, seed=seed, deterministic=deterministic, after_step=take)
+        finally:
+            writer.close()
+        if not temporary.exists():
+            raise RenderingError("ffmpeg wrote no film; see its message above.")
+        os.replace(temporary, path)
+    return Play(played.returns, played.lengths, n_steps, n_frames, time.perf_counter() - started)
+
+
+def _first_frame(env: gym.Env, seed: int) -> np.ndarray:
+    """Render once, since this is where missing displays, drivers and libraries show."""
+    try:
+        env.reset(seed=seed)
+        frame: Any = env.render()
+    except Exception as error:  # every backend raises its own
+        env.close()
+        raise RenderingError(
+            f"{env.spec.id if env.spec else 'The environment'} cannot be rendered here ({type(error).__name__}: {error}). "
+            f"MuJoCo's backend is MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}; without a display it is egl or osmesa."
+        ) from error
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+        env.close()
+        raise RenderingError(f"{env.spec.id if env.spec else 'The environment'} has no pictures (render_mode 'rgb_array').")
+    return frame
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo enjoy``"""
+    add_agent_arguments(parser)
+    add = parser.add_argument
+    add("-n", "--n-timesteps", "--video-length", type=int, default=1000, help="environment steps to play or film")
+    add("--video", metavar="MP4", help="film to this file instead of opening a window")
+    add("--fps", type=int, default=30, help="pictures a second of the film")
+    add("--width", type=int, default=320, help="of the film")
+    add("--height", type=int, default=240, help="of the film")
+    add("--no-render", action="store_true", help="only print the episodes")
+    add("--seed", type=int, default=0, help="seed of the first episode")
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    model, make, path, checkpoint = agent_and_env(args)
+    common: dict[str, Any] = {"seed": args.seed, "deterministic": args.deterministic}
+    if args.video:
+        played = film(model, make, args.video, args.n_timesteps, fps=args.fps, width=args.width, height=args.height, **common)
+    elif args.no_render:
+        played = play(model, make(), args.n_timesteps, **common)
+    elif os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.name == "nt":
+        played = play(model, env_for_pictures(make, "human", args.width, args.height), args.n_timesteps, **common)
+    else:
+        raise RenderingError("There is no display to open a window on: use --video film.mp4, or --no-render.")
+    for line in report(played):
+        print(line)
+    if args.video:
+        print(f"wrote {args.video}: {played.n_frames} pictures of {path} ({checkpoint}) in {played.seconds:.1f} s")
+
+
+def report(played: Play) -> Iterator[str]:
+    """A line per episode, and their mean."""
+    for number, (total, length) in enumerate(zip(played.returns, played.lengths, strict=True), start=1):
+        yield f"episode {number}: return {total:.1f}, {length} steps"
+    if played.returns:
+        yield f"{len(played.returns)} episodes, mean return {np.mean(played.returns):.1f}"
+    else:
+        yield f"no episode ended within {played.n_steps} steps"

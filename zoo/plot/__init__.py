@@ -1,0 +1,19 @@
+"""Draw learning curves (`curves`) or the 2-D bandit (`bandit`) to PNG and SVG; no display is needed."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo plot``"""
+    from zoo.plot import bandit, curves
+
+    what = parser.add_subparsers(dest="what", required=True, metavar="{curves,bandit}")
+    for name, module in (("curves", curves), ("bandit", bandit)):
+        child = what.add_parser(name, help=(module.__doc__ or "").partition("\n")[0], description=module.__doc__)
+        module.add_arguments(child)
+        child.set_defaults(run=module.main)
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    args.run(args)

@@ -1,0 +1,125 @@
+"""Learning curves of the runs on a dataset, with the score of the data as a line."""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_genoffline.registry import ALGOS
+from zoo.plot.figures import new_figure, save_figure
+from zoo.runs import Run, list_runs, run_number
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """
+    :param label: of the legend
+    :param steps: (E,) gradient updates
+    :param mean: (E,) mean return over runs
+    :param band: (E,) half width of the band
+    :param imitation: a run without guidance
+    """
+
+    label: str
+    steps: np.ndarray
+    mean: np.ndarray
+    band: np.ndarray
+    imitation: bool
+
+
+def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """
+    :return: the run's config, timesteps (E,), and returns (E, episodes)
+    :raises FileNotFoundError: if it was never evaluated
+    """
+    if not run.evaluations_path.is_file():
+        raise FileNotFoundError(f"{run.folder} has no evaluations.npz: it was trained without evaluation.")
+    with np.load(run.evaluations_path) as file:
+        return run.config(), file["timesteps"], file["results"]
+
+
+def make_curve(label: str, runs: Sequence[tuple[np.ndarray, np.ndarray]], imitation: bool = False) -> Curve:
+    """
+    Average runs at the updates at which all of them were evaluated.
+
+    :param label: of the legend, to which the number of seeds and the meaning of the band are added
+    :param runs: (timesteps, returns) of each
+    :param imitation: drawn in the second style
+    """
+    common = runs[0][0]
+    for steps, _ in runs[1:]:
+        common = np.intersect1d(common, steps)
+    if len(common) == 0:
+        raise ValueError(f"The runs of {label} were never evaluated at the same update; draw them alone with --exp-id.")
+    means = np.stack([returns[np.isin(steps, common)].mean(axis=1) for steps, returns in runs])
+    if len(runs) > 1:
+        return Curve(f"{label} ({len(runs)} seeds, ± std)", common, means.mean(0), means.std(0), imitation)
+    returns = runs[0][1]
+    error = returns.std(axis=1) / np.sqrt(returns.shape[1])
+    return Curve(f"{label} (1 seed, ± s.e. of {returns.shape[1]} episodes)", common, means[0], error, imitation)
+
+
+def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = None) -> list[Path]:
+    """
+    :param runs: of one dataset; those with the same algorithm and guidance are averaged
+    :param output: file name; a PNG and an SVG are written
+    :param title: of the picture (None: the dataset's id)
+    :return: the files
+    """
+    if not runs:
+        raise FileNotFoundError("There is no run to draw.")
+    groups: dict[tuple[str, bool], list[tuple[np.ndarray, np.ndarray]]] = {}
+    data: dict[str, Any] = {}
+    for run in runs:
+        config, steps, returns = read_run(run)
+        data = config["dataset"]
+        imitation = config["hyperparameters"].get("guidance") == "none"
+        groups.setdefault((config["algo"], imitation), []).append((steps, returns))
+    low, high = data["ref_min_score"], data["ref_max_score"]
+    shift, factor = (0.0, 1.0) if low is None or high is None else (low, 100.0 / (high - low))
+    figure, (axes,) = new_figure(1, 6.4, 4.0)
+    colors = itertools.cycle(["#1f77b4", "#d62728", "#2ca02c", "#9467bd"])
+    for (algo, imitation), members in sorted(groups.items(), key=lambda item: item[0][1]):
+        name = ALGOS[algo].__name__ if algo in ALGOS else algo
+        curve = make_curve(f"{name}, imitation only" if imitation else name, members, imitation)
+        mean, band = (curve.mean - shift) * factor, curve.band * factor
+        color = "#7f7f7f" if imitation else next(colors)
+        axes.plot(curve.steps, mean, color=color, label=curve.label, marker="o" if len(mean) == 1 else None)
+        axes.fill_between(curve.steps, mean - band, mean + band, color=color, alpha=0.2, linewidth=0)
+    axes.axhline((data["mean_return"] - shift) * factor, color="black", linestyle="--", linewidth=1, label="mean of the data")
+    axes.set_xlabel("gradient updates")
+    axes.set_ylabel("return" if factor == 1.0 else "normalised score")
+    axes.set_title(title or str(data["id"] or runs[0].name))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return save_figure(figure, output)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo plot curves``"""
+    add = parser.add_argument
+    add("--algo", nargs="+", default=["dac"], help=f"algorithms: {', '.join(ALGOS)}")
+    add("--dataset", required=True, help="dataset of the runs")
+    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
+    add("--exp-id", type=int, nargs="+", help="numbers of the runs (default: all)")
+    add("-o", "--output", default="curve.png", help="file to write, as PNG and SVG")
+    add("--title", help="default: the dataset's id")
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    runs = [run for algo in args.algo for run in list_runs(args.folder, algo, args.dataset)]
+    if args.exp_id is not None:
+        runs = [run for run in runs if run_number(run) in args.exp_id]
+    evaluated = [run for run in runs if run.evaluations_path.is_file()]
+    if not evaluated:
+        raise FileNotFoundError(
+            f"There is no evaluated run of {', '.join(args.algo)} on {args.dataset} below {args.folder}: train one with "
+            f"`python -m zoo train --dataset {args.dataset} -f {args.folder}`."
+        )
+    for file in plot_curves(evaluated, args.output, args.title):
+        print(f"wrote {file}")

@@ -1,0 +1,38 @@
+"""What all pictures share."""
+
+from pathlib import Path
+from typing import Any
+
+
+def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
+    """
+    :param n_columns: panels side by side
+    :param width: of one panel, inches
+    :param height: inches
+    :return: a matplotlib figure that needs no display, and its axes
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError("Drawing needs matplotlib: pip install matplotlib.") from error
+    figure = Figure(figsize=(width * n_columns, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, n_columns, squeeze=False)[0])
+
+
+def save_figure(figure: Any, output: str | Path) -> list[Path]:
+    """
+    Write a PNG and an SVG side by side.
+
+    :param figure: what to write
+    :param output: file name; its suffix does not matter
+    :return: the files
+    """
+    output = Path(output)
+    stem = output.with_suffix("") if output.suffix.lower() in (".png", ".svg") else output
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
+    for file in files:
+        figure.savefig(file, dpi=150)
+    return files
