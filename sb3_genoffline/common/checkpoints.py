@@ -162,7 +162,7 @@ class CheckpointMixin:
             check_agent_spaces((observation_space, action_space), (model.observation_space, model.action_space))
             model._setup_model()
         model._set_policy_tensors(read_tensors(members, "policy.safetensors"))
-        model.__dict__.update(data["counters"])
+        model.__dict__.update({name: data["counters"][name] for name in _COUNTERS})
         model.dataset_info = data["dataset"]
         if "training.json" in members:
             model._load_training_state(tree_from_members(members, "training"))
@@ -176,7 +176,7 @@ class CheckpointMixin:
             data = json.loads(members["data"])
         except ValueError as error:
             raise CheckpointError(f"{path}: the member 'data' is no JSON ({error}); take another copy.") from error
-        if "format_version" not in data:
+        if not isinstance(data, dict) or "format_version" not in data:
             raise CheckpointError(
                 f"{path} was not saved by sb3_genoffline (it may be a stable-baselines3 agent, whose zip holds pickles): load it "
                 "with the class that saved it."

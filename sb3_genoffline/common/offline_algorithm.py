@@ -162,6 +162,8 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
 
     def _seed_generators(self, seed: int) -> None:
         self.generator.manual_seed(seed)
+        # Drawn here and not where a buffer is made: a resumed training makes one more buffer than an uninterrupted one
+        self._buffer_seed = int(th.randint(2**62, (1,), generator=self.generator, device=self.device))
         self.policy.seed_acting(seed)
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -252,7 +254,7 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             reward_scale=reward_scale,
             reward_shift=reward_shift,
             replacement=self.replacement,
-            seed=int(th.randint(2**62, (1,), generator=self.generator, device=self.device)),
+            seed=self._buffer_seed,
         )
 
     # ------------------------------------------------------------------ training

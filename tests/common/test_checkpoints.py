@@ -1,0 +1,302 @@
+"""Saved agents hold no pickles, load without running anything, survive a crash, and fail with a message a user can act on."""
+
+import base64
+import io
+import json
+import os
+import pickle
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch as th
+from conftest import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, differing, members, snapshot
+from stable_baselines3 import SAC
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.utils import LinearSchedule
+
+from sb3_genoffline import OfflineDataset
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.serialization import CheckpointError
+
+MakeAgent = Callable[..., OfflineAlgorithm]
+
+
+def write(path: Path, contents: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return path
+
+
+def edited(model: OfflineAlgorithm, **changes: Any) -> dict[str, bytes]:
+    """Members of a saved agent with other entries in ``data``."""
+    found = members(model)
+    found["data"] = json.dumps(json.loads(found["data"]) | changes).encode()
+    return found
+
+
+def forbid_unpickling(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("something was unpickled")
+
+    for module, names in ((pickle, ("load", "loads", "Unpickler")), (cloudpickle, ("load", "loads")), (th, ("load",))):
+        for name in names:
+            monkeypatch.setattr(module, name, refuse)
+
+
+class Payload:
+    """Unpickling an instance makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (self.path,))
+
+
+# ---------------------------------------------------------------------- nothing is unpickled
+
+
+def test_a_saved_agent_holds_no_pickle(agent: MakeAgent, dataset: OfflineDataset) -> None:
+    for name, content in members(agent().learn_offline(dataset, 3)).items():
+        assert Path(name).suffix in ("", ".json", ".safetensors", ".txt"), name
+        assert not content.startswith((b"\x80", b"PK"))  # a pickle, or the zip that torch.save wraps one in
+        assert b":serialized:" not in content
+
+
+def test_loading_unpickles_nothing(
+    agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = agent(learning_rate=LinearSchedule(1e-3, 1e-4, 1.0)).learn_offline(dataset, 3)
+    model.save(tmp_path / "agent")
+    forbid_unpickling(monkeypatch)
+    loaded = type(model).load(tmp_path / "agent", env=PointEnv())
+    loaded.learn_offline(dataset, 2, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 5
+
+
+def test_planted_pickles_do_not_run(agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    evil = pickle.dumps(Payload(trap))
+    pickle.loads(evil)
+    assert trap.exists()  # the trap works
+    trap.rmdir()
+    model = agent().learn_offline(dataset, 3)
+    serialized = {":type:": "<class 'object'>", ":serialized:": base64.b64encode(evil).decode()}
+    stored = json.loads(members(model)["data"])
+    contents = edited(
+        model,
+        lr_schedule=serialized,
+        unknown=serialized,
+        counters=stored["counters"] | {"_last_obs": serialized, "replay_buffer": serialized},
+        hyperparameters=stored["hyperparameters"] | {"unknown": serialized},
+    )
+    contents |= dict.fromkeys(["policy.pth", "pytorch_variables.pth", "policy.optimizer.pth", "data.pkl", "../out.pkl"], evil)
+    loaded = type(model).load(write(tmp_path / "evil.zip", contents))
+    loaded.learn_offline(dataset, 1)
+    assert not trap.exists() and not (tmp_path.parent / "out.pkl").exists()
+    assert loaded._last_obs is None
+
+
+def test_stable_baselines3_reads_our_archives_without_unpickling(
+    agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent().save(tmp_path / "agent")
+    forbid_unpickling(monkeypatch)
+    data, parameters, variables = load_from_zip_file(tmp_path / "agent.zip")
+    assert data is not None and data["hyperparameters"]["gamma"] == 0.99
+    assert parameters == {} and variables is None
+
+
+# ---------------------------------------------------------------------- clear errors
+
+
+def test_a_missing_file_is_named(agent: MakeAgent, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*nowhere\.zip"):
+        type(agent()).load(tmp_path / "nowhere")
+
+
+def test_an_agent_of_stable_baselines3_is_recognised(agent: MakeAgent, tmp_path: Path) -> None:
+    SAC("MlpPolicy", PointEnv(), buffer_size=10, policy_kwargs={"net_arch": [4]}, device="cpu").save(tmp_path / "sac")
+    with pytest.raises(CheckpointError, match="was not saved by sb3_genoffline"):
+        type(agent()).load(tmp_path / "sac")
+
+
+def test_another_algorithms_agent_is_refused_and_named(agent: MakeAgent, tmp_path: Path) -> None:
+    model = agent()
+    path = write(tmp_path / "agent.zip", edited(model, algorithm="Dreamer"))
+    with pytest.raises(CheckpointError, match=r"holds a Dreamer agent: use Dreamer\.load"):
+        type(model).load(path)
+
+
+def test_a_newer_format_asks_for_an_upgrade(agent: MakeAgent, tmp_path: Path) -> None:
+    model = agent()
+    path = write(tmp_path / "agent.zip", edited(model, format_version=99))
+    with pytest.raises(CheckpointError, match="format 99.*upgrade"):
+        type(model).load(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7, 0.99])
+def test_a_truncated_file_is_called_unreadable(agent: MakeAgent, tmp_path: Path, share: float) -> None:
+    model = agent()
+    model.save(tmp_path / "agent")
+    whole = (tmp_path / "agent.zip").read_bytes()
+    (tmp_path / "agent.zip").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match=r"agent\.zip is not a readable zip archive"):
+        type(model).load(tmp_path / "agent")
+
+
+def test_a_flipped_bit_is_noticed(agent: MakeAgent, tmp_path: Path) -> None:
+    model = agent()
+    model.save(tmp_path / "agent")
+    content = bytearray((tmp_path / "agent.zip").read_bytes())
+    content[content.find(b"policy.safetensors") + 2000] ^= 1
+    (tmp_path / "agent.zip").write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match="is not a readable zip archive.*CRC"):
+        type(model).load(tmp_path / "agent")
+
+
+@pytest.mark.parametrize("member", ["policy.safetensors", "training.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "header", "empty"])
+def test_damaged_weights_are_named(agent: MakeAgent, tmp_path: Path, member: str, damage: str) -> None:
+    model = agent()
+    contents = members(model)
+    whole = contents[member]
+    contents[member] = {"cut": whole[:-20], "header": b"\xff" * 16 + whole[16:], "empty": b""}[damage]
+    with pytest.raises(CheckpointError, match=f"'{member}' is damaged"):
+        type(model).load(write(tmp_path / "agent.zip", contents))
+
+
+@pytest.mark.parametrize("member", ["data", "policy.safetensors", "training.safetensors"])
+def test_a_missing_member_is_named(agent: MakeAgent, tmp_path: Path, member: str) -> None:
+    model = agent()
+    contents = members(model)
+    del contents[member]
+    with pytest.raises(CheckpointError, match=f"'{member}'"):
+        type(model).load(write(tmp_path / "agent.zip", contents))
+
+
+def test_data_that_is_no_json_is_named(agent: MakeAgent, tmp_path: Path) -> None:
+    model = agent()
+    for content, message in ((b"{", "'data' is no JSON"), (b"\xff\xfe", "'data' is no JSON"), (b"[1]", "was not saved by")):
+        with pytest.raises(CheckpointError, match=message):
+            type(model).load(write(tmp_path / "agent.zip", members(model) | {"data": content}))
+
+
+def test_weights_of_another_size_are_refused(agent: MakeAgent, tmp_path: Path) -> None:
+    model = agent()
+    contents = members(model)
+    contents["policy.safetensors"] = members(agent(policy_kwargs={"net_arch": [6, 6]}))["policy.safetensors"]
+    with pytest.raises(CheckpointError, match="do not fit"):
+        type(model).load(write(tmp_path / "agent.zip", contents))
+
+
+def test_an_unknown_policy_class_says_how_to_pass_it(agent: MakeAgent, tmp_path: Path) -> None:
+    model = agent()
+    path = write(tmp_path / "agent.zip", edited(model, policy_class="MyPolicy"))
+    with pytest.raises(CheckpointError, match="MyPolicy.*custom_objects"):
+        type(model).load(path)
+    loaded = type(model).load(path, custom_objects={"policy_class": model.policy_class})
+    assert type(loaded.policy) is model.policy_class
+
+
+# ---------------------------------------------------------------------- writing
+
+
+def test_a_crash_while_saving_leaves_the_old_file_and_no_other(
+    agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = agent()
+    model.save(tmp_path / "agent")
+    old = (tmp_path / "agent.zip").read_bytes()
+    model.learn_offline(dataset, 2)
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for target, name in ((os, "replace"), (os, "fsync"), (zipfile.ZipFile, "writestr")):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                model.save(tmp_path / "agent")
+        assert os.listdir(tmp_path) == ["agent.zip"]
+        assert (tmp_path / "agent.zip").read_bytes() == old
+    model.save(tmp_path / "agent")
+    assert (tmp_path / "agent.zip").read_bytes() != old
+
+
+def test_a_schedule_that_is_a_function_is_refused_and_the_old_file_stays(agent: MakeAgent, tmp_path: Path) -> None:
+    agent().save(tmp_path / "agent")
+    old = (tmp_path / "agent.zip").read_bytes()
+    with pytest.raises(ValueError, match="learning-rate schedule .*lambda.*LinearSchedule"):
+        agent(learning_rate=lambda progress: 1e-3 * progress).save(tmp_path / "agent")
+    assert os.listdir(tmp_path) == ["agent.zip"] and (tmp_path / "agent.zip").read_bytes() == old
+
+
+@pytest.mark.parametrize(
+    ("given", "made"), [("a", "a.zip"), ("b.zip", "b.zip"), ("run-v1.5", "run-v1.5.zip"), ("x/y/c", "x/y/c.zip")]
+)
+def test_files_end_in_zip_and_folders_are_made(agent: MakeAgent, tmp_path: Path, given: str, made: str) -> None:
+    model = agent()
+    model.save(str(tmp_path / given))
+    assert (tmp_path / made).is_file()
+    assert snapshot(type(model).load(tmp_path / given)).keys() == snapshot(model).keys()
+
+
+def test_an_open_file_can_be_written_and_read(agent: MakeAgent) -> None:
+    model, file = agent(), io.BytesIO()
+    model.save(file)
+    file.seek(0)
+    assert differing(snapshot(model), snapshot(type(model).load(file))) == []
+
+
+def test_saved_files_have_the_users_usual_permissions(agent: MakeAgent, tmp_path: Path) -> None:
+    agent().save(tmp_path / "agent")
+    (tmp_path / "usual").touch()
+    assert stat.S_IMODE((tmp_path / "agent.zip").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+
+
+def test_an_agent_saved_for_acting_alone_is_smaller_and_acts_the_same(
+    agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
+) -> None:
+    model = agent().learn_offline(dataset, 5)
+    model.save(tmp_path / "whole")
+    model.save(tmp_path / "acting", exclude=["training"])
+    assert (tmp_path / "acting.zip").stat().st_size < (tmp_path / "whole.zip").stat().st_size
+    observations = np.random.default_rng(0).normal(size=(4, 3))
+    actions = [type(model).load(tmp_path / name).predict(observations)[0] for name in ("whole", "acting")]
+    np.testing.assert_array_equal(*actions)
+
+
+def test_weights_can_be_taken_over_from_a_file_or_another_agent(
+    agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
+) -> None:
+    trained = agent().learn_offline(dataset, 5)
+    trained.save(tmp_path / "agent")
+    for source in (tmp_path / "agent", trained.get_parameters()):
+        fresh = agent(seed=1)
+        fresh.set_parameters(source)
+        for key, value in trained.policy.state_dict().items():
+            assert th.equal(fresh.policy.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("rate", [5e-4, LinearSchedule(1e-3, 1e-4, 0.5)])
+def test_learning_rates_survive(agent: MakeAgent, tmp_path: Path, rate: Any) -> None:
+    model = agent(learning_rate=rate)
+    model.save(tmp_path / "agent")
+    loaded = type(model).load(tmp_path / "agent")
+    for progress in (1.0, 0.8, 0.5, 0.1, 0.0):
+        assert loaded.lr_schedule(progress) == model.lr_schedule(progress)
+
+
+def test_spaces_survive_exactly(agent: MakeAgent, tmp_path: Path) -> None:
+    model = agent()
+    model.save(tmp_path / "agent")
+    loaded = type(model).load(tmp_path / "agent")
+    assert loaded.observation_space == OBSERVATION_SPACE and loaded.action_space == ACTION_SPACE

@@ -1,0 +1,156 @@
+"""The same seed gives the same agent bit for bit, and a resumed training is the uninterrupted one."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import conftest
+import numpy as np
+import pytest
+import torch as th
+from conftest import PointEnv, differing, make_agent, make_dataset, snapshot
+from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
+
+from sb3_genoffline import ALGOS, OfflineDataset
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+
+MakeAgent = Callable[..., OfflineAlgorithm]
+
+
+def global_states() -> list[Any]:
+    return [random.getstate(), *np.random.get_state()[1:], th.get_rng_state()]
+
+
+def assert_global_states(expected: list[Any]) -> None:
+    for ours, theirs in zip(global_states(), expected, strict=True):
+        assert np.array_equal(np.asarray(ours, dtype=object), np.asarray(theirs, dtype=object))
+
+
+def test_the_same_seed_gives_the_same_agent_bit_for_bit(agent: MakeAgent, dataset: OfflineDataset) -> None:
+    first = snapshot(agent().learn_offline(dataset, 9))
+    th.rand(3), np.random.rand(3), random.random()
+    second = snapshot(agent().learn_offline(make_dataset(), 9))
+    assert differing(first, second) == []
+
+
+def test_another_seed_gives_another_agent(agent: MakeAgent, dataset: OfflineDataset) -> None:
+    first, second = agent(), agent(seed=1)
+    assert "policy.safetensors" in differing(snapshot(first), snapshot(second))
+    second.policy.load_state_dict(first.policy.state_dict())  # equal starts part ways through data and noise
+    first, second = (model.learn_offline(dataset, 3) for model in (first, second))
+    assert "policy.safetensors" in differing(snapshot(first), snapshot(second))
+
+
+def test_without_a_seed_two_agents_differ(agent: MakeAgent) -> None:
+    first, second = agent(seed=None), agent(seed=None)
+    assert differing(snapshot(first), snapshot(second)) == ["policy.safetensors", "training.safetensors"]
+
+
+def test_training_and_predicting_leave_the_global_random_numbers_alone(agent: MakeAgent, dataset: OfflineDataset) -> None:
+    model = agent()
+    before = global_states()
+    model.learn_offline(dataset, 5)
+    model.predict(np.zeros((4, 3)), deterministic=True)
+    assert_global_states(before)
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_loading_leaves_the_global_random_numbers_alone(agent: MakeAgent, tmp_path: Path, seed: int | None) -> None:
+    model = agent(seed=seed)
+    model.save(tmp_path / "agent")
+    before = global_states()
+    type(model).load(tmp_path / "agent")
+    type(model).load(tmp_path / "agent", env=PointEnv())
+    assert_global_states(before)
+
+
+def test_evaluating_in_the_middle_changes_nothing_in_the_training(agent: MakeAgent, dataset: OfflineDataset) -> None:
+    alone = snapshot(agent().learn_offline(dataset, 9))
+
+    def predict(local_variables: dict[str, Any], _: dict[str, Any]) -> bool:
+        local_variables["self"].predict(np.zeros((2, 3)), deterministic=True)
+        return True
+
+    evaluation = EvalCallback(make_vec_env(PointEnv, 2), n_eval_episodes=2, eval_freq=4, verbose=0)
+    watched = agent()
+    watched.learn_offline(dataset, 5, callback=evaluation)
+    watched.learn_offline(dataset, 4, callback=predict, reset_num_timesteps=False)
+    assert evaluation.evaluations_timesteps or evaluation.last_mean_reward > -np.inf
+    assert [name for name in differing(alone, snapshot(watched)) if name != "data"] == []
+
+
+def test_two_calls_train_as_one(agent: MakeAgent, dataset: OfflineDataset) -> None:
+    once = agent().learn_offline(dataset, 13)
+    twice = agent().learn_offline(dataset, 6).learn_offline(make_dataset(), 7, reset_num_timesteps=False)
+    assert twice.num_timesteps == 13
+    # how far a run has come is part of "data", and differs between a last call of 13 and of 7
+    assert [name for name in differing(snapshot(once), snapshot(twice)) if name != "data"] == []
+
+
+# ---------------------------------------------------------------------- resuming
+
+N_UPDATES = 17  # epochs end after 4, 8, 12 and 16
+SAVED_AT = (6, 12)  # inside an epoch, and at the end of one
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "cosine": {"lr_decay_steps": 20},
+    "linear": {"learning_rate": LinearSchedule(1e-3, 1e-4, 1.0)},
+    "normalised": {"normalize_observations": True},
+    "replacement": {"replacement": True},
+}
+RESUME = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import conftest
+from sb3_genoffline import ALGOS
+for algo, source, done, total, target in json.loads(sys.argv[2]):
+    model = ALGOS[algo].load(source)
+    model.learn_offline(conftest.make_dataset(), total - done, reset_num_timesteps=False)
+    model.save(target)
+"""
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of uninterrupted runs, and of runs that another process took up from their checkpoints."""
+    folder = tmp_path_factory.mktemp("resumed")
+    jobs = []
+    for algo in ALGOS:
+        for variant, changes in VARIANTS.items():
+            prefix = f"{algo}-{variant}"
+            checkpoints = CheckpointCallback(SAVED_AT[0], str(folder), name_prefix=prefix)
+            make_agent(algo, **changes).learn_offline(make_dataset(), N_UPDATES, callback=checkpoints).save(folder / prefix)
+            for done in SAVED_AT:
+                jobs.append(
+                    (algo, str(folder / f"{prefix}_{done}_steps"), done, N_UPDATES, str(folder / f"{prefix}-from-{done}"))
+                )
+    command = [sys.executable, "-c", RESUME, str(Path(conftest.__file__).parent), json.dumps(jobs)]
+    subprocess.run(command, check=True, timeout=240)
+    return folder
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("done", SAVED_AT)
+def test_a_run_resumed_in_another_process_is_the_uninterrupted_one(resumed: Path, algo: str, variant: str, done: int) -> None:
+    uninterrupted, taken_up = (resumed / f"{algo}-{variant}{suffix}.zip" for suffix in ("", f"-from-{done}"))
+    assert differing(snapshot(uninterrupted), snapshot(taken_up)) == []
+    halfway = snapshot(resumed / f"{algo}-{variant}_{done}_steps.zip")
+    assert differing(halfway, snapshot(taken_up)) == ["data", "policy.safetensors", "training.json", "training.safetensors"]
+
+
+def test_going_on_with_another_dataset_is_said_to_be_no_exact_resume(
+    agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
+) -> None:
+    model = agent(normalize_observations=True).learn_offline(dataset, 5)
+    model.save(tmp_path / "agent")
+    loaded = type(model).load(tmp_path / "agent")
+    with pytest.warns(UserWarning, match="tests/point-0-v0.*tests/point-1-v0"):
+        loaded.learn_offline(make_dataset(1), 5, reset_num_timesteps=False)
+    assert th.equal(loaded.policy.obs_mean, model.policy.obs_mean)  # the networks were trained with these statistics
+    assert loaded.num_timesteps == 10
