@@ -76,7 +76,7 @@ def synthetic_data(obs_dim: int, action_dim: int, n: int = 100_000, seed: int = 
 
 def set_onednn(enabled: bool) -> None:
     """PyTorch's public switch that sends float32 products to oneDNN. It permits bf16 arithmetic where the CPU has it (AMX)."""
-    th.backends.mkldnn.matmul.fp32_precision = "bf16" if enabled else "ieee"
+    th.backends.mkldnn.matmul.fp32_precision = "bf16" if enabled else "ieee"  # type: ignore[attr-defined]
 
 
 def onednn_is_exact() -> bool:

@@ -155,7 +155,9 @@ def read_archive(path: PathOrFile) -> dict[str, bytes]:
         raise CheckpointError(f"{path!s} is not a readable zip archive ({error}): take another copy.") from error
 
 
-_ACTIVATIONS = {cls.__name__: cls for cls in (Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    cls.__name__: cls for cls in (Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)
+}
 
 
 def hyperparameter_to_json(name: str, value: Any) -> Any:
@@ -175,8 +177,9 @@ def hyperparameter_to_json(name: str, value: Any) -> Any:
         return [hyperparameter_to_json(name, item) for item in value]
     if isinstance(value, dict):
         return {key: hyperparameter_to_json(f"{name}[{key!r}]", item) for key, item in value.items()}
-    if isinstance(value, type) and _ACTIVATIONS.get(value.__name__) is value:
-        return {"activation": value.__name__}
+    for activation_name, activation in _ACTIVATIONS.items():
+        if value is activation:
+            return {"activation": activation_name}
     if callable(value) and name.endswith("learning_rate"):
         return schedule_to_json(value)
     raise ValueError(f"The hyper-parameter {name}={value!r} can't be stored without a pickle: use plain data.")

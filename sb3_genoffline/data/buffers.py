@@ -68,6 +68,7 @@ class OfflineBuffer(BaseBuffer):
         seed: int | None = None,
     ) -> None:
         super().__init__(buffer_size, observation_space, action_space, device, n_envs)
+        assert isinstance(action_space, spaces.Box)
         self.reward_scale, self.reward_shift = reward_scale, reward_shift
         self.replacement = replacement
         self.action_bound = action_bound
@@ -79,7 +80,11 @@ class OfflineBuffer(BaseBuffer):
         if dataset is not None:
             self._rows.copy_(
                 self._pack(
-                    dataset.observations, dataset.actions, dataset.rewards, dataset.next_observations, dataset.terminations
+                    dataset.observations,
+                    scale_actions(dataset.actions, action_space),
+                    dataset.rewards,
+                    dataset.next_observations,
+                    dataset.terminations,
                 )
             )
         self.generator = th.Generator(self.device)
@@ -96,9 +101,9 @@ class OfflineBuffer(BaseBuffer):
         next_observations: np.ndarray,
         terminations: np.ndarray,
     ) -> Tensor:
-        """Raw arrays with the same number of rows -> packed float32 rows (on the CPU)."""
+        """Arrays with the same number of rows, actions scaled and the rest raw -> packed float32 rows (on the CPU)."""
         n = len(rewards)
-        scaled = clip_actions(scale_actions(np.asarray(actions).reshape(n, -1), self.action_space), self.action_bound)
+        scaled = clip_actions(np.asarray(actions).reshape(n, -1), self.action_bound)
         columns = [
             np.asarray(observations).reshape(n, -1),
             scaled,
@@ -135,9 +140,7 @@ class OfflineBuffer(BaseBuffer):
             online = th.empty((self.buffer_size, self._rows.shape[1]), device=self.device)
             self._rows = th.cat([self._rows, online])
         timeouts = np.array([info.get("TimeLimit.truncated", False) for info in infos])
-        low, high = self.action_space.low, self.action_space.high  # type: ignore[attr-defined]
-        unscaled = low + 0.5 * (np.asarray(action).reshape(len(infos), *low.shape) + 1.0) * (high - low)
-        rows = self._pack(obs, unscaled, reward, next_obs, np.asarray(done, dtype=bool) & ~timeouts)
+        rows = self._pack(obs, action, reward, next_obs, np.asarray(done, dtype=bool) & ~timeouts)
         for row in rows:
             self._rows[self.n_offline + self.pos] = row
             self.pos += 1
