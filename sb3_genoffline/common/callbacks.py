@@ -80,5 +80,7 @@ class OfflineEvalCallback(EvalCallback):
             low, high = self.score_range
             self.last_normalized_score = 100.0 * (self.last_mean_reward - low) / (high - low)
             self.logger.record("eval/normalized_score", self.last_normalized_score)
+            self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+            self.logger.dump(self.num_timesteps)  # SB3 has dumped already: later, the score would count for a later step
             self.model.last_metrics["normalized_score"] = self.last_normalized_score  # type: ignore[attr-defined]
         return proceed

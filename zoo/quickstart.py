@@ -1,0 +1,285 @@
+"""Collect a dataset (once), train DAC and its imitation mode on it, evaluate both, draw the curves, and film the agent."""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sb3_genoffline.data import load_dataset
+
+ALGO = "dac"
+DATASET = "genoffline/hopper/medium-replay-v0"
+PROFILE = "cpu"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """
+    How much of everything.
+
+    :param collect_steps: steps of the dataset (None: its own number)
+    :param n_timesteps: updates (None: the profile's)
+    :param n_evaluations: during training
+    :param eval_episodes: of each of them
+    :param final_episodes: of the evaluation at the end
+    :param film_steps: environment steps of the film
+    """
+
+    collect_steps: int | None = None
+    n_timesteps: int | None = None
+    n_evaluations: int = 16
+    eval_episodes: int = 5
+    final_episodes: int = 20
+    film_steps: int = 1000
+
+
+SMOKE = Sizes(collect_steps=2_000, n_timesteps=200, n_evaluations=2, eval_episodes=2, final_episodes=2, film_steps=60)
+
+
+def quickstart(
+    log_folder: str | Path = "logs/quickstart", seed: int = 0, sizes: Sizes | None = None, verbose: bool = True
+) -> dict[str, Any]:
+    """
+    The whole way from nothing to a film.
+
+    Imitation (DAC without guidance, the same number of updates) trains in a process of its own beside DAC, one thread each.
+
+    :param log_folder: where everything is written
+    :param seed: of both trainings
+    :param sizes: how much of everything
+    :param verbose: show progress
+    :return: what ``results.json`` holds
+    """
+    from zoo.enjoy import RenderingError, film
+    from zoo.envs import env_factory
+    from zoo.plot.curves import plot_curves
+    from zoo.runs import load_agent, run_of, write_json
+    from zoo.train import train
+
+    sizes = sizes or Sizes()
+    folder = Path(log_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+    with _stage("collect", seconds, f"dataset {DATASET}", verbose):
+        ensure_dataset(DATASET, sizes.collect_steps)
+        data = load_dataset(DATASET)
+    settings = _settings(folder, seed, sizes)
+    with _threads(1), _imitation(settings, sizes.final_episodes, folder) as imitation:
+        with _stage("train", seconds, "train DAC, and imitation in a second process", verbose):
+            trained = train(ALGO, data, **settings, progress=verbose, verbose=int(verbose))
+        if not trained.finished:
+            raise SystemExit("quickstart: interrupted")
+        with _stage("evaluate", seconds, "evaluate the last checkpoint", verbose):
+            result = _evaluate(trained.run.model_path, data, sizes.final_episodes)
+        with _stage("wait", seconds, "wait for imitation", verbose):
+            bc = imitation()
+    with _stage("plot", seconds, "draw the learning curves", verbose):
+        bc_run = run_of(bc["model_path"])
+        assert bc_run is not None
+        plot_curves([trained.run, bc_run], folder / "curve.png")
+    replay: Path | None = folder / "replay.mp4"
+    with _stage("film", seconds, f"film {sizes.film_steps} steps", verbose):
+        try:
+            film(
+                load_agent(trained.run.model_path, "cpu"),
+                env_factory(data),
+                folder / "replay.mp4",
+                sizes.film_steps,
+                seed=seed,
+            )
+        except RenderingError as error:
+            replay = None
+            print(f"no film: {error}")
+    seconds["total"] = time.perf_counter() - started
+    result = {
+        **result,
+        "bc_normalized_score": bc["result"]["normalized_score"],
+        "bc_normalized_score_ci95": bc["result"]["normalized_score_ci95"],
+        "profile": PROFILE,
+        "updates_per_second": round(trained.updates_per_second, 1),
+        "bc_updates_per_second": round(bc["updates_per_second"], 1),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "files": {
+            "model": str(trained.run.model_path),
+            "bc_model": bc["model_path"],
+            "curve": str(folder / "curve.png"),
+            "replay": str(replay) if replay else None,
+        },
+    }
+    write_json(folder / "results.json", result)
+    if verbose:
+        show(result, folder / "results.json")
+    return result
+
+
+def ensure_dataset(dataset_id: str, steps: int | None = None) -> None:
+    """Collect one of our datasets if it is not on this machine."""
+    from zoo.collect import collect
+
+    try:
+        load_dataset(dataset_id)
+    except FileNotFoundError:
+        collect(dataset_id, steps=steps)
+
+
+def _settings(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
+    """Arguments of ``train`` that both trainings share."""
+    from zoo.hyperparameters import load_hyperparameters
+
+    total = sizes.n_timesteps or load_hyperparameters(ALGO, DATASET, PROFILE).n_timesteps
+    return {
+        "n_timesteps": total,
+        "profile": PROFILE,
+        "log_folder": str(folder),
+        "seed": seed,
+        "device": "cpu",
+        "eval_freq": max(1, total // sizes.n_evaluations),
+        "eval_episodes": sizes.eval_episodes,
+    }
+
+
+def _evaluate(model_path: Path, data: Any, episodes: int) -> dict[str, Any]:
+    """Evaluate a checkpoint from its file, and write ``results.json`` beside it."""
+    from zoo.envs import env_factory
+    from zoo.evaluate import evaluate
+    from zoo.runs import load_agent, write_json
+
+    result = evaluate(load_agent(model_path, "cpu"), env_factory(data), episodes, n_envs=episodes)
+    write_json(model_path.parent / "results.json", result)
+    return result
+
+
+@contextlib.contextmanager
+def _imitation(settings: dict[str, Any], episodes: int, folder: Path) -> Iterator[Callable[[], dict[str, Any]]]:
+    """
+    Train the imitation mode in a process of its own.
+
+    :return: a function that waits for it and returns what :func:`_imitate` wrote
+    """
+    outcome, log = folder / "bc.json", folder / "bc.log"
+    outcome.unlink(missing_ok=True)
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_imitate, args=(settings, episodes, str(outcome), str(log)), daemon=True)
+    process.start()
+
+    def wait() -> dict[str, Any]:
+        process.join()
+        if process.exitcode != 0 or not outcome.is_file():
+            last = "\n".join(log.read_text().splitlines()[-20:]) if log.is_file() else "it wrote no log"
+            raise RuntimeError(f"Training the imitation mode failed (exit code {process.exitcode}); see {log}:\n{last}")
+        return json.loads(outcome.read_text())
+
+    try:
+        yield wait
+    finally:
+        if process.is_alive():
+            process.terminate()
+        process.join()
+
+
+def _imitate(settings: dict[str, Any], episodes: int, outcome: str, log: str) -> None:
+    """Train and evaluate the imitation mode; what is printed goes to a file."""
+    from zoo.runs import write_json
+    from zoo.train import train
+
+    with open(log, "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file), _threads(1):
+        try:
+            data = load_dataset(DATASET)
+            trained = train(ALGO, data, **settings, hyperparameters={"guidance": "none"}, progress=False, verbose=1)
+            result = _evaluate(trained.run.model_path, data, episodes)
+        except BaseException:
+            traceback.print_exc()
+            raise
+    speed = trained.updates_per_second
+    write_json(Path(outcome), {"model_path": str(trained.run.model_path), "result": result, "updates_per_second": speed})
+
+
+@contextlib.contextmanager
+def _stage(name: str, seconds: dict[str, float], text: str, verbose: bool) -> Iterator[None]:
+    """Announce and time a stage."""
+    if verbose:
+        print(f"\n== {text}", flush=True)
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Let torch use so many threads: two trainings of small nets share a machine best with one each."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _data_below(folder: Path) -> Iterator[None]:
+    """Keep datasets and their cache in a folder, for this process and those it starts."""
+    places = {"MINARI_DATASETS_PATH": folder / "minari", "SB3_GENOFFLINE_CACHE": folder / "cache"}
+    before = {name: os.environ.get(name) for name in places}
+    os.environ.update({name: str(place.resolve()) for name, place in places.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def show(result: dict[str, Any], path: Path) -> None:
+    """Print the outcome as a small table."""
+    rows = [("mean of the data", result["behavior_normalized_score"], None)]
+    rows += [("imitation (DAC without guidance)", result["bc_normalized_score"], result["bc_normalized_score_ci95"])]
+    rows += [("DAC", result["normalized_score"], result["normalized_score_ci95"])]
+    title = (
+        f"{result['dataset']}: normalised score, {result['n_eval_episodes']} episodes, last checkpoint, seed {result['seed']}"
+    )
+    cells = [(name, f"{score:.1f}", f"{ci[0]:.1f} to {ci[1]:.1f}" if ci else "") for name, score, ci in rows]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("policy", "score", "95 % of the mean")
+        for row in cells:
+            table.add_row(*row)
+        Console().print(table)
+    except ImportError:
+        for name, score, interval in cells:
+            print(f"  {name:34}{score:>7}  {interval}")
+    times = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
+    print(f"{result['gradient_steps']:,} updates at {result['updates_per_second']:.0f}/s; {times}")
+    for name, file in {**result["files"], "results": path}.items():
+        print(f"{name:9}{file}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo quickstart``"""
+    add = parser.add_argument
+    add("--smoke", action="store_true", help="tiny sizes and a dataset of its own: tests the way in a minute, learns nothing")
+    add("-f", "--log-folder", default="logs/quickstart", help="where everything is written")
+    add("--seed", type=int, default=0, help="of both trainings")
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    folder = Path(args.log_folder)
+    if not args.smoke:
+        quickstart(folder, args.seed)
+        return
+    with _data_below(folder):
+        quickstart(folder, args.seed, SMOKE)
