@@ -246,9 +246,8 @@ def show(result: dict[str, Any], path: Path) -> None:
     rows = [("mean of the data", result["behavior_normalized_score"], None)]
     rows += [("imitation (DAC without guidance)", result["bc_normalized_score"], result["bc_normalized_score_ci95"])]
     rows += [("DAC", result["normalized_score"], result["normalized_score_ci95"])]
-    title = (
-        f"{result['dataset']}: normalised score, {result['n_eval_episodes']} episodes, last checkpoint, seed {result['seed']}"
-    )
+    episodes = f"{result['n_eval_episodes']} episodes, last checkpoint, seed {result['seed']}"
+    print(f"\n{result['dataset']}: normalised score ({episodes})")
     cells = [(name, f"{score:.1f}", f"{ci[0]:.1f} to {ci[1]:.1f}" if ci else "") for name, score, ci in rows]
     try:
         from rich.console import Console
