@@ -138,7 +138,7 @@ def test_another_algorithms_agent_is_refused_and_named(agent: MakeAgent, tmp_pat
 def test_a_newer_format_asks_for_an_upgrade(agent: MakeAgent, tmp_path: Path) -> None:
     model = agent()
     path = write(tmp_path / "agent.zip", edited(model, format_version=99))
-    with pytest.raises(CheckpointError, match="format 99.*upgrade"):
+    with pytest.raises(CheckpointError, match=r"format 99.*upgrade"):
         type(model).load(path)
 
 
@@ -158,7 +158,7 @@ def test_a_flipped_bit_is_noticed(agent: MakeAgent, tmp_path: Path) -> None:
     content = bytearray((tmp_path / "agent.zip").read_bytes())
     content[content.find(b"policy.safetensors") + 2000] ^= 1
     (tmp_path / "agent.zip").write_bytes(bytes(content))
-    with pytest.raises(CheckpointError, match="is not a readable zip archive.*CRC"):
+    with pytest.raises(CheckpointError, match=r"is not a readable zip archive.*CRC"):
         type(model).load(tmp_path / "agent")
 
 
@@ -200,7 +200,7 @@ def test_weights_of_another_size_are_refused(agent: MakeAgent, tmp_path: Path) -
 def test_an_unknown_policy_class_says_how_to_pass_it(agent: MakeAgent, tmp_path: Path) -> None:
     model = agent()
     path = write(tmp_path / "agent.zip", edited(model, policy_class="MyPolicy"))
-    with pytest.raises(CheckpointError, match="MyPolicy.*custom_objects"):
+    with pytest.raises(CheckpointError, match=r"MyPolicy.*custom_objects"):
         type(model).load(path)
     loaded = type(model).load(path, custom_objects={"policy_class": model.policy_class})
     assert type(loaded.policy) is model.policy_class
@@ -234,7 +234,7 @@ def test_a_crash_while_saving_leaves_the_old_file_and_no_other(
 def test_a_schedule_that_is_a_function_is_refused_and_the_old_file_stays(agent: MakeAgent, tmp_path: Path) -> None:
     agent().save(tmp_path / "agent")
     old = (tmp_path / "agent.zip").read_bytes()
-    with pytest.raises(ValueError, match="learning-rate schedule .*lambda.*LinearSchedule"):
+    with pytest.raises(ValueError, match=r"learning-rate schedule .*lambda.*LinearSchedule"):
         agent(learning_rate=lambda progress: 1e-3 * progress).save(tmp_path / "agent")
     assert os.listdir(tmp_path) == ["agent.zip"] and (tmp_path / "agent.zip").read_bytes() == old
 

@@ -150,7 +150,7 @@ def test_going_on_with_another_dataset_is_said_to_be_no_exact_resume(
     model = agent(normalize_observations=True).learn_offline(dataset, 5)
     model.save(tmp_path / "agent")
     loaded = type(model).load(tmp_path / "agent")
-    with pytest.warns(UserWarning, match="tests/point-0-v0.*tests/point-1-v0"):
+    with pytest.warns(UserWarning, match=r"tests/point-0-v0.*tests/point-1-v0"):
         loaded.learn_offline(make_dataset(1), 5, reset_num_timesteps=False)
     assert th.equal(loaded.policy.obs_mean, model.policy.obs_mean)  # the networks were trained with these statistics
     assert loaded.num_timesteps == 10

@@ -1,0 +1,256 @@
+"""What the constructor takes, refuses, remembers, and leaves alone."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from conftest import ACTION_SPACE, OBSERVATION_SPACE, SHARED, SMALL, SMALL_NETWORKS, PointEnv, differing, snapshot
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.type_aliases import TrainFreq
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_genoffline import DAC, OfflineDataset
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.registry import ALGOS
+
+MakeAgent = Callable[..., OfflineAlgorithm]
+UNIT = spaces.Box(-1, 1, (2,))
+
+
+def test_the_callers_policy_kwargs_are_left_alone(agent: MakeAgent, dataset: OfflineDataset) -> None:
+    given = {"net_arch": [8, 8]}
+    before = copy.deepcopy(given)
+    model = agent(policy_kwargs=given).learn_offline(dataset, 1)
+    assert given == before
+    model.policy_kwargs["net_arch"] = [1]
+    assert given == before
+
+
+def test_mlp_policy_is_another_name_for_the_algorithms_policy(algo: str) -> None:
+    cls = ALGOS[algo]
+    kwargs = SHARED | SMALL.get(algo, SMALL_NETWORKS)
+    names = list(cls.policy_aliases)
+    assert "MlpPolicy" in names and len(names) > 1
+    made = [cls(name, (OBSERVATION_SPACE, ACTION_SPACE), **kwargs) for name in [*names, cls.policy_aliases["MlpPolicy"]]]
+    assert all(differing(snapshot(made[0]), snapshot(other)) == [] for other in made[1:])
+
+
+@pytest.mark.parametrize("form", ["id", "environment", "vectorised", "dataset", "spaces"])
+def test_every_form_of_environment_gives_the_same_networks(agent: MakeAgent, dataset: OfflineDataset, form: str) -> None:
+    env = {
+        "id": "genoffline-tests/Point-v0",
+        "environment": PointEnv(),
+        "vectorised": make_vec_env(PointEnv, 2),
+        "dataset": dataset,
+        "spaces": (OBSERVATION_SPACE, ACTION_SPACE),
+    }[form]
+    model = agent(env=env).learn_offline(dataset, 2)
+    expected = agent().learn_offline(dataset, 2)
+    assert differing(snapshot(expected), snapshot(model)) == []
+
+
+def test_without_an_environment_the_dataset_gives_the_spaces(
+    agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
+) -> None:
+    model = agent(env=None)
+    with pytest.raises(ValueError, match="nothing to save"):
+        model.save(tmp_path / "agent")
+    model.learn_offline(dataset, 2)
+    assert differing(snapshot(agent().learn_offline(dataset, 2)), snapshot(model)) == []
+
+
+def test_a_goal_environment_is_flattened_as_its_datasets_are(agent: MakeAgent) -> None:
+    class Goal(PointEnv):
+        """Keys in another order than the alphabet's."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            parts = [("observation", spaces.Box(-1, 1, (2,))), ("achieved_goal", spaces.Box(-9, 9, (2,)))]
+            self.observation_space = spaces.Dict(parts)
+
+        def reset(self, **kwargs: Any) -> Any:
+            return {"observation": np.zeros(2, np.float32), "achieved_goal": np.ones(2, np.float32)}, {}
+
+    model = agent(env=Goal())
+    assert model.observation_space.shape == (4,)
+    np.testing.assert_array_equal(model.observation_space.high, [9, 9, 1, 1])
+    env = model.get_env()
+    assert env is not None
+    np.testing.assert_array_equal(env.reset(), [[1, 1, 0, 0]])
+    np.testing.assert_array_equal(agent(env=(Goal().observation_space, UNIT)).observation_space.high, [9, 9, 1, 1])
+    with pytest.raises(ValueError, match="FlatFloatObservation"):
+        agent(env=make_vec_env(Goal, 2))
+
+
+BAD_SPACES = {
+    "discrete action": ((OBSERVATION_SPACE, spaces.Discrete(3)), r"action_space is Discrete\(3\).*not supported"),
+    "unbounded action": ((OBSERVATION_SPACE, spaces.Box(-np.inf, 1, (2,))), r"action_space\.low\[0\] = -inf.*finite"),
+    "discrete observation": ((spaces.Discrete(3), UNIT), r"observation_space is Discrete\(3\).*not supported"),
+    "image": ((spaces.Box(0, 255, (8, 8, 3), np.uint8), UNIT), "image space.*not supported"),
+    "image in a dict": ((spaces.Dict(a=spaces.Box(0, 255, (8, 8, 3), np.uint8)), UNIT), "image space.*not supported"),
+    "discrete in a dict": ((spaces.Dict(a=spaces.Discrete(3)), UNIT), "observation_space.*'a'.*Discrete"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SPACES)
+def test_spaces_that_cannot_be_learned_from_are_refused_and_named(agent: MakeAgent, case: str) -> None:
+    env, message = BAD_SPACES[case]
+    with pytest.raises(ValueError, match=message):
+        agent(env=env)
+
+
+def test_environments_with_such_spaces_are_refused_too(agent: MakeAgent) -> None:
+    with pytest.raises(ValueError, match="action_space is Discrete"):
+        agent(env="CartPole-v1")
+    with pytest.raises(ValueError, match="action_space is Discrete"):
+        agent(env=make_vec_env("CartPole-v1", 2))
+
+
+def test_an_unknown_id_is_named(agent: MakeAgent) -> None:
+    with pytest.raises(FileNotFoundError, match="'Hoper-v5' is no registered environment"):
+        agent(env="Hoper-v5")
+
+
+def test_vec_normalize_is_refused_and_the_alternative_named(agent: MakeAgent) -> None:
+    wrapped = VecNormalize(make_vec_env(PointEnv, 1))
+    for attempt in (lambda: agent(env=wrapped), lambda: agent().set_env(wrapped)):
+        with pytest.raises(ValueError, match=r"VecNormalize.*normalize_observations=True"):
+            attempt()
+
+
+def test_a_dataset_of_another_environment_is_refused(agent: MakeAgent, dataset: OfflineDataset) -> None:
+    model = agent(env=(OBSERVATION_SPACE, spaces.Box(-3, 6, (2,))))
+    with pytest.raises(ValueError, match="action space of dataset tests/point-0-v0 differs"):
+        model.learn_offline(dataset, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reward_transform": "iql"}, "reward_transform='iql'.*iql_locomotion"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"buffer_size": 0}, "buffer_size=0"),
+        ({"train_freq": (1, "epoch")}, "train_freq"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(agent: MakeAgent, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        agent(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"guidance": "gentle"}, "guidance='gentle'.*'soft', 'hard', 'denoised', 'none'"),
+        ({"q_target": "mean"}, "q_target='mean'.*'lcb'"),
+        ({"sampler": "euler"}, "sampler='euler'.*'ddpm', 'ddim'"),
+        ({"beta_schedule": "sqrt"}, "beta_schedule='sqrt'.*'vp'"),
+        *(
+            ({name: 0}, f"{name}=0")
+            for name in ("n_critics", "n_diffusion_steps", "n_q_samples", "n_action_samples", "ddim_stride")
+        ),
+    ],
+    ids=str,
+)
+def test_dac_refuses_values_it_does_not_know(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | SMALL["dac"] | change))
+
+
+def test_an_unknown_policy_or_argument_is_refused(algo: str) -> None:
+    with pytest.raises(ValueError, match="CnnPolicy"):
+        ALGOS[algo]("CnnPolicy", (OBSERVATION_SPACE, ACTION_SPACE))
+    with pytest.raises(TypeError, match="learning_rat"):
+        ALGOS[algo]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), learning_rat=1e-3)  # type: ignore[call-arg]
+
+
+# ---------------------------------------------------------------------- hyper-parameters
+
+
+def signature(cls: type) -> dict[str, inspect.Parameter]:
+    bases = cls.__mro__[: cls.__mro__.index(OfflineAlgorithm) + 1]
+    return {n: p for base in reversed(bases) for n, p in inspect.signature(base.__init__).parameters.items()}  # type: ignore[misc]
+
+
+def changed_values(algo: str) -> dict[str, Any]:
+    """Every argument at a value that is not its default."""
+    changes: dict[str, Any] = {}
+    for name, parameter in signature(ALGOS[algo]).items():
+        default = parameter.default
+        if isinstance(default, bool):
+            changes[name] = not default
+        elif isinstance(default, int):
+            changes[name] = default + 1
+        elif isinstance(default, float):
+            changes[name] = default / 2
+    special = {"_init_setup_model", "verbose", "policy", "env", "device"}
+    changes = {name: value for name, value in changes.items() if name not in special}
+    return changes | {"seed": 7, "train_freq": (2, "step"), "tensorboard_log": "logs", "buffer_size": 50}
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists and schedules as their numbers, which is all that a file keeps."""
+    if isinstance(value, TrainFreq):
+        return [value.frequency, value.unit.value]
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value(0.3) if callable(value) and not isinstance(value, type) else value
+
+
+def test_every_hyperparameter_is_an_attribute_and_survives_a_round_trip(algo: str, tmp_path: Path) -> None:
+    cls = ALGOS[algo]
+    changes = changed_values(algo)
+    small = SMALL.get(algo, SMALL_NETWORKS)
+    model = cls("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(small | changes), device="cpu")
+    names = cls.hyperparameter_names()
+    assert set(names) >= set(changes) and len(names) > 15
+    model.save(tmp_path / "agent")
+    loaded = cls.load(tmp_path / "agent")
+    for name in names:
+        assert plain(getattr(loaded, name)) == plain(getattr(model, name)), name
+        if name in changes and name not in small:
+            assert plain(getattr(loaded, name)) == plain(changes[name]), name
+
+
+def test_hyperparameters_can_be_changed_on_loading(agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path) -> None:
+    model = agent().learn_offline(dataset, 3)
+    model.save(tmp_path / "agent")
+    rate = LinearSchedule(5e-3, 1e-3, 1.0)
+    loaded = type(model).load(tmp_path / "agent", gamma=0.5, learning_rate=rate, batch_size=7)
+    assert loaded.gamma == 0.5 and loaded.batch_size == 7 and loaded.lr_schedule(1.0) == 5e-3
+    for name, tensor in model.policy.state_dict().items():
+        assert th.equal(loaded.policy.state_dict()[name], tensor)
+    loaded.learn_offline(dataset, 2, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 5
+    with pytest.raises(TypeError, match="gama"):
+        type(model).load(tmp_path / "agent", gama=0.5)
+
+
+def test_layers_and_activations_in_policy_kwargs_survive(agent: MakeAgent, tmp_path: Path) -> None:
+    model = agent(policy_kwargs={"net_arch": {"pi": [6, 5], "qf": [4]}})
+    model.save(tmp_path / "agent")
+    assert differing(snapshot(model), snapshot(type(model).load(tmp_path / "agent"))) == []
+
+
+def test_dac_keeps_activations_and_normalisation_of_its_critics(tmp_path: Path) -> None:
+    kwargs = {"net_arch": [8], "critic_activation_fn": th.nn.ReLU, "critic_layer_norm": True}
+    model = DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | SMALL["dac"] | {"policy_kwargs": kwargs}))
+    model.save(tmp_path / "agent")
+    loaded = DAC.load(tmp_path / "agent")
+    assert loaded.policy_kwargs == kwargs and repr(loaded.policy) == repr(model.policy)
+    model.policy_kwargs["critic_activation_fn"] = th.nn.Softplus
+    with pytest.raises(ValueError, match=r"policy_kwargs\['critic_activation_fn'\].*pickle"):
+        model.save(tmp_path / "agent")
+
+
+def test_registered_environments_make_a_monitored_vec_env(agent: MakeAgent) -> None:
+    env = agent(env=gym.make("genoffline-tests/Point-v0")).get_env()
+    assert env is not None and env.num_envs == 1

@@ -1,0 +1,130 @@
+"""The shape of the code base: which way imports run, how long files are, what has a docstring, what an import costs."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sb3_genoffline
+
+PACKAGE = Path(sb3_genoffline.__file__).parent
+ROOT = PACKAGE.parent
+FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "zoo").rglob("*.py")])
+LONGEST = 450
+
+# Rooms in the order imports run: a module may import its own room and those before it. Any other folder of the package
+# holds one algorithm.
+RANKS = {"version": 0, "generative": 1, "data": 1, "common": 2, "registry": 4, "checkpoint": 5, "hub": 6, "zoo": 7}
+ALGORITHM = 3
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    """``dac`` for ``sb3_genoffline.dac.policies``, ``zoo`` for all of the zoo, ``""`` for the package itself."""
+    parts = module.split(".")
+    return "zoo" if parts[0] == "zoo" else parts[1] if len(parts) > 1 else ""
+
+
+def rank(room: str) -> int:
+    return RANKS.get(room, ALGORITHM)
+
+
+def imports_of(path: Path) -> set[str]:
+    """All modules a file imports, at its top or inside functions, with full names."""
+    package = name_of(path) if path.stem == "__init__" else name_of(path).rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module or "") if part)
+            found.add(module)
+            if module == "sb3_genoffline":
+                found |= {f"{module}.{alias.name}" for alias in node.names if (PACKAGE / alias.name).exists()}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_run_one_way(path: Path) -> None:
+    room = room_of(name_of(path))
+    if room == "":
+        return  # the package's own __init__ gathers the public names
+    for module in imports_of(path):
+        if module.split(".")[0] not in ("sb3_genoffline", "zoo"):
+            continue
+        other = room_of(module)
+        if other == "" and room != "zoo":
+            pytest.fail(f"{name_of(path)} imports the package's __init__, which imports everything")
+        allowed = other == room or rank(other) < rank(room) or other == ""
+        assert allowed, f"{name_of(path)} imports {module}: {room} must not know {other}"
+
+
+def test_data_and_generative_do_not_know_each_other() -> None:
+    for path in FILES:
+        room = room_of(name_of(path))
+        others = {room_of(module) for module in imports_of(path) if module.startswith("sb3_genoffline")}
+        if room in ("data", "generative"):
+            assert others <= {room, "version"}, name_of(path)
+
+
+def test_algorithms_never_import_each_other() -> None:
+    algorithms = {room_of(name_of(path)) for path in PACKAGE.rglob("*.py")} - set(RANKS) - {""}
+    assert "dac" in algorithms
+    for path in PACKAGE.rglob("*.py"):
+        room = room_of(name_of(path))
+        if room in algorithms:
+            imported = {room_of(module) for module in imports_of(path) if module.startswith("sb3_genoffline")}
+            assert imported & algorithms <= {room}, name_of(path)
+
+
+def test_generative_models_need_torch_numpy_and_themselves_only() -> None:
+    allowed = {"torch", "numpy", *sys.stdlib_module_names}
+    for path in (PACKAGE / "generative").rglob("*.py"):
+        for module in imports_of(path):
+            assert module.split(".")[0] in allowed or module.startswith("sb3_genoffline.generative"), f"{path.name}: {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_are_short_enough_to_read(path: Path) -> None:
+    n_lines = len(path.read_text().splitlines())
+    assert n_lines <= LONGEST, f"{name_of(path)} has {n_lines} lines: split it"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=name_of)
+def test_modules_and_everything_public_in_them_have_docstrings(path: Path) -> None:
+    module = importlib.import_module(name_of(path))
+    missing = [] if module.__doc__ or not path.read_text().strip() else ["the module"]
+    for name, member in vars(module).items():
+        public = inspect.isclass(member) or inspect.isfunction(member)
+        if public and not name.startswith("_") and member.__module__ == module.__name__ and not member.__doc__:
+            missing.append(name)
+    assert missing == []
+
+
+def test_importing_the_package_loads_nothing_heavy_that_stable_baselines3_does_not() -> None:
+    heavy = ["mujoco", "matplotlib", "tensorboard", "tqdm", "rich", "gymnasium_robotics", "imageio", "yaml", "h5py", "zoo"]
+    script = f"""
+import sys
+import stable_baselines3, torch
+before = set(sys.modules)
+import sb3_genoffline
+print([name for name in {heavy!r} if name in sys.modules and name not in before])
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.strip() == "[]"
+
+
+def test_public_names_exist_and_are_sorted() -> None:
+    assert sorted(sb3_genoffline.__all__) == sorted(set(sb3_genoffline.__all__))
+    for name in sb3_genoffline.__all__:
+        assert hasattr(sb3_genoffline, name)
+    assert importlib.import_module("sb3_genoffline.registry").ALGOS.keys() == sb3_genoffline.ALGOS.keys()
