@@ -183,7 +183,9 @@ def _plain(node: ast.expr) -> Any:
     if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
         return {key.value: _plain(value) for key, value in zip(node.keys, node.values, strict=True)}  # type: ignore[union-attr]
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        return {keyword.arg: _plain(keyword.value) for keyword in node.keywords if keyword.arg is not None}
+        names = [keyword.arg for keyword in node.keywords]
+        if None not in names:  # dict(**other)
+            return {keyword.arg: _plain(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("nn", "th.nn", "torch.nn"):
         return node.attr  # rl-zoo's way to write an activation, nn.ReLU
     raise ValueError(f"{ast.unparse(node)!r} is not allowed")

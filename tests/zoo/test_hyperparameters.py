@@ -1,0 +1,186 @@
+"""Hyper-parameters: the paper's table, merging, and strings that must not run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stable_baselines3.common.utils import LinearSchedule
+from torch import nn
+
+from sb3_genoffline import DAC
+from sb3_genoffline.generative.mish import Mish
+from zoo.hyperparameters import FOLDER, load_hyperparameters, parse_pairs, parse_value, read_yaml
+
+PAPER = {  # rho, b, eta, eta_lr, critic rate (None: 3e-4), max over next actions
+    "walker2d-medium-v2": (1.0, 1.0, 1.0, 0.001, None, False),
+    "walker2d-medium-expert-v2": (1.0, 1.0, 1.0, 0.001, None, False),
+    "hopper-medium-v2": (1.5, 1.0, 1.0, 0.001, None, False),
+    "hopper-medium-replay-v2": (1.5, 1.0, 1.0, 0.001, None, False),
+    "hopper-medium-expert-v2": (1.5, 0.05, 1.0, 0.001, None, False),
+    "halfcheetah-medium-v2": (0.0, 1.0, 1.0, 0.001, None, False),
+    "halfcheetah-medium-expert-v2": (0.0, 0.1, 1.0, 0.001, None, False),
+    "antmaze-umaze-diverse-v0": (1.0, None, 0.1, 0.0, None, True),
+    "antmaze-medium-play-v0": (1.0, None, 0.1, 0.0, None, True),
+    "antmaze-large-play-v0": (1.1, None, 0.1, 0.0, 0.001, True),
+    "antmaze-large-diverse-v0": (1.0, None, 0.1, 0.0, 0.001, True),
+}
+ATTACKS = [
+    "__import__('pathlib').Path('{file}').touch()",
+    "dict(net_arch=__import__('pathlib').Path('{file}').touch())",
+    "[__import__('pathlib').Path('{file}').touch()]",
+    "(lambda: open('{file}', 'w'))()",
+    "dict(**open('{file}', 'w').__dict__)",
+    "[open('{file}', 'w') for _ in [1]]",
+    "().__class__.__bases__[0]",
+    "open('{file}', 'w')",
+]
+
+
+@pytest.mark.parametrize("dataset", PAPER)
+def test_the_table_of_the_paper_is_what_a_dataset_gets(dataset: str) -> None:
+    settings = load_hyperparameters("dac", dataset)
+    rho, b, eta, eta_lr, critic_rate, max_q = PAPER[dataset]
+    assert settings.entry == dataset
+    assert settings.n_timesteps == DAC.default_gradient_steps == 2_000_000
+    found = settings.arguments
+    assert (found["rho"], found["eta"], found["eta_lr"]) == (rho, eta, eta_lr)
+    assert b is None or found["bc_threshold"] == b
+    assert (found.get("critic_learning_rate"), found.get("max_q", False)) == (critic_rate, max_q)
+
+
+@pytest.mark.parametrize(
+    ("minari", "d4rl"),
+    [
+        ("mujoco/hopper/medium-v0", "hopper-medium-v2"),
+        ("mujoco/halfcheetah/medium-v0", "halfcheetah-medium-v2"),
+        ("mujoco/walker2d/medium-v0", "walker2d-medium-v2"),
+        ("genoffline/hopper/medium-replay-v0", "hopper-medium-replay-v2"),
+        ("D4RL/antmaze/large-play-v1", "antmaze-large-play-v0"),
+        ("somewhere/hopper_medium_expert-v2.hdf5", "hopper-medium-expert-v2"),
+        ("mujoco/hopper/medium-v2", "mujoco/hopper/medium-v0"),
+        ("nobody/knows/this-v0", "default"),
+    ],
+)
+def test_a_dataset_has_the_same_values_under_all_its_names(minari: str, d4rl: str) -> None:
+    assert load_hyperparameters("dac", minari).plain == load_hyperparameters("dac", d4rl).plain
+
+
+@pytest.mark.parametrize("profile", [None, *read_yaml(FOLDER / "dac.yml")["profiles"]])
+def test_every_entry_is_valid_with_and_without_each_profile(profile: str | None) -> None:
+    for dataset in read_yaml(FOLDER / "dac.yml"):
+        if dataset != "profiles":
+            load_hyperparameters("dac", dataset, profile)
+
+
+def test_later_sources_win_and_mappings_merge_key_by_key(tmp_path: Path) -> None:
+    conf = tmp_path / "conf.yml"
+    conf.write_text(
+        "default: {rho: 0.5}\n"
+        "some/set-v0: {rho: 1.0, batch_size: 64, tau: 0.1, policy_kwargs: 'dict(net_arch=[8], residual=True)'}\n"
+        "profiles:\n"
+        "  small:\n"
+        "    default: {batch_size: 32, tau: 0.2, policy_kwargs: {net_arch: [16]}}\n"
+        "    some/set-v0: {tau: 0.3}\n"
+    )
+    settings = load_hyperparameters("dac", "some/set-v0", "small", {"gamma": 0.9, "tau": 0.4}, conf)
+    expected = {"rho": 1.0, "batch_size": 32, "tau": 0.4, "gamma": 0.9, "policy_kwargs": {"net_arch": [16], "residual": True}}
+    assert settings.arguments == expected
+    assert load_hyperparameters("dac", "some/set-v0", "small", None, conf).arguments["tau"] == 0.3
+    assert load_hyperparameters("dac", "other-v0", "small", None, conf).arguments["rho"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("1e-3", 0.001),
+        ("-2.5", -2.5),
+        ("True", True),
+        ("false", False),
+        ("None", None),
+        ("null", None),
+        ("none", "none"),
+        ("soft", "soft"),
+        ("lin_3e-4", "lin_3e-4"),
+        ("[64, 64]", [64, 64]),
+        ("(1, -2)", [1, -2]),
+        ("dict(net_arch=[64], critic_activation_fn=nn.ReLU)", {"net_arch": [64], "critic_activation_fn": "ReLU"}),
+        ("{'net_arch': dict(pi=[8], qf=[16])}", {"net_arch": {"pi": [8], "qf": [16]}}),
+        ("1e3a", "1e3a"),
+    ],
+)
+def test_values_are_read_as_literals_or_words(text: str, value: Any) -> None:
+    assert parse_value("name", text) == value
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_code_on_the_command_line_is_refused_and_does_not_run(attack: str, tmp_path: Path) -> None:
+    file = tmp_path / "ran"
+    for name in ("policy_kwargs", "guidance", "learning_rate"):
+        with pytest.raises(ValueError, match=name):
+            load_hyperparameters("dac", "x-v0", None, parse_pairs([f"{name}:{attack.format(file=file)}"]))
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    "attack", ["!!python/object/apply:pathlib.Path.touch [{file}]", *(f'"{attack}"' for attack in ATTACKS)]
+)
+def test_code_in_a_yaml_file_is_refused_and_does_not_run(attack: str, tmp_path: Path) -> None:
+    file, conf = tmp_path / "ran", tmp_path / "conf.yml"
+    conf.write_text(f"default:\n  policy_kwargs: {attack.format(file=file)}\n")
+    with pytest.raises(ValueError):
+        load_hyperparameters("dac", "x-v0", conf_file=conf)
+    assert not file.exists()
+
+
+def test_a_python_file_is_no_configuration(tmp_path: Path) -> None:
+    conf = tmp_path / "conf.py"
+    conf.write_text("hyperparams = {}")
+    with pytest.raises(ValueError, match="Python files are not read"):
+        load_hyperparameters("dac", "x-v0", conf_file=conf)
+    with pytest.raises(FileNotFoundError, match=r"absent\.yml"):
+        load_hyperparameters("dac", "x-v0", conf_file=tmp_path / "absent.yml")
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("rhoo:1", "'rhoo'; did you mean rho"),
+        ("normalize_obs:True", "did you mean normalize_observations"),
+        ("policy_kwargs:dict(net_arhc=[8])", "'net_arhc'; did you mean net_arch"),
+        ("policy_kwargs:dict(critic_activation_fn='rleu')", "critic_activation_fn='rleu'.*relu"),
+        ("policy_kwargs:3", "policy_kwargs=3 must be a mapping"),
+        ("policy:DifusionPolicy", "did you mean DiffusionPolicy"),
+        ("batch_size:many", "batch_size='many' must be a number"),
+        ("batch_size:2.5", r"batch_size=2\.5 must be a whole number"),
+        ("max_q:3", "max_q=3 must be true or false"),
+        ("guidance:1", "guidance=1 must be a word"),
+        ("learning_rate:slow", "learning_rate='slow' is no schedule"),
+        ("seed:3", "--seed"),
+        ("rho", "'rho' is no pair"),
+    ],
+)
+def test_a_wrong_name_or_value_is_an_error_that_names_it(pair: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_hyperparameters("dac", "x-v0", None, parse_pairs([pair]))
+
+
+def test_an_unknown_algorithm_or_profile_is_an_error_that_names_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"'dacc'.*did you mean dac"):
+        load_hyperparameters("dacc", "x-v0")
+    with pytest.raises(ValueError, match=r"'gpu'.*there are: cpu"):
+        load_hyperparameters("dac", "x-v0", "gpu")
+
+
+def test_schedules_and_activations_become_objects_and_stay_plain_in_the_record() -> None:
+    pairs = ["learning_rate:lin_3e-4", "policy_kwargs:dict(critic_activation_fn=nn.ReLU)", "n_timesteps:1e3"]
+    settings = load_hyperparameters("dac", "x-v0", None, parse_pairs(pairs))
+    schedule = settings.arguments["learning_rate"]
+    assert isinstance(schedule, LinearSchedule)
+    assert [schedule(1.0), schedule(0.5), schedule(0.0)] == pytest.approx([3e-4, 1.5e-4, 0.0])
+    assert settings.arguments["policy_kwargs"] == {"critic_activation_fn": nn.ReLU}
+    assert settings.plain["learning_rate"] == "lin_3e-4"
+    assert settings.plain["policy_kwargs"] == {"critic_activation_fn": "ReLU"}
+    assert settings.n_timesteps == 1000 and isinstance(settings.n_timesteps, int)
+    mish = load_hyperparameters("dac", "x-v0", None, {"policy_kwargs": {"critic_activation_fn": "mish"}})
+    assert mish.arguments["policy_kwargs"]["critic_activation_fn"] is Mish
