@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from conftest import ACTION_SPACE, OBSERVATION_SPACE, PointEnv
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CheckpointCallback,
@@ -20,6 +19,7 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
+from tiny_world import ACTION_SPACE, OBSERVATION_SPACE, PointEnv
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.callbacks import OfflineEvalCallback

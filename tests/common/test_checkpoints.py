@@ -15,10 +15,10 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch as th
-from conftest import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, differing, members, snapshot
 from stable_baselines3 import SAC
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import LinearSchedule
+from tiny_world import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, differing, members, snapshot
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm

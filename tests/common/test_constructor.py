@@ -10,12 +10,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from conftest import ACTION_SPACE, OBSERVATION_SPACE, SHARED, SMALL, SMALL_NETWORKS, PointEnv, differing, snapshot
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
+from tiny_world import ACTION_SPACE, OBSERVATION_SPACE, SHARED, SMALL, SMALL_NETWORKS, PointEnv, differing, snapshot
 
 from sb3_genoffline import DAC, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
