@@ -31,10 +31,12 @@ def env_factory(dataset: OfflineDataset | None, env_id: str | None = None, **env
             if env_id is not None:
                 return flatten_env(gym.make(env_id, **{**env_kwargs, **kwargs}))
             if dataset is None:
-                raise NoEnvironment("Neither a dataset nor an environment is known: name one with --env.")
+                raise ValueError("its dataset is not on this machine and its run says nothing.")
             return dataset.make_env(**{**env_kwargs, **kwargs})
         except (ImportError, gym.error.Error, ValueError, FileNotFoundError) as error:
-            raise NoEnvironment(f"The environment {env_id or 'of the dataset'} could not be made: {error}") from error
+            if env_id is not None:
+                raise NoEnvironment(f"The environment {env_id} could not be made: {error}") from error
+            raise NoEnvironment(f"The environment of the data could not be made: {error} (--env names another.)") from error
 
     return make
 

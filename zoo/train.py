@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
-from stable_baselines3.common.logger import Logger, make_output_format
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
@@ -17,7 +17,8 @@ from sb3_genoffline.registry import ALGOS
 from zoo.callbacks import ResumableEvalCallback, StopOnInterrupt
 from zoo.envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
 from zoo.hyperparameters import load_hyperparameters, make_hyperparameters, parse_pairs
-from zoo.runs import Run, algo_name, command_line, load_agent, new_run, run_number, run_of, versions, write_json, write_yaml
+from zoo.records import dataset_record, make_logger, write_settings
+from zoo.runs import Run, algo_name, load_agent, new_run, run_of, write_json
 
 
 @dataclass(frozen=True)
@@ -101,48 +102,41 @@ def train(
     :raises ValueError: for bad hyper-parameters, or a resumed agent that has done its updates already
     """
     data = load_dataset(dataset)
-    name = data.id or (dataset if isinstance(dataset, str | Path) else "dataset")
-    previous = run_of(trained_agent) if trained_agent is not None else None
+    name = str(data.id or (dataset if isinstance(dataset, str | Path) else "dataset"))
     if trained_agent is None:
-        settings = load_hyperparameters(algo, str(name), profile, hyperparameters, conf_file)
-        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed < 0 else seed
-        common: dict[str, Any] = {"seed": seed, "device": device, "verbose": 0}
-        model = ALGOS[algo](settings.policy, data, **settings.arguments, **common)
-        total = settings.n_timesteps if n_timesteps is None else n_timesteps
-        used, entry = settings.plain, settings.entry
-        extra_env_kwargs = {**settings.env_kwargs, **(env_kwargs or {})}
+        start = _new_agent(algo, data, name, profile, hyperparameters, conf_file, seed, device)
     else:
         if profile is not None or conf_file is not None:
             raise ValueError("An agent that is resumed has its hyper-parameters: leave out --profile and --conf-file.")
-        model = load_agent(trained_agent, device)
-        used = previous.config()["hyperparameters"] if previous is not None else {}
-        if hyperparameters:
-            changed = make_hyperparameters(type(model), hyperparameters)
-            model = load_agent(trained_agent, device, **changed.arguments)
-            used = {**used, **changed.plain}
-        algo, entry, seed = algo_name(model), "", model.seed if model.seed is not None else -1
-        total = n_timesteps or used.get("n_timesteps") or model._total_timesteps
-        extra_env_kwargs = dict(env_kwargs or {})
-    if total <= model.num_timesteps and trained_agent is not None:
-        raise ValueError(
-            f"{trained_agent} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
-        )
-    used = {**used, "n_timesteps": total}
-    run = previous or new_run(log_folder, algo, name, unique)
-    make = env_factory(data, env_id, **extra_env_kwargs)
+        start = _resumed_agent(trained_agent, n_timesteps, hyperparameters, device)
+    model, total = start.model, n_timesteps or start.n_timesteps
     eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
-    evaluation, env_name = None, None
+    envs = None
     if eval_freq > 0:
-        evaluation, env_name = _evaluation(
-            data, make, run, eval_freq, eval_episodes, n_eval_envs or min(eval_episodes, 10), verbose, env_id is not None
-        )
-    _write_settings(run, algo, model, data, used, env_name, arguments)
+        make = env_factory(data, env_id, **{**start.env_kwargs, **(env_kwargs or {})})
+        envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
+    # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown above
+    model.set_dataset(data)
+    run = start.run or new_run(log_folder, start.algo, name, unique)
+    env_name = None if envs is None else env_id_of(envs)
+    write_settings(run, start.algo, model, data, {**start.plain, "n_timesteps": total}, env_name, arguments)
     if verbose:
-        _announce(run, algo, model, data, total, entry, profile)
-    model.set_logger(_logger(run, model.num_timesteps, tensorboard_log, algo, verbose, progress))
+        _announce(run, start, data, total, profile)
+    model.set_logger(make_logger(run, model.num_timesteps, tensorboard_log, start.algo, verbose, progress))
     interrupt = StopOnInterrupt()
     callbacks: list[BaseCallback] = [interrupt]
-    if evaluation is not None:
+    evaluation = None
+    if envs is not None:
+        known = data.ref_min_score is not None and data.ref_max_score is not None
+        evaluation = ResumableEvalCallback(
+            envs,
+            score_range=(data.ref_min_score, data.ref_max_score) if known else None,  # type: ignore[arg-type]
+            n_eval_episodes=eval_episodes,
+            eval_freq=eval_freq,
+            log_path=str(run.folder),
+            best_model_save_path=str(run.folder),
+            verbose=max(verbose - 1, 0),
+        )
         evaluation.resume(run.evaluations_path, model.num_timesteps)
         callbacks.append(evaluation)
     if save_freq > 0:
@@ -161,8 +155,8 @@ def train(
         )
     finally:
         seconds = time.perf_counter() - started
-        if evaluation is not None:
-            evaluation.eval_env.close()
+        if envs is not None:
+            envs.close()
     model.save(run.model_path)
     if save_replay_buffer:
         model.save_replay_buffer(run.folder / "replay_buffer.zip")
@@ -181,93 +175,77 @@ def train(
     return result
 
 
-def _evaluation(
-    data: OfflineDataset, make: EnvFactory, run: Run, freq: int, episodes: int, n_envs: int, verbose: int, named: bool
-) -> tuple[ResumableEvalCallback | None, str | None]:
-    """The evaluation callback and the environment's id; none, with a message, where there is no simulator for the data."""
+@dataclass(frozen=True)
+class _Start:
+    """An agent before training: what it is, and how many updates its settings want (those done included)."""
+
+    model: OfflineAlgorithm
+    algo: str
+    n_timesteps: int
+    plain: dict[str, Any]
+    env_kwargs: dict[str, Any]
+    entry: str | None = None
+    run: Run | None = None
+
+
+def _new_agent(
+    algo: str,
+    data: OfflineDataset,
+    name: str,
+    profile: str | None,
+    hyperparameters: Mapping[str, Any] | None,
+    conf_file: str | Path | None,
+    seed: int,
+    device: str,
+) -> _Start:
+    settings = load_hyperparameters(algo, name, profile, hyperparameters, conf_file)
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed < 0 else seed
+    common: dict[str, Any] = {"seed": seed, "device": device}
+    model = ALGOS[algo](settings.policy, data, **settings.arguments, **common)
+    return _Start(model, algo, settings.n_timesteps, settings.plain, settings.env_kwargs, settings.entry)
+
+
+def _resumed_agent(
+    path: str | Path, n_timesteps: int | None, hyperparameters: Mapping[str, Any] | None, device: str
+) -> _Start:
+    run = run_of(path)
+    model = load_agent(path, device)
+    plain: dict[str, Any] = run.config()["hyperparameters"] if run is not None else {}
+    if hyperparameters:
+        changes = make_hyperparameters(type(model), hyperparameters)
+        model = load_agent(path, device, **changes.arguments)
+        plain = {**plain, **{name: changes.plain[name] for name in hyperparameters}}
+    wanted = plain.get("n_timesteps", model._total_timesteps)
+    if (n_timesteps or wanted) <= model.num_timesteps:
+        raise ValueError(
+            f"{path} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
+        )
+    return _Start(model, algo_name(model), wanted, plain, plain.get("env_kwargs") or {}, run=run)
+
+
+def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, named: bool) -> VecEnv | None:
+    """Environments to evaluate in; None, with a message, where there is no simulator for the data."""
     try:
         envs = eval_envs(make, n_envs)
     except NoEnvironment as error:
         if named:
             raise
         print(f"Training goes on without evaluation. {error}")
-        return None, None
+        return None
     check_compatible(data, envs.observation_space, envs.action_space)
-    known = data.ref_min_score is not None and data.ref_max_score is not None
-    callback = ResumableEvalCallback(
-        envs,
-        score_range=(data.ref_min_score, data.ref_max_score) if known else None,  # type: ignore[arg-type]
-        n_eval_episodes=episodes,
-        eval_freq=freq,
-        log_path=str(run.folder),
-        best_model_save_path=str(run.folder),
-        deterministic=True,
-        verbose=max(verbose - 1, 0),
-    )
-    return callback, env_id_of(envs)
+    return envs
 
 
-def dataset_record(data: OfflineDataset) -> dict[str, Any]:
-    """What a run remembers of its data."""
-    returns = data.episode_returns()
-    known = data.ref_min_score is not None and data.ref_max_score is not None
-    return {
-        "id": data.id,
-        "fingerprint": data.fingerprint,
-        "n_transitions": len(data),
-        "n_episodes": data.n_episodes,
-        "mean_return": float(returns.mean()),
-        "normalized_score": float(data.normalized_score(returns).mean()) if known else None,
-        "ref_min_score": data.ref_min_score,
-        "ref_max_score": data.ref_max_score,
-    }
-
-
-def _write_settings(
-    run: Run,
-    algo: str,
-    model: OfflineAlgorithm,
-    data: OfflineDataset,
-    used: Mapping[str, Any],
-    env_name: str | None,
-    arguments: Mapping[str, Any] | None,
-) -> None:
-    known = run.config() if (run.settings / "config.yml").exists() else {}
-    config = {
-        "algo": algo,
-        "seed": model.seed,
-        "dataset": dataset_record(data),
-        "environment": env_name or known.get("environment"),
-        "hyperparameters": dict(used),
-        "versions": versions(),
-    }
-    write_yaml(run.settings / "config.yml", config)
-    write_yaml(run.settings / "args.yml", dict(arguments or {}))
-    with (run.settings / "command.txt").open("a") as file:
-        file.write(command_line() + "\n")
-
-
-def _logger(run: Run, done: int, tensorboard: str | Path | None, algo: str, verbose: int, progress: bool) -> Logger:
-    formats = [make_output_format("csv", str(run.folder), f"_from_{done}" if done else "")]
-    if verbose > 1 or (verbose and not progress):
-        formats.append(make_output_format("stdout", str(run.folder)))
-    if tensorboard is not None:
-        formats.append(make_output_format("tensorboard", str(Path(tensorboard) / run.name / f"{algo}_{run_number(run)}")))
-    return Logger(str(run.folder), formats)
-
-
-def _announce(
-    run: Run, algo: str, model: OfflineAlgorithm, data: OfflineDataset, total: int, entry: str, profile: str | None
-) -> None:
-    record = dataset_record(data)
+def _announce(run: Run, start: _Start, data: OfflineDataset, total: int, profile: str | None) -> None:
+    record, model = dataset_record(data), start.model
     score = "" if record["normalized_score"] is None else f", normalised {record['normalized_score']:.1f}"
     print(
-        f"{algo} on {data.id or run.name}: {record['n_transitions']:,} transitions, {record['n_episodes']:,} episodes, "
+        f"{start.algo} on {data.id or run.name}: {record['n_transitions']:,} transitions, {record['n_episodes']:,} episodes, "
         f"mean return {record['mean_return']:.1f}{score}"
     )
-    if entry:
+    if start.entry is not None:
         overlay = f", profile {profile!r}" if profile else ""
-        print(f"hyper-parameters of {entry!r}{overlay}; {total:,} updates on {model.device}, seed {model.seed}")
+        print(f"hyper-parameters of {start.entry!r}{overlay}; {total:,} updates on {model.device}, seed {model.seed}")
     else:
         print(f"resumed at update {model.num_timesteps:,} of {total:,} on {model.device}")
     print(f"run folder: {run.folder}", flush=True)

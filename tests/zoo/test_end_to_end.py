@@ -1,0 +1,265 @@
+"""train, resume, evaluate, plot and enjoy on a tiny dataset, through the command line."""
+
+import csv
+import json
+import shutil
+import signal
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from stable_baselines3.common.callbacks import ConvertCallback
+
+from sb3_genoffline import DAC, load_dataset
+from zoo.__main__ import main
+from zoo.callbacks import StopOnInterrupt
+from zoo.enjoy import RenderingError, film
+from zoo.evaluate import bootstrap_ci, evaluate
+from zoo.runs import Run, find_run, load_agent
+
+SMALL = [
+    "-params",
+    "n_critics:2",
+    "n_q_samples:1",
+    "policy_kwargs:dict(net_arch=[16, 16])",
+    "batch_size:32",
+    "n_action_samples:4",
+]
+STEPS = 20
+
+
+def zoo_train(dataset: str, folder: Path, *extra: str, params: tuple[str, ...] = ()) -> None:
+    flags = ["--dataset", dataset, "-f", str(folder), "-n", str(STEPS), "--seed", "3", "--no-progress", "--verbose", "0"]
+    main(["train", *flags, *SMALL, *params, *extra])
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def logs(dataset_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log folder with a guided run (1) and an imitation run (2)."""
+    folder = tmp_path_factory.mktemp("logs")
+    flags = ["--eval-freq", "10", "--eval-episodes", "2"]
+    zoo_train(dataset_id, folder, *flags, "--save-freq", "10", "--log-interval", "5", "--save-replay-buffer")
+    zoo_train(dataset_id, folder, *flags, params=("guidance:none",))
+    return folder
+
+
+@pytest.fixture
+def run(logs: Path, dataset_id: str) -> Run:
+    return find_run(logs, "dac", dataset_id, exp_id=1)
+
+
+def test_a_run_leaves_rl_zoos_files(run: Run, dataset_id: str) -> None:
+    name = "tiny-hopper-random-v0"
+    files = {str(file.relative_to(run.folder)) for file in run.folder.rglob("*") if file.is_file()}
+    expected = {f"{name}.zip", "best_model.zip", "rl_model_10_steps.zip", "rl_model_20_steps.zip", "evaluations.npz"}
+    expected |= {"progress.csv", "replay_buffer.zip"}
+    expected |= {f"{name}/{file}" for file in ("config.yml", "args.yml", "command.txt", "summary.json")}
+    assert expected <= files
+    with np.load(run.evaluations_path) as evaluations:
+        assert evaluations["timesteps"].tolist() == [10, 20]
+        assert evaluations["results"].shape == evaluations["ep_lengths"].shape == (2, 2)
+    rows = list(csv.DictReader((run.folder / "progress.csv").open()))
+    assert {"train/critic_loss", "eval/mean_reward", "eval/normalized_score", "time/fps"} <= set(rows[0])
+    assert {row["time/total_timesteps"] for row in rows} == {"5", "10", "15", "20"}
+
+
+def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, dataset_id: str) -> None:
+    config = run.config()
+    data = load_dataset(dataset_id)
+    assert (config["algo"], config["seed"], config["environment"]) == ("dac", 3, "Hopper-v5")
+    assert config["dataset"]["id"] == dataset_id and config["dataset"]["fingerprint"] == data.fingerprint
+    assert config["dataset"]["mean_return"] == pytest.approx(data.episode_returns().mean())
+    assert config["dataset"]["normalized_score"] == pytest.approx(data.normalized_score(data.episode_returns()).mean())
+    assert config["hyperparameters"]["policy_kwargs"] == {"net_arch": [16, 16]}
+    assert config["hyperparameters"]["n_timesteps"] == STEPS
+    arguments = yaml.safe_load((run.settings / "args.yml").read_text())
+    assert arguments["save_freq"] == 10 and arguments["dataset"] == dataset_id
+    summary = json.loads((run.settings / "summary.json").read_text())
+    assert summary["finished"] and summary["gradient_steps"] == STEPS and summary["updates_per_second"] > 0
+
+
+def test_a_resumed_run_ends_as_the_one_that_never_stopped(run: Run, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(run.folder, tmp_path / run.folder.name)), run.name)
+    whole = members(run.model_path)
+    with np.load(run.evaluations_path) as file:
+        steps = file["timesteps"]
+    flags = ["--no-progress", "--verbose", "0", "--eval-freq", "10", "--save-freq", "10"]
+    main(["train", "-i", str(run.checkpoint(10)), *flags, "-f", str(tmp_path / "logs")])
+    assert not (tmp_path / "logs").exists(), "a checkpoint in a run folder goes on in that folder"
+    resumed = members(run.model_path)
+    assert resumed.keys() == whole.keys()
+    assert [name for name in whole if resumed[name] != whole[name]] == []
+    with np.load(run.evaluations_path) as file:
+        assert np.array_equal(file["timesteps"], steps) and file["results"].shape == (2, 2)
+    assert run.config()["hyperparameters"]["n_timesteps"] == STEPS
+    assert len((run.settings / "command.txt").read_text().splitlines()) == 2
+    assert (run.folder / "progress.csv").exists() and (run.folder / "progress_from_10.csv").exists()
+
+
+def test_a_resumed_run_that_has_done_its_updates_is_an_error(run: Run) -> None:
+    with pytest.raises(SystemExit, match="has done 20 updates already"):
+        main(["train", "-i", str(run.model_path), "-n", "20"])
+    with pytest.raises(SystemExit, match="leave out --profile"):
+        main(["train", "-i", str(run.model_path), "-n", "30", "--profile", "cpu"])
+
+
+def test_an_evaluation_says_how_it_was_made_and_repeats(run: Run, logs: Path, dataset_id: str, capsys: Any) -> None:
+    results = []
+    for _ in range(2):
+        main(["evaluate", "--dataset", dataset_id, "-f", str(logs), "--exp-id", "1", "-n", "3", "--n-envs", "2"])
+        results.append(json.loads((run.folder / "results.json").read_text()))
+    assert results[0]["returns"] == results[1]["returns"]
+    found = results[0]
+    rl_zoo = {"mean_reward", "std_reward", "is_deterministic", "n_eval_episodes", "eval_datetime"}
+    assert rl_zoo | {"algo", "dataset", "dataset_fingerprint", "env_id", "seed", "eval_seed", "versions"} <= set(found)
+    assert (found["algo"], found["dataset"], found["env_id"]) == ("dac", dataset_id, "Hopper-v5")
+    assert (found["checkpoint"], found["gradient_steps"], found["seed"]) == ("last", STEPS, 3)
+    assert (found["n_action_samples"], found["n_diffusion_steps"], found["n_eval_episodes"]) == (4, 5, 3)
+    assert len(found["returns"]) == len(found["lengths"]) == 3
+    assert found["mean_reward"] == pytest.approx(np.mean(found["returns"]))
+    assert found["normalized_score"] == pytest.approx(100 * (found["mean_reward"] + 20) / 3254)
+    low, high = found["normalized_score_ci95"]
+    assert low <= found["normalized_score"] <= high
+    assert found["behavior_normalized_score"] == pytest.approx(run.config()["dataset"]["normalized_score"])
+    assert {"python", "torch", "stable_baselines3", "gymnasium", "mujoco", "sb3_genoffline"} <= set(found["versions"])
+    assert "normalised" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "checkpoint", "file"),
+    [
+        (["--load-best"], "best", "results_best.json"),
+        (["--load-checkpoint", "10"], "10", "results_10.json"),
+    ],
+)
+def test_another_checkpoint_has_results_of_its_own(
+    flags: list[str], checkpoint: str, file: str, run: Run, logs: Path, dataset_id: str
+) -> None:
+    main(["evaluate", "--dataset", dataset_id, "-f", str(logs), "--exp-id", "1", "-n", "1", *flags])
+    assert json.loads((run.folder / file).read_text())["checkpoint"] == checkpoint
+
+
+def test_an_agent_is_evaluated_from_its_file_without_its_dataset(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "empty"))
+    output = tmp_path / "out" / "results.json"
+    main(["evaluate", "--model", str(run.checkpoint("best")), "-n", "1", "--stochastic", "-o", str(output)])
+    found = json.loads(output.read_text())
+    assert found["checkpoint"] == "best" and found["is_deterministic"] is False and found["env_id"] == "Hopper-v5"
+    assert found["behavior_normalized_score"] is not None
+
+
+def test_a_wrong_environment_is_an_error(run: Run) -> None:
+    with pytest.raises(SystemExit, match=r"shape \(11,\).*\(3,\)"):
+        main(["evaluate", "--model", str(run.model_path), "--env", "Pendulum-v1", "-n", "1"])
+    with pytest.raises(SystemExit, match="NoSuchEnv"):
+        main(["evaluate", "--model", str(run.model_path), "--env", "NoSuchEnv-v0", "-n", "1"])
+    model = load_agent(run.model_path)
+    with pytest.raises(ValueError, match="at least one episode"):
+        evaluate(model, lambda: None, 0)  # type: ignore[arg-type, return-value]
+
+
+def test_curves_show_the_agent_its_imitation_and_the_data(logs: Path, dataset_id: str, tmp_path: Path) -> None:
+    main(["plot", "curves", "--dataset", dataset_id, "-f", str(logs), "-o", str(tmp_path / "curve.png")])
+    assert (tmp_path / "curve.png").stat().st_size > 10_000
+    picture = (tmp_path / "curve.svg").read_text()
+    for label in ("DAC (1 seed", "DAC, imitation only (1 seed", "mean of the data", "normalised score", dataset_id):
+        assert label in picture
+    with pytest.raises(SystemExit, match="no evaluated run"):
+        main(["plot", "curves", "--dataset", dataset_id, "-f", str(logs), "--exp-id", "9"])
+
+
+def test_enjoy_prints_episodes_and_films(run: Run, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    main(["enjoy", "--model", str(run.model_path), "--no-render", "-n", "150"])
+    assert "mean return" in capsys.readouterr().out
+    video = tmp_path / "films" / "film.mp4"
+    main(["enjoy", "--model", str(run.model_path), "--video", str(video), "-n", "16", "--fps", "30"])
+    assert video.read_bytes()[4:8] == b"ftyp" and list(video.parent.iterdir()) == [video]
+    assert "4 pictures" in capsys.readouterr().out
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(SystemExit, match=r"no display.*--video"):
+        main(["enjoy", "--model", str(run.model_path), "-n", "1"])
+
+
+def test_a_film_that_cannot_be_made_says_why_and_keeps_the_old_one(run: Run, tmp_path: Path) -> None:
+    video = tmp_path / "film.mp4"
+    video.write_bytes(b"old")
+
+    def broken(**kwargs: Any) -> Any:
+        env = load_dataset(run.config()["dataset"]["id"]).make_env()
+        env.render = lambda: (_ for _ in ()).throw(RuntimeError("no EGL"))  # type: ignore[method-assign]
+        return env
+
+    with pytest.raises(RenderingError, match=r"RuntimeError: no EGL.*MUJOCO_GL"):
+        film(load_agent(run.model_path), broken, video, 4)
+    assert video.read_bytes() == b"old"
+
+
+def test_data_without_a_simulator_train_without_evaluation(tmp_path: Path, capsys: Any) -> None:
+    generator = np.random.default_rng(0)
+    arrays = {
+        name: generator.uniform(-1, 1, (40, 2)).astype(np.float32) for name in ("observations", "actions", "next_observations")
+    }
+    np.savez(tmp_path / "mine.npz", rewards=np.arange(40.0), terminations=np.arange(40) % 10 == 9, **arrays)
+    zoo_train(str(tmp_path / "mine.npz"), tmp_path / "logs")
+    assert "without evaluation" in capsys.readouterr().out
+    run = find_run(tmp_path / "logs", "dac", tmp_path / "mine.npz")
+    assert run.folder.name == "mine_1" and run.model_path.is_file() and not run.evaluations_path.exists()
+    assert run.config()["environment"] is None
+    with pytest.raises(SystemExit, match="no evaluated run"):
+        main(["plot", "curves", "--dataset", str(tmp_path / "mine.npz"), "-f", str(tmp_path / "logs")])
+    with pytest.raises(SystemExit, match="--env"):
+        main(["evaluate", "--dataset", str(tmp_path / "mine.npz"), "-f", str(tmp_path / "logs"), "-n", "1"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--dataset is missing"),
+        (["--dataset", "tiny/hopper/randm-v0"], r"not on this machine.*tiny/hopper/random-v0"),
+        (["--dataset", "genoffline/hopper/expert-v0"], r"zoo collect genoffline/hopper/expert-v0.*--collect"),
+        (["--dataset", "tiny/hopper/random-v0", "-params", "rhoo:1"], "did you mean rho"),
+        (["--dataset", "tiny/hopper/random-v0", "--env", "NoSuchEnv-v0"], "NoSuchEnv"),
+        (["--dataset", "tiny/hopper/random-v0", "--algo", "sac"], "'sac' is not known"),
+        (["-i", "absent.zip", "--dataset", "tiny/hopper/random-v0"], "absent.zip"),
+    ],
+)
+def test_wrong_training_flags_are_errors_without_a_traceback(
+    flags: list[str], message: str, dataset_id: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=f"(?s)zoo train: .*{message}"):
+        main(["train", "-f", str(tmp_path), *flags])
+    assert not any(file.is_file() for file in tmp_path.rglob("*"))
+
+
+def test_the_first_interrupt_ends_training_after_its_update(dataset_id: str) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    stop = StopOnInterrupt()
+    model = DAC("DiffusionPolicy", load_dataset(dataset_id), n_critics=2, n_q_samples=1, policy_kwargs={"net_arch": [8]})
+
+    def interrupt(local: dict[str, Any], _: dict[str, Any]) -> bool:
+        if model.num_timesteps == 3:
+            signal.raise_signal(signal.SIGINT)
+        return True
+
+    model.learn_offline(dataset_id, 10, [ConvertCallback(interrupt), stop])
+    assert stop.stopped and model.num_timesteps == 3 and model._n_updates == 3
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_bootstrap_interval_covers_the_mean_and_shrinks_with_more_episodes() -> None:
+    values = np.random.default_rng(0).normal(10.0, 2.0, 400)
+    low, high = bootstrap_ci(values)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert bootstrap_ci(np.array([3.0])) == [3.0, 3.0]

@@ -1,0 +1,75 @@
+"""What a run writes down about itself."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.logger import Logger, make_output_format
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.data import OfflineDataset
+from zoo.runs import Run, command_line, run_number, versions, write_yaml
+
+
+def dataset_record(data: OfflineDataset) -> dict[str, Any]:
+    """What a run remembers of its data."""
+    returns = data.episode_returns()
+    known = data.ref_min_score is not None and data.ref_max_score is not None
+    return {
+        "id": data.id,
+        "fingerprint": data.fingerprint,
+        "n_transitions": len(data),
+        "n_episodes": data.n_episodes,
+        "mean_return": float(returns.mean()),
+        "normalized_score": float(data.normalized_score(returns).mean()) if known else None,
+        "ref_min_score": data.ref_min_score,
+        "ref_max_score": data.ref_max_score,
+    }
+
+
+def write_settings(
+    run: Run,
+    algo: str,
+    model: OfflineAlgorithm,
+    data: OfflineDataset,
+    used: Mapping[str, Any],
+    env_name: str | None,
+    arguments: Mapping[str, Any] | None,
+) -> None:
+    """
+    Write ``config.yml`` and ``args.yml``, and add a line to ``command.txt``.
+
+    :param used: hyper-parameters as plain data
+    :param env_name: id of the environment of the evaluations, if there is one
+    :param arguments: the command's
+    """
+    known = run.config() if (run.settings / "config.yml").exists() else {}
+    config = {
+        "algo": algo,
+        "seed": model.seed,
+        "dataset": dataset_record(data),
+        "environment": env_name or known.get("environment"),
+        "hyperparameters": dict(used),
+        "versions": versions(),
+    }
+    write_yaml(run.settings / "config.yml", config)
+    write_yaml(run.settings / "args.yml", dict(arguments or {}))
+    with (run.settings / "command.txt").open("a") as file:
+        file.write(command_line() + "\n")
+
+
+def make_logger(run: Run, done: int, tensorboard: str | Path | None, algo: str, verbose: int, progress: bool) -> Logger:
+    """
+    ``progress.csv`` (``progress_from_<done>.csv`` of a resumed run), tables where they are wanted, tensorboard if asked for.
+
+    :param done: updates done before
+    :param tensorboard: root of the tensorboard logs
+    :param verbose: see :func:`zoo.train.train`
+    :param progress: whether a progress bar is shown
+    """
+    formats = [make_output_format("csv", str(run.folder), f"_from_{done}" if done else "")]
+    if verbose > 1 or (verbose and not progress):
+        formats.append(make_output_format("stdout", str(run.folder)))
+    if tensorboard is not None:
+        formats.append(make_output_format("tensorboard", str(Path(tensorboard) / run.name / f"{algo}_{run_number(run)}")))
+    return Logger(str(run.folder), formats)
