@@ -116,7 +116,9 @@ def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> Of
     """An agent of the given setting with its buffer filled, ready to update."""
     obs_dim, action_dim = SHAPES[shape]
     box = spaces.Box(-np.inf, np.inf, (obs_dim,)), spaces.Box(-1, 1, (action_dim,))
-    model = ALGOS[algo](next(iter(ALGOS[algo].policy_aliases)), box, seed=0, device=device, **SETTINGS[algo][setting], **kwargs)  # type: ignore[arg-type]
+    model = ALGOS[algo](
+        next(iter(ALGOS[algo].policy_aliases)), box, seed=0, device=device, **SETTINGS[algo][setting], **kwargs
+    )  # type: ignore[arg-type]
     return model.learn_offline(synthetic_data(obs_dim, action_dim), gradient_steps=2, log_interval=None)
 
 
@@ -177,8 +179,12 @@ def main(args: argparse.Namespace) -> None:
         peaks.append(matmul_peak(device))
     peak = max(peaks)
     first = candidates[0].name
-    print(f"{args.algo}, {args.setting} setting, {args.shape} shapes, batch {args.batch_size}, {device}, {args.num_threads} thread(s)")
-    print(f"cost model {flops / 1e9:.2f} GFLOP an update; float32 matrix-multiply peak of the same threads {peak / 1e9:.0f} GFLOP/s")
+    print(
+        f"{args.algo}, {args.setting} setting, {args.shape} shapes, batch {args.batch_size}, {device}, {args.num_threads} thread(s)"
+    )
+    print(
+        f"cost model {flops / 1e9:.2f} GFLOP an update; float32 matrix-multiply peak of the same threads {peak / 1e9:.0f} GFLOP/s"
+    )
     print(f"{'variant':28}{'ms':>9}{'updates/s':>11}{'GFLOP/s':>9}{'of peak':>9}{'vs ' + first.split(' ')[0]:>10}")
     for name, times in seconds.items():
         taken = median(times)

@@ -178,7 +178,7 @@ class CheckpointMixin:
             raise CheckpointError(f"{path}: the member 'data' is no JSON ({error}); take another copy.") from error
         if not isinstance(data, dict) or "format_version" not in data:
             raise CheckpointError(
-                f"{path} was not saved by sb3_genoffline (it may be a stable-baselines3 agent, whose zip holds pickles): load it "
+                f"{path} was not saved by sb3_genoffline (it may be stable-baselines3's, whose zips hold pickles): load it "
                 "with the class that saved it."
             )
         if data["format_version"] > FORMAT_VERSION:

@@ -392,7 +392,7 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             self._warned.add("q_over_bound")
             warnings.warn(
                 f"At update {self._n_updates} the mean Q is {metrics['q_mean']:.4g}, beyond the largest attainable discounted "
-                f"return {bound:.4g} (largest |reward| / (1 − gamma)): the critics over-estimate. {self._overestimation_hint()}",
+                f"return {bound:.4g} (max |r| / (1 − gamma)): the critics over-estimate. {self._overestimation_hint()}",
                 stacklevel=2,
             )
 

@@ -81,7 +81,7 @@ class DAC(OfflineAlgorithm):
     :param n_action_samples: N_a, candidates when acting (``predict(deterministic=True)``)
     :param softmax_temperature: choice among the candidates, 0 = the best; see
         :class:`~sb3_genoffline.dac.policies.DiffusionPolicy`
-    :param rho: ρ, pessimism of the target: LCB = mean − ρ·std (population) over the ensemble; for ``"convex"`` the weight of min
+    :param rho: ρ, pessimism of the target: mean − ρ·std (population) over the ensemble; for ``"convex"`` the weight of min
     :param q_target: ``"lcb"``, ``"min"``, ``"convex"`` (ρ·min + (1 − ρ)·max) or ``"rand_convex"`` (random convex combination)
     :param max_q: reduce the N next actions by max instead of mean (the paper's antmaze setting)
     :param eta: η, initial weight of the imitation error, the Lagrange multiplier of the behaviour constraint

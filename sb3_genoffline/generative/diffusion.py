@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -236,7 +237,7 @@ class NoiseNetwork(nn.Module):
         if residual:
             layers = [ResidualBlock(net_arch[0]), ResidualBlock(net_arch[0]), Mish(), nn.Linear(net_arch[0], action_dim)]
         else:
-            for width_in, width_out in zip(net_arch, net_arch[1:], strict=False):
+            for width_in, width_out in pairwise(net_arch):
                 layers += [Mish(), nn.Linear(width_in, width_out)]
             layers += [Mish(), nn.Linear(net_arch[-1], action_dim)]
         self.trunk = nn.Sequential(*layers)
