@@ -63,8 +63,8 @@ class DAC(OfflineAlgorithm):
     Differences from the released code:
 
     8. The DDIM sampler is right for every stride, and clamps x̂0 instead of x_t.
-    9. ``softmax_temperature`` normalises Q by the mean |Q| of a state's candidates; the released code divides each Q by its own
-       magnitude, which leaves a uniform choice.
+    9. ``softmax_temperature`` normalises Q by the mean |Q| of a state's candidates; the released code divides each Q by
+        its own magnitude, which leaves a uniform choice.
     10. ``guidance="none"`` is plain imitation (mean squared noise error, no critic); the released switch crashes.
     11. The gradient clip divides by (norm + 1e-6).
     12. Options the paper does not have, off by default: ``normalize_observations``, ``replacement``, LayerNorm in the critics

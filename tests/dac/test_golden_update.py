@@ -37,8 +37,14 @@ def float64() -> Iterator[None]:
 def golden_model(**kwargs: object) -> DAC:
     space, actions = spaces.Box(-np.inf, np.inf, (S,)), spaces.Box(-1, 1, (A,))
     model = DAC(
-        "DiffusionPolicy", (space, actions), n_critics=H, n_q_samples=N, policy_kwargs=dict(net_arch=[4, 4, 4]), device="cpu", **kwargs
-    )  # fmt: skip
+        "DiffusionPolicy",
+        (space, actions),
+        n_critics=H,
+        n_q_samples=N,
+        policy_kwargs={"net_arch": [4, 4, 4]},
+        device="cpu",
+        **kwargs,
+    )
     with th.no_grad():
         noise_net = model.actor.noise_net
         linears = [m for m in [*noise_net.time_net, noise_net.input_layer, *noise_net.trunk] if isinstance(m, nn.Linear)]

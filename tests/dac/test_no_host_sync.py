@@ -35,7 +35,7 @@ def small_dac(guidance: str) -> DAC:
         "terminals": rng.random(64) < 0.1,
         "timeouts": np.zeros(64, dtype=bool),
     }
-    model = DAC("DiffusionPolicy", box, guidance=guidance, batch_size=16, policy_kwargs=dict(net_arch=[8, 8, 8]), seed=0)  # type: ignore[arg-type]
+    model = DAC("DiffusionPolicy", box, guidance=guidance, batch_size=16, policy_kwargs={"net_arch": [8, 8, 8]}, seed=0)  # type: ignore[arg-type]
     return model.learn_offline(data, gradient_steps=1)
 
 

@@ -22,7 +22,7 @@ def test_the_cost_model_gives_the_published_totals(shape: str, gigaflops: float)
 
 def test_the_cost_model_gives_the_totals_of_long_chains_and_of_the_bandit() -> None:
     assert speed.dac_flops(dac(17, 6, n_diffusion_steps=100), 256) / 1e9 == pytest.approx(86.6, abs=0.05)
-    bandit = dac(1, 2, n_diffusion_steps=50, n_critics=5, policy_kwargs=dict(net_arch=[64, 64, 64]))
+    bandit = dac(1, 2, n_diffusion_steps=50, n_critics=5, policy_kwargs={"net_arch": [64, 64, 64]})
     assert speed.dac_flops(bandit, 128) / 1e9 == pytest.approx(1.535, abs=0.0005)
 
 
