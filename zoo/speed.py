@@ -180,7 +180,7 @@ def main(args: argparse.Namespace) -> None:
     peak = max(peaks)
     first = candidates[0].name
     print(
-        f"{args.algo}, {args.setting} setting, {args.shape} shapes, batch {args.batch_size}, {device}, threads: {args.num_threads}"
+        f"{args.algo}, {args.setting} setting, {args.shape}, batch {args.batch_size}, {device}, {args.num_threads} thread(s)"
     )
     print(f"cost model {flops / 1e9:.2f} GFLOP an update; matrix-multiply peak of the same threads {peak / 1e9:.0f} GFLOP/s")
     print(f"{'variant':28}{'ms':>9}{'updates/s':>11}{'GFLOP/s':>9}{'of peak':>9}{'vs ' + first.split(' ')[0]:>10}")
