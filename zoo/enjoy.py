@@ -84,7 +84,7 @@ def film(
     path: str | Path,
     n_steps: int = 1000,
     *,
-    fps: int = 30,
+    fps: int = 25,
     width: int = 320,
     height: int = 240,
     seed: int = 0,
@@ -168,7 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-n", "--n-timesteps", "--video-length", type=int, default=1000, help="environment steps to play or film")
     add("--video", metavar="MP4", help="film to this file instead of opening a window")
-    add("--fps", type=int, default=30, help="pictures a second of the film")
+    add("--fps", type=int, default=25, help="pictures a second of the film")
     add("--width", type=int, default=320, help="of the film")
     add("--height", type=int, default=240, help="of the film")
     add("--no-render", action="store_true", help="only print the episodes")

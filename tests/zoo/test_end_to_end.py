@@ -182,7 +182,7 @@ def test_enjoy_prints_episodes_and_films(run: Run, tmp_path: Path, capsys: Any, 
     main(["enjoy", "--model", str(run.model_path), "--no-render", "-n", "150"])
     assert "mean return" in capsys.readouterr().out
     video = tmp_path / "films" / "film.mp4"
-    main(["enjoy", "--model", str(run.model_path), "--video", str(video), "-n", "16", "--fps", "30"])
+    main(["enjoy", "--model", str(run.model_path), "--video", str(video), "-n", "20", "--fps", "25"])
     assert video.read_bytes()[4:8] == b"ftyp" and list(video.parent.iterdir()) == [video]
     assert "4 pictures" in capsys.readouterr().out
     monkeypatch.delenv("DISPLAY", raising=False)
