@@ -1,0 +1,71 @@
+"""The newcomer's path with its sizes cut down."""
+
+import builtins
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo import quickstart
+from zoo.quickstart import Sizes
+
+TINY = Sizes(collect_steps=400, n_timesteps=12, n_evaluations=2, eval_episodes=1, final_episodes=2, film_steps=10)
+PROMISED = {
+    "algo", "dataset", "behavior_normalized_score", "normalized_score", "bc_normalized_score", "n_eval_episodes", "seed",
+    "gradient_steps", "updates_per_second", "seconds",
+}  # fmt: skip
+
+
+def test_the_quickstart_leaves_results_a_curve_and_a_film(tmp_path: Path, capsys: Any) -> None:
+    places = ("MINARI_DATASETS_PATH", "SB3_GENOFFLINE_CACHE")
+    before = [os.environ.get(name) for name in places]
+    with quickstart._data_below(tmp_path):
+        result = quickstart.quickstart(tmp_path, seed=5, sizes=TINY)
+    assert [os.environ.get(name) for name in places] == before
+    assert json.loads((tmp_path / "results.json").read_text()) == result
+    assert set(result) >= PROMISED
+    assert (result["algo"], result["dataset"], result["seed"]) == ("dac", quickstart.DATASET, 5)
+    assert (result["gradient_steps"], result["n_eval_episodes"], result["checkpoint"]) == (12, 2, "last")
+    assert set(result["seconds"]) == {"collect", "train", "evaluate", "wait", "plot", "film", "total"}
+    assert (tmp_path / "curve.png").stat().st_size > 0 and (tmp_path / "replay.mp4").stat().st_size > 0
+    curve = (tmp_path / "curve.svg").read_text()
+    assert "DAC (1 seed" in curve and "imitation only" in curve and "mean of the data" in curve
+    model, bc = Path(result["files"]["model"]), Path(result["files"]["bc_model"])
+    assert model.is_file() and bc.is_file() and model.parent != bc.parent
+    assert json.loads((bc.parent / "results.json").read_text())["guidance"] == "none"
+    assert "normalised score (2 episodes" in capsys.readouterr().out
+
+
+def test_a_failing_imitation_is_reported_with_its_log(tmp_path: Path) -> None:
+    settings = {"log_folder": str(tmp_path), "profile": "no-such-profile"}
+    with (
+        quickstart._data_below(tmp_path),
+        pytest.raises(RuntimeError, match=r"(?s)imitation mode failed.*bc\.log.*not on this machine"),
+        quickstart._imitation(settings, 1, tmp_path) as wait,
+    ):
+        wait()
+
+
+def test_the_table_needs_no_rich(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    real_import = builtins.__import__
+
+    def without_rich(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("rich"):
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    for name in [name for name in sys.modules if name.startswith("rich")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", without_rich)
+    result = {
+        "dataset": "a/b-v0", "n_eval_episodes": 2, "seed": 0, "behavior_normalized_score": 10.0, "bc_normalized_score": 20.0,
+        "bc_normalized_score_ci95": [19.0, 21.0], "normalized_score": 30.0, "normalized_score_ci95": [29.0, 31.0],
+        "seconds": {"train": 1.0}, "gradient_steps": 5, "updates_per_second": 5.0, "files": {"curve": "curve.png"},
+    }  # fmt: skip
+    quickstart.show(result, tmp_path / "results.json")
+    printed = capsys.readouterr().out
+    for part in ("a/b-v0", "10.0", "20.0", "19.0 to 21.0", "30.0", "5 updates at 5/s", "curve.png", "results.json"):
+        assert part in printed
