@@ -42,7 +42,7 @@ DATASET_STEPS = 1_000_000  # the size of D4RL's sets
 MEDIUM = (33.0, 48.0)  # normalised, with and without noise
 EXPERT = 95.0
 EXPERT_NOISE = 0.1  # the expert acts with its mean plus so much; its own spread would make it a medium policy
-RUNG_EPISODES = 40  # behind the scores in the index; the choice rests on 20
+CHECK_SEED = 20_000  # medium and expert are scored again on seeds they were not chosen by
 NOISES: dict[str, Noise] = {"deterministic": "none", "little_noise": EXPERT_NOISE, "half_noise": 0.3, "stochastic": "policy"}
 NOT_EXPERT = 55.0  # no rung of the replay ladder may play better than this, with or without its noise
 
@@ -85,11 +85,11 @@ def train(env_id: str, seed: int, n_timesteps: int) -> tuple[Ladder, list[list[f
     return ladder, curve
 
 
-def score(policy: BehaviorPolicy, env_id: str, noise: Noise, n_episodes: int = 20) -> dict[str, Any]:
+def score(policy: BehaviorPolicy, env_id: str, noise: Noise, n_episodes: int = 20, seed: int = 10_000) -> dict[str, Any]:
     """
     :return: Return over fixed seeds, and its place on D4RL's scale
     """
-    returns = evaluate(policy, env_id, noise, n_episodes)
+    returns = evaluate(policy, env_id, noise, n_episodes, seed)
     return {
         "noise": noise,
         "mean": round(float(returns.mean()), 1),
@@ -99,29 +99,43 @@ def score(policy: BehaviorPolicy, env_id: str, noise: Noise, n_episodes: int = 2
     }
 
 
+def score_candidate(policy: BehaviorPolicy, env_id: str) -> dict[str, Any]:
+    """
+    :return: The score without noise, and with the other amounts of ``NOISES`` as far as the actor can still be chosen
+    """
+    scores = {"deterministic": score(policy, env_id, "none")}
+    if scores["deterministic"]["normalized"] <= NOT_EXPERT:
+        others = [kind for kind in NOISES if kind != "deterministic"]
+    else:
+        others = ["little_noise"] if scores["deterministic"]["normalized"] >= EXPERT else []
+    return scores | {kind: score(policy, env_id, NOISES[kind]) for kind in others}
+
+
 def choose(scores: dict[int, dict[str, Any]]) -> tuple[int, int]:
     """
     Medium is the actor that is nearest to the middle of the medium band at every amount of noise: a policy that is an expert
     without its noise would be beaten by plain imitation. Expert is the one whose worse score, without noise and with little,
     is best.
 
-    :param scores: Training steps to a score for each of ``NOISES``
+    :param scores: Training steps to what :func:`score_candidate` found
     :return: Training steps of medium and of expert
     """
     middle = sum(MEDIUM) / 2
 
     def off(steps: int) -> float:
-        return max(abs(s["normalized"] - middle) for s in scores[steps].values())
+        distances = [abs(s["normalized"] - middle) for s in scores[steps].values()]
+        return max(distances) if len(distances) == len(NOISES) else np.inf
 
     def worst(steps: int) -> float:
-        return min(scores[steps][kind]["normalized"] for kind in ("deterministic", "little_noise"))
+        kinds = ("deterministic", "little_noise")
+        return min(scores[steps][kind]["normalized"] if kind in scores[steps] else -np.inf for kind in kinds)
 
     medium, expert = min(scores, key=off), max(scores, key=worst)
     problems = []
     if off(medium) > middle - MEDIUM[0]:
         problems.append(f"no actor scores within {MEDIUM} at every amount of noise")
     if worst(expert) < EXPERT:
-        problems.append(f"the best actor scores {worst(expert)}, less than {EXPERT}")
+        problems.append(f"no actor scores {EXPERT} without noise and with {EXPERT_NOISE}")
     if problems:
         raise ValueError(f"{' and '.join(problems)}; take another seed or more timesteps")
     return medium, expert
@@ -132,9 +146,13 @@ def choose_rungs(scores: dict[int, dict[str, Any]], medium: int, n_rungs: int) -
     :return: Training steps of ``n_rungs`` actors, evenly spaced from the first one to medium; at each place the nearest actor
         that is not an expert in disguise
     """
-    usable = [t for t, s in scores.items() if t <= medium and max(kind["normalized"] for kind in s.values()) <= NOT_EXPERT]
+    usable = [t for t, s in scores.items() if t <= medium and len(s) == len(NOISES) and _best(s) <= NOT_EXPERT]
     wanted = np.linspace(0, medium, n_rungs)
     return sorted({min(usable, key=lambda steps: (abs(steps - place), steps)) for place in wanted})
+
+
+def _best(scores: dict[str, Any]) -> float:
+    return max(float(s["normalized"]) for s in scores.values())
 
 
 def replay_weights(rungs: list[int]) -> list[int]:
@@ -203,8 +221,7 @@ def write(folder: Path, env_id: str, seed: int, ladder: Ladder, curve: list[list
     """Score the ladder, pick the rungs and write them with their index into ``folder``."""
     scores: dict[int, dict[str, Any]] = {}
     for steps in list(ladder)[:: args.score_every]:
-        policy = ladder[steps]
-        scores[steps] = {kind: score(policy, env_id, noise) for kind, noise in NOISES.items()}
+        scores[steps] = score_candidate(ladder[steps], env_id)
         print(steps, {kind: s["normalized"] for kind, s in scores[steps].items()}, flush=True)
     medium, expert = choose(scores)
     rungs = choose_rungs(scores, medium, args.n_rungs)
@@ -216,8 +233,11 @@ def write(folder: Path, env_id: str, seed: int, ladder: Ladder, curve: list[list
     for steps in sorted({*rungs, expert}):
         ladder[steps].save(folder / file_name(steps))
         entry: dict[str, Any] = {"file": file_name(steps), "steps": steps, "role": roles.get(steps, "replay")}
-        entry |= {kind: score(ladder[steps], env_id, s["noise"], RUNG_EPISODES) for kind, s in scores[steps].items()}
         entry["std"] = [round(float(s), 3) for s in ladder[steps].std("policy")]
+        if steps in roles:
+            entry |= {kind: score(ladder[steps], env_id, noise, 40, CHECK_SEED) for kind, noise in NOISES.items()}
+        else:
+            entry |= scores[steps]
         entries.append(entry)
     low, high = reference_scores(env_id)
     index = {
@@ -233,15 +253,16 @@ def write(folder: Path, env_id: str, seed: int, ladder: Ladder, curve: list[list
         "command": f"python -m zoo.behavior.train --env {env_id} --seed {seed} --n-timesteps {args.n_timesteps}",
         "rungs": entries,
         "levels": levels(rungs, medium, expert),
-        "learning_curve": {"columns": ["steps", "return_mean_of_last_100_episodes"], "rows": curve[:: args.score_every]},
-        "scored": {
-            "columns": ["steps", "deterministic", "stochastic"],
-            "rows": [[t, s["deterministic"]["normalized"], s["stochastic"]["normalized"]] for t, s in scores.items()],
-        },
+        "learning_curve": {"columns": ["steps", "return_mean_of_last_100_episodes"], "rows": curve[4::5]},
+        "scored": {"columns": ["steps", *NOISES], "rows": [[t, *_row(s)] for t, s in scores.items()]},
     }
     temporary = folder / "index.json.tmp"
     temporary.write_text(json.dumps(index, indent=1) + "\n")
     os.replace(temporary, folder / "index.json")
+
+
+def _row(scores: dict[str, Any]) -> list[float | None]:
+    return [scores[kind]["normalized"] if kind in scores else None for kind in NOISES]
 
 
 def main() -> None:
