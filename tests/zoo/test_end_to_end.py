@@ -18,6 +18,7 @@ from zoo.__main__ import main
 from zoo.callbacks import StopOnInterrupt
 from zoo.enjoy import RenderingError, film
 from zoo.evaluate import bootstrap_ci, evaluate
+from zoo.plot.curves import make_curve
 from zoo.runs import Run, find_run, load_agent
 
 SMALL = [
@@ -46,7 +47,8 @@ def logs(dataset_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log folder with a guided run (1) and an imitation run (2)."""
     folder = tmp_path_factory.mktemp("logs")
     flags = ["--eval-freq", "10", "--eval-episodes", "2"]
-    zoo_train(dataset_id, folder, *flags, "--save-freq", "10", "--log-interval", "5", "--save-replay-buffer")
+    more = ["--save-freq", "10", "--log-interval", "5", "--save-replay-buffer", "-tb", str(folder / "tb")]
+    zoo_train(dataset_id, folder, *flags, *more)
     zoo_train(dataset_id, folder, *flags, params=("guidance:none",))
     return folder
 
@@ -69,6 +71,10 @@ def test_a_run_leaves_rl_zoos_files(run: Run, dataset_id: str) -> None:
     rows = list(csv.DictReader((run.folder / "progress.csv").open()))
     assert {"train/critic_loss", "eval/mean_reward", "eval/normalized_score", "time/fps"} <= set(rows[0])
     assert {row["time/total_timesteps"] for row in rows} == {"5", "10", "15", "20"}
+
+
+def test_tensorboard_gets_a_folder_per_run(logs: Path) -> None:
+    assert list((logs / "tb" / "tiny-hopper-random-v0" / "dac_1").glob("events.out.tfevents.*"))
 
 
 def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, dataset_id: str) -> None:
@@ -176,6 +182,18 @@ def test_curves_show_the_agent_its_imitation_and_the_data(logs: Path, dataset_id
         assert label in picture
     with pytest.raises(SystemExit, match="no evaluated run"):
         main(["plot", "curves", "--dataset", dataset_id, "-f", str(logs), "--exp-id", "9"])
+
+
+def test_a_curve_averages_seeds_where_all_were_evaluated() -> None:
+    first = np.array([10, 20, 30]), np.array([[1.0, 3.0], [4.0, 4.0], [9.0, 9.0]])
+    second = np.array([20, 30, 40]), np.array([[8.0, 8.0], [5.0, 7.0], [0.0, 0.0]])
+    curve = make_curve("DAC", [first, second])
+    assert curve.label == "DAC (2 seeds, ± std)" and curve.steps.tolist() == [20, 30]
+    assert curve.mean.tolist() == [6.0, 7.5] and curve.band.tolist() == [2.0, 1.5]
+    alone = make_curve("DAC", [first])
+    assert alone.mean.tolist() == [2.0, 4.0, 9.0] and alone.band == pytest.approx([1 / np.sqrt(2), 0.0, 0.0])
+    with pytest.raises(ValueError, match="never evaluated at the same update"):
+        make_curve("DAC", [first, (np.array([5]), np.array([[1.0]]))])
 
 
 def test_enjoy_prints_episodes_and_films(run: Run, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
