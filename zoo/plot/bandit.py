@@ -53,13 +53,20 @@ def run_method(method: str, index: int, steps: int, seed: int = 0) -> dict[str, 
 
 
 def run_all(
-    sets: Sequence[int], methods: Sequence[str], steps: int, seed: int = 0, jobs: int = 1, verbose: bool = True
+    sets: Sequence[int],
+    methods: Sequence[str],
+    steps: int,
+    seed: int = 0,
+    jobs: int = 1,
+    verbose: bool = True,
+    denoised_steps: int | None = None,
 ) -> dict[int, dict[str, dict[str, Any]]]:
     """
     Every method on every set.
 
     :param jobs: processes that share the work
     :param verbose: print the numbers as they come
+    :param denoised_steps: updates of the denoised agents (None: ``steps``)
     :return: by set, what :func:`run_method` returns
     """
     results: dict[int, dict[str, dict[str, Any]]] = {index: {} for index in sets}
@@ -74,7 +81,12 @@ def run_all(
                 flush=True,
             )
 
-    work = [(method, index, steps, seed) for method in sorted(methods, key=lambda m: m != "denoised") for index in sets]
+    own_steps = {"denoised": steps if denoised_steps is None else denoised_steps}
+    work = [
+        (method, index, own_steps.get(method, steps), seed)
+        for method in sorted(methods, key=lambda m: m != "denoised")
+        for index in sets
+    ]
     if jobs <= 1:
         for arguments in work:
             keep(arguments[1], run_method(*arguments))
@@ -108,6 +120,7 @@ def plot_bandit(
     matched: bool = False,
     jobs: int = 1,
     verbose: bool = True,
+    denoised_steps: int | None = None,
 ) -> list[Path]:
     """
     Train and draw: a panel per data set with its points coloured by Q, the contours of the soft agent's critics, and 100
@@ -121,10 +134,18 @@ def plot_bandit(
     :param matched: also draw the samples of ``denoised`` from a sampler that clamps as its training does
     :param jobs: processes that share the work
     :param verbose: print the numbers
+    :param denoised_steps: updates of the denoised agents, whose gradient through the chain costs eight times as much (None:
+        ``steps``)
     """
-    everything = run_all(sets, methods, steps, seed, jobs, verbose)
+    everything = run_all(sets, methods, steps, seed, jobs, verbose, denoised_steps)
     figure, panels = new_figure(len(sets), 3.4, 3.7)
-    table: dict[str, Any] = {"steps": steps, "seed": seed, "versions": versions(), "sets": {}}
+    table: dict[str, Any] = {
+        "steps": steps,
+        "denoised_steps": denoised_steps or steps,
+        "seed": seed,
+        "versions": versions(),
+        "sets": {},
+    }
     points = None
     for index, axes in zip(sets, panels, strict=True):
         data = make_data(index)
@@ -157,6 +178,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot bandit``"""
     add = parser.add_argument
     add("--steps", type=int, default=20_000, help="updates per agent")
+    add("--denoised-steps", type=int, help="updates of the denoised agents, which cost eight times as much (default: --steps)")
     add("--sets", type=int, nargs="+", choices=SETS, default=list(SETS), help="data sets")
     add("--methods", nargs="+", choices=METHODS, default=["soft", "hard", "denoised"], help="what to train; bc is imitation")
     add("--matched", action="store_true", help="also draw denoised with a sampler that clamps as its training does")
@@ -168,5 +190,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
     _one_thread()  # the nets are too small for more
-    for file in plot_bandit(args.output, args.sets, args.methods, args.steps, args.seed, args.matched, args.jobs):
+    numbers = (args.sets, args.methods, args.steps, args.seed, args.matched, args.jobs)
+    for file in plot_bandit(args.output, *numbers, denoised_steps=args.denoised_steps):
         print(f"wrote {file}")
