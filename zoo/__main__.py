@@ -21,7 +21,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     overview = "\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items())
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: python -m zoo <command> [options]\n\ncommands:\n{overview}\n\npython -m zoo <command> --help tells more.")
+        print(
+            f"usage: python -m zoo <command> [options]\n\ncommands:\n{overview}\n\npython -m zoo <command> --help tells more."
+        )
         sys.exit(0 if argv else 2)
     name, *rest = argv
     if name not in COMMANDS:

@@ -49,7 +49,7 @@ class CheckpointMixin:
 
     The archive is a zip as SB3's, with the members ``data`` (JSON: class, spaces, hyper-parameters, counters, dataset),
     ``policy.safetensors``, and ``training.json``/``training.safetensors`` (optimizers, generators, sampler, algorithm state),
-    which only resuming needs.
+    which only resuming needs. As in SB3, rows collected online are not in it: see :meth:`save_replay_buffer`.
     """
 
     def save(self, path: PathOrFile, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
@@ -96,7 +96,7 @@ class CheckpointMixin:
         modules, variables = algorithm._get_torch_save_params()
         buffer_state = algorithm._pending_buffer_state
         if algorithm.replay_buffer is not None:
-            buffer_state = algorithm.replay_buffer.state_dict()
+            buffer_state = algorithm.replay_buffer.state_dict(online_rows=False)
         return {
             "optimizers": {name: getattr(self, name).state_dict() for name in modules if name != "policy"},
             "variables": {name: getattr(self, name) for name in variables},
@@ -104,12 +104,13 @@ class CheckpointMixin:
             "buffer": buffer_state,
         }
 
-    def _load_training_state(self, state: dict[str, Any]) -> None:
+    def _load_training_state(self, state: dict[str, Any], changed: set[str]) -> None:
         algorithm: Any = self
         for name, optimizer_state in state["optimizers"].items():
             getattr(self, name).load_state_dict(optimizer_state)
         for name, value in state["variables"].items():
-            getattr(self, name).copy_(value)
+            if name not in changed:
+                getattr(self, name).copy_(value)
         algorithm.generator.set_state(state["generator"])
         algorithm._pending_buffer_state = state["buffer"]
 
@@ -165,7 +166,8 @@ class CheckpointMixin:
         model.__dict__.update({name: data["counters"][name] for name in _COUNTERS})
         model.dataset_info = data["dataset"]
         if "training.json" in members:
-            model._load_training_state(tree_from_members(members, "training"))
+            # the variable of a hyper-parameter that the caller changes (eta, its eta_tensor) starts from the new value
+            model._load_training_state(tree_from_members(members, "training"), {f"{name}_tensor" for name in kwargs})
         return model
 
     @classmethod

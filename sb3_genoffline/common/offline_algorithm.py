@@ -28,6 +28,7 @@ SelfOfflineAlgorithm = TypeVar("SelfOfflineAlgorithm", bound="OfflineAlgorithm")
 
 # Metrics stay on the device and are read, all at once, this often even when nothing is logged: divergence must be noticed.
 _METRICS_EVERY = 1000
+_NO_HYPERPARAMETERS = {"self", "policy", "env", "device", "tensorboard_log", "kwargs", "_init_setup_model"}
 
 
 def check_positive(**counts: int) -> None:
@@ -164,7 +165,7 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
         self.generator.manual_seed(seed)
         # Drawn here and not where a buffer is made: a resumed training makes one more buffer than an uninterrupted one
         self._buffer_seed = int(th.randint(2**62, (1,), generator=self.generator, device=self.device))
-        self.policy.seed_acting(seed)
+        self.policy.seed_acting(seed + 1)  # another stream than the training's
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
@@ -276,7 +277,7 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             replay buffer, a dict of arrays, an ``OfflineDataset``
         :param gradient_steps: number of updates (None: the paper's, ``default_gradient_steps``)
         :param callback: SB3 callback(s)
-        :param log_interval: gradient steps between two dumps of the logger (None: never)
+        :param log_interval: gradient steps between two dumps of the logger (None or not positive: never)
         :param tb_log_name: name of the run for tensorboard (None: the class name)
         :param reset_num_timesteps: False goes on counting where the last training stopped
         :param progress_bar: show one
@@ -298,7 +299,7 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             callback.update_locals(locals())
             if not callback.on_step():
                 break
-            if log_interval is not None and self.num_timesteps % log_interval == 0:
+            if log_interval and log_interval > 0 and self.num_timesteps % log_interval == 0:
                 self.dump_logs()
         self._flush_metrics()
         callback.on_training_end()
@@ -414,9 +415,12 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
 
     @classmethod
     def hyperparameter_names(cls) -> list[str]:
-        """The constructor's arguments that make up the agent; each is an attribute of the same name."""
+        """
+        The constructor's arguments that make up the agent; each is an attribute of the same name. Not among them: the
+        tensorboard folder, which is a place on one machine.
+        """
         names: dict[str, None] = {}
         for base in cls.__mro__[: cls.__mro__.index(OfflineAlgorithm) + 1]:
             if "__init__" in base.__dict__:
                 names |= dict.fromkeys(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
-        return [name for name in names if name not in {"self", "policy", "env", "device", "kwargs", "_init_setup_model"}]
+        return [name for name in names if name not in _NO_HYPERPARAMETERS]

@@ -10,6 +10,21 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 
+class ActingSetting:
+    """An attribute of an algorithm that its policy acts by: setting it on the algorithm later sets it on the policy too."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else instance.__dict__[self.name]
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__[self.name] = value
+        if "policy" in instance.__dict__:
+            setattr(instance.policy, self.name, value)
+
+
 class OfflinePolicy(BasePolicy):
     """
     A policy that acts in [−1, 1] (SB3 rescales to the action space), keeps the observation statistics as buffers, so that

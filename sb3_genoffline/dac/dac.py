@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.networks import EnsembleQ, soft_update
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
+from sb3_genoffline.common.policies import ActingSetting
 from sb3_genoffline.dac.policies import DiffusionPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
@@ -106,6 +107,8 @@ class DAC(OfflineAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"DiffusionPolicy": DiffusionPolicy, "MlpPolicy": DiffusionPolicy}
     default_gradient_steps = 2_000_000
+    n_action_samples, softmax_temperature = ActingSetting(), ActingSetting()
+    sampler, ddim_stride, clip_denoised = ActingSetting(), ActingSetting(), ActingSetting()
     policy: DiffusionPolicy
     actor: ConditionalDiffusion
     actor_target: ConditionalDiffusion
@@ -175,7 +178,7 @@ class DAC(OfflineAlgorithm):
         self.eta_max = eta_max
         self.bc_threshold = bc_threshold
         self.guidance: Guidance = guidance
-        self.sampler: SamplerName = sampler
+        self.sampler = sampler
         self.ddim_stride = ddim_stride
         self.beta_schedule: BetaSchedule = beta_schedule
         self.clip_denoised = clip_denoised

@@ -198,18 +198,22 @@ class OfflineBuffer(BaseBuffer):
         observations = self._rows[: self.n_offline, : self._widths[0]].double()
         return observations.mean(0).float(), observations.std(0, correction=0).float()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the sampler stands (not the offline rows, which are the dataset's): enough to go on bit for bit."""
+    def state_dict(self, online_rows: bool = True) -> dict[str, Any]:
+        """
+        Where the sampler stands (not the offline rows, which are the dataset's): enough to go on bit for bit.
+
+        :param online_rows: with the rows that were added online
+        """
         rng = self.generator.get_state() if self._permutation is None else self._epoch_rng
-        online = self._rows[self.n_offline : self.n_offline + self.n_online].cpu()
+        n_online = self.n_online if online_rows else 0
         return {
             "rng": rng,
             "mid_epoch": self._permutation is not None and not (self.replacement or self.n_online > 0),
             "cursor": self._cursor,
             "online_rng": self.generator.get_state(),
-            "online_rows": online,
-            "pos": self.pos,
-            "full": self.full,
+            "online_rows": self._rows[self.n_offline : self.n_offline + n_online].cpu(),
+            "pos": self.pos if online_rows else 0,
+            "full": self.full and online_rows,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

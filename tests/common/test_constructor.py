@@ -191,9 +191,9 @@ def changed_values(algo: str) -> dict[str, Any]:
             changes[name] = default + 1
         elif isinstance(default, float):
             changes[name] = default / 2
-    special = {"_init_setup_model", "verbose", "policy", "env", "device"}
+    special = {"tensorboard_log", "_init_setup_model", "verbose", "policy", "env", "device"}
     changes = {name: value for name, value in changes.items() if name not in special}
-    return changes | {"seed": 7, "train_freq": (2, "step"), "tensorboard_log": "logs", "buffer_size": 50}
+    return changes | {"seed": 7, "train_freq": (2, "step"), "buffer_size": 50}
 
 
 def plain(value: Any) -> Any:
@@ -232,6 +232,27 @@ def test_hyperparameters_can_be_changed_on_loading(agent: MakeAgent, dataset: Of
     assert loaded.num_timesteps == 5
     with pytest.raises(TypeError, match="gama"):
         type(model).load(tmp_path / "agent", gama=0.5)
+
+
+def test_a_file_does_not_say_where_to_log(agent: MakeAgent, tmp_path: Path) -> None:
+    agent(tensorboard_log=str(tmp_path / "mine")).save(tmp_path / "agent")
+    assert type(agent()).load(tmp_path / "agent").tensorboard_log is None
+    assert type(agent()).load(tmp_path / "agent", tensorboard_log="yours").tensorboard_log == "yours"
+
+
+def test_dac_acts_by_settings_changed_later_and_saves_them(tmp_path: Path) -> None:
+    model = DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | SMALL["dac"]))
+    model.n_action_samples, model.sampler = 7, "ddim"
+    assert (model.policy.n_action_samples, model.policy.sampler) == (7, "ddim")
+    model.save(tmp_path / "agent")
+    assert DAC.load(tmp_path / "agent").policy.n_action_samples == 7
+
+
+def test_dac_starts_from_an_eta_given_on_loading(dataset: OfflineDataset, tmp_path: Path) -> None:
+    model = DAC("DiffusionPolicy", dataset, **(SHARED | SMALL["dac"])).learn_offline(dataset, 3)
+    model.save(tmp_path / "agent")
+    assert DAC.load(tmp_path / "agent").eta_tensor == model.eta_tensor != 0.25
+    assert DAC.load(tmp_path / "agent", eta=0.25).eta_tensor == 0.25
 
 
 def test_layers_and_activations_in_policy_kwargs_survive(agent: MakeAgent, tmp_path: Path) -> None:

@@ -196,8 +196,11 @@ def test_an_online_run_resumes_with_its_online_rows(agent: MakeAgent, dataset: O
     model = agent(env=PointEnv()).learn_offline(dataset, 3)
     model.learn(9)
     model.save(tmp_path / "agent")
+    model.save_replay_buffer(tmp_path / "buffer")
     loaded = type(model).load(tmp_path / "agent", env=PointEnv())
     loaded.set_dataset(dataset)
+    assert buffer_of(loaded).n_online == 0  # as in SB3, an agent's file holds none
+    loaded.load_replay_buffer(tmp_path / "buffer")
     assert_rows_equal(online_rows(loaded), online_rows(model))
     for resumed in (model, loaded):
         resumed.learn_offline(dataset, 4)

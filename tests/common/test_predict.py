@@ -76,7 +76,7 @@ def test_a_loaded_agent_acts_as_the_original_did_at_first(
 ) -> None:
     model = agent(normalize_observations=True).learn_offline(dataset, 5)
     model.save(tmp_path / "agent")
-    model.policy.seed_acting(0)
+    model.set_random_seed(0)
     expected = model.predict(OBSERVATIONS, deterministic=deterministic)[0]
     loaded = type(model).load(tmp_path / "agent")
     assert th.equal(loaded.policy.obs_mean, model.policy.obs_mean) and loaded.policy.obs_mean.abs().min() > 0

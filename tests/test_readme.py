@@ -1,0 +1,56 @@
+"""The README's code is run as it stands, but for the length of its trainings."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from zoo import __main__ as zoo_main
+from zoo.collect import collect
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHELL_LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+DATASET = "genoffline/hopper/medium-replay-v0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """1,500 steps under the id that the README names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.getbasetemp() / "readme-minari"))
+        collect(DATASET, steps=1_500)
+
+
+@pytest.mark.parametrize("code", PYTHON_BLOCKS, ids=[block.splitlines()[0] for block in PYTHON_BLOCKS])
+def test_python_blocks_run(
+    code: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.getbasetemp() / "readme-minari"))
+    monkeypatch.setenv("SB3_GENOFFLINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    shortened = re.sub(r"gradient_steps=[\d_]+", "gradient_steps=5", code)
+    exec(compile(shortened, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_the_readme_has_the_blocks_it_promises() -> None:
+    assert len(PYTHON_BLOCKS) == 2
+    assert README.index("make quickstart") < README.index("make test") < README.index("```python")
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL_LINES if line.startswith("python -m zoo")])
+def test_every_zoo_command_in_the_readme_has_flags_that_exist(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, _, command, *rest = shlex.split(line, comments=True)
+    parsed: list[object] = []
+    import importlib
+
+    module = importlib.import_module(f"zoo.{command}")
+    monkeypatch.setattr(module, "main", parsed.append)
+    zoo_main.main([command, *rest])
+    assert len(parsed) == 1
+
+
+def test_every_picture_in_the_readme_exists() -> None:
+    for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (Path(__file__).parents[1] / target).is_file(), target
