@@ -34,7 +34,7 @@ class Sizes:
 
     collect_steps: int | None = None
     n_timesteps: int | None = None
-    n_evaluations: int = 16
+    n_evaluations: int = 12
     eval_episodes: int = 5
     final_episodes: int = 20
     film_steps: int = 1000
