@@ -2,6 +2,7 @@
 
 import json
 import random
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -100,6 +101,7 @@ class CheckpointMixin:
         return {
             "optimizers": {name: getattr(self, name).state_dict() for name in modules if name != "policy"},
             "variables": {name: getattr(self, name) for name in variables},
+            "device": algorithm.device.type,
             "generator": algorithm.generator.get_state(),
             "buffer": buffer_state,
         }
@@ -111,6 +113,13 @@ class CheckpointMixin:
         for name, value in state["variables"].items():
             if name not in changed:
                 getattr(self, name).copy_(value)
+        if state["device"] != algorithm.device.type:
+            warnings.warn(
+                f"The agent was trained on {state['device']} and is loaded on {algorithm.device.type}, whose random numbers are "
+                "others: training goes on from the same weights, but not bit for bit.",
+                stacklevel=3,
+            )
+            return
         algorithm.generator.set_state(state["generator"])
         algorithm._pending_buffer_state = state["buffer"]
 

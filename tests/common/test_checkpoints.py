@@ -300,3 +300,18 @@ def test_spaces_survive_exactly(agent: MakeAgent, tmp_path: Path) -> None:
     model.save(tmp_path / "agent")
     loaded = type(model).load(tmp_path / "agent")
     assert loaded.observation_space == OBSERVATION_SPACE and loaded.action_space == ACTION_SPACE
+
+
+def test_going_on_on_another_kind_of_device_keeps_the_weights_and_warns(
+    agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
+) -> None:
+    model = agent().learn_offline(dataset, 3)
+    state = model._training_state() | {"device": "cuda", "generator": th.zeros(16, dtype=th.uint8)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model), "_training_state", lambda self: state)
+        model.save(tmp_path / "agent")
+    with pytest.warns(UserWarning, match="trained on cuda and is loaded on cpu"):
+        loaded = type(model).load(tmp_path / "agent", device="cpu")
+    for name, tensor in model.policy.state_dict().items():
+        assert th.equal(loaded.policy.state_dict()[name], tensor)
+    assert loaded.learn_offline(dataset, 2, reset_num_timesteps=False).num_timesteps == 5
