@@ -2,34 +2,39 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-INSTALLED := $(VENV)/.installed
-export MUJOCO_GL ?= egl
+ZOO := $(VENV)/.zoo
+DEV := $(VENV)/.dev
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: quickstart test test-slow check format clean
 
-quickstart: $(INSTALLED)
+quickstart: $(ZOO)
 	$(RUN) -m zoo quickstart $(ARGS)
 
-test: $(INSTALLED)
+test: $(DEV)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
 
-test-slow: $(INSTALLED)
+test-slow: $(DEV)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 -m slow --timeout 3600 $(ARGS)
 
-check: $(INSTALLED)
+check: $(DEV)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
-format: $(INSTALLED)
+format: $(DEV)
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(ZOO): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "sb3-genoffline needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[zoo,dev]"
+	$(INSTALL) -e ".[zoo]"
+	touch $@
+
+$(DEV): $(ZOO)
+	$(INSTALL) -e ".[zoo,dev]"
 	touch $@
 
 clean:

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     name, *rest = argv
     if name not in COMMANDS:
         sys.exit(f"zoo: {name!r} is no command; use one of\n{overview}")
-    if not os.environ.get("DISPLAY"):
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")  # mujoco's default wants a display
     module = importlib.import_module(f"zoo.{name}")
     parser = argparse.ArgumentParser(prog=f"python -m zoo {name}", description=module.__doc__, allow_abbrev=False)

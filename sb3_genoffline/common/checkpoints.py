@@ -116,7 +116,7 @@ class CheckpointMixin:
         if state["device"] != algorithm.device.type:
             warnings.warn(
                 f"The agent was trained on {state['device']} and is loaded on {algorithm.device.type}, whose random numbers are "
-                "others: training goes on from the same weights, but not bit for bit.",
+                "others: training goes on from the same weights, not bit for bit.",
                 stacklevel=3,
             )
             return

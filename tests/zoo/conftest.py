@@ -1,6 +1,7 @@
 """A tiny Hopper dataset in a Minari root of its own."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-os.environ.setdefault("MUJOCO_GL", "egl")
+if sys.platform == "linux":
+    os.environ.setdefault("MUJOCO_GL", "egl")
 DATASET = "tiny/hopper/random-v0"
 
 
