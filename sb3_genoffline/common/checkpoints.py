@@ -115,8 +115,8 @@ class CheckpointMixin:
                 getattr(self, name).copy_(value)
         if state["device"] != algorithm.device.type:
             warnings.warn(
-                f"The agent was trained on {state['device']} and is loaded on {algorithm.device.type}, which draws other random "
-                "numbers: training goes on from the same weights, not bit for bit.",
+                f"The agent was trained on {state['device']} and is loaded on {algorithm.device.type}, which draws other "
+                "random numbers: training goes on from the same weights, not bit for bit.",
                 stacklevel=3,
             )
             return
