@@ -54,7 +54,8 @@ def env_id_of(env: VecEnv) -> str | None:
 
 def env_for_pictures(make: EnvFactory, render_mode: str, width: int, height: int) -> gym.Env:
     """
-    An environment that renders; of the given size if it can be chosen.
+    An environment that renders; of the given size if it can be chosen, and with the camera that follows the body if there is
+    one (MuJoCo environments have a camera ``track``, but gymnasium's default camera stays where the body starts).
 
     :raises NoEnvironment: if none can be made
     """
@@ -62,10 +63,13 @@ def env_for_pictures(make: EnvFactory, render_mode: str, width: int, height: int
         return make(render_mode=render_mode)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            env = make(render_mode=render_mode, width=width, height=height)
-        except (NoEnvironment, TypeError):
-            return make(render_mode=render_mode)
+        for choices in ({"width": width, "height": height, "camera_name": "track"}, {"width": width, "height": height}, {}):
+            try:
+                env = make(render_mode=render_mode, **choices)
+                break
+            except (NoEnvironment, TypeError):
+                if not choices:
+                    raise
     model: Any = getattr(env.unwrapped, "model", None)
     if hasattr(model, "vis"):
         model.vis.quality.shadowsize = 0  # MuJoCo's shadow map is two thirds of the time of software rendering

@@ -113,7 +113,7 @@ class CheckpointMixin:
         for name, value in state["variables"].items():
             if name not in changed:
                 getattr(self, name).copy_(value)
-        if state["device"] != algorithm.device.type:
+        if state.get("device", algorithm.device.type) != algorithm.device.type:
             warnings.warn(
                 f"The agent was trained on {state['device']} and is loaded on {algorithm.device.type}, which draws other "
                 "random numbers: training goes on from the same weights, not bit for bit.",

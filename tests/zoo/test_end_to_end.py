@@ -17,6 +17,7 @@ from sb3_genoffline import DAC, load_dataset
 from zoo.__main__ import main
 from zoo.callbacks import StopOnInterrupt
 from zoo.enjoy import RenderingError, film
+from zoo.envs import env_factory, env_for_pictures
 from zoo.evaluate import bootstrap_ci, evaluate
 from zoo.plot.curves import make_curve
 from zoo.runs import Run, find_run, load_agent
@@ -281,3 +282,11 @@ def test_a_bootstrap_interval_covers_the_mean_and_shrinks_with_more_episodes() -
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
     assert bootstrap_ci(np.array([3.0])) == [3.0, 3.0]
+
+
+def test_the_camera_of_films_follows_the_body() -> None:
+    env = env_for_pictures(env_factory(None, "Hopper-v5"), "rgb_array", 64, 48)
+    assert env.unwrapped.mujoco_renderer.camera_id >= 0  # −1 is the free camera, which stays where the hopper starts
+    env.close()
+    plain = env_for_pictures(env_factory(None, "Pendulum-v1"), "rgb_array", 64, 48)  # takes neither size nor camera
+    assert plain.render_mode == "rgb_array"
