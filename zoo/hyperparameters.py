@@ -106,7 +106,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def find_entry(content: Mapping[str, Any], dataset: str) -> str | None:
     """The key for a dataset: its id, else the same id in another version, else ``default`` (None if there is none either)."""
-    names = [dataset, Path(dataset).stem.replace("_", "-")] if Path(dataset).suffix else [dataset]
+    stem = Path(dataset).stem if dataset.endswith((".hdf5", ".h5", ".npz")) else dataset
+    names = [dataset, stem.replace("_", "-")]  # D4RL's files are named hopper_medium-v2
     for name in names:
         if name in content:
             return name

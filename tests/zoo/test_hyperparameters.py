@@ -57,6 +57,7 @@ def test_the_table_of_the_paper_is_what_a_dataset_gets(dataset: str) -> None:
         ("genoffline/hopper/medium-replay-v0", "hopper-medium-replay-v2"),
         ("D4RL/antmaze/large-play-v1", "antmaze-large-play-v0"),
         ("somewhere/hopper_medium_expert-v2.hdf5", "hopper-medium-expert-v2"),
+        ("hopper_medium_expert-v2", "hopper-medium-expert-v2"),  # the id of a dataset that was read from such a file
         ("mujoco/hopper/medium-v2", "mujoco/hopper/medium-v0"),
         ("nobody/knows/this-v0", "default"),
     ],
