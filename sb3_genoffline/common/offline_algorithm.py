@@ -11,7 +11,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common import utils
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from torch import Tensor
@@ -327,7 +327,8 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
         if progress_bar:
             callbacks = callback if isinstance(callback, list) else [] if callback is None else [callback]
-            callback = [*callbacks, OfflineProgressBarCallback()]  # type: ignore[list-item]
+            known = [item if isinstance(item, BaseCallback) else ConvertCallback(item) for item in callbacks]
+            callback = [*known, OfflineProgressBarCallback()]
         return gradient_steps, self._init_callback(callback, progress_bar=False)
 
     def learn(self: SelfOfflineAlgorithm, total_timesteps: int, *args: Any, **kwargs: Any) -> SelfOfflineAlgorithm:
@@ -357,6 +358,13 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
 
     def _learning_rate_now(self, schedule: Schedule) -> float:
         """Learning rate of the coming update: the schedule's value times the cosine decay."""
+        if self.lr_decay_steps is not None and self._n_updates >= self.lr_decay_steps and "lr_decay" not in self._warned:
+            self._warned.add("lr_decay")
+            warnings.warn(
+                f"After {self._n_updates} updates the learning rate has decayed to 0 (lr_decay_steps={self.lr_decay_steps}): "
+                "nothing is learned any more. To go on, set `model.lr_decay_steps = None` or a larger number.",
+                stacklevel=2,
+            )
         return schedule(self._current_progress_remaining) * cosine_decay(self._n_updates, self.lr_decay_steps)
 
     # ------------------------------------------------------------------ metrics

@@ -54,6 +54,8 @@ def test_callbacks_fire_after_each_gradient_step(agent: MakeAgent, dataset: Offl
     model.learn_offline(dataset, 2, callback=lambda local, _: called.append(local["self"].num_timesteps) or True)
     assert counting.steps == [1, 2, 3, 4] and counting.events == ["start", "end"]
     assert called == [1, 2]
+    model.learn_offline(dataset, 1, callback=lambda *_: called.append(7) or True, progress_bar=True)
+    assert called == [1, 2, 7]
 
 
 def test_counting_goes_on_or_starts_anew(agent: MakeAgent, dataset: OfflineDataset) -> None:
@@ -258,3 +260,16 @@ def test_values_beyond_what_is_attainable_are_logged_and_warned_of_once(
     assert len(message.split("over-estimate.")[1].strip()) > 20  # what helps
     last = rows(tmp_path)[-1]
     assert float(last["train/q_over_bound"]) == pytest.approx(float(last["train/q_mean"]) / 1e-9, rel=1e-3)
+
+
+def test_updates_beyond_the_decay_of_the_learning_rate_are_warned_of_once(agent: MakeAgent, dataset: OfflineDataset) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = agent(lr_decay_steps=3).learn_offline(dataset, 3)
+    with pytest.warns(UserWarning, match=r"decayed to 0 \(lr_decay_steps=3\)") as caught:
+        model.learn_offline(dataset, 3)
+    assert len(caught) == 1
+    model.lr_decay_steps = None
+    before = [parameter.clone() for parameter in model.policy.parameters()]
+    model.learn_offline(dataset, 1)
+    assert any((old != new).any() for old, new in zip(before, model.policy.parameters(), strict=True))
