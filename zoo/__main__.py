@@ -5,6 +5,8 @@ import importlib
 import os
 import sys
 
+from zoo.rendering import prefer_offscreen
+
 COMMANDS = {
     "collect": "make an offline dataset from the committed behaviour policies",
     "train": "train an agent on a dataset",
@@ -14,6 +16,14 @@ COMMANDS = {
     "speed": "measure the speed of training updates",
     "quickstart": "collect, train, evaluate, draw and film in a few minutes",
 }
+USER_ERRORS = (
+    ValueError,
+    KeyError,
+    FileNotFoundError,
+    FileExistsError,
+    ConnectionError,  # a download that failed
+    FloatingPointError,  # a training that diverged
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -28,15 +38,14 @@ def main(argv: list[str] | None = None) -> None:
     name, *rest = argv
     if name not in COMMANDS:
         sys.exit(f"zoo: {name!r} is no command; use one of\n{overview}")
-    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # mujoco's default wants a display
+    prefer_offscreen()
     module = importlib.import_module(f"zoo.{name}")
     parser = argparse.ArgumentParser(prog=f"python -m zoo {name}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     arguments = parser.parse_args(rest)
     try:
         module.main(arguments)
-    except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
+    except USER_ERRORS as error:
         if os.environ.get("ZOO_TRACEBACK"):
             raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error

@@ -15,6 +15,7 @@ import numpy as np
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from zoo.envs import EnvFactory, env_factory, env_for_pictures
 from zoo.evaluate import add_agent_arguments, agent_and_env
+from zoo.rendering import prefer_offscreen
 
 Frames = Callable[[], Any]
 
@@ -110,8 +111,7 @@ def film(
         import imageio_ffmpeg
     except ImportError as error:
         raise RenderingError("Filming needs imageio-ffmpeg: pip install imageio-ffmpeg.") from error
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+    prefer_offscreen()
     started = time.perf_counter()
     make = env_factory(None, env) if isinstance(env, str) else env
     pictures = env_for_pictures(make, "rgb_array", width, height)

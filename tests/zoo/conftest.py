@@ -1,7 +1,5 @@
 """A tiny Hopper dataset in a Minari root of its own."""
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +7,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-if sys.platform == "linux":
-    os.environ.setdefault("MUJOCO_GL", "egl")
+from zoo.rendering import prefer_offscreen
+
+prefer_offscreen()
 DATASET = "tiny/hopper/random-v0"
 
 
