@@ -72,5 +72,9 @@ class StopOnInterrupt(BaseCallback):
         return not self.stopped
 
     def _on_training_end(self) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Give Ctrl-C its usual meaning back. (A training that fails does not get to ``_on_training_end``.)"""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)

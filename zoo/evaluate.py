@@ -156,7 +156,8 @@ def agent_and_env(args: argparse.Namespace) -> tuple[OfflineAlgorithm, EnvFactor
     model = load_agent(path, args.device)
     env_id = args.env
     dataset = None if env_id is not None else _dataset_of(model, args.dataset)
-    if env_id is None and dataset is None and run is not None:
+    unknown = dataset is None or (dataset.env_spec is None and dataset.eval_env_spec is None)
+    if env_id is None and unknown and run is not None:
         env_id = run.config().get("environment")
     return model, env_factory(dataset, env_id, **parse_pairs(args.env_kwargs)), path, checkpoint
 
@@ -175,6 +176,10 @@ def _dataset_of(model: OfflineAlgorithm, named: str | None) -> OfflineDataset | 
         return None if source is None else load_dataset(source)
     except FileNotFoundError:
         return None
+    except ValueError:
+        if named is not None:
+            raise
+        return None  # the id of data that were no Minari dataset: the stem of a file's name
 
 
 def main(args: argparse.Namespace) -> None:

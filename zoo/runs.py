@@ -135,8 +135,13 @@ def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -
 def run_of(model_path: str | Path) -> Run | None:
     """The run that a checkpoint lies in, if it lies in one."""
     folder = Path(model_path).resolve().parent
-    for settings in folder.glob("*/config.yml"):
-        return Run(folder, settings.parent.name)
+    for settings in sorted(folder.glob("*/config.yml")):
+        try:
+            config = yaml.safe_load(settings.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            continue
+        if isinstance(config, dict) and config.get("algo") in ALGOS:  # other programs have a config.yml too
+            return Run(folder, settings.parent.name)
     return None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.registry import ALGOS
 from zoo.callbacks import ResumableEvalCallback, StopOnInterrupt
@@ -101,6 +101,7 @@ def train(
     :param arguments: recorded as ``args.yml``
     :raises ValueError: for bad hyper-parameters, or a resumed agent that has done its updates already
     """
+    check_positive(eval_episodes=eval_episodes, **({} if n_timesteps is None else {"n_timesteps": n_timesteps}))
     data = load_dataset(dataset)
     name = str(data.id or (dataset if isinstance(dataset, str | Path) else "dataset"))
     if trained_agent is None:
@@ -155,6 +156,7 @@ def train(
         )
     finally:
         seconds = time.perf_counter() - started
+        interrupt.restore()
         if envs is not None:
             envs.close()
     model.save(run.model_path)

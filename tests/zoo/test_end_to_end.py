@@ -241,6 +241,20 @@ def test_data_without_a_simulator_train_without_evaluation(tmp_path: Path, capsy
         main(["evaluate", "--dataset", str(tmp_path / "mine.npz"), "-f", str(tmp_path / "logs"), "-n", "1"])
 
 
+def test_an_agent_of_plain_arrays_is_evaluated_in_the_environment_of_its_run(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    arrays = {name: generator.uniform(-1, 1, (40, 2)).astype(np.float32) for name in ("observations", "next_observations")}
+    actions, ends = generator.uniform(-1, 1, (40, 1)), np.arange(40) % 10 == 9
+    file = tmp_path / "mine.npz"
+    np.savez(file, actions=actions, rewards=np.arange(40.0), terminations=ends, **arrays)
+    flags = ["--env", "MountainCarContinuous-v0", "--env-kwargs", "max_episode_steps:5"]
+    zoo_train(str(file), tmp_path, *flags, "--eval-freq", "20", "--eval-episodes", "1")
+    run = find_run(tmp_path, "dac", file)
+    for which in (["--model", str(run.model_path)], ["--dataset", str(file), "-f", str(tmp_path)]):
+        main(["evaluate", *which, "-n", "1", "--env-kwargs", "max_episode_steps:5"])
+        assert json.loads((run.folder / "results.json").read_text())["env_id"] == "MountainCarContinuous-v0"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -251,6 +265,8 @@ def test_data_without_a_simulator_train_without_evaluation(tmp_path: Path, capsy
         (["--dataset", "tiny/hopper/random-v0", "--env", "NoSuchEnv-v0"], "NoSuchEnv"),
         (["--dataset", "tiny/hopper/random-v0", "--algo", "sac"], "'sac' is not known"),
         (["-i", "absent.zip", "--dataset", "tiny/hopper/random-v0"], "absent.zip"),
+        (["--dataset", "tiny/hopper/random-v0", "-n", "0"], "n_timesteps=0 must be at least 1"),
+        (["--dataset", "tiny/hopper/random-v0", "--eval-episodes", "0"], "eval_episodes=0 must be at least 1"),
     ],
 )
 def test_wrong_training_flags_are_errors_without_a_traceback(

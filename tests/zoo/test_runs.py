@@ -55,6 +55,10 @@ def test_a_missing_run_or_checkpoint_is_an_error_that_names_what_there_is(tmp_pa
 def test_the_run_of_a_checkpoint_is_recognised_by_its_config(tmp_path: Path) -> None:
     run = new_run(tmp_path, "dac", "a/b-v0")
     assert run_of(run.model_path) is None
+    for name, text in (("a", "algo: !!python/object:os.x {}"), ("b", "- 1"), ("c", "lr: 1")):
+        (run.folder / name).mkdir()
+        (run.folder / name / "config.yml").write_text(text)  # another program's
+    assert run_of(run.model_path) is None
     write_yaml(run.settings / "config.yml", {"algo": "dac"})
     assert run_of(run.model_path) == run and run.config() == {"algo": "dac"}
 
