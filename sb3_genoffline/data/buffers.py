@@ -207,6 +207,7 @@ class OfflineBuffer(BaseBuffer):
         rng = self.generator.get_state() if self._permutation is None else self._epoch_rng
         n_online = self.n_online if online_rows else 0
         return {
+            "device": self.device.type,
             "rng": rng,
             "mid_epoch": self._permutation is not None and not (self.replacement or self.n_online > 0),
             "cursor": self._cursor,
@@ -217,7 +218,10 @@ class OfflineBuffer(BaseBuffer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken; the offline rows must be those of the same dataset."""
+        """
+        Go on where :meth:`state_dict` was taken; the offline rows must be those of the same dataset. A state of another kind
+        of device gives its online rows only: its generator's state means nothing here.
+        """
         online = state["online_rows"].to(self.device)
         if len(online) > self.buffer_size:
             raise ValueError(
@@ -227,6 +231,8 @@ class OfflineBuffer(BaseBuffer):
         if len(online) > 0:
             self._set_online_rows(online)
         self._permutation, self._cursor = None, 0
+        if state.get("device", self.device.type) != self.device.type:
+            return
         if state["mid_epoch"]:
             self.generator.set_state(state["rng"])
             self._epoch_rng = state["rng"]

@@ -223,6 +223,9 @@ def test_the_replay_buffer_survives_a_round_trip(agent: MakeAgent, dataset: Offl
     without_dataset = agent(env=PointEnv(), buffer_size=8)
     without_dataset.load_replay_buffer(tmp_path / "buffer")
     assert buffer_of(without_dataset).size() == 8
+    foreign = {**buffer_of(model).state_dict(), "device": "cuda", "online_rng": th.zeros(16, dtype=th.uint8)}
+    buffer_of(other).load_state_dict(foreign)
+    assert_rows_equal(online_rows(other), online_rows(model))
 
 
 def test_a_replay_buffer_that_is_too_small_or_missing_says_so(
