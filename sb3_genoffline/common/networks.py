@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline.generative.mish import Mish
 
-# Rows per block of a no-gradient pass on a CPU: activations of one member then stay in its cache.
+# On a CPU, larger no-gradient passes go member by member in blocks of so many rows: activations then stay in its cache.
 _CPU_BLOCK_ROWS = 640
 
 
@@ -81,18 +81,28 @@ class EnsembleQ(nn.Module):
         :param actions: (B, n, A)
         :return: (H, B, n)
         """
-        n_states, n_samples, _ = actions.shape
-        w_state, w_action = self.input_layer.weight.split([self.state_dim, actions.shape[-1]], dim=1)
+        n_states, n_samples, action_dim = actions.shape
+        w_state, w_action = self.input_layer.weight.split([self.state_dim, action_dim], dim=1)
         state_part = th.baddbmm(self.input_layer.bias, states.expand(self.n_critics, *states.shape), w_state)  # (H, B, h)
-        block = n_states if states.is_cuda else max(_CPU_BLOCK_ROWS // n_samples, 1)
-        blocks = []
+        if states.is_cuda or n_states * n_samples <= _CPU_BLOCK_ROWS:
+            rows = actions.reshape(1, -1, action_dim).expand(self.n_critics, -1, -1)  # (H, B·n, A)
+            hidden = th.bmm(rows, w_action).unflatten(1, (-1, n_samples)).add_(state_part.unsqueeze(2))
+            return self.trunk(hidden.flatten(1, 2)).view(self.n_critics, n_states, n_samples)
+        scores = actions.new_empty(self.n_critics, n_states, n_samples)
+        block = max(_CPU_BLOCK_ROWS // n_samples, 1)
         for start in range(0, n_states, block):
-            part = state_part[:, start : start + block].unsqueeze(2)  # (H, b, 1, h)
-            chosen = actions[start : start + block].reshape(1, -1, actions.shape[-1])
-            hidden = th.bmm(chosen.expand(self.n_critics, -1, -1), w_action)  # (H, b·n, h)
-            hidden = hidden.unflatten(1, (-1, n_samples)).add_(part).flatten(1, 2)
-            blocks.append(self.trunk(hidden).unflatten(1, (-1, n_samples)).squeeze(-1))
-        return th.cat(blocks, dim=1) if len(blocks) > 1 else blocks[0]
+            part = slice(start, start + block)
+            rows = actions[part].reshape(-1, action_dim)  # (b·n, A)
+            for member in range(self.n_critics):
+                hidden = (rows @ w_action[member]).unflatten(0, (-1, n_samples)).add_(state_part[member, part].unsqueeze(1))
+                scores[member, part] = self._trunk_of(member, hidden.flatten(0, 1)).view(-1, n_samples)
+        return scores
+
+    def _trunk_of(self, member: int, x: Tensor) -> Tensor:
+        """One member's layers behind the first: (rows, h) -> (rows, 1)."""
+        for layer in self.trunk:
+            x = th.addmm(layer.bias[member], x, layer.weight[member]) if isinstance(layer, EnsembleLinear) else layer(x)
+        return x
 
 
 @th.no_grad()

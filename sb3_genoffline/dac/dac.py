@@ -16,6 +16,7 @@ from sb3_genoffline.common.policies import ActingSetting
 from sb3_genoffline.dac.policies import DiffusionPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
+from sb3_genoffline.generative.mish import Mish
 
 Guidance = Literal["soft", "hard", "denoised", "none"]
 QTarget = Literal["lcb", "min", "convex", "rand_convex"]
@@ -210,6 +211,9 @@ class DAC(OfflineAlgorithm):
         if self.compile_networks:  # in place: names of parameters, and so checkpoints, do not change
             for network in (self.actor.noise_net, self.actor_target.noise_net, self.critic, self.critic_target):
                 network.trunk.compile(dynamic=False)
+            for layer in self.critic_target.trunk:  # member by member, the target's activations run on their own
+                if isinstance(layer, Mish):
+                    layer.compile(dynamic=True)
         self.eta_tensor = th.tensor(self.eta, dtype=self.policy.obs_mean.dtype, device=self.device)
 
     def _excluded_save_params(self) -> list[str]:

@@ -1,0 +1,22 @@
+"""The ensemble's fast path for many actions per state."""
+
+import pytest
+import torch as th
+
+from sb3_genoffline.common import networks
+from sb3_genoffline.common.networks import EnsembleQ
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize(("n_states", "n_samples"), [(1, 1), (7, 3), (64, 10), (65, 10), (300, 7), (3, 700)])
+def test_scores_of_samples_are_the_ensembles_values(n_states: int, n_samples: int, layer_norm: bool) -> None:
+    """Sizes on both sides of the block's rows, a last block that is not full, and a state with more samples than a block."""
+    assert 64 * 10 <= networks._CPU_BLOCK_ROWS < 65 * 10
+    th.manual_seed(0)
+    critic = EnsembleQ(3, 4, 2, (8, 6), layer_norm=layer_norm).double()
+    states, actions = th.randn(n_states, 4).double(), th.randn(n_states, n_samples, 2).double()
+    scores = critic.score_samples(states, actions)
+    with th.no_grad():
+        one_by_one = critic(states.repeat_interleave(n_samples, 0), actions.flatten(0, 1))
+    assert scores.shape == (3, n_states, n_samples)
+    th.testing.assert_close(scores, one_by_one.view_as(scores), rtol=1e-12, atol=1e-12)
