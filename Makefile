@@ -38,4 +38,4 @@ $(DEV): $(ZOO)
 	touch $@
 
 clean:
-	rm -rf $(VENV) logs .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

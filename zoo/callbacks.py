@@ -78,3 +78,21 @@ class StopOnInterrupt(BaseCallback):
         """Give Ctrl-C its usual meaning back. (A training that fails does not get to ``_on_training_end``.)"""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
+
+
+class SaveLast(BaseCallback):
+    """
+    Renew the run's last checkpoint now and then, so that a killed training can go on from there.
+
+    :param path: of the checkpoint, written atomically
+    :param every: updates between two saves
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        super().__init__()
+        self.path, self.every = path, every
+
+    def _on_step(self) -> bool:
+        if self.model.num_timesteps % self.every == 0:
+            self.model.save(self.path)
+        return True

@@ -57,7 +57,7 @@ def quickstart(
     :param verbose: show progress
     :return: what ``results.json`` holds
     """
-    from zoo.enjoy import RenderingError, film
+    from zoo.enjoy import film
     from zoo.envs import env_factory
     from zoo.plot.curves import plot_curves
     from zoo.runs import load_agent, run_of, write_json
@@ -85,20 +85,6 @@ def quickstart(
         bc_run = run_of(bc["model_path"])
         assert bc_run is not None
         plot_curves([trained.run, bc_run], folder / "curve.png")
-    replay: Path | None = folder / "replay.mp4"
-    with _stage("film", seconds, f"film {sizes.film_steps} steps", verbose):
-        try:
-            film(
-                load_agent(trained.run.model_path, "cpu"),
-                env_factory(data),
-                folder / "replay.mp4",
-                sizes.film_steps,
-                seed=seed,
-            )
-        except RenderingError as error:
-            replay = None
-            print(f"no film: {error}")
-    seconds["total"] = time.perf_counter() - started
     result = {
         **result,
         "bc_normalized_score": bc["result"]["normalized_score"],
@@ -106,14 +92,20 @@ def quickstart(
         "profile": PROFILE,
         "updates_per_second": round(trained.updates_per_second, 1),
         "bc_updates_per_second": round(bc["updates_per_second"], 1),
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "files": {
-            "model": str(trained.run.model_path),
-            "bc_model": bc["model_path"],
-            "curve": str(folder / "curve.png"),
-            "replay": str(replay) if replay else None,
-        },
+        "files": {"model": str(trained.run.model_path), "bc_model": bc["model_path"], "curve": str(folder / "curve.png")},
     }
+    write_json(folder / "results.json", result)  # before the film: a renderer that fails must not cost the numbers
+    replay: Path | None = folder / "replay.mp4"
+    with _stage("film", seconds, f"film {sizes.film_steps} steps", verbose):
+        try:
+            agent = load_agent(trained.run.model_path, "cpu")
+            film(agent, env_factory(data), folder / "replay.mp4", sizes.film_steps, seed=seed)
+        except (ValueError, OSError, RuntimeError) as error:
+            replay = None
+            print(f"no film: {error}")
+    seconds["total"] = time.perf_counter() - started
+    result["files"]["replay"] = str(replay) if replay else None
+    result["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
     write_json(folder / "results.json", result)
     if verbose:
         show(result, folder / "results.json")
@@ -121,13 +113,19 @@ def quickstart(
 
 
 def ensure_dataset(dataset_id: str, steps: int | None = None) -> None:
-    """Collect one of our datasets if it is not on this machine."""
-    from zoo.collect import collect
+    """Collect one of our datasets if it is not on this machine; say so if the one that is has another size."""
+    from zoo.collect import collect, load_recipe
 
     try:
-        load_dataset(dataset_id)
+        found, expected = len(load_dataset(dataset_id)), load_recipe(dataset_id, steps).n_steps
     except FileNotFoundError:
         collect(dataset_id, steps=steps)
+        return
+    if found != expected:
+        print(
+            f"note: {dataset_id} on this machine has {found:,} steps, not the usual {expected:,}, so the outcome will differ; "
+            f"`python -m zoo collect {dataset_id} --overwrite` makes the usual one."
+        )
 
 
 def _settings(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
@@ -193,6 +191,7 @@ def _imitate(settings: dict[str, Any], episodes: int, outcome: str, log: str) ->
     with open(log, "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file), _threads(1):
         try:
             data = load_dataset(DATASET)
+            settings = settings | {"log_folder": settings["log_folder"] + "/imitation"}  # "the latest run" stays DAC's
             trained = train(ALGO, data, **settings, hyperparameters={"guidance": "none"}, progress=False, verbose=1)
             result = _evaluate(trained.run.model_path, data, episodes)
         except BaseException:

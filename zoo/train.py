@@ -14,11 +14,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.registry import ALGOS
-from zoo.callbacks import ResumableEvalCallback, StopOnInterrupt
+from zoo.callbacks import ResumableEvalCallback, SaveLast, StopOnInterrupt
 from zoo.envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
 from zoo.hyperparameters import load_hyperparameters, make_hyperparameters, parse_pairs
 from zoo.records import dataset_record, make_logger, write_settings
 from zoo.runs import Run, algo_name, load_agent, new_run, run_of, write_json
+
+_SAVE_LAST_EVERY = 10_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def train(
     :param eval_freq: updates between evaluations (None: 20 in a run, but at least one in 10,000 updates; 0: none)
     :param eval_episodes: episodes of an evaluation
     :param n_eval_envs: environments stepped together (None: one per episode, at most 10)
-    :param save_freq: updates between checkpoints (−1: only the last)
+    :param save_freq: updates between checkpoints that are kept (−1: none; the last one is renewed every 10,000 updates)
     :param save_replay_buffer: also write the buffer's state
     :param log_interval: updates between two lines of ``progress.csv`` (None: none)
     :param seed: of everything (negative: a random one, which is recorded)
@@ -144,6 +146,7 @@ def train(
         checkpoints = CheckpointCallback(save_freq, str(run.folder))
         checkpoints.n_calls = model.num_timesteps  # a resumed run saves at the same updates
         callbacks.append(checkpoints)
+    callbacks.append(SaveLast(run.model_path, save_freq if save_freq > 0 else _SAVE_LAST_EVERY))
     before, started = model.num_timesteps, time.perf_counter()
     try:
         model.learn_offline(
@@ -294,7 +297,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--eval-freq", type=int, help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)")
     add("--eval-episodes", type=int, default=10, help="episodes of an evaluation")
     add("--n-eval-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
-    add("--save-freq", type=int, default=-1, help="updates between checkpoints (-1: only the last)")
+    add(
+        "--save-freq",
+        type=int,
+        default=-1,
+        help="updates between checkpoints that are kept (-1: only the last, which is renewed every 10,000 updates)",
+    )
     add("--save-replay-buffer", action="store_true", help="also save the sampler's state in a file of its own")
     add("-f", "--log-folder", default="logs", help="root of the logs")
     add("--seed", type=int, default=-1, help="seed (-1: a random one, which is recorded)")

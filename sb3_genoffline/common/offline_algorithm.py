@@ -28,7 +28,8 @@ SelfOfflineAlgorithm = TypeVar("SelfOfflineAlgorithm", bound="OfflineAlgorithm")
 
 # Metrics stay on the device and are read, all at once, this often even when nothing is logged: divergence must be noticed.
 _METRICS_EVERY = 1000
-_NO_HYPERPARAMETERS = {"self", "policy", "env", "device", "tensorboard_log", "kwargs", "_init_setup_model"}
+# Not part of an agent: what it is made from, and what belongs to one machine
+_NO_HYPERPARAMETERS = {"self", "policy", "env", "device", "kwargs", "_init_setup_model", "tensorboard_log"}
 
 
 def check_positive(**counts: int) -> None:
@@ -145,7 +146,14 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
         """Build the policy; no buffer, which only training needs."""
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        arguments = {**self._policy_arguments(), **self.policy_kwargs}
+        arguments = self._policy_arguments()
+        if doubled := arguments.keys() & self.policy_kwargs.keys():
+            name = min(doubled)
+            raise ValueError(
+                f"policy_kwargs has {name!r}, which is an argument of {type(self).__name__}: pass {name}="
+                f"{self.policy_kwargs[name]!r} there."
+            )
+        arguments |= self.policy_kwargs
         policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
         self.policy = policy.to(self.device)  # type: ignore[assignment]
         self._convert_train_freq()
@@ -209,9 +217,9 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             self._setup_model()
         check_compatible(dataset, self.observation_space, self.action_space)
         previous = self.replay_buffer if isinstance(self.replay_buffer, OfflineBuffer) else None
-        if previous is not None and previous.dataset is not None and previous.dataset.fingerprint == dataset.fingerprint:
-            return dataset
         scale, shift = reward_affine(dataset, self.reward_transform)
+        if previous is not None and previous.holds(dataset, scale, shift):
+            return dataset
         largest = float(np.abs(scale * dataset.rewards.astype(np.float64) + shift).max())
         info = {
             "id": dataset.id,
@@ -424,8 +432,8 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
     @classmethod
     def hyperparameter_names(cls) -> list[str]:
         """
-        The constructor's arguments that make up the agent; each is an attribute of the same name. Not among them: the
-        tensorboard folder, which is a place on one machine.
+        The constructor's arguments that make up the agent; each is an attribute of the same name. Not among them: what
+        belongs to one machine, such as the tensorboard folder.
         """
         names: dict[str, None] = {}
         for base in cls.__mro__[: cls.__mro__.index(OfflineAlgorithm) + 1]:

@@ -113,6 +113,11 @@ class OfflineBuffer(BaseBuffer):
         ]
         return th.from_numpy(np.concatenate([column.astype(np.float32, copy=False) for column in columns], axis=1))
 
+    def holds(self, dataset: OfflineDataset, reward_scale: float, reward_shift: float) -> bool:
+        """Whether the offline rows are this dataset's with these rewards."""
+        same = self.dataset is not None and self.dataset.fingerprint == dataset.fingerprint
+        return same and (self.reward_scale, self.reward_shift) == (reward_scale, reward_shift)
+
     @property
     def n_online(self) -> int:
         """Number of online rows held."""
