@@ -1,0 +1,151 @@
+"""What all explicit densities of behaviour share: base distributions, state statistics, and the interface that CPED calls."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch as th
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+
+@dataclass(frozen=True)
+class Base:
+    """
+    The distribution of a flow's latents: independent, centred, of one scale.
+
+    :param family: ``"normal"`` or ``"logistic"``; the logistic's tails are linear, |∂ log p/∂z| < 1/scale, so that gradients
+        stay bounded however far a point lies from the data
+    :param scale: σ of the normal, s of the logistic
+    """
+
+    family: Literal["normal", "logistic"]
+    scale: float = 1.0
+
+    def log_prob(self, latents: Tensor) -> Tensor:
+        """
+        Summed over the last dimension.
+
+        :param latents: (..., D)
+        :return: (...)
+        """
+        z = latents / self.scale
+        log_scale = math.log(self.scale)
+        if self.family == "normal":
+            return (-0.5 * z**2 - (0.5 * math.log(2 * math.pi) + log_scale)).sum(-1)
+        return (logsigmoid(z) + logsigmoid(-z) - log_scale).sum(-1)
+
+    def draw(self, like: Tensor, generator: th.Generator) -> Tensor:
+        """
+        :param like: gives shape, dtype and device
+        :param generator: on the same device
+        """
+        if self.family == "normal":
+            return self.scale * th.empty_like(like).normal_(generator=generator)
+        smallest = th.finfo(like.dtype).eps
+        uniform = th.empty_like(like).uniform_(smallest, 1 - smallest, generator=generator)
+        return self.scale * uniform.logit()
+
+
+class Density(nn.Module):
+    """
+    An explicit density of behaviour, log p(a | s) or log p(s, a), with an exact inverse from latents to actions.
+
+    Reads raw states: the statistics it standardises them with are buffers (0 and 1 until
+    :meth:`set_state_statistics`). Actions are those of a buffer, scaled to [−1, 1]. Draws no random numbers but from a
+    generator that is passed in, and evaluating it touches no state at all.
+
+    :param state_dim: S
+    :param action_dim: A
+    """
+
+    joint: ClassVar[bool]
+    """Whether it models p(s, a) rather than p(a | s). ∇_a log p is the same in both; a comparison of log p with one threshold
+    for all states is not, as a joint density also ranks the states."""
+    base: Base
+    state_mean: Tensor
+    state_std: Tensor
+
+    def __init__(self, state_dim: int, action_dim: int) -> None:
+        super().__init__()
+        self.state_dim, self.action_dim = state_dim, action_dim
+        self.register_buffer("state_mean", th.zeros(state_dim))
+        self.register_buffer("state_std", th.ones(state_dim))
+
+    def set_state_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """
+        :param mean: (S,)
+        :param std: (S,); a constant column gets std 1
+        """
+        self.state_mean.copy_(mean)
+        self.state_std.copy_(th.where(std > 1e-6, std, th.ones_like(std)))
+
+    def standardise(self, states: Tensor) -> Tensor:
+        """(..., S) to (..., S)"""
+        return (states - self.state_mean) / self.state_std
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What :func:`~sb3_genoffline.generative.flow.make_density` makes an equal, untrained density from; plain JSON."""
+        raise NotImplementedError
+
+    @property
+    def latent_dim(self) -> int:
+        """D: A, or S + A of a joint density."""
+        return self.state_dim + self.action_dim if self.joint else self.action_dim
+
+    def encode(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        The flow, from data to latents.
+
+        :param states: (..., S)
+        :param actions: (..., A)
+        :return: latents (..., D) and log |∂ latents/∂ data| (...), where the data are the actions, or states and actions
+        """
+        raise NotImplementedError
+
+    def decode(self, states: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        The exact inverse of :meth:`encode`, differentiable.
+
+        :param states: (..., S); a joint density ignores all but their shape
+        :param latents: (..., D)
+        :return: states (..., S) and actions (..., A): the given states, or states of its own from a joint density
+        """
+        raise NotImplementedError
+
+    def log_prob(self, states: Tensor, actions: Tensor) -> Tensor:
+        """
+        log p(a | s), or log p(s, a) of a joint density, in nats per row.
+
+        :param states: (..., S)
+        :param actions: (..., A)
+        :return: (...)
+        """
+        latents, log_det = self.encode(states, actions)
+        return self.base.log_prob(latents) + log_det
+
+    def draw_latents(self, n_rows: int, generator: th.Generator) -> Tensor:
+        """
+        Draws from the base, the only randomness of a sample: ``decode(states, draw_latents(len(states), generator))``.
+
+        :param n_rows: B
+        :param generator: on the density's device
+        :return: (B, D)
+        """
+        return self.base.draw(self.state_mean.new_empty(n_rows, self.latent_dim), generator)
+
+    def pair(self, states: Tensor, actions: Tensor) -> Tensor:
+        """What a discriminator sees: standardised states beside actions, (..., S + A)."""
+        return th.cat([self.standardise(states), actions], dim=-1)
+
+    def dequantise(self, actions: Tensor, width: float, generator: th.Generator) -> Tensor:
+        """
+        Actions with uniform noise, for training alone: a value that many actions share, as the bounds of the action space
+        are, is a point mass whose density a flow raises without limit.
+
+        :param actions: (B, A), not changed
+        :param width: the noise is within ± width
+        :param generator: on the same device
+        """
+        return actions + th.empty_like(actions).uniform_(-width, width, generator=generator)
