@@ -3,7 +3,18 @@
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS
 from sb3_genoffline.version import __version__
 
-__all__ = ["ALGOS", "DAC", "DiffusionPolicy", "OfflineAlgorithm", "OfflineDataset", "__version__", "load_dataset"]
+__all__ = [
+    "ALGOS",
+    "DAC",
+    "QDQ",
+    "ConsistencyQPolicy",
+    "DiffusionPolicy",
+    "OfflineAlgorithm",
+    "OfflineDataset",
+    "__version__",
+    "load_dataset",
+]

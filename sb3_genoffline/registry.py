@@ -2,5 +2,6 @@
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.dac import DAC
+from sb3_genoffline.qdq import QDQ
 
-ALGOS: dict[str, type[OfflineAlgorithm]] = {"dac": DAC}
+ALGOS: dict[str, type[OfflineAlgorithm]] = {"dac": DAC, "qdq": QDQ}

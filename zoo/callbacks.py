@@ -10,6 +10,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
+from sb3_genoffline.common.pretraining import Phase, PhaseListener
 
 
 class ResumableEvalCallback(OfflineEvalCallback):
@@ -52,7 +53,7 @@ class ResumableEvalCallback(OfflineEvalCallback):
             self.seconds += time.perf_counter() - started
 
 
-class StopOnInterrupt(BaseCallback):
+class StopOnInterrupt(BaseCallback, PhaseListener):
     """The first Ctrl-C ends training after the update it falls in, so that what is saved can be resumed exactly."""
 
     def __init__(self) -> None:
@@ -68,6 +69,10 @@ class StopOnInterrupt(BaseCallback):
         self.stopped = True
         signal.signal(signal.SIGINT, self._before)  # the second one ends the program
 
+    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+        """End the phase where it is."""
+        return not self.stopped
+
     def _on_step(self) -> bool:
         return not self.stopped
 
@@ -80,17 +85,23 @@ class StopOnInterrupt(BaseCallback):
             signal.signal(signal.SIGINT, self._before)
 
 
-class SaveLast(BaseCallback):
+class SaveLast(BaseCallback, PhaseListener):
     """
     Renew the run's last checkpoint now and then, so that a killed training can go on from there.
 
     :param path: of the checkpoint, written atomically
-    :param every: updates between two saves
+    :param every: updates, or steps of a phase, between two saves
     """
 
     def __init__(self, path: Path, every: int) -> None:
         super().__init__()
         self.path, self.every = path, every
+
+    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+        """Save a phase that is under way."""
+        if phase.step % self.every == 0:
+            self.model.save(self.path)
+        return True
 
     def _on_step(self) -> bool:
         if self.model.num_timesteps % self.every == 0:

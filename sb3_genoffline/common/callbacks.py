@@ -7,11 +7,13 @@ import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_genoffline.common.pretraining import Phase, PhaseListener
 
-class OfflineProgressBarCallback(BaseCallback):
+
+class OfflineProgressBarCallback(BaseCallback, PhaseListener):
     """
-    One line: gradient steps, updates/s, the latest losses and the latest score. Where the output is no terminal, a line a
-    minute instead of a flood.
+    One line for each phase and one for the policy's training: steps, steps/s, the latest losses and the latest score. Where
+    the output is no terminal, a line a minute instead of a flood.
 
     :param every: gradient steps between two refreshes of the numbers
     """
@@ -19,22 +21,47 @@ class OfflineProgressBarCallback(BaseCallback):
     def __init__(self, every: int = 200) -> None:
         super().__init__()
         self.every = every
+        self.bar: Any = None
 
-    def _on_training_start(self) -> None:
+    def _open(self, total: int, done: int = 0, description: str | None = None) -> None:
         try:
             from tqdm import tqdm
         except ImportError as error:
             raise ImportError("The progress bar needs tqdm: pip install tqdm, or leave progress_bar=False.") from error
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
-            total=self.locals["total_timesteps"] - self.model.num_timesteps,
+            total=total,
+            initial=done,
+            desc=description,
             unit="update",
             mininterval=0.2 if terminal else 60.0,
             maxinterval=1.0 if terminal else 60.0,
             dynamic_ncols=terminal,
         )
 
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
+
+    def on_phase_start(self, phase: Phase) -> None:
+        """Open the phase's bar."""
+        self._open(phase.n_steps, phase.step, phase.name)
+
+    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+        """Move it."""
+        self.bar.update(1)
+        if phase.step % self.every == 0:
+            self.bar.set_postfix({key.rpartition("/")[2]: f"{value:.3g}" for key, value in metrics.items()}, refresh=False)
+        return True
+
+    def on_phase_end(self, phase: Phase) -> None:
+        """Close it."""
+        self._close()
+
     def _on_step(self) -> bool:
+        if self.bar is None:
+            self._open(self.locals["total_timesteps"] - self.model._num_timesteps_at_start)
         self.bar.update(1)
         if self.n_calls % self.every == 0:
             latest = self.model.last_metrics  # type: ignore[attr-defined]
@@ -43,7 +70,7 @@ class OfflineProgressBarCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        self.bar.close()
+        self._close()
 
 
 class OfflineEvalCallback(EvalCallback):

@@ -104,6 +104,7 @@ class CheckpointMixin:
             "device": algorithm.device.type,
             "generator": algorithm.generator.get_state(),
             "buffer": buffer_state,
+            "phase": algorithm._phases[0].state_dict() if algorithm._phases else algorithm._pending_phase_state,
         }
 
     def _load_training_state(self, state: dict[str, Any], changed: set[str]) -> None:
@@ -113,6 +114,7 @@ class CheckpointMixin:
         for name, value in state["variables"].items():
             if name not in changed:
                 getattr(self, name).copy_(value)
+        algorithm._pending_phase_state = state.get("phase")
         if state.get("device", algorithm.device.type) != algorithm.device.type:
             warnings.warn(
                 f"The agent was trained on {state['device']} and is loaded on {algorithm.device.type}, which draws other "

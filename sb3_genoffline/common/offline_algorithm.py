@@ -1,7 +1,6 @@
 """The base class of all offline algorithms and the only training loop."""
 
 import inspect
-import sys
 import time
 import warnings
 from collections import deque
@@ -12,22 +11,20 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
-from torch import Tensor
 
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
 from sb3_genoffline.common.checkpoints import CheckpointMixin
 from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces, has_simulator
+from sb3_genoffline.common.metrics import MetricsMixin, RunningMeans
 from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.pretraining import Phase, PretrainingMixin
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.data import REWARD_TRANSFORMS, OfflineDataset, check_compatible, load_dataset, reward_affine
 from sb3_genoffline.data.buffers import OfflineBuffer
 
 SelfOfflineAlgorithm = TypeVar("SelfOfflineAlgorithm", bound="OfflineAlgorithm")
 
-# Metrics stay on the device and are read, all at once, this often even when nothing is logged: divergence must be noticed.
-_METRICS_EVERY = 1000
 # Not part of an agent: what it is made from, and what belongs to one machine
 _NO_HYPERPARAMETERS = {"self", "policy", "env", "device", "kwargs", "_init_setup_model", "tensorboard_log"}
 
@@ -39,7 +36,7 @@ def check_positive(**counts: int) -> None:
             raise ValueError(f"{name}={value} must be at least 1.")
 
 
-class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
+class OfflineAlgorithm(CheckpointMixin, PretrainingMixin, MetricsMixin):
     """
     An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can go on online (``learn``).
 
@@ -132,8 +129,8 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
         self.normalize_observations = normalize_observations
         self.dataset_info: dict[str, Any] = {}
         self._pending_buffer_state: dict[str, Any] | None = None
-        self._metric_sums: dict[str, Tensor] = {}
-        self._metric_count = 0
+        self._phases: list[Phase] = []
+        self._pending_phase_state: dict[str, Any] | None = None
         self.last_metrics: dict[str, float] = {}
         self._warned: set[str] = set()
         self._offline_phase = True
@@ -158,6 +155,7 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
         self.policy = policy.to(self.device)  # type: ignore[assignment]
         self._convert_train_freq()
         self.generator = th.Generator(self.device)
+        self._means = RunningMeans(self.device)
         self._seed_generators(int(th.randint(2**62, (1,))) if self.seed is None else self.seed)
         self._setup_training()
 
@@ -220,7 +218,7 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
         scale, shift = reward_affine(dataset, self.reward_transform)
         if previous is not None and previous.holds(dataset, scale, shift):
             return dataset
-        largest = float(np.abs(scale * dataset.rewards.astype(np.float64) + shift).max())
+        rewards = scale * dataset.rewards.astype(np.float64) + shift
         info = {
             "id": dataset.id,
             "fingerprint": dataset.fingerprint,
@@ -231,7 +229,8 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             "ref_max_score": dataset.ref_max_score,
             "reward_scale": scale,
             "reward_shift": shift,
-            "q_bound": largest / (1.0 - self.gamma) if self.gamma < 1 else None,
+            "min_reward": float(rewards.min()),
+            "q_bound": float(np.abs(rewards).max()) / (1.0 - self.gamma) if self.gamma < 1 else None,
         }
         self.replay_buffer = self._make_buffer(dataset, scale, shift)  # type: ignore[assignment]
         buffer: OfflineBuffer = self.replay_buffer  # type: ignore[assignment]
@@ -241,12 +240,14 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             if self.dataset_info.get("fingerprint") == info["fingerprint"]:
                 buffer.load_state_dict(self._pending_buffer_state)
             else:
+                self._pending_phase_state = None
                 warnings.warn(
                     f"The agent was trained on {self.dataset_info.get('id') or 'another dataset'} and goes on with "
                     f"{dataset.id or 'a different one'}: sampling starts anew, so this is not an exact resume.",
                     stacklevel=3,
                 )
         self._pending_buffer_state = None
+        self._phases = []
         if self.normalize_observations and "fingerprint" not in self.dataset_info:
             self.policy.set_observation_statistics(*buffer.observation_statistics())
         self.dataset_info = info
@@ -279,7 +280,8 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> SelfOfflineAlgorithm:
         """
-        Train on a dataset. ``num_timesteps`` counts gradient steps, and callbacks fire after each.
+        Train on a dataset. ``num_timesteps`` counts gradient steps, and callbacks fire after each. An algorithm that needs a
+        generative model fits it first (:meth:`pretrain`), unless it has one.
 
         :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes: a Minari id, a D4RL file, an ``.npz``, an SB3
             replay buffer, a dict of arrays, an ``OfflineDataset``
@@ -300,14 +302,15 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
             progress_bar,
         )
         callback.on_training_start(locals(), globals())
-        while self.num_timesteps < total_timesteps:
+        proceed = self.num_timesteps < total_timesteps and self._run_phases(callback, log_interval)
+        self.start_time = time.time_ns()  # time/fps is the policy's training
+        while proceed and self.num_timesteps < total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             self.train(gradient_steps=1, batch_size=self.batch_size)
             self.num_timesteps += 1
             callback.update_locals(locals())
-            if not callback.on_step():
-                break
-            if log_interval and log_interval > 0 and self.num_timesteps % log_interval == 0:
+            proceed = callback.on_step()
+            if proceed and log_interval and log_interval > 0 and self.num_timesteps % log_interval == 0:
                 self.dump_logs()
         self._flush_metrics()
         callback.on_training_end()
@@ -361,73 +364,26 @@ class OfflineAlgorithm(CheckpointMixin, OffPolicyAlgorithm):
                 self.dataset_info.get(key, default) for key, default in (("reward_scale", 1.0), ("reward_shift", 0.0))
             )
             self.replay_buffer = self._make_buffer(None, scale, shift)  # type: ignore[assignment]
+        self._run_phases(None, None)
         self._offline_phase = False
         return super().learn(total_timesteps, *args, **kwargs)
 
-    def _learning_rate_now(self, schedule: Schedule) -> float:
-        """Learning rate of the coming update: the schedule's value times the cosine decay."""
-        if self.lr_decay_steps is not None and self._n_updates >= self.lr_decay_steps and "lr_decay" not in self._warned:
+    def _learning_rate_now(self, schedule: Schedule, update: int | None = None) -> float:
+        """
+        Learning rate of the coming update: the schedule's value times the cosine decay.
+
+        :param schedule: of the remaining progress
+        :param update: what the cosine counts (None: updates)
+        """
+        update = self._n_updates if update is None else update
+        if self.lr_decay_steps is not None and update >= self.lr_decay_steps and "lr_decay" not in self._warned:
             self._warned.add("lr_decay")
             warnings.warn(
                 f"After {self._n_updates} updates the learning rate has decayed to 0 (lr_decay_steps={self.lr_decay_steps}): "
                 "nothing is learned any more. To go on, set `model.lr_decay_steps = None` or a larger number.",
                 stacklevel=2,
             )
-        return schedule(self._current_progress_remaining) * cosine_decay(self._n_updates, self.lr_decay_steps)
-
-    # ------------------------------------------------------------------ metrics
-
-    def _record_metrics(self, metrics: dict[str, Tensor]) -> None:
-        """Add one update's scalars to the running means, without reading them from the device."""
-        if self._metric_sums.keys() != metrics.keys():
-            self._metric_sums, self._metric_count = dict.fromkeys(metrics, th.zeros((), device=self.device)), 0
-        self._metric_sums = {key: self._metric_sums[key] + value for key, value in metrics.items()}
-        self._metric_count += 1
-        if self._metric_count >= _METRICS_EVERY:
-            self._flush_metrics()
-
-    def _flush_metrics(self) -> None:
-        """Read the running means and hand them to the logger; notice divergence."""
-        if self._metric_count == 0:
-            return
-        means = (th.stack(list(self._metric_sums.values())) / self._metric_count).tolist()
-        metrics = dict(zip(self._metric_sums, means, strict=True))
-        self._metric_sums, self._metric_count = {}, 0
-        bound = self.dataset_info.get("q_bound")
-        if "q_mean" in metrics and bound:
-            metrics["q_over_bound"] = metrics["q_mean"] / bound
-        self.last_metrics |= metrics
-        for key, value in metrics.items():
-            self.logger.record(f"train/{key}", value)
-            if not np.isfinite(value):
-                raise FloatingPointError(
-                    f"train/{key} became {value} within the last {_METRICS_EVERY} updates before update {self._n_updates}: "
-                    "training diverged. Lower learning_rate, or restart from an earlier checkpoint."
-                )
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        if abs(metrics.get("q_over_bound", 0.0)) > 1.0 and "q_over_bound" not in self._warned:
-            self._warned.add("q_over_bound")
-            warnings.warn(
-                f"At update {self._n_updates} the mean Q is {metrics['q_mean']:.4g}, beyond the largest attainable discounted "
-                f"return {bound:.4g} (max |r| / (1 − gamma)): the critics over-estimate. {self._overestimation_hint()}",
-                stacklevel=2,
-            )
-
-    def _overestimation_hint(self) -> str:
-        """The knobs that help against over-estimation."""
-        return "A lower learning rate or more data may help."
-
-    def dump_logs(self) -> None:
-        """Write the logger's data (SB3's keys; ``time/fps`` counts gradient steps in :meth:`learn_offline`)."""
-        self._flush_metrics()
-        if not self._offline_phase:
-            super().dump_logs()
-            return
-        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
-        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / elapsed))
-        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
-        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.dump(step=self.num_timesteps)
+        return schedule(self._current_progress_remaining) * cosine_decay(update, self.lr_decay_steps)
 
     @classmethod
     def hyperparameter_names(cls) -> list[str]:

@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.networks import EnsembleQ, soft_update
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
+from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import ActingSetting
 from sb3_genoffline.dac.policies import DiffusionPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -267,7 +268,9 @@ class DAC(OfflineAlgorithm):
             target = self.critic_target_value(batch, noise)  # (B,)
             q = self.critic(states, actions)  # (H, B)
             critic_loss = (q - target).square().mean()  # one mean over members and rows
-            self._step(self.critic_optimizer, critic_loss, self._learning_rate_now(self.critic_lr_schedule))
+            gradient_step(
+                self.critic_optimizer, critic_loss, self._learning_rate_now(self.critic_lr_schedule), self.max_grad_norm
+            )
             soft_update(self.critic, self.critic_target, self.tau)
             q = q.detach()
             info |= {"critic_loss": critic_loss.detach(), "q_mean": q.mean(), "q_std": q.std(0, correction=0).mean()}
@@ -282,7 +285,7 @@ class DAC(OfflineAlgorithm):
             guidance_loss, guidance_info = self.guidance_loss(states, actions, x_t, predicted, noise)
             actor_loss = self.eta_tensor * bc_loss + guidance_loss
             info |= {**guidance_info, "guidance_loss": guidance_loss.detach(), "eta": self.eta_tensor.clone()}
-        self._step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule))
+        gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
         info |= {"actor_loss": actor_loss.detach(), "bc_loss": bc_loss.detach()}
 
         # ------ dual ascent: η ← η + lr·(E‖ε_θ − ε‖² − b), with the actor just updated and the same draws
@@ -348,13 +351,3 @@ class DAC(OfflineAlgorithm):
         """∇_{x_t} mean_h Q̄_h(s, x_t) for every row: (B, A). The sum over rows keeps each row's gradient its own."""
         x_t = x_t.detach().requires_grad_(True)
         return th.autograd.grad(self.critic_target(states, x_t).mean(0).sum(), x_t)[0]
-
-    def _step(self, optimizer: th.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
-        parameters = optimizer.param_groups[0]["params"]
-        gradients = th.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        if self.max_grad_norm is not None:
-            th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        optimizer.param_groups[0]["lr"] = learning_rate
-        optimizer.step()

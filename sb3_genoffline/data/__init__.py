@@ -13,12 +13,14 @@ from sb3_genoffline.data.transforms import (
     transform_rewards,
     unscale_actions,
 )
+from sb3_genoffline.data.windows import WindowedReturns, windowed_returns
 
 __all__ = [
     "REFERENCE",
     "REWARD_TRANSFORMS",
     "FlatFloatObservation",
     "OfflineDataset",
+    "WindowedReturns",
     "check_compatible",
     "clip_actions",
     "flat_observation_space",
@@ -31,4 +33,5 @@ __all__ = [
     "scale_actions",
     "transform_rewards",
     "unscale_actions",
+    "windowed_returns",
 ]

@@ -15,8 +15,21 @@ from sb3_genoffline.registry import ALGOS
 # Arguments that make an algorithm small. One that is not listed gets small networks only, and is tested all the same.
 SMALL: dict[str, dict[str, Any]] = {
     "dac": {"n_critics": 2, "n_q_samples": 2, "n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8]}},
+    "qdq": {
+        "n_q_samples": 3,
+        "teacher_steps": 3,
+        "cd_steps": 3,
+        "cd_n": 5,
+        "stride": 2,
+        "window": 5,
+        "penalty": "floor",
+        "q_floor": -400.0,
+        "policy_kwargs": {"net_arch": [8, 8], "q_net_arch": [8, 8]},
+    },
 }
 SMALL_NETWORKS = {"policy_kwargs": {"net_arch": [8, 8]}}
+# What an algorithm rightly says about a world of random numbers
+EXPECTED_WARNINGS = "The uncertainty H is no larger"
 SHARED = {"batch_size": 16, "seed": 0, "device": "cpu", "reward_transform": "reward_normalize"}
 
 OBSERVATION_SPACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -62,11 +75,13 @@ def make_dataset(seed: int = 0) -> OfflineDataset:
     rng = np.random.default_rng(seed)
     last = np.arange(N_ROWS) % 10 == 9
     even = np.arange(N_ROWS) // 10 % 2 == 0
+    observations = rng.normal(2.0, 3.0, size=(N_ROWS, 3))
+    following = np.where(last[:, None], rng.normal(2.0, 3.0, size=(N_ROWS, 3)), np.roll(observations, -1, axis=0))
     return OfflineDataset(
-        observations=rng.normal(2.0, 3.0, size=(N_ROWS, 3)),
+        observations=observations,
         actions=rng.uniform(ACTION_SPACE.low, ACTION_SPACE.high, size=(N_ROWS, 2)),
         rewards=rng.normal(size=N_ROWS),
-        next_observations=rng.normal(2.0, 3.0, size=(N_ROWS, 3)),
+        next_observations=following,
         terminations=last & even,
         truncations=last & ~even,
         observation_space=OBSERVATION_SPACE,

@@ -1,0 +1,26 @@
+"""One optimizer step, the same for all losses."""
+
+import torch as th
+from torch import Tensor
+
+
+def gradient_step(
+    optimizer: th.optim.Optimizer, loss: Tensor, learning_rate: float, max_grad_norm: float | None = None
+) -> None:
+    """
+    Step down the gradient with respect to the optimizer's parameters only; no other parameter gets one.
+
+    :param optimizer: with one parameter group
+    :param loss: scalar
+    :param learning_rate: of this step
+    :param max_grad_norm: L2 norm that all gradients together are clipped to (None: no clipping)
+    """
+    group = optimizer.param_groups[0]
+    # a parameter that the loss does not depend on stays where it is
+    gradients = th.autograd.grad(loss, group["params"], allow_unused=True)
+    for parameter, gradient in zip(group["params"], gradients, strict=True):
+        parameter.grad = gradient
+    if max_grad_norm is not None:
+        th.nn.utils.clip_grad_norm_(group["params"], max_grad_norm)
+    group["lr"] = learning_rate
+    optimizer.step()

@@ -1,0 +1,404 @@
+"""Q-Distribution guided Q-learning (Zhang et al., NeurIPS 2024, arXiv 2410.20312)."""
+
+import warnings
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.networks import EnsembleQ, soft_update
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
+from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.serialization import PathOrFile
+from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.qdq.penalty import Penalty, penalized_value, penalty_weight, uncertain_actions
+from sb3_genoffline.qdq.policies import ConsistencyQPolicy, GaussianActor
+from sb3_genoffline.qdq.pretraining import QPretrainingMixin
+from sb3_genoffline.qdq.sampler import ConsistencyQ
+
+ActorObjective = Literal["q_bc", "awr"]
+_AWR_SAMPLES, _AWR_LARGEST_WEIGHT = 30, 100.0
+
+
+class UpdateNoise(NamedTuple):
+    """
+    All random numbers of one update, standard normal.
+
+    :param target_policy: (B, A), for a sample of the target actor
+    :param smoothing: (B, A), noise on the target action
+    :param q: (B, n), for the samples of the consistency model
+    :param awr: (B, 30, A), for the baseline of ``actor_objective="awr"``
+    """
+
+    target_policy: Tensor
+    smoothing: Tensor
+    q: Tensor
+    awr: Tensor | None = None
+
+
+class QDQ(QPretrainingMixin, OfflineAlgorithm):
+    """
+    Q-Distribution guided Q-learning: a consistency model learns the distribution of truncated returns of (s, a) in the data;
+    the spread H of its samples marks uncertain actions, whose Q-targets are penalised.
+
+    Paper: Zhang, Fang, Shi, Wang, Jing, "Q-Distribution guided Q-learning for offline reinforcement learning: Uncertainty
+    penalized Q-value via consistency model", NeurIPS 2024, https://arxiv.org/abs/2410.20312. :meth:`learn_offline` runs four
+    phases: A, the windowed returns; B, a diffusion teacher on them; C, a consistency model distilled from it; D, a TD3-like
+    actor-critic whose ``num_timesteps`` are counted. B and C have their own progress bars and log keys (``teacher/``,
+    ``distillation/``), and are left out when there is a fitted model already.
+
+    Where the paper's text and its released code disagree:
+
+    1. ``alpha``, ``beta`` and ``lam`` per dataset are in ``zoo/hyperparams/qdq.yml``: the code's values as each dataset's
+       entry, table G.2's as the profile ``paper``; these differ, for walker2d in β too. The defaults are the code's
+       halfcheetah α and β and hopper λ.
+    2. antmaze-umaze-diverse has α = 0.01 in the code and 0.99 in the paper; the code's is in the table.
+    3. B and C take 800,000 and 1,600,000 steps (code, and the counters in its checkpoints; the paper lost a zero).
+    4. Outside U the multiplier is β for ``paper`` and 1 for the code's two antmaze modes, which the paper does not mention.
+    5. The actor's Q-term is taken at the mean action and its second term is a behaviour-cloning log-likelihood (code); the
+       paper samples the action and calls the second term entropy. AWR is the code's choice for five antmaze sets.
+    6. The target action is a sample of the target actor's Gaussian when ``lam`` > 0, plus TD3's noise (code); the two noises
+       are independent here, where the code reuses one random key.
+    7. antmaze networks have two hidden layers in the code, three in the paper; the zoo's file follows the code.
+    8. H is the population standard deviation (code; the paper's divides by n − 1).
+    9. Actor and targets move every second update (code; algorithm 1: every update).
+    10. The discount of a window counts from its start (code; the paper's exponent counts from the trajectory's).
+    11. Trajectories of at most ``window`` steps give one item, and steps near a longer one's end none (code);
+        ``full_coverage=True`` slides on to the end, which data of short episodes need.
+    12. The consistency model starts from the teacher's weights and trains on all noise levels, as the consistency paper has
+        it, which takes far fewer steps; the code starts at random and never trains the largest level
+        (``cd_init="random", cd_first_index=1``: in the zoo's entries of the published datasets).
+    13. Samples come from the trained weights, not their average (code; ``cd_average=True`` for the other).
+    14. LayerNorm, which the code sets for antmaze-large, is in the critics only, here without learned scale and shift.
+    15. The critics' gradient is clipped to norm 10 and the actor's rate decays by a cosine that counts its own updates, so
+        that it ends at half the rate after 1M updates (code; not in the paper).
+
+    Differences from the released code:
+
+    16. Batches of phases B and C are drawn with replacement.
+    17. 1/H is bounded by 1e6.
+    18. ``penalty="floor"`` (pessimistic whatever the sign of Q and the scale of H), ``penalty="none"`` (w ≡ 1, no phases B and
+        C), ``normalize_observations``, ``replacement``, other network sizes: options, off by default.
+
+    :param policy: ``"ConsistencyQPolicy"`` (alias ``"MlpPolicy"``) or a class
+    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param learning_rate: of the actor, and of the critics unless ``critic_learning_rate`` is given
+    :param critic_learning_rate: of the critics (None: ``learning_rate``), without decay
+    :param lr_decay_steps: horizon of the cosine decay of the actor's rate, in actor updates; None: none
+    :param alpha: α, weight of the ordinary Bellman loss; 1 − α is that of the penalised one (eq. 7)
+    :param beta: β, the quantile of a batch's H above which an action counts as uncertain, and the multiplier of the others
+    :param lam: λ, weight of the log-likelihood of the data's actions in the actor's loss (γ in eq. 9)
+    :param penalty: ``"paper"``, ``"antmaze_awr"``, ``"antmaze_q"``, ``"floor"`` or ``"none"``; see
+        :func:`~sb3_genoffline.qdq.penalty.penalty_weight`
+    :param q_floor: for ``"floor"``, the smallest value possible: 0 for rewards ≥ 0, else r_min/(1 − γ)
+    :param actor_objective: ``"q_bc"`` (Q-term and log-likelihood) or ``"awr"`` (advantage-weighted log-likelihood)
+    :param awr_temperature: factor on the advantage in AWR's exponent
+    :param n_q_samples: n, samples that H is the spread of
+    :param policy_delay: updates of the critics per update of the actor and the targets
+    :param target_policy_noise: std of the noise on the target action
+    :param target_noise_clip: its largest absolute value
+    :param max_grad_norm: L2 clip of the critics' gradient
+    :param window: W, rewards in a window of phase A
+    :param stride: steps between the starts of two windows
+    :param max_windows: windows per trajectory
+    :param full_coverage: windows up to each trajectory's last step
+    :param q_batch_size: batch size of phases B and C
+    :param teacher_steps: of phase B
+    :param teacher_learning_rate: Adam's, cosine decay to 0
+    :param cd_steps: of phase C
+    :param cd_learning_rate: RAdam's, cosine decay to 0
+    :param cd_n: N, noise levels of the distillation
+    :param cd_first_index: smallest index of the levels that are trained, 0 being the largest
+    :param cd_init: start from the ``"teacher"`` or from ``"random"`` weights
+    :param cd_ema: rate of the target's moving average
+    :param cd_ema_every: steps between two moves of it
+    :param cd_average: sample from the moving average
+    :param q_sampler: a fitted :class:`~sb3_genoffline.qdq.sampler.ConsistencyQ`, or a file of :meth:`save_q_sampler`, in the
+        place of phases A to C; None once it is taken over
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "ConsistencyQPolicy": ConsistencyQPolicy,
+        "MlpPolicy": ConsistencyQPolicy,
+    }
+    default_gradient_steps = 1_000_000
+    policy: ConsistencyQPolicy
+    actor: GaussianActor
+    actor_target: GaussianActor
+    critic: EnsembleQ
+    critic_target: EnsembleQ
+
+    def __init__(
+        self,
+        policy: str | type[ConsistencyQPolicy],
+        env: EnvLike | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        critic_learning_rate: float | Schedule | None = None,
+        *,
+        lr_decay_steps: int | None = 1_000_000,
+        alpha: float = 0.992,
+        beta: float = 0.9,
+        lam: float = 0.8,
+        penalty: Penalty = "paper",
+        q_floor: float = 0.0,
+        actor_objective: ActorObjective = "q_bc",
+        awr_temperature: float = 6.0,
+        n_q_samples: int = 50,
+        policy_delay: int = 2,
+        target_policy_noise: float = 0.2,
+        target_noise_clip: float = 0.5,
+        max_grad_norm: float | None = 10.0,
+        window: int = 200,
+        stride: int = 10,
+        max_windows: int = 100,
+        full_coverage: bool = False,
+        q_batch_size: int = 256,
+        teacher_steps: int = 800_000,
+        teacher_learning_rate: float = 5e-4,
+        cd_steps: int = 1_600_000,
+        cd_learning_rate: float = 4e-4,
+        cd_n: int = 1000,
+        cd_first_index: int = 0,
+        cd_init: Literal["teacher", "random"] = "teacher",
+        cd_ema: float = 0.005,
+        cd_ema_every: int = 5,
+        cd_average: bool = False,
+        q_sampler: ConsistencyQ | PathOrFile | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name, value, allowed in (
+            ("penalty", penalty, get_args(Penalty)),
+            ("actor_objective", actor_objective, get_args(ActorObjective)),
+            ("cd_init", cd_init, ("teacher", "random")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, allowed))}.")
+        for name, share in (("alpha", alpha), ("beta", beta)):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name}={share} must lie in [0, 1].")
+        check_positive(
+            policy_delay=policy_delay,
+            window=window,
+            stride=stride,
+            max_windows=max_windows,
+            q_batch_size=q_batch_size,
+            teacher_steps=teacher_steps,
+            cd_steps=cd_steps,
+            cd_ema_every=cd_ema_every,
+        )
+        if n_q_samples < 2:
+            raise ValueError(f"n_q_samples={n_q_samples} must be at least 2: H is a standard deviation.")
+        if not 0 <= cd_first_index <= cd_n - 2:
+            raise ValueError(f"cd_first_index={cd_first_index} must lie in 0..cd_n − 2, and cd_n is {cd_n}.")
+        self.critic_learning_rate = critic_learning_rate
+        self.alpha = alpha
+        self.beta = beta
+        self.lam = lam
+        self.penalty: Penalty = penalty
+        self.q_floor = q_floor
+        self.actor_objective: ActorObjective = actor_objective
+        self.awr_temperature = awr_temperature
+        self.n_q_samples = n_q_samples
+        self.policy_delay = policy_delay
+        self.target_policy_noise = target_policy_noise
+        self.target_noise_clip = target_noise_clip
+        self.window = window
+        self.stride = stride
+        self.max_windows = max_windows
+        self.full_coverage = full_coverage
+        self.q_batch_size = q_batch_size
+        self.teacher_steps = teacher_steps
+        self.teacher_learning_rate = teacher_learning_rate
+        self.cd_steps = cd_steps
+        self.cd_learning_rate = cd_learning_rate
+        self.cd_n = cd_n
+        self.cd_first_index = cd_first_index
+        self.cd_init = cd_init
+        self.cd_ema = cd_ema
+        self.cd_ema_every = cd_ema_every
+        self.cd_average = cd_average
+        self.q_sampler = q_sampler
+        super().__init__(policy, env, learning_rate, lr_decay_steps=lr_decay_steps, max_grad_norm=max_grad_norm, **kwargs)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {"learned_std": self.lam != 0 or self.actor_objective == "awr"}
+
+    def _setup_training(self) -> None:
+        self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
+        self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
+        rate = self.learning_rate if self.critic_learning_rate is None else self.critic_learning_rate
+        self.critic_lr_schedule = FloatSchedule(rate)
+        self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=self.lr_schedule(1.0), fused=True)
+        self.critic_optimizer = th.optim.Adam(self.critic.parameters(), lr=self.critic_lr_schedule(1.0), fused=True)
+        self._actor_info: dict[str, Tensor] = {}  # of the last actor update
+        if self.q_sampler is not None:
+            self.set_q_sampler(self.q_sampler)
+            self.q_sampler = None
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "actor_target", "critic", "critic_target"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor_optimizer", "critic_optimizer"], []
+
+    def _overestimation_hint(self) -> str:
+        return (
+            f"What helps: more of the penalised loss (smaller alpha={self.alpha}), a smaller beta={self.beta}, more imitation "
+            f"(larger lam={self.lam}), or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
+        )
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """
+        :param gradient_steps: number of updates
+        :param batch_size: B
+        """
+        self.policy.set_training_mode(True)
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size)  # type: ignore[union-attr]
+            self._record_metrics(self.update(batch, self.draw_noise(len(batch.rewards))))  # type: ignore[arg-type]
+
+    def draw_noise(self, batch_size: int) -> UpdateNoise:
+        """The random numbers of one update from this algorithm's generator, in a single draw."""
+        action_dim = self.policy.action_dim
+        n_awr = _AWR_SAMPLES if self.actor_objective == "awr" else 0
+        n_q = self.n_q_samples if self.penalty != "none" else 0
+        shapes = [(batch_size, action_dim), (batch_size, action_dim), (batch_size, n_q), (batch_size, n_awr, action_dim)]
+        sizes = [th.Size(shape).numel() for shape in shapes]
+        dtype = self.policy.obs_mean.dtype
+        normal = th.randn(sum(sizes), generator=self.generator, device=self.device, dtype=dtype).split(sizes)
+        return UpdateNoise(*(part.view(shape) for part, shape in zip(normal, shapes, strict=True)))
+
+    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+        """
+        One gradient step of phase D (paper, algorithm 1).
+
+        :param batch: B transitions
+        :param noise: all random numbers of the step
+        :return: scalars to log, on the device
+        """
+        states = self.policy.normalize_observations(batch.observations)  # (B, S)
+        next_states = self.policy.normalize_observations(batch.next_observations)
+
+        # ------ L = α·L_H + (1 − α)·L_L (eq. 7), each summed over the two critics
+        target_h, target_l, info = self.critic_targets(batch, next_states, noise)  # (B,), (B,)
+        q = self.critic(states, batch.actions)  # (2, B)
+        loss_h = 2.0 * mse_loss(q, target_h.expand_as(q))  # the mean over critics, times their number
+        loss_l = 2.0 * mse_loss(q, target_l.expand_as(q))
+        critic_loss = self.alpha * loss_h + (1.0 - self.alpha) * loss_l
+        critic_rate = self.critic_lr_schedule(self._current_progress_remaining)
+        gradient_step(self.critic_optimizer, critic_loss, critic_rate, self.max_grad_norm)
+        losses = {"critic_loss": critic_loss, "loss_h": loss_h, "loss_l": loss_l, "q_mean": q.mean()}
+
+        if self._n_updates % self.policy_delay == 0:
+            actor_loss, actor_info = self.actor_loss(states, batch.actions, noise)
+            n_actor_updates = self._n_updates // self.policy_delay
+            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule, n_actor_updates))
+            self._actor_info = {name: value.detach() for name, value in {"actor_loss": actor_loss, **actor_info}.items()}
+            soft_update(self.critic, self.critic_target, self.tau)
+            soft_update(self.actor, self.actor_target, self.tau)
+        self._n_updates += 1
+        return info | {name: value.detach() for name, value in losses.items()} | self._actor_info
+
+    @th.no_grad()
+    def target_actions(self, next_states: Tensor, noise: UpdateNoise) -> Tensor:
+        """
+        a': the target actor's mean, or with λ > 0 a sample of its Gaussian, with clipped noise on it.
+
+        :param next_states: (B, S)
+        :param noise: of the update
+        :return: (B, A) in [−1, 1]
+        """
+        if self.lam == 0:
+            base = self.actor_target(next_states)
+        else:
+            base = self.actor_target.sample(next_states, noise.target_policy)
+        smoothing = (noise.smoothing * self.target_policy_noise).clamp(-self.target_noise_clip, self.target_noise_clip)
+        return (base + smoothing).clamp(-1.0, 1.0)
+
+    @th.no_grad()
+    def critic_targets(
+        self, batch: TransitionBatch, next_states: Tensor, noise: UpdateNoise
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """
+        y_H = r + γ·m·min Q̄(s', a') and y_L = r + γ·m·Q_L, Q_L the penalised value (eq. 8).
+
+        :return: (B,), (B,), and scalars to log
+        """
+        next_actions = self.target_actions(next_states, noise)
+        q = self.critic_target(next_states, next_actions).amin(0)  # (B,)
+        if self.penalty == "none":
+            target = batch.rewards + self.gamma * batch.masks * q
+            return target, target, {}
+        h = self.policy.q_sampler.uncertainty(next_states, next_actions, noise.q)  # (B,)
+        uncertain, threshold = uncertain_actions(h, self.beta)
+        weight = penalty_weight(self.penalty, h, uncertain, self.beta)
+        penalized = penalized_value(self.penalty, q, weight, self.q_floor)
+        assert h.shape == q.shape == penalized.shape
+        info = {
+            "h_mean": h.mean(),
+            "h_min": h.min(),
+            "h_max": h.max(),
+            "h_threshold": threshold,
+            "uncertain_share": uncertain.float().mean(),
+            "small_h_share": (h * self.beta < 1.0).float().mean(),  # 1/H > β
+            "negative_q_share": (uncertain & (q < 0)).float().sum() / uncertain.sum().clamp_min(1),
+            "bonus_share": (penalized > q).float().mean(),
+            "weight_mean": weight.mean(),
+        }
+        discount = self.gamma * batch.masks
+        return batch.rewards + discount * q, batch.rewards + discount * penalized, info
+
+    def actor_loss(self, states: Tensor, actions: Tensor, noise: UpdateNoise) -> tuple[Tensor, dict[str, Tensor]]:
+        """
+        −E[min Q(s, μ(s))] − λ·E[log π(a | s)] at the data's (s, a) (eq. 9), or AWR's −E[min(exp(6·A), 100)·log π(a | s)].
+
+        :param states: (B, S)
+        :param actions: (B, A), the data's
+        :param noise: of the update
+        :return: the loss, and scalars to log
+        """
+        log_prob = self.actor.log_prob(states, actions)  # (B,)
+        info = {"log_prob": log_prob.mean(), "actor_std": self.actor.std().mean()}
+        if self.actor_objective == "q_bc":
+            q = self.critic(states, self.actor(states)).amin(0)  # (B,)
+            return -q.mean() - self.lam * log_prob.mean(), info | {"actor_q": q.mean()}
+        weight = self.awr_weights(states, actions, noise)
+        saturated = (weight >= _AWR_LARGEST_WEIGHT).float().mean()
+        return -(weight * log_prob).mean(), info | {"awr_weight": weight.mean(), "awr_saturated_share": saturated}
+
+    @th.no_grad()
+    def awr_weights(self, states: Tensor, actions: Tensor, noise: UpdateNoise) -> Tensor:
+        """
+        min(exp(6·A), 100), A = min Q(s, a) − mean of min Q(s, ã) over 30 samples ã of the target actor: (B,).
+
+        :param states: (B, S)
+        :param actions: (B, A), the data's
+        :param noise: of the update
+        """
+        assert noise.awr is not None
+        sampled = self.actor_target.sample(states, noise.awr)  # (B, 30, A)
+        baseline = self.critic.score_samples(states, sampled).amin(0).mean(1)
+        advantage = self.critic(states, actions).amin(0) - baseline
+        return (self.awr_temperature * advantage).exp().clamp_max(_AWR_LARGEST_WEIGHT)
+
+    def _watch(self, metrics: dict[str, float]) -> None:
+        self._log_uncertainty()
+        share = metrics.get("bonus_share", 0.0)
+        settled = self._n_updates > 1000 or self.num_timesteps >= self._total_timesteps  # Q starts around 0
+        if share > 0.01 and settled and "bonus" not in self._warned:
+            self._warned.add("bonus")
+            floor = min(0.0, self.dataset_info.get("min_reward", 0.0)) / (1.0 - self.gamma) if self.gamma < 1 else -np.inf
+            warnings.warn(
+                f"penalty={self.penalty!r} raises {share:.1%} of the target values instead of lowering them: Q < 0 for "
+                f"{metrics['negative_q_share']:.1%} of the uncertain actions, and 1/H > beta for "
+                f"{metrics['small_h_share']:.1%} of all. Use penalty='floor' with q_floor={floor:g} (r_min/(1 − gamma), or 0 "
+                "where rewards are not negative).",
+                stacklevel=2,
+            )
