@@ -10,6 +10,14 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, nn
 
 from sb3_genoffline.common.metrics import METRICS_EVERY, RunningMeans
+from sb3_genoffline.common.serialization import (
+    CheckpointError,
+    PathOrFile,
+    read_archive,
+    tree_from_members,
+    tree_to_members,
+    write_archive,
+)
 
 SelfPretraining = TypeVar("SelfPretraining", bound="PretrainingMixin")
 
@@ -32,6 +40,11 @@ class Phase:
         self.modules = modules
         self.optimizer = optimizer
         self.step = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do; a phase that stops early says so here."""
+        return self.step >= self.n_steps
 
     def begin(self) -> None:
         """Called before the first step, when the earlier phases are done."""
@@ -114,11 +127,11 @@ def run_phase(algorithm: Any, phase: Phase, callback: BaseCallback | None, log_i
         listener.on_phase_start(phase)
     proceed = True
     try:
-        while proceed and phase.step < phase.n_steps:
+        while proceed and not phase.done:
             means.add(phase.update())
             phase.step += 1
             due = log_interval is not None and phase.step % log_interval == 0
-            if due or means.count >= METRICS_EVERY or phase.step == phase.n_steps:
+            if due or means.count >= METRICS_EVERY or phase.done:
                 latest = {f"{phase.name}/{key}": value for key, value in means.read().items()}
                 _check_finite(latest, phase)
                 algorithm.last_metrics |= latest
@@ -132,7 +145,7 @@ def run_phase(algorithm: Any, phase: Phase, callback: BaseCallback | None, log_i
     finally:
         for listener in listeners:
             listener.on_phase_end(phase)
-    if phase.step < phase.n_steps:
+    if not phase.done:
         return False
     phase.finish()
     return True
@@ -144,6 +157,34 @@ def _check_finite(metrics: dict[str, float], phase: Phase) -> None:
             raise FloatingPointError(
                 f"{key} became {value} before step {phase.step} of {phase.n_steps}: fitting diverged. Lower its learning rate."
             )
+
+
+def save_fitted(path: PathOrFile, kind: str, module: nn.Module, description: dict[str, Any]) -> None:
+    """
+    Write a fitted generative model to a file of its own, to be shared by agents.
+
+    :param path: file name (``.zip`` is added) or open binary file
+    :param kind: name of the kind of model
+    :param module: its weights and buffers are written
+    :param description: plain data and tensors: what it was made with and fitted on
+    """
+    write_archive(path, tree_to_members({**description, "kind": kind, "weights": dict(module.state_dict())}, "fitted"))
+
+
+def load_fitted(path: PathOrFile, kind: str) -> dict[str, Any]:
+    """
+    Read what :func:`save_fitted` wrote.
+
+    :param path: file name or open binary file
+    :param kind: the kind that is wanted
+    :return: the description, and ``weights`` by name
+    :raises CheckpointError: if the file holds something else
+    """
+    members = read_archive(path)
+    tree = tree_from_members(members, "fitted") if "fitted.json" in members else {}
+    if tree.get("kind") != kind:
+        raise CheckpointError(f"{path} holds {tree.get('kind', 'an agent or something else')}, not a fitted {kind}.")
+    return tree
 
 
 class PretrainingMixin:

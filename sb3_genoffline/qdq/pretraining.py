@@ -7,15 +7,8 @@ import numpy as np
 import torch as th
 
 from sb3_genoffline.common.checkpoints import global_rng_preserved
-from sb3_genoffline.common.pretraining import Phase
-from sb3_genoffline.common.serialization import (
-    CheckpointError,
-    PathOrFile,
-    read_archive,
-    tree_from_members,
-    tree_to_members,
-    write_archive,
-)
+from sb3_genoffline.common.pretraining import Phase, load_fitted, save_fitted
+from sb3_genoffline.common.serialization import PathOrFile
 from sb3_genoffline.data.windows import windowed_returns
 from sb3_genoffline.generative.consistency import ConsistencyModel, DiffusionTeacher
 from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
@@ -104,15 +97,13 @@ class QPretrainingMixin:
             )
         described = ("id", "fingerprint", "reward_scale", "reward_shift")
         statistics = {"obs_mean": algorithm.policy.obs_mean, "obs_std": algorithm.policy.obs_std}
-        tree = {
-            "kind": "ConsistencyQ",
+        description = {
             "net_arch": sampler.model.network.net_arch,
             "dataset": {name: algorithm.dataset_info.get(name) for name in described},
             "gamma": algorithm.gamma,
             "statistics": statistics,
-            "weights": dict(sampler.state_dict()),
         }
-        write_archive(path, tree_to_members(tree, "q_sampler"))
+        save_fitted(path, "ConsistencyQ", sampler, description)
 
     def set_q_sampler(self, source: ConsistencyQ | PathOrFile) -> None:
         """
@@ -126,10 +117,7 @@ class QPretrainingMixin:
         if isinstance(source, ConsistencyQ):
             tree: dict[str, Any] = {"net_arch": source.model.network.net_arch, "weights": source.state_dict(), "dataset": {}}
         else:
-            members = read_archive(source)
-            if "q_sampler.json" not in members:
-                raise CheckpointError(f"{source} holds no consistency model: save one with model.save_q_sampler(path).")
-            tree = tree_from_members(members, "q_sampler")
+            tree = load_fitted(source, "ConsistencyQ")
         own: ConsistencyQ = algorithm.policy.q_sampler
         if list(tree["net_arch"]) != list(own.model.network.net_arch):
             raise ValueError(
