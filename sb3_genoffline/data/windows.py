@@ -91,20 +91,22 @@ def count_windows(
 
 def trajectory_ends(dataset: OfflineDataset) -> np.ndarray:
     """
-    Exclusive row ends of the stretches that were recorded without a break: the episodes' ends, and places inside an episode
-    where the next observation is not the observation that follows (by more than 1e-6), as in QDQ's released code.
+    Exclusive row ends of the stretches that were recorded without a break: the episodes' ends, terminations and truncations
+    inside an episode, and places inside one where the next observation is not the observation that follows (by more than
+    1e-6), as in QDQ's released code.
 
     :param dataset: where such places are more than a tenth of all rows, they can't be breaks (noise on the observations?): a
-        warning says so and the episodes' ends alone count
+        warning says so and the others alone count
     :return: int64 (K,)
     """
+    marked = np.union1d(np.flatnonzero(dataset.terminations | dataset.truncations) + 1, dataset.episode_ends)
     gaps = np.linalg.norm(dataset.observations[1:] - dataset.next_observations[:-1], axis=1) > _SAME_STATE
-    breaks = np.setdiff1d(np.flatnonzero(gaps) + 1, dataset.episode_ends)
+    breaks = np.setdiff1d(np.flatnonzero(gaps) + 1, marked)
     if len(breaks) > _MOST_JUMPS * len(dataset):
         warnings.warn(
             f"In {len(breaks) / len(dataset):.0%} of the rows the next observation is not the observation that follows, so "
-            "that can't tell where a recording was interrupted: only episode_ends count as trajectory ends.",
+            "that can't tell where a recording was interrupted: only episode_ends and flags count as trajectory ends.",
             stacklevel=2,
         )
-        return dataset.episode_ends
-    return np.union1d(breaks, dataset.episode_ends)
+        return marked
+    return np.union1d(breaks, marked)
