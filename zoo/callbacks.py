@@ -85,9 +85,28 @@ class StopOnInterrupt(BaseCallback, PhaseListener):
             signal.signal(signal.SIGINT, self._before)
 
 
+class PhaseClock(BaseCallback, PhaseListener):
+    """Counts the seconds from the start of training to the end of its last phase: all that comes before the updates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def _on_training_start(self) -> None:
+        self._started = time.perf_counter()
+
+    def on_phase_end(self, phase: Phase) -> None:
+        """Read the clock."""
+        self.seconds = time.perf_counter() - self._started
+
+    def _on_step(self) -> bool:
+        return True
+
+
 class SaveLast(BaseCallback, PhaseListener):
     """
-    Renew the run's last checkpoint now and then, so that a killed training can go on from there.
+    Renew the run's last checkpoint now and then, and at the end of each phase, so that a killed training can go on from there.
 
     :param path: of the checkpoint, written atomically
     :param every: updates, or steps of a phase, between two saves
@@ -98,8 +117,8 @@ class SaveLast(BaseCallback, PhaseListener):
         self.path, self.every = path, every
 
     def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
-        """Save a phase that is under way."""
-        if phase.step % self.every == 0:
+        """Save a phase that is under way, or done."""
+        if phase.step % self.every == 0 or phase.done:
             self.model.save(self.path)
         return True
 

@@ -58,16 +58,18 @@ def write_settings(
         file.write(command_line() + "\n")
 
 
-def make_logger(run: Run, done: int, tensorboard: str | Path | None, algo: str, verbose: int, progress: bool) -> Logger:
+def make_logger(
+    run: Run, resumed_from: str | None, tensorboard: str | Path | None, algo: str, verbose: int, progress: bool
+) -> Logger:
     """
-    ``progress.csv`` (``progress_from_<done>.csv`` of a resumed run), tables where they are wanted, tensorboard if asked for.
+    ``progress.csv`` (``progress_from_<where>.csv`` of a resumed run), tables where they are wanted, tensorboard if asked for.
 
-    :param done: updates done before
+    :param resumed_from: where a resumed training goes on, as part of a file's name (None: a new training)
     :param tensorboard: root of the tensorboard logs
     :param verbose: see :func:`zoo.train.train`
     :param progress: whether a progress bar is shown
     """
-    formats = [make_output_format("csv", str(run.folder), f"_from_{done}" if done else "")]
+    formats = [make_output_format("csv", str(run.folder), "" if resumed_from is None else f"_from_{resumed_from}")]
     if verbose > 1 or (verbose and not progress):
         formats.append(make_output_format("stdout", str(run.folder)))
     if tensorboard is not None:

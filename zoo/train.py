@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.registry import ALGOS
-from zoo.callbacks import ResumableEvalCallback, SaveLast, StopOnInterrupt
+from zoo.callbacks import PhaseClock, ResumableEvalCallback, SaveLast, StopOnInterrupt
 from zoo.envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
 from zoo.hyperparameters import load_hyperparameters, make_hyperparameters, parse_pairs
 from zoo.records import dataset_record, make_logger, write_settings
@@ -31,8 +31,9 @@ class TrainedRun:
     :param run: its files
     :param model: the agent
     :param gradient_steps: updates done by this call
-    :param seconds: wall time of training, evaluations included
+    :param seconds: wall time of training, evaluations and phases included
     :param evaluation_seconds: wall time of the evaluations
+    :param phase_seconds: wall time of the phases, in which models are fitted before the updates
     :param finished: False if it was interrupted
     """
 
@@ -41,12 +42,13 @@ class TrainedRun:
     gradient_steps: int
     seconds: float
     evaluation_seconds: float
+    phase_seconds: float
     finished: bool
 
     @property
     def updates_per_second(self) -> float:
-        """Updates per second of training, without the evaluations."""
-        return self.gradient_steps / max(self.seconds - self.evaluation_seconds, 1e-9)
+        """Updates per second of training, without the evaluations and the phases before it."""
+        return self.gradient_steps / max(self.seconds - self.evaluation_seconds - self.phase_seconds, 1e-9)
 
 
 def train(
@@ -125,9 +127,10 @@ def train(
     write_settings(run, start.algo, model, data, {**start.plain, "n_timesteps": total}, env_name, arguments)
     if verbose:
         _announce(run, start, data, total, profile)
-    model.set_logger(make_logger(run, model.num_timesteps, tensorboard_log, start.algo, verbose, progress))
-    interrupt = StopOnInterrupt()
-    callbacks: list[BaseCallback] = [interrupt]
+    resumed_from = None if trained_agent is None else "_".join(map(str, _position(model))).removeprefix("update_")
+    model.set_logger(make_logger(run, resumed_from, tensorboard_log, start.algo, verbose, progress))
+    interrupt, clock = StopOnInterrupt(), PhaseClock()
+    callbacks: list[BaseCallback] = [interrupt, clock]
     evaluation = None
     if envs is not None:
         known = data.ref_min_score is not None and data.ref_max_score is not None
@@ -172,6 +175,7 @@ def train(
         model.num_timesteps - before,
         seconds,
         0.0 if evaluation is None else evaluation.seconds,
+        clock.seconds,
         not interrupt.stopped,
     )
     _write_summary(result)
@@ -228,6 +232,15 @@ def _resumed_agent(
     return _Start(model, algo_name(model), wanted, plain, plain.get("env_kwargs") or {}, run=run)
 
 
+def _position(model: OfflineAlgorithm) -> tuple[str, int]:
+    """Where training stands: ``("update", 2000)``, or ``("teacher", 500)`` in a phase of that name."""
+    if model._phases:
+        return model._phases[0].name, model._phases[0].step
+    if model._pending_phase_state is not None:
+        return model._pending_phase_state["name"], model._pending_phase_state["step"]
+    return "update", model.num_timesteps
+
+
 def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, named: bool) -> VecEnv | None:
     """Environments to evaluate in; None, with a message, where there is no simulator for the data."""
     try:
@@ -252,7 +265,8 @@ def _announce(run: Run, start: _Start, data: OfflineDataset, total: int, profile
         overlay = f", profile {profile!r}" if profile else ""
         print(f"hyper-parameters of {start.entry!r}{overlay}; {total:,} updates on {model.device}, seed {model.seed}")
     else:
-        print(f"resumed at update {model.num_timesteps:,} of {total:,} on {model.device}")
+        what, done = _position(model)
+        print(f"resumed after {what} {done:,}; {total:,} updates in all on {model.device}")
     print(f"run folder: {run.folder}", flush=True)
 
 
@@ -265,6 +279,7 @@ def _write_summary(result: TrainedRun) -> None:
             "gradient_steps": result.gradient_steps,
             "seconds": round(result.seconds, 3),
             "evaluation_seconds": round(result.evaluation_seconds, 3),
+            "phase_seconds": round(result.phase_seconds, 3),
             "updates_per_second": round(result.updates_per_second, 3),
             "metrics": {key: value for key, value in result.model.last_metrics.items() if np.isfinite(value)},
         },
@@ -273,12 +288,14 @@ def _write_summary(result: TrainedRun) -> None:
 
 def _conclude(result: TrainedRun) -> None:
     if not result.finished:
-        print(f"interrupted after update {result.model.num_timesteps:,}; go on with: -i {result.run.model_path}")
+        what, done = _position(result.model)
+        print(f"interrupted after {what} {done:,}; go on with: -i {result.run.model_path}")
     score = result.model.last_metrics.get("normalized_score")
     last = "" if score is None else f", last normalised score {score:.1f}"
+    fitting = f" after {result.phase_seconds:.0f} s of fitting" if result.phase_seconds else ""
     print(
-        f"{result.gradient_steps:,} updates in {result.seconds:.0f} s ({result.updates_per_second:.0f} updates/s without "
-        f"evaluations){last}\nsaved {result.run.model_path}",
+        f"{result.gradient_steps:,} updates in {result.seconds - result.phase_seconds:.0f} s{fitting} "
+        f"({result.updates_per_second:.0f} updates/s without evaluations){last}\nsaved {result.run.model_path}",
         flush=True,
     )
 

@@ -1,17 +1,18 @@
-"""Hyper-parameters: the paper's table, merging, and strings that must not run."""
+"""Hyper-parameters: the papers' tables, merging, and strings that must not run."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gymnasium import spaces
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
-from sb3_genoffline import DAC
+from sb3_genoffline import ALGOS, DAC, QDQ
 from sb3_genoffline.generative.mish import Mish
 from zoo.hyperparameters import FOLDER, load_hyperparameters, parse_pairs, parse_value, read_yaml
 
-PAPER = {  # rho, b, eta, eta_lr, critic rate (None: 3e-4), max over next actions
+DAC_TABLE = {  # rho, b, eta, eta_lr, critic rate (None: 3e-4), max over next actions
     "walker2d-medium-v2": (1.0, 1.0, 1.0, 0.001, None, False),
     "walker2d-medium-expert-v2": (1.0, 1.0, 1.0, 0.001, None, False),
     "hopper-medium-v2": (1.5, 1.0, 1.0, 0.001, None, False),
@@ -23,6 +24,37 @@ PAPER = {  # rho, b, eta, eta_lr, critic rate (None: 3e-4), max over next action
     "antmaze-medium-play-v0": (1.0, None, 0.1, 0.0, None, True),
     "antmaze-large-play-v0": (1.1, None, 0.1, 0.0, 0.001, True),
     "antmaze-large-diverse-v0": (1.0, None, 0.1, 0.0, 0.001, True),
+}
+# the released code's: alpha, beta, lam, gradient clip, multiplier, objective, steps of the distillation
+QDQ_TABLE = {
+    "halfcheetah-medium-v2": (0.992, 0.9, 0.0, 10, "paper", "q_bc", 1_600_000),
+    "halfcheetah-medium-replay-v2": (0.992, 0.9, 0.1, 10, "paper", "q_bc", 1_000_000),
+    "halfcheetah-medium-expert-v2": (0.992, 0.9, 2.0, 10, "paper", "q_bc", 1_600_000),
+    "hopper-medium-v2": (0.992, 0.8, 0.8, 10, "paper", "q_bc", 1_600_000),
+    "hopper-medium-replay-v2": (0.992, 0.8, 0.8, 10, "paper", "q_bc", 1_600_000),
+    "hopper-medium-expert-v2": (0.992, 0.8, 2.0, 10, "paper", "q_bc", 1_600_000),
+    "walker2d-medium-v2": (0.992, 0.8, 0.8, 10, "paper", "q_bc", 1_600_000),
+    "walker2d-medium-replay-v2": (0.992, 0.8, 0.8, 10, "paper", "q_bc", 1_600_000),
+    "walker2d-medium-expert-v2": (0.992, 0.8, 2.0, 10, "paper", "q_bc", 2_000_000),
+    "antmaze-umaze-v0": (0.99, 0.9, 0.0, 7, "antmaze_awr", "awr", 1_600_000),
+    "antmaze-umaze-diverse-v0": (0.01, 0.9, 1.5, 7, "antmaze_q", "q_bc", 1_600_000),
+    "antmaze-medium-play-v0": (0.99, 0.9, 0.0, 7, "antmaze_awr", "awr", 1_600_000),
+    "antmaze-medium-diverse-v0": (0.99, 0.9, 1.0, 7, "antmaze_awr", "awr", 1_600_000),
+    "antmaze-large-play-v0": (0.99, 0.9, 0.0, 7, "antmaze_awr", "awr", 1_600_000),
+    "antmaze-large-diverse-v0": (0.99, 0.9, 0.0, 3, "antmaze_awr", "awr", 1_600_000),
+}
+# the paper's table G.2: alpha, beta, lam
+QDQ_PAPER_TABLE = {
+    "halfcheetah-medium-v2": (0.99, 0.9, 0.0),
+    "halfcheetah-medium-replay-v2": (0.99, 0.9, 0.0),
+    "halfcheetah-medium-expert-v2": (0.99, 0.9, 1.0),
+    "hopper-medium-v2": (0.99, 0.8, 1.0),
+    "hopper-medium-replay-v2": (0.99, 0.8, 1.0),
+    "hopper-medium-expert-v2": (0.95, 0.8, 1.0),
+    "walker2d-medium-v2": (0.95, 0.9, 1.0),
+    "walker2d-medium-replay-v2": (0.95, 0.9, 1.0),
+    "walker2d-medium-expert-v2": (0.95, 0.9, 1.0),
+    **dict.fromkeys([name for name in QDQ_TABLE if name.startswith("antmaze")], (0.99, 0.9, 1.0)),
 }
 ATTACKS = [
     "__import__('pathlib').Path('{file}').touch()",
@@ -36,10 +68,10 @@ ATTACKS = [
 ]
 
 
-@pytest.mark.parametrize("dataset", PAPER)
-def test_the_table_of_the_paper_is_what_a_dataset_gets(dataset: str) -> None:
+@pytest.mark.parametrize("dataset", DAC_TABLE)
+def test_the_table_of_the_dac_paper_is_what_a_dataset_gets(dataset: str) -> None:
     settings = load_hyperparameters("dac", dataset)
-    rho, b, eta, eta_lr, critic_rate, max_q = PAPER[dataset]
+    rho, b, eta, eta_lr, critic_rate, max_q = DAC_TABLE[dataset]
     assert settings.entry == dataset
     assert settings.n_timesteps == DAC.default_gradient_steps == 2_000_000
     found = settings.arguments
@@ -48,6 +80,39 @@ def test_the_table_of_the_paper_is_what_a_dataset_gets(dataset: str) -> None:
     assert (found.get("critic_learning_rate"), found.get("max_q", False)) == (critic_rate, max_q)
 
 
+@pytest.mark.parametrize("dataset", QDQ_TABLE)
+def test_the_released_code_of_qdq_is_what_a_dataset_gets(dataset: str) -> None:
+    settings = load_hyperparameters("qdq", dataset)
+    found = settings.arguments
+    assert settings.entry == dataset
+    assert settings.n_timesteps == QDQ.default_gradient_steps == 1_000_000
+    names = ("alpha", "beta", "lam", "max_grad_norm", "penalty", "actor_objective", "cd_steps")
+    assert tuple(found[name] for name in names) == QDQ_TABLE[dataset]
+    assert (found["teacher_steps"], found["cd_init"], found["cd_first_index"]) == (800_000, "random", 1)
+    antmaze = dataset.startswith("antmaze")
+    assert found.get("reward_transform") == ("iql_antmaze" if antmaze else None)
+    policy = found.get("policy_kwargs", {})
+    assert policy.get("net_arch") == ([256, 256] if antmaze else None)
+    assert policy.get("critic_layer_norm", False) == ("large" in dataset)
+    assert "q_net_arch" not in policy
+
+
+@pytest.mark.parametrize("dataset", QDQ_PAPER_TABLE)
+def test_the_profile_paper_of_qdq_is_table_g2_over_the_released_codes_entry(dataset: str) -> None:
+    entry, found = (load_hyperparameters("qdq", dataset, profile).plain for profile in (None, "paper"))
+    changed = ("alpha", "beta", "lam", "cd_n", "teacher_steps", "cd_steps")
+    assert tuple(found[name] for name in changed) == (*QDQ_PAPER_TABLE[dataset], 1000, 800_000, 1_600_000)
+    assert {**found, **dict.fromkeys(changed)} == {**entry, **dict.fromkeys(changed)}
+
+
+def test_qdq_on_a_cpu_distils_all_noise_levels_from_the_teacher_whatever_the_entry_says() -> None:
+    for dataset in [*QDQ_TABLE, "nobody/knows/this-v0"]:
+        found = load_hyperparameters("qdq", dataset, "cpu").arguments
+        assert (found["cd_init"], found["cd_first_index"]) == ("teacher", 0) and found["cd_n"] < 100, dataset
+        assert found["teacher_steps"] + found["cd_steps"] < 100_000
+
+
+@pytest.mark.parametrize("algo", ["dac", "qdq"])
 @pytest.mark.parametrize(
     ("minari", "d4rl"),
     [
@@ -55,22 +120,44 @@ def test_the_table_of_the_paper_is_what_a_dataset_gets(dataset: str) -> None:
         ("mujoco/halfcheetah/medium-v0", "halfcheetah-medium-v2"),
         ("mujoco/walker2d/medium-v0", "walker2d-medium-v2"),
         ("genoffline/hopper/medium-replay-v0", "hopper-medium-replay-v2"),
+        ("mujoco/halfcheetah/expert-v0", "halfcheetah-medium-expert-v2"),
         ("D4RL/antmaze/large-play-v1", "antmaze-large-play-v0"),
+        ("D4RL/antmaze/umaze-diverse-v1", "antmaze-umaze-diverse-v0"),
         ("somewhere/hopper_medium_expert-v2.hdf5", "hopper-medium-expert-v2"),
         ("hopper_medium_expert-v2", "hopper-medium-expert-v2"),  # the id of a dataset that was read from such a file
         ("mujoco/hopper/medium-v2", "mujoco/hopper/medium-v0"),
         ("nobody/knows/this-v0", "default"),
     ],
 )
-def test_a_dataset_has_the_same_values_under_all_its_names(minari: str, d4rl: str) -> None:
-    assert load_hyperparameters("dac", minari).plain == load_hyperparameters("dac", d4rl).plain
+def test_a_dataset_has_the_same_values_under_all_its_names(minari: str, d4rl: str, algo: str) -> None:
+    assert load_hyperparameters(algo, minari).plain == load_hyperparameters(algo, d4rl).plain
 
 
-@pytest.mark.parametrize("profile", [None, *read_yaml(FOLDER / "dac.yml")["profiles"]])
-def test_every_entry_is_valid_with_and_without_each_profile(profile: str | None) -> None:
-    for dataset in read_yaml(FOLDER / "dac.yml"):
+def test_datasets_of_ours_and_minaris_have_the_papers_values_in_qdqs_profile() -> None:
+    for d4rl, values in QDQ_PAPER_TABLE.items():
+        env, level = d4rl.rsplit("-v", 1)[0].split("-", 1)
+        names = (
+            [f"D4RL/antmaze/{level}-v1"]
+            if env == "antmaze"
+            else [f"{root}/{env}/{level}-v0" for root in ("mujoco", "genoffline")]
+        )
+        for name in names:
+            found = load_hyperparameters("qdq", name, "paper").arguments
+            assert (found["alpha"], found["beta"], found["lam"]) == values, name
+
+
+PROFILES = [(algo, profile) for algo in ALGOS for profile in (None, *read_yaml(FOLDER / f"{algo}.yml")["profiles"])]
+
+
+@pytest.mark.parametrize(("algo", "profile"), PROFILES)
+def test_every_entry_makes_an_agent_with_and_without_each_profile(algo: str, profile: str | None) -> None:
+    box, made = (spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-1.0, 1.0, (2,))), []
+    for dataset in read_yaml(FOLDER / f"{algo}.yml"):
         if dataset != "profiles":
-            load_hyperparameters("dac", dataset, profile)
+            settings = load_hyperparameters(algo, dataset, profile)
+            if settings.arguments not in made:
+                ALGOS[algo](settings.policy, box, device="cpu", **settings.arguments)
+                made.append(settings.arguments)
 
 
 def test_later_sources_win_and_mappings_merge_key_by_key(tmp_path: Path) -> None:

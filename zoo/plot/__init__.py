@@ -1,14 +1,15 @@
-"""Draw learning curves (`curves`) or the 2-D bandit (`bandit`) to PNG and SVG; no display is needed."""
+"""Draw learning curves (`curves`), the 2-D bandit (`bandit`) or QDQ's `uncertainty` to PNG and SVG; no display is needed."""
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot``"""
-    from zoo.plot import bandit, curves
+    from zoo.plot import bandit, curves, uncertainty
 
-    what = parser.add_subparsers(dest="what", required=True, metavar="{curves,bandit}")
-    for name, module in (("curves", curves), ("bandit", bandit)):
+    modules = {"curves": curves, "bandit": bandit, "uncertainty": uncertainty}
+    what = parser.add_subparsers(dest="what", required=True, metavar=f"{{{','.join(modules)}}}")
+    for name, module in modules.items():
         child = what.add_parser(name, help=(module.__doc__ or "").partition("\n")[0], description=module.__doc__)
         module.add_arguments(child)
         child.set_defaults(run=module.main)

@@ -2,7 +2,7 @@
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from sb3_genoffline.registry import ALGOS
 from zoo.plot.figures import new_figure, save_figure
 from zoo.runs import Run, list_runs, run_number
 
+BASELINES = {"guidance": "imitation only", "penalty": "no penalty"}
+"""Hyper-parameters whose value ``none`` leaves an algorithm's idea out, and what such runs are called."""
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -21,14 +24,14 @@ class Curve:
     :param steps: (E,) gradient updates
     :param mean: (E,) mean return over runs
     :param band: (E,) half width of the band
-    :param imitation: a run without guidance
+    :param baseline: runs with the algorithm's idea switched off
     """
 
     label: str
     steps: np.ndarray
     mean: np.ndarray
     band: np.ndarray
-    imitation: bool
+    baseline: bool
 
 
 def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
@@ -42,13 +45,18 @@ def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
         return run.config(), file["timesteps"], file["results"]
 
 
-def make_curve(label: str, runs: Sequence[tuple[np.ndarray, np.ndarray]], imitation: bool = False) -> Curve:
+def baseline_of(hyperparameters: Mapping[str, Any]) -> str:
+    """What to call a run whose algorithm has its idea switched off; empty for others."""
+    return next((label for name, label in BASELINES.items() if hyperparameters.get(name) == "none"), "")
+
+
+def make_curve(label: str, runs: Sequence[tuple[np.ndarray, np.ndarray]], baseline: bool = False) -> Curve:
     """
     Average runs at the updates at which all of them were evaluated.
 
     :param label: of the legend, to which the number of seeds and the meaning of the band are added
     :param runs: (timesteps, returns) of each
-    :param imitation: drawn in the second style
+    :param baseline: drawn in the second style
     """
     common = runs[0][0]
     for steps, _ in runs[1:]:
@@ -57,37 +65,37 @@ def make_curve(label: str, runs: Sequence[tuple[np.ndarray, np.ndarray]], imitat
         raise ValueError(f"The runs of {label} were never evaluated at the same update; draw them alone with --exp-id.")
     means = np.stack([returns[np.isin(steps, common)].mean(axis=1) for steps, returns in runs])
     if len(runs) > 1:
-        return Curve(f"{label} ({len(runs)} seeds, ± std)", common, means.mean(0), means.std(0), imitation)
+        return Curve(f"{label} ({len(runs)} seeds, ± std)", common, means.mean(0), means.std(0), baseline)
     returns = runs[0][1]
     error = returns.std(axis=1) / np.sqrt(returns.shape[1])
-    return Curve(f"{label} (1 seed, ± s.e. of {returns.shape[1]} episodes)", common, means[0], error, imitation)
+    return Curve(f"{label} (1 seed, ± s.e. of {returns.shape[1]} episodes)", common, means[0], error, baseline)
 
 
 def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = None) -> list[Path]:
     """
-    :param runs: of one dataset; those with the same algorithm and guidance are averaged
+    :param runs: of one dataset; those of the same algorithm are averaged, with and without its idea apart
     :param output: file name; a PNG and an SVG are written
     :param title: of the picture (None: the dataset's id)
     :return: the files
     """
     if not runs:
         raise FileNotFoundError("There is no run to draw.")
-    groups: dict[tuple[str, bool], list[tuple[np.ndarray, np.ndarray]]] = {}
+    groups: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     data: dict[str, Any] = {}
     for run in runs:
         config, steps, returns = read_run(run)
         data = config["dataset"]
-        imitation = config["hyperparameters"].get("guidance") == "none"
-        groups.setdefault((config["algo"], imitation), []).append((steps, returns))
+        groups.setdefault((config["algo"], baseline_of(config["hyperparameters"])), []).append((steps, returns))
     low, high = data["ref_min_score"], data["ref_max_score"]
     shift, factor = (0.0, 1.0) if low is None or high is None else (low, 100.0 / (high - low))
     figure, (axes,) = new_figure(1, 6.4, 4.0)
     colors = itertools.cycle(["#1f77b4", "#d62728", "#2ca02c", "#9467bd"])
-    for (algo, imitation), members in sorted(groups.items(), key=lambda item: item[0][1]):
+    grays = itertools.cycle(["#7f7f7f", "#bcbcbc", "#4d4d4d"])
+    for (algo, baseline), members in sorted(groups.items(), key=lambda item: bool(item[0][1])):
         name = ALGOS[algo].__name__ if algo in ALGOS else algo
-        curve = make_curve(f"{name}, imitation only" if imitation else name, members, imitation)
+        curve = make_curve(f"{name}, {baseline}" if baseline else name, members, bool(baseline))
         mean, band = (curve.mean - shift) * factor, curve.band * factor
-        color = "#7f7f7f" if imitation else next(colors)
+        color = next(grays if baseline else colors)
         axes.plot(curve.steps, mean, color=color, label=curve.label, marker="o" if len(mean) == 1 else None)
         axes.fill_between(curve.steps, mean - band, mean + band, color=color, alpha=0.2, linewidth=0)
     axes.axhline((data["mean_return"] - shift) * factor, color="black", linestyle="--", linewidth=1, label="mean of the data")
@@ -119,7 +127,7 @@ def main(args: argparse.Namespace) -> None:
     if not evaluated:
         raise FileNotFoundError(
             f"There is no evaluated run of {', '.join(args.algo)} on {args.dataset} below {args.folder}: train one with "
-            f"`python -m zoo train --dataset {args.dataset} -f {args.folder}`."
+            f"`python -m zoo train --algo {args.algo[0]} --dataset {args.dataset} -f {args.folder}`."
         )
     for file in plot_curves(evaluated, args.output, args.title):
         print(f"wrote {file}")
