@@ -1,6 +1,7 @@
 """Offline reinforcement learning with generative models, in the manner of stable-baselines3."""
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.cped import CPED, FlowDensityPolicy
 from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
@@ -9,10 +10,12 @@ from sb3_genoffline.version import __version__
 
 __all__ = [
     "ALGOS",
+    "CPED",
     "DAC",
     "QDQ",
     "ConsistencyQPolicy",
     "DiffusionPolicy",
+    "FlowDensityPolicy",
     "OfflineAlgorithm",
     "OfflineDataset",
     "__version__",

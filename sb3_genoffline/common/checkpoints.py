@@ -113,7 +113,7 @@ class CheckpointMixin:
             getattr(self, name).load_state_dict(optimizer_state)
         for name, value in state["variables"].items():
             if name not in changed:
-                getattr(self, name).copy_(value)
+                getattr(self, name).data.copy_(value)
         algorithm._pending_phase_state = state.get("phase")
         if state.get("device", algorithm.device.type) != algorithm.device.type:
             warnings.warn(
@@ -177,8 +177,9 @@ class CheckpointMixin:
         model.__dict__.update({name: data["counters"][name] for name in _COUNTERS})
         model.dataset_info = data["dataset"]
         if "training.json" in members:
-            # the variable of a hyper-parameter that the caller changes (eta, its eta_tensor) starts from the new value
-            model._load_training_state(tree_from_members(members, "training"), {f"{name}_tensor" for name in kwargs})
+            # the variable of a hyper-parameter that the caller changes (eta_tensor, log_alpha) starts from the new value
+            changed = {form.format(name) for name in kwargs for form in ("{}_tensor", "log_{}")}
+            model._load_training_state(tree_from_members(members, "training"), changed)
         return model
 
     @classmethod

@@ -16,7 +16,8 @@ METRICS_EVERY = 1000
 
 class RunningMeans:
     """
-    Means of scalars over updates, kept on the device: adding one reads nothing back from it.
+    Means of scalars over updates, kept on the device: adding one reads nothing back from it. A scalar that some updates do not
+    have is averaged over those that do.
 
     :param device: of the scalars
     """
@@ -25,21 +26,22 @@ class RunningMeans:
         self.device = device
         self.count = 0
         self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
 
     def add(self, metrics: dict[str, Tensor]) -> None:
-        """:param metrics: scalars of one update by name; other names than before start anew"""
-        if self._sums.keys() != metrics.keys():
-            self._sums, self.count = dict.fromkeys(metrics, th.zeros((), device=self.device)), 0
-        self._sums = {key: self._sums[key] + value for key, value in metrics.items()}
+        """:param metrics: scalars of one update by name"""
+        for key, value in metrics.items():
+            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            self._counts[key] = self._counts.get(key, 0) + 1
         self.count += 1
 
     def read(self) -> dict[str, float]:
         """The means since the last call, read from the device all at once; nothing if there was no update."""
-        if self.count == 0:
+        if not self._sums:
             return {}
-        means = (th.stack(list(self._sums.values())) / self.count).tolist()
-        result = dict(zip(self._sums, means, strict=True))
-        self._sums, self.count = {}, 0
+        sums = th.stack([value.to(self.device) for value in self._sums.values()]).tolist()
+        result = {key: total / self._counts[key] for key, total in zip(self._sums, sums, strict=True)}
+        self._sums, self._counts, self.count = {}, {}, 0
         return result
 
 

@@ -18,12 +18,18 @@ class EnsembleLinear(nn.Module):
     :param n_members: H
     :param n_inputs: width in
     :param n_outputs: width out
+    :param torch_init: start as ``nn.Linear`` does, U(± 1/√in), instead of Xavier weights and zero biases
     """
 
-    def __init__(self, n_members: int, n_inputs: int, n_outputs: int) -> None:
+    def __init__(self, n_members: int, n_inputs: int, n_outputs: int, torch_init: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(th.empty(n_members, n_inputs, n_outputs))
         self.bias = nn.Parameter(th.zeros(n_members, 1, n_outputs))
+        if torch_init:
+            bound = n_inputs**-0.5
+            nn.init.uniform_(self.weight, -bound, bound)
+            nn.init.uniform_(self.bias, -bound, bound)
+            return
         for member in self.weight:  # the fans are one member's, not the stack's
             nn.init.xavier_uniform_(member.data)
 
@@ -34,7 +40,7 @@ class EnsembleLinear(nn.Module):
 
 class EnsembleQ(nn.Module):
     """
-    H independent Q-functions Q_h(s, a): MLPs on ``[state, action]``, each member Xavier-initialised on its own.
+    H independent Q-functions Q_h(s, a): MLPs on ``[state, action]``, each member initialised on its own.
 
     :param n_critics: H
     :param state_dim: S
@@ -42,6 +48,7 @@ class EnsembleQ(nn.Module):
     :param net_arch: hidden widths
     :param activation_fn: activation class
     :param layer_norm: LayerNorm without scale and shift before each activation (not in the DAC paper)
+    :param torch_init: start as ``nn.Linear`` does
     """
 
     def __init__(
@@ -52,15 +59,16 @@ class EnsembleQ(nn.Module):
         net_arch: Sequence[int] = (256, 256, 256),
         activation_fn: type[nn.Module] = Mish,
         layer_norm: bool = False,
+        torch_init: bool = False,
     ) -> None:
         super().__init__()
         self.n_critics, self.state_dim = n_critics, state_dim
-        self.input_layer = EnsembleLinear(n_critics, state_dim + action_dim, net_arch[0])
+        self.input_layer = EnsembleLinear(n_critics, state_dim + action_dim, net_arch[0], torch_init)
         layers: list[nn.Module] = []
         for width_in, width_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
             if layer_norm:
                 layers.append(nn.LayerNorm(width_in, elementwise_affine=False))
-            layers += [activation_fn(), EnsembleLinear(n_critics, width_in, width_out)]
+            layers += [activation_fn(), EnsembleLinear(n_critics, width_in, width_out, torch_init)]
         self.trunk = nn.Sequential(*layers)
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:

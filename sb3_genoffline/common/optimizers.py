@@ -5,7 +5,11 @@ from torch import Tensor
 
 
 def gradient_step(
-    optimizer: th.optim.Optimizer, loss: Tensor, learning_rate: float, max_grad_norm: float | None = None
+    optimizer: th.optim.Optimizer,
+    loss: Tensor,
+    learning_rate: float,
+    max_grad_norm: float | None = None,
+    skip: Tensor | None = None,
 ) -> None:
     """
     Step down the gradient with respect to the optimizer's parameters only; no other parameter gets one.
@@ -14,6 +18,8 @@ def gradient_step(
     :param loss: scalar
     :param learning_rate: of this step
     :param max_grad_norm: L2 norm that all gradients together are clipped to (None: no clipping)
+    :param skip: scalar bool on the device: where it is true, nothing is changed. Needs a fused optimizer, which looks at it on
+        the device, so that nothing is read back.
     """
     group = optimizer.param_groups[0]
     # a parameter that the loss does not depend on stays where it is
@@ -23,4 +29,6 @@ def gradient_step(
     if max_grad_norm is not None:
         th.nn.utils.clip_grad_norm_(group["params"], max_grad_norm)
     group["lr"] = learning_rate
+    if skip is not None:
+        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
     optimizer.step()

@@ -130,8 +130,8 @@ def run_phase(algorithm: Any, phase: Phase, callback: BaseCallback | None, log_i
         while proceed and not phase.done:
             means.add(phase.update())
             phase.step += 1
-            due = log_interval is not None and phase.step % log_interval == 0
-            if due or means.count >= METRICS_EVERY or phase.done:
+            due = log_interval is not None and (phase.step % log_interval == 0 or phase.done)
+            if due or phase.done or means.count >= METRICS_EVERY:
                 latest = {f"{phase.name}/{key}": value for key, value in means.read().items()}
                 _check_finite(latest, phase)
                 algorithm.last_metrics |= latest

@@ -141,7 +141,7 @@ def test_a_run_resumed_in_another_process_is_the_uninterrupted_one(resumed: Path
     uninterrupted, taken_up = (resumed / f"{algo}-{variant}{suffix}.zip" for suffix in ("", f"-from-{done}"))
     assert differing(snapshot(uninterrupted), snapshot(taken_up)) == []
     halfway = snapshot(resumed / f"{algo}-{variant}_{done}_steps.zip")
-    assert differing(halfway, snapshot(taken_up)) == ["data", "policy.safetensors", "training.json", "training.safetensors"]
+    assert {"data", "policy.safetensors", "training.safetensors"} <= set(differing(halfway, snapshot(taken_up)))
 
 
 def test_going_on_with_another_dataset_is_said_to_be_no_exact_resume(

@@ -15,6 +15,13 @@ from sb3_genoffline.registry import ALGOS
 # Arguments that make an algorithm small. One that is not listed gets small networks only, and is tested all the same.
 SMALL: dict[str, dict[str, Any]] = {
     "dac": {"n_critics": 2, "n_q_samples": 2, "n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8]}},
+    "cped": {
+        "flow_steps": 5,
+        "flow_eval_every": 2,
+        "critic_start": 0,
+        "q_start": 1,
+        "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8], "flow_transforms": 1},
+    },
     "qdq": {
         "n_q_samples": 3,
         "teacher_steps": 3,

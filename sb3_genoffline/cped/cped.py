@@ -1,0 +1,408 @@
+"""Constrained Policy optimization with Explicit behavior Density (Zhang et al., NeurIPS 2023, arXiv 2301.12130)."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Self, get_args
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.networks import EnsembleQ, soft_update
+from sb3_genoffline.common.offline_algorithm import check_positive
+from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.cped.density_algorithm import DensityAlgorithm
+from sb3_genoffline.cped.multiplier import (
+    LOG_ALPHA_MAX,
+    LOG_ALPHA_MIN,
+    AlphaMode,
+    Epsilon,
+    check_epsilon,
+    check_schedule,
+    scheduled_alpha,
+)
+from sb3_genoffline.cped.policies import DeterministicActor, FlowDensityPolicy
+from sb3_genoffline.data.buffers import TransitionBatch
+
+_LARGEST_LOSS = 1e7
+_MOST_SKIPS = 100
+
+OFFICIAL: dict[str, Any] = {
+    "flow": "nice",
+    "flow_steps": 500_000,
+    "held_out": 0.0,
+    "dequantization": 0.0,
+    "flow_learning_rate": 1e-4,
+    "flow_betas": (0.9, 0.01),
+    "flow_eps": 1e-4,
+    "discriminator_betas": (0.9, 0.999),
+    "gp_weight": 0.5,
+    "gp_interpolation": "normal",
+    "n_critic_steps": 5,
+    "vector_discriminator": True,
+    "standardize_context": False,
+    "alpha_mode": "schedule",
+    "alpha_schedule": "mujoco",
+    "max_grad_norm": None,
+    "clip_target_action": False,
+}
+"""Arguments that reproduce the second released code on Gym-MuJoCo, see :meth:`CPED.official`."""
+
+
+class UpdateNoise(NamedTuple):
+    """
+    The random numbers of one update of the actor-critic.
+
+    :param smoothing: (B, A) standard normal, noise on the target action
+    """
+
+    smoothing: Tensor
+
+
+class CPED(DensityAlgorithm):
+    """
+    Constrained Policy optimization with Explicit behavior Density: a flow-GAN learns the density of behaviour; a TD3-like
+    actor may go wherever that density says that data live, by a Lagrangian on its negative log-likelihood (NLL).
+
+    Paper: Zhang, Zhang, Wang, Jing, "Constrained Policy optimization with Explicit Behavior Density for Offline Reinforcement
+    Learning", NeurIPS 2023, https://arxiv.org/abs/2301.12130. :meth:`learn_offline` first fits the density (progress bar
+    and log keys ``flow/`` of its own; left out if there is a fitted one), then trains actor and critics, whose updates
+    ``num_timesteps`` counts. The defaults are recommended ones; :meth:`official` gives the released code's.
+
+    The paper was released with two codes that differ from it and from each other. The log shipped with the first ends at a
+    normalised score of about 44 on hopper-medium-v2 (57 at its best hundred epochs), far from the published 100.1, and no
+    other log is public: the published table is not promised here.
+
+    1. α follows dual gradient descent, as the paper says; both codes follow a hand-made schedule
+       (``alpha_mode="schedule"``), here counted from the start of the actor-critic, since counting the flow's steps too turns
+       α negative.
+    2. ε matters, as in the paper: by default the mean NLL of the batch's own actions. In both codes it cancels out of every
+       gradient.
+    3. The density is p(a | s) by a spline flow; the codes model p(s, a) (``flow="nice"``), whose gradient in a is the same.
+    4. The density is fitted first and frozen (second code); the paper, and the first code up to update 500,000, go on fitting
+       (``flow_joint_steps``).
+    5. The discriminator makes one step per step of the flow; the codes have 1 : 5 and 5 : 1, the paper does not say.
+    6. WGAN-GP as published: penalty weight 10, uniform interpolation, one score; the codes have 0.5, normal, and S + A scores.
+    7. The adversarial term's weight is 1, as in the codes, where it is the likelihood that carries λ = 1.
+    8. The backup uses the target actor's action with noise (codes); the paper's equation has max over actions.
+    9. The noisy target action is clipped to the box, as in TD3; the codes do not (``clip_target_action=False``).
+    10. The actor climbs min(Q1, Q2), without normalisation (codes); the paper writes Q.
+    11. ``flow="nice"`` has four couplings (second code; two in the first).
+    12. Adam's β2 for the flow is 0.999; 0.01 in the codes is likely a slip.
+    13. Sampling inverts the flow exactly; the codes undo its layers in the wrong order. This is mended in :meth:`official`
+        too, as is their reseeding of the global generators in every call of the flow, which made the target noise constant.
+    14. Early stopping on held-out rows, dequantisation, the actor's gradient clip, LayerNorm in the critics
+        (``policy_kwargs=dict(critic_layer_norm=True)``), ``q_normalize``, ``normalize_observations``: not in the codes.
+    15. Target networks start as copies; in the codes they start on their own and have converged before learning starts.
+
+    :param policy: ``"FlowDensityPolicy"`` (alias ``"MlpPolicy"``) or a class
+    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param learning_rate: of the actor (3e-4 on antmaze in the released code)
+    :param critic_learning_rate: of the critics
+    :param flow_joint_steps: updates of the actor-critic during which the density goes on learning
+    :param alpha_mode: ``"dual"``, ``"schedule"`` or ``"fixed"``
+    :param alpha: α at the start of ``"dual"``, or the ``"fixed"`` one; fixed at 0 there is no constraint and no density
+    :param alpha_learning_rate: of log α, which stays in [−5, 10]
+    :param alpha_sgd: plain steps on log α in the place of Adam's
+    :param alpha_schedule: ``"mujoco"``, ``"antmaze"`` (the second code's), or pairs (first update, α)
+    :param epsilon: ``"batch_mean"``: the mean NLL of the batch's actions; ``"quantile"``: that of the data's NLL; or a number
+    :param epsilon_quantile: q of ``"quantile"``
+    :param warmup_steps: updates before the actor moves (20,000 in the first code, 0 in the second)
+    :param critic_start: updates before the critics learn
+    :param q_start: updates before Q enters the actor's loss, and α moves; until then the actor only lowers its NLL
+    :param q_normalize: divide Q by its mean absolute value in the actor's loss (SPOT's)
+    :param policy_delay: updates per update of the actor and the targets
+    :param target_policy_noise: std of the noise on the target action
+    :param target_noise_clip: its largest absolute value
+    :param clip_target_action: clip the noisy target action to [−1, 1]
+    :param max_grad_norm: L2 clip of the actor's gradient
+    :param max_abs_q: training ends with a message when |Q| passes this
+    :param kwargs: the remaining arguments: the density's, of
+        :class:`~sb3_genoffline.cped.density_algorithm.DensityAlgorithm`, and those of
+        :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "FlowDensityPolicy": FlowDensityPolicy,
+        "MlpPolicy": FlowDensityPolicy,
+    }
+    default_gradient_steps = 1_000_000
+    policy: FlowDensityPolicy
+    actor: DeterministicActor
+    actor_target: DeterministicActor
+    critic: EnsembleQ
+    critic_target: EnsembleQ
+
+    def __init__(
+        self,
+        policy: str | type[FlowDensityPolicy],
+        env: EnvLike | None = None,
+        learning_rate: float | Schedule = 1e-4,
+        critic_learning_rate: float | Schedule = 3e-4,
+        *,
+        flow_joint_steps: int = 0,
+        alpha_mode: AlphaMode = "dual",
+        alpha: float = 1.0,
+        alpha_learning_rate: float = 1e-3,
+        alpha_sgd: bool = False,
+        alpha_schedule: str | Sequence[Sequence[float]] = "mujoco",
+        epsilon: Epsilon | float = "batch_mean",
+        epsilon_quantile: float = 0.95,
+        warmup_steps: int = 0,
+        critic_start: int = 30_000,
+        q_start: int = 50_000,
+        q_normalize: bool = False,
+        policy_delay: int = 2,
+        target_policy_noise: float = 0.2,
+        target_noise_clip: float = 0.5,
+        clip_target_action: bool = True,
+        max_grad_norm: float | None = 10.0,
+        max_abs_q: float | None = 1e4,
+        **kwargs: Any,
+    ) -> None:
+        if alpha_mode not in get_args(AlphaMode):
+            known = ", ".join(map(repr, get_args(AlphaMode)))
+            raise ValueError(f"alpha_mode={alpha_mode!r} is not known; use one of {known}.")
+        if alpha < 0 or (alpha == 0 and alpha_mode == "dual"):
+            raise ValueError(f"alpha={alpha} must be positive, or 0 with alpha_mode='fixed'.")
+        check_schedule(alpha_schedule)
+        check_epsilon(epsilon, joint=kwargs.get("flow") == "nice")
+        if not 0.0 <= epsilon_quantile < 1.0:
+            raise ValueError(f"epsilon_quantile={epsilon_quantile} must lie in [0, 1).")
+        if flow_joint_steps > 0 and epsilon == "quantile":
+            raise ValueError("epsilon='quantile' is measured once: with flow_joint_steps > 0 use epsilon='batch_mean'.")
+        check_positive(policy_delay=policy_delay)
+        self.critic_learning_rate = critic_learning_rate
+        self.flow_joint_steps = flow_joint_steps
+        self.alpha_mode: AlphaMode = alpha_mode
+        self.alpha = alpha
+        self.alpha_learning_rate = alpha_learning_rate
+        self.alpha_sgd = alpha_sgd
+        self.alpha_schedule = alpha_schedule
+        self.epsilon: Epsilon | float = epsilon
+        self.epsilon_quantile = epsilon_quantile
+        self.warmup_steps = warmup_steps
+        self.critic_start = critic_start
+        self.q_start = q_start
+        self.q_normalize = q_normalize
+        self.policy_delay = policy_delay
+        self.target_policy_noise = target_policy_noise
+        self.target_noise_clip = target_noise_clip
+        self.clip_target_action = clip_target_action
+        self.max_abs_q = max_abs_q
+        super().__init__(policy, env, learning_rate, max_grad_norm=max_grad_norm, **kwargs)
+
+    @classmethod
+    def official(
+        cls,
+        policy: str | type[FlowDensityPolicy] = "FlowDensityPolicy",
+        env: EnvLike | None = None,
+        antmaze: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """
+        The second released code's settings, with its wrong inverse and its reseeding mended.
+
+        :param policy: see the class
+        :param env: see the class
+        :param antmaze: the antmaze commands' settings, not Gym-MuJoCo's
+        :param kwargs: arguments over those
+        """
+        changes: dict[str, Any] = {}
+        if antmaze:
+            changes = {
+                "learning_rate": 3e-4,
+                "flow_steps": 300_000,
+                "alpha_schedule": "antmaze",
+                "reward_transform": "iql_antmaze",
+            }
+        return cls(policy, env, **{**OFFICIAL, **changes, **kwargs})
+
+    @property
+    def constrained(self) -> bool:
+        """Whether the density plays a part at all."""
+        return self.alpha_mode != "fixed" or self.alpha > 0
+
+    def _setup_training(self) -> None:
+        super()._setup_training()
+        self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
+        self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
+        self.critic_lr_schedule = FloatSchedule(self.critic_learning_rate)
+        self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=self.lr_schedule(1.0), fused=True)
+        self.critic_optimizer = th.optim.Adam(self.critic.parameters(), lr=self.critic_lr_schedule(1.0), fused=True)
+        like: dict[str, Any] = {"dtype": self.policy.obs_mean.dtype, "device": self.device}
+        self.log_alpha = th.tensor(max(self.alpha, 1e-30), **like).log().requires_grad_(True)
+        optimizer = th.optim.SGD if self.alpha_sgd else th.optim.Adam
+        self.alpha_optimizer = optimizer([self.log_alpha], lr=self.alpha_learning_rate, fused=True)
+        self.skipped, self.skipped_in_a_row = th.zeros((), **like), th.zeros((), **like)
+        self._actor_info: dict[str, Tensor] = {}  # of the last actor update
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "actor_target", "critic", "critic_target"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        optimizers = [f"{name}_optimizer" for name in ("actor", "critic", "alpha", "density", "discriminator")]
+        return ["policy", "discriminator", *optimizers], ["log_alpha", "skipped", "skipped_in_a_row"]
+
+    def _overestimation_hint(self) -> str:
+        return (
+            f"What helps: a tighter constraint (epsilon={self.epsilon!r}, or alpha_mode='fixed' with alpha above "
+            f"{self.alpha}), a better density (more flow_steps), or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
+        )
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """
+        :param gradient_steps: number of updates
+        :param batch_size: B
+        """
+        self.policy.set_training_mode(True)
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size)  # type: ignore[union-attr]
+            self._record_metrics(self.update(batch, self.draw_noise(len(batch.rewards))))  # type: ignore[arg-type]
+
+    def draw_noise(self, batch_size: int) -> UpdateNoise:
+        """The random numbers of one update from this algorithm's generator."""
+        shape = (batch_size, self.policy.action_dim)
+        factory: dict[str, Any] = {"generator": self.generator, "device": self.device, "dtype": self.policy.obs_mean.dtype}
+        return UpdateNoise(th.randn(shape, **factory))
+
+    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+        """
+        One gradient step of the actor-critic (slides' algorithm 1).
+
+        :param batch: B transitions
+        :param noise: all random numbers of the step
+        :return: scalars to log, on the device
+        """
+        t = self._n_updates
+        states = self.policy.normalize_observations(batch.observations)  # (B, S)
+        info: dict[str, Tensor] = {}
+        if t < self.flow_joint_steps and self.constrained:
+            self.policy.density.requires_grad_(True)
+            flow_info = self.density_trainer.step(t, batch.observations, batch.actions)
+            info |= {f"flow_{name}": value for name, value in flow_info.items()}
+            self.policy.density.requires_grad_(False)
+
+        if t >= self.critic_start:
+            target = self.critic_targets(batch, noise)  # (B,)
+            q = self.critic(states, batch.actions)  # (2, B)
+            critic_loss = 2.0 * mse_loss(q, target.expand_as(q))  # summed over the critics
+            skip = self._too_large(critic_loss)
+            gradient_step(
+                self.critic_optimizer, critic_loss, self.critic_lr_schedule(self._current_progress_remaining), skip=skip
+            )
+            q = q.detach()
+            info |= {
+                "critic_loss": th.where(skip, 0.0, critic_loss.detach()),
+                "q_mean": q.mean(),
+                "q_min": q.min(),
+                "q_max": q.max(),
+            }
+
+        if t % self.policy_delay == 0:
+            if t >= self.warmup_steps:
+                self._actor_info = self.actor_step(batch, states)
+            soft_update(self.critic, self.critic_target, self.tau)
+            soft_update(self.actor, self.actor_target, self.tau)
+        self._n_updates += 1
+        return info | self._actor_info | {"skipped": self.skipped.clone()}
+
+    @th.no_grad()
+    def critic_targets(self, batch: TransitionBatch, noise: UpdateNoise) -> Tensor:
+        """y = r + γ·m·min_i Q̄_i(s', π̄(s') + n), n clipped normal noise: (B,)."""
+        next_states = self.policy.normalize_observations(batch.next_observations)
+        smoothing = (noise.smoothing * self.target_policy_noise).clamp(-self.target_noise_clip, self.target_noise_clip)
+        next_actions = self.actor_target(next_states) + smoothing
+        if self.clip_target_action:
+            next_actions = next_actions.clamp(-1.0, 1.0)
+        q = self.critic_target(next_states, next_actions).amin(0)
+        return batch.rewards + self.gamma * batch.masks * q
+
+    def actor_step(self, batch: TransitionBatch, states: Tensor) -> dict[str, Tensor]:
+        """
+        Descend −E[min_i Q_i(s, π(s))] + α·E[−log p(π(s) | s)], then move α by how far the NLL is from ε.
+
+        :param batch: B transitions
+        :param states: (B, S) as the actor sees them
+        :return: scalars to log
+        """
+        with_q = self._n_updates >= self.q_start
+        actions = self.actor(states)  # (B, A)
+        loss = actions.new_zeros(())
+        info: dict[str, Tensor] = {}
+        if with_q:
+            q = self.critic(states, actions).amin(0)  # (B,)
+            scale = q.detach().abs().mean().clamp_min(1e-6) if self.q_normalize else 1.0
+            loss = loss - q.mean() / scale
+            info["actor_q"] = q.detach().mean()
+        if self.constrained:
+            nll = self.policy.nll(batch.observations, actions)  # (B,)
+            alpha = self.alpha_now()
+            loss = loss + alpha * nll.mean()
+            info |= {
+                "alpha": alpha,
+                "nll_pi": nll.detach().mean(),
+                "violation_share": (nll.detach() > self.policy.nll_q99).float().mean(),
+            }
+        if not (with_q or self.constrained):
+            return info
+        skip = self._too_large(loss)
+        gradient_step(self.actor_optimizer, loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm, skip)
+        info["actor_loss"] = loss.detach()
+        info = {name: th.where(skip, 0.0, value) for name, value in info.items()}  # a skipped step is counted, not averaged
+        if self.constrained:
+            threshold = self.threshold(batch)
+            info["epsilon"] = threshold
+            if self.alpha_mode == "dual" and with_q:  # α rises where the constraint is violated
+                gap = info["nll_pi"] - threshold  # of no account where the step is skipped
+                gradient_step(self.alpha_optimizer, -self.log_alpha * gap, self.alpha_learning_rate, skip=skip)
+                with th.no_grad():
+                    self.log_alpha.clamp_(LOG_ALPHA_MIN, LOG_ALPHA_MAX)
+        return info
+
+    def alpha_now(self) -> Tensor:
+        """α of the coming actor update."""
+        if self.alpha_mode == "schedule":
+            return th.full_like(self.log_alpha, scheduled_alpha(self.alpha_schedule, self._n_updates), requires_grad=False)
+        return self.log_alpha.detach().exp()
+
+    @th.no_grad()
+    def threshold(self, batch: TransitionBatch) -> Tensor:
+        """ε in nats, a scalar on the device."""
+        if self.epsilon == "batch_mean":
+            return self.policy.nll(batch.observations, batch.actions).mean()
+        if self.epsilon == "quantile":
+            return self.policy.nll_threshold
+        return th.full_like(self.log_alpha, float(self.epsilon), requires_grad=False)
+
+    def _too_large(self, loss: Tensor) -> Tensor:
+        """Whether a step is to be skipped; counted on the device."""
+        with th.no_grad():
+            skip = ~(loss.abs() < _LARGEST_LOSS)  # NaN too
+            self.skipped += skip
+            self.skipped_in_a_row.copy_((self.skipped_in_a_row + 1) * skip)
+        return skip
+
+    def _watch(self, metrics: dict[str, float]) -> None:
+        largest = max(abs(metrics.get("q_min", 0.0)), abs(metrics.get("q_max", 0.0)))
+        if self.max_abs_q is not None and largest > self.max_abs_q:
+            raise FloatingPointError(
+                f"|Q| has reached {largest:.3g} at update {self._n_updates}, beyond max_abs_q={self.max_abs_q:g}: the critics "
+                f"explode. {self._overestimation_hint()} If such values are right for these rewards, raise max_abs_q."
+            )
+        if self.skipped_in_a_row.item() >= _MOST_SKIPS:
+            raise FloatingPointError(
+                f"The last {int(self.skipped_in_a_row.item())} steps before update {self._n_updates} were skipped because a "
+                f"loss was not finite or beyond {_LARGEST_LOSS:g}: diverged. Lower learning_rate, or use another flow."
+            )
+        if metrics.get("skipped", 0.0) > 0 and "skipped" not in self._warned:
+            self._warned.add("skipped")
+            warnings.warn(
+                f"{int(self.skipped.item())} steps were skipped up to update {self._n_updates} because a loss was not finite "
+                f"or beyond {_LARGEST_LOSS:g}; train/skipped counts them.",
+                stacklevel=2,
+            )

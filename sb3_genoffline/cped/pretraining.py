@@ -1,0 +1,168 @@
+"""Fitting the density of behaviour before the policy, and sharing it."""
+
+from typing import Any
+
+import torch as th
+from torch import Tensor
+
+from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.pretraining import Phase
+from sb3_genoffline.cped.policies import FlowDensityPolicy
+from sb3_genoffline.generative.density import Density
+from sb3_genoffline.generative.flow_gan import Discriminator, FlowGAN
+
+_HELD_OUT_ROWS = 10_000
+
+
+class DensityTrainer:
+    """
+    The steps of the flow and of its discriminator.
+
+    :param density: trained in place
+    :param discriminator: its adversary
+    :param gan: the losses
+    :param density_optimizer: of the density
+    :param discriminator_optimizer: of the discriminator
+    :param n_critic_steps: steps of the discriminator per step of the flow
+    :param dequantization: half-width of the uniform noise on the actions
+    :param learning_rates: of the flow and of the discriminator
+    :param generator: of the random numbers
+    """
+
+    def __init__(
+        self,
+        density: Density,
+        discriminator: Discriminator,
+        gan: FlowGAN,
+        density_optimizer: th.optim.Optimizer,
+        discriminator_optimizer: th.optim.Optimizer,
+        n_critic_steps: int,
+        dequantization: float,
+        learning_rates: tuple[float, float],
+        generator: th.Generator,
+    ) -> None:
+        self.density, self.discriminator, self.gan = density, discriminator, gan
+        self.density_optimizer, self.discriminator_optimizer = density_optimizer, discriminator_optimizer
+        self.n_critic_steps, self.dequantization = n_critic_steps, dequantization
+        self.learning_rates, self.generator = learning_rates, generator
+        self._flow_info: dict[str, Tensor] = {}
+
+    def step(self, step: int, states: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """
+        One step of the discriminator, and every ``n_critic_steps``-th time one of the flow; without an adversarial term one of
+        the flow.
+
+        :param step: number of steps done
+        :param states: (B, S) raw
+        :param actions: (B, A)
+        :return: scalars to log, on the device
+        """
+        if self.dequantization > 0:
+            actions = self.density.dequantise(actions, self.dequantization, self.generator)
+        info: dict[str, Tensor] = {}
+        adversarial = self.gan.adv_weight > 0
+        if adversarial:
+            noise = self.gan.draw_noise(self.density, len(states), self.generator)
+            loss, info = self.gan.discriminator_loss(self.discriminator, self.density, states, actions, noise)
+            gradient_step(self.discriminator_optimizer, loss, self.learning_rates[1])
+            info["discriminator_loss"] = loss.detach()
+        if not adversarial or step % self.n_critic_steps == 0:
+            fresh = self.gan.draw_noise(self.density, len(states), self.generator) if adversarial else None
+            loss, self._flow_info = self.gan.flow_loss(self.discriminator, self.density, states, actions, fresh)
+            gradient_step(self.density_optimizer, loss, self.learning_rates[0])
+            self._flow_info["loss"] = loss.detach()
+        return self._flow_info | info
+
+
+class DensityPhase(Phase):
+    """
+    Fits the density. With held-out rows, training stops when their NLL no longer falls, and the weights with the lowest are
+    kept.
+
+    :param n_steps: at most so many
+    :param trainer: makes the steps
+    :param policy: whose density it is; learns what NLLs are usual when the density is fitted
+    :param states: (N, S) raw
+    :param actions: (N, A) in [−1, 1]
+    :param batch_size: drawn with replacement
+    :param held_out: share of the rows that are not trained on; 0: no early stopping
+    :param eval_every: steps between two looks at them
+    :param patience: looks without a new best before stopping
+    :param quantile: q of the threshold
+    :param freeze: leave the density as it is from the end on
+    :param seed: chooses the rows that are held out
+    """
+
+    name = "flow"
+
+    def __init__(
+        self,
+        n_steps: int,
+        trainer: DensityTrainer,
+        policy: FlowDensityPolicy,
+        states: Tensor,
+        actions: Tensor,
+        *,
+        batch_size: int,
+        held_out: float,
+        eval_every: int,
+        patience: int,
+        quantile: float,
+        freeze: bool,
+        seed: int,
+    ) -> None:
+        super().__init__(n_steps, {}, trainer.density_optimizer)  # the agent saves density and discriminator itself
+        self.trainer, self.policy, self.rows = trainer, policy, (states, actions)
+        self.batch_size, self.eval_every, self.patience = batch_size, eval_every, patience
+        self.quantile, self.freeze = quantile, freeze
+        order = th.randperm(len(states), generator=th.Generator().manual_seed(seed)).to(states.device)
+        n_held_out = min(int(held_out * len(states)), _HELD_OUT_ROWS)
+        self.held_out, self.trained_on = order[:n_held_out], order[n_held_out:]
+        self.best: dict[str, Any] = {"nll": float("inf"), "stale": 0, "weights": {}}
+
+    @property
+    def done(self) -> bool:
+        """After all steps, or when the held-out NLL no longer falls."""
+        return self.step >= self.n_steps or self.best["stale"] >= self.patience
+
+    def update(self) -> dict[str, Tensor]:
+        """One step on a batch."""
+        self.trainer.density.requires_grad_(True)
+        drawn = th.randint(
+            len(self.trained_on), (self.batch_size,), generator=self.trainer.generator, device=self.trained_on.device
+        )
+        states, actions = (rows[self.trained_on[drawn]] for rows in self.rows)
+        info = self.trainer.step(self.step, states, actions)
+        if len(self.held_out) > 0 and (self.step + 1) % self.eval_every == 0:
+            self._look()
+        if self.best["weights"]:
+            info = info | {"nll_val": th.tensor(self.best["last"], device=states.device)}
+        return info
+
+    def _look(self) -> None:
+        nll = self.policy.nll_of_rows(*(rows[self.held_out] for rows in self.rows)).mean().item()
+        self.best["last"] = nll
+        if nll < self.best["nll"]:
+            weights = {name: tensor.clone() for name, tensor in self.trainer.density.state_dict().items()}
+            self.best |= {"nll": nll, "stale": 0, "weights": weights}
+        else:
+            self.best["stale"] += 1
+
+    def finish(self) -> None:
+        """Keep the best weights, freeze them, and note what NLLs the data have."""
+        if self.best["weights"]:
+            self.trainer.density.load_state_dict(self.best["weights"])
+        if self.freeze:
+            self.trainer.density.requires_grad_(False)
+            for optimizer in (self.trainer.density_optimizer, self.trainer.discriminator_optimizer):
+                optimizer.state.clear()  # nothing of it is needed again, nor saved
+        self.policy.note_usual_nll(*self.rows, self.quantile)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resume needs, beside what the agent saves anyway."""
+        return {**super().state_dict(), "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        super().load_state_dict(state)
+        self.best = state["best"]
