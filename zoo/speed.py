@@ -1,10 +1,13 @@
 """
 Measure the speed of training updates: updates/s, achieved GFLOP/s against the algorithm's cost model, and the fraction of the
-matrix-multiply peak of the same threads in the same run. Variants take turns, so that a busy machine slows all alike.
+matrix-multiply peak of the same threads in the same run; and steps/s of the phases before the updates, where there are any.
+Variants take turns, so that a busy machine slows all alike.
 """
 
 import argparse
+import itertools
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -15,12 +18,28 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_genoffline import ALGOS, OfflineAlgorithm
+from sb3_genoffline.common.networks import EnsembleLinear
+from sb3_genoffline.common.pretraining import Phase
+from zoo.hyperparameters import load_hyperparameters
 from zoo.plain_dac import PlainDAC
+from zoo.plain_qdq import PlainQDQ
 
 SHAPES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "antmaze": (29, 8)}
+
+
+def cpu_profile_sizes() -> dict[str, Any]:
+    """The sizes of the zoo's CPU profile of QDQ, without its norms and activations."""
+    found = load_hyperparameters("qdq", "default", "cpu").arguments
+    sizes = {name: found[name] for name in ("n_q_samples", "teacher_steps", "cd_steps", "cd_n")}
+    return sizes | {"policy_kwargs": {name: found["policy_kwargs"][name] for name in ("net_arch", "q_net_arch")}}
+
+
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "dac": {"paper": {}, "light": {"n_critics": 2, "n_q_samples": 1}},
+    "qdq": {"paper": {}, "light": cpu_profile_sizes()},
 }
+SHORT_PHASES: dict[str, dict[str, int]] = {"qdq": {"teacher_steps": 1, "cd_steps": 1}}
+"""The cost of an update does not depend on how long the phases before it were."""
 
 
 def dac_flops(model: Any, batch_size: int) -> float:
@@ -42,8 +61,32 @@ def dac_flops(model: Any, batch_size: int) -> float:
     return float(sampling + target + critic + normalizer + guidance + actor + dual)
 
 
-COST_MODELS: dict[str, Callable[[Any, int], float]] = {"dac": dac_flops}
-PLAIN_FORMS: dict[str, Callable[..., Any]] = {"dac": PlainDAC}
+def qdq_flops(model: Any, batch_size: int) -> float:
+    """
+    Floating-point operations of one QDQ update with the ``q_bc`` objective: matrix products only, a multiply-add counts 2. The
+    consistency model's first layer takes (s, a) once for all n samples; the actor's update counts by its share of the updates.
+
+    :return: number of operations, e.g. 4.23e9 for hopper at the paper's setting
+    """
+
+    def row(widths: list[int]) -> int:
+        return 2 * sum(i * o for i, o in itertools.pairwise(widths))
+
+    s, a, b, n = model.policy.state_dim, model.policy.action_dim, batch_size, model.n_q_samples
+    actor_widths = [s, *(layer.out_features for layer in model.actor.net if isinstance(layer, th.nn.Linear))]
+    ensemble = [layer for layer in model.critic.modules() if isinstance(layer, EnsembleLinear)]
+    critic_widths = [s + a, *(layer.weight.shape[2] for layer in ensemble)]
+    q_widths = model.policy.q_sampler.model.network.net_arch
+    actor_row, critic_row, members = row(actor_widths), row(critic_widths), 2
+    sampling = b * (row([s + a, q_widths[0]]) + n * row([1, *q_widths, 1])) if model.penalty != "none" else 0
+    target = b * (actor_row + members * critic_row)
+    critic = b * members * (3 * critic_row - row(critic_widths[:2]))
+    actor = b * (3 * actor_row - row(actor_widths[:2]) + 2 * members * critic_row)
+    return float(sampling + target + critic + actor / model.policy_delay)
+
+
+COST_MODELS: dict[str, Callable[[Any, int], float]] = {"dac": dac_flops, "qdq": qdq_flops}
+PLAIN_FORMS: dict[str, Callable[..., Any]] = {"dac": PlainDAC, "qdq": PlainQDQ}
 
 
 @dataclass
@@ -112,18 +155,42 @@ def matmul_peak(device: th.device) -> float:
     return best
 
 
-def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> OfflineAlgorithm:
-    """An agent of the given setting with its buffer filled, ready to update."""
+def make_agent(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> OfflineAlgorithm:
+    """An agent of the given setting."""
     obs_dim, action_dim = SHAPES[shape]
     box = spaces.Box(-np.inf, np.inf, (obs_dim,)), spaces.Box(-1, 1, (action_dim,))
-    model = ALGOS[algo](
-        next(iter(ALGOS[algo].policy_aliases)), box, seed=0, device=device, **SETTINGS[algo][setting], **kwargs
-    )  # type: ignore[arg-type]
-    return model.learn_offline(synthetic_data(obs_dim, action_dim), gradient_steps=2, log_interval=None)
+    arguments = {**SETTINGS[algo][setting], **kwargs}
+    return ALGOS[algo](next(iter(ALGOS[algo].policy_aliases)), box, seed=0, device=device, **arguments)  # type: ignore[arg-type]
+
+
+def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> OfflineAlgorithm:
+    """An agent of the given setting with its buffer filled, ready to update."""
+    model = make_agent(algo, shape, setting, device, **{**SHORT_PHASES.get(algo, {}), **kwargs})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about what was learned: nothing, and there was nothing to learn
+        return model.learn_offline(synthetic_data(*SHAPES[shape]), gradient_steps=2, log_interval=None)
+
+
+def make_phases(algo: str, shape: str, setting: str, device: str) -> list[Phase]:
+    """What an agent of the given setting fits before its updates, each phase ready for its first step."""
+    model = make_agent(algo, shape, setting, device)
+    model.set_dataset(synthetic_data(*SHAPES[shape]))
+    phases = model._make_phases()
+    for phase in phases:
+        phase.begin()
+    return phases
 
 
 def variants(args: argparse.Namespace) -> list[Variant]:
-    """What to time, by the flags."""
+    """
+    What to time, by the flags.
+
+    :raises ValueError: for a flag that the algorithm or this CPU has no use for
+    """
+    if args.compile and "compile_networks" not in ALGOS[args.algo].hyperparameter_names():
+        raise ValueError(
+            f"--compile: {args.algo} has no compile_networks option, so there is nothing to compile; leave the flag out."
+        )
     model = build(args.algo, args.shape, args.setting, args.device)
     found = [Variant("eager", lambda: model.train(1, args.batch_size))]
     if args.algo in PLAIN_FORMS:
@@ -148,7 +215,7 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``python -m zoo speed``."""
     parser.add_argument("--algo", default="dac", choices=sorted(SETTINGS), help="algorithm")
-    parser.add_argument("--setting", default="paper", help="paper: 10 critics, 10 next actions; light: 2 and 1")
+    parser.add_argument("--setting", default="paper", help="paper, or light: small enough for a CPU")
     parser.add_argument("--shape", default="hopper", choices=sorted(SHAPES), help="observation and action sizes")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--updates", type=int, default=5, help="updates a variant makes in one round")
@@ -166,11 +233,13 @@ def main(args: argparse.Namespace) -> None:
     th.set_num_threads(args.num_threads)
     device = th.device(args.device)
     candidates = variants(args)
+    phases = make_phases(args.algo, args.shape, args.setting, args.device)
+    fitting = [Variant(phase.name, phase.update) for phase in phases]
     flops = COST_MODELS[args.algo](build(args.algo, args.shape, args.setting, "cpu"), args.batch_size)
-    seconds: dict[str, list[float]] = {variant.name: [] for variant in candidates}
+    seconds: dict[str, list[float]] = {variant.name: [] for variant in [*candidates, *fitting]}
     peaks: list[float] = []
     for round_number in range(-1, args.rounds):  # the first round warms up
-        for variant in candidates:
+        for variant in [*candidates, *fitting]:
             set_onednn(variant.onednn)
             taken = measure(variant.update, args.updates if round_number >= 0 else 2, device)
             if round_number >= 0:
@@ -184,8 +253,15 @@ def main(args: argparse.Namespace) -> None:
     )
     print(f"cost model {flops / 1e9:.2f} GFLOP an update; matrix-multiply peak of the same threads {peak / 1e9:.0f} GFLOP/s")
     print(f"{'variant':28}{'ms':>9}{'updates/s':>11}{'GFLOP/s':>9}{'of peak':>9}{'vs ' + first.split(' ')[0]:>10}")
-    for name, times in seconds.items():
+    for variant in candidates:
+        times = seconds[variant.name]
         taken = median(times)
         ratio = median(a / b for a, b in zip(seconds[first], times, strict=True))
         rate = flops / taken
-        print(f"{name:28}{taken * 1e3:9.1f}{1 / taken:11.2f}{rate / 1e9:9.1f}{rate / peak:9.0%}{ratio:9.2f}x")
+        print(f"{variant.name:28}{taken * 1e3:9.1f}{1 / taken:11.2f}{rate / 1e9:9.1f}{rate / peak:9.0%}{ratio:9.2f}x")
+    for phase in phases:
+        taken = median(seconds[phase.name])
+        print(
+            f"phase {phase.name:22}{taken * 1e3:9.2f}{1 / taken:11.1f}  steps/s; its {phase.n_steps:,} steps take "
+            f"{phase.n_steps * taken / 60:,.1f} min"
+        )
