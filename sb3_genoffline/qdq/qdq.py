@@ -391,14 +391,17 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
     def _watch(self, metrics: dict[str, float]) -> None:
         self._log_uncertainty()
         share = metrics.get("bonus_share", 0.0)
-        settled = self._n_updates > 1000 or self.num_timesteps >= self._total_timesteps  # Q starts around 0
-        if share > 0.01 and settled and "bonus" not in self._warned:
-            self._warned.add("bonus")
-            floor = min(0.0, self.dataset_info.get("min_reward", 0.0)) / (1.0 - self.gamma) if self.gamma < 1 else -np.inf
-            warnings.warn(
-                f"penalty={self.penalty!r} raises {share:.1%} of the target values instead of lowering them: Q < 0 for "
-                f"{metrics['negative_q_share']:.1%} of the uncertain actions, and 1/H > beta for "
-                f"{metrics['small_h_share']:.1%} of all. Use penalty='floor' with q_floor={floor:g} (r_min/(1 − gamma), or 0 "
-                "where rewards are not negative).",
-                stacklevel=2,
-            )
+        last = self.num_timesteps + 1 >= self._total_timesteps  # the update at hand is counted after its metrics are read
+        if share <= 0.01 or not (self._n_updates > 1000 or last) or "bonus" in self._warned:  # Q starts around 0
+            return
+        floor = min(0.0, self.dataset_info.get("min_reward", 0.0)) / (1.0 - self.gamma) if self.gamma < 1 else -np.inf
+        if self.penalty == "floor" and self.q_floor <= floor * (1.0 - 1e-4):
+            return  # what is raised lay below every attainable value
+        self._warned.add("bonus")
+        warnings.warn(
+            f"penalty={self.penalty!r} raises {share:.1%} of the target values instead of lowering them: Q < 0 for "
+            f"{metrics['negative_q_share']:.1%} of the uncertain actions, and 1/H > beta for "
+            f"{metrics['small_h_share']:.1%} of all. Use penalty='floor' with q_floor={floor:g} (r_min/(1 − gamma), or 0 "
+            "where rewards are not negative).",
+            stacklevel=2,
+        )
