@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from stable_baselines3.common.utils import LinearSchedule
@@ -201,16 +201,17 @@ def make_hyperparameters(cls: type[OfflineAlgorithm], values: Mapping[str, Any],
     :param entry: where they come from
     :raises ValueError: naming the key and the nearest known ones, or the value and the type wanted
     """
-    defaults = constructor_defaults(cls)
+    parameters = constructor_parameters(cls)
     plain = {}
     for key, raw in values.items():
         if key in _FLAGS:
             raise ValueError(f"{key} is no hyper-parameter here: use the flag {_FLAGS[key]}.")
-        if key not in defaults and key not in _OWN:
-            known = [name for name in (*_OWN, *defaults) if name not in _FLAGS]
+        if key not in parameters and key not in _OWN:
+            known = [name for name in (*_OWN, *parameters) if name not in _FLAGS]
             raise ValueError(f"{cls.__name__} has no hyper-parameter {key!r}{_nearest(key, known)}.")
-        plain[key] = _check_type(key, parse_value(key, raw), defaults.get(key))
-    n_timesteps = _check_type("n_timesteps", plain.setdefault("n_timesteps", cls.default_gradient_steps), 1)
+        value, parameter = parse_value(key, raw), parameters.get(key)
+        plain[key] = value if parameter is None else _check_type(key, value, parameter.default, parameter.annotation)
+    n_timesteps = _check_type("n_timesteps", plain.setdefault("n_timesteps", cls.default_gradient_steps), 1, int)
     policy = plain.setdefault("policy", next(iter(cls.policy_aliases)))
     if policy not in cls.policy_aliases:
         raise ValueError(f"policy={policy!r} is not known{_nearest(policy, cls.policy_aliases)}.")
@@ -223,18 +224,18 @@ def make_hyperparameters(cls: type[OfflineAlgorithm], values: Mapping[str, Any],
     return Hyperparameters(plain, arguments, n_timesteps, policy, plain.get("env_kwargs") or {}, entry)
 
 
-def constructor_defaults(cls: type[OfflineAlgorithm]) -> dict[str, Any]:
-    """Default value of every hyper-parameter of an algorithm by name."""
+def constructor_parameters(cls: type[OfflineAlgorithm]) -> dict[str, inspect.Parameter]:
+    """Every hyper-parameter of an algorithm by name, with its default and its type."""
     names = set(cls.hyperparameter_names())
-    defaults: dict[str, Any] = {}
+    found: dict[str, inspect.Parameter] = {}
     for base in reversed(cls.__mro__):
         if issubclass(base, OfflineAlgorithm) and "__init__" in base.__dict__:
             parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-            defaults |= {name: parameter.default for name, parameter in parameters.items() if name in names}
-    return defaults
+            found |= {name: parameter for name, parameter in parameters.items() if name in names}
+    return found
 
 
-def _check_type(name: str, value: Any, default: Any) -> Any:
+def _check_type(name: str, value: Any, default: Any, annotation: Any) -> Any:
     """The value, an integral float made an int where the default is one; a ValueError if the type cannot be right."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
@@ -246,9 +247,17 @@ def _check_type(name: str, value: Any, default: Any) -> Any:
             if not value.is_integer():
                 raise ValueError(f"{name}={value!r} must be a whole number.")
             return int(value)
-    elif isinstance(default, str) and value is not None and not isinstance(value, str):
+    elif isinstance(default, str) and value is not None and not isinstance(value, str) and _only_words(annotation):
         raise ValueError(f"{name}={value!r} must be a word such as {default!r}.")
     return value
+
+
+def _only_words(annotation: Any) -> bool:
+    """Whether a type has no members but strings (an ``epsilon`` may be a word or a number)."""
+    if get_origin(annotation) is Literal:
+        return True
+    members = get_args(annotation)
+    return all(map(_only_words, members)) if members else annotation in (str, type(None))
 
 
 def _schedule(name: str, text: str) -> LinearSchedule:

@@ -8,7 +8,8 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
-from sb3_genoffline import ALGOS, DAC, QDQ
+from sb3_genoffline import ALGOS, CPED, DAC, QDQ
+from sb3_genoffline.cped.multiplier import scheduled_alpha
 from sb3_genoffline.generative.mish import Mish
 from zoo.hyperparameters import FOLDER, load_hyperparameters, parse_pairs, parse_value, read_yaml
 
@@ -56,6 +57,43 @@ QDQ_PAPER_TABLE = {
     "walker2d-medium-expert-v2": (0.95, 0.9, 1.0),
     **dict.fromkeys([name for name in QDQ_TABLE if name.startswith("antmaze")], (0.99, 0.9, 1.0)),
 }
+# the second released code's: actor's rate, updates of the policy, steps of the density, alpha from an update on
+CPED_MUJOCO = (
+    1e-4,
+    1_000_000,
+    500_000,
+    [(0, 1000), (100_001, 10), (200_000, 7.5), (300_000, 5), (400_000, 2.5), (500_001, 1.5)],
+)
+CPED_ANTMAZE = (3e-4, 700_000, 300_000, [(0, 0.25), (200_000, 0.1), (500_001, 0.08)])
+CPED_LARGE = (3e-4, 600_000, 400_000, [(0, 0.25), (100_000, 0.1), (400_001, 0.08)])
+CPED_TABLE = {
+    **{
+        f"{env}-{level}-v2": CPED_MUJOCO
+        for env in ("halfcheetah", "hopper", "walker2d")
+        for level in ("medium", "medium-replay", "medium-expert")
+    },
+    **{f"antmaze-{maze}-v2": CPED_ANTMAZE for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse")},
+    "antmaze-large-play-v2": CPED_LARGE,
+    "antmaze-large-diverse-v2": CPED_LARGE,
+}
+CPED_CODE = {  # the flow-GAN and the constraint of the code that differ from the library's choice
+    "flow": "nice",
+    "held_out": 0,
+    "dequantization": 0,
+    "flow_learning_rate": 1e-4,
+    "flow_betas": [0.9, 0.01],
+    "flow_eps": 1e-4,
+    "discriminator_betas": [0.9, 0.999],
+    "gp_weight": 0.5,
+    "gp_interpolation": "normal",
+    "n_critic_steps": 5,
+    "vector_discriminator": True,
+    "standardize_context": False,
+    "alpha_mode": "schedule",
+    "max_grad_norm": None,
+    "clip_target_action": False,
+}
+SPACES = (spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-1.0, 1.0, (2,)))
 ATTACKS = [
     "__import__('pathlib').Path('{file}').touch()",
     "dict(net_arch=__import__('pathlib').Path('{file}').touch())",
@@ -112,7 +150,63 @@ def test_qdq_on_a_cpu_distils_all_noise_levels_from_the_teacher_whatever_the_ent
         assert found["teacher_steps"] + found["cd_steps"] < 100_000
 
 
-@pytest.mark.parametrize("algo", ["dac", "qdq"])
+def settings_of(model: CPED) -> dict[str, Any]:
+    """All hyper-parameters as the agent keeps them."""
+    return {name: getattr(model, name) for name in CPED.hyperparameter_names() if hasattr(model, name)}
+
+
+def make_cped(dataset: str, profile: str | None = None) -> CPED:
+    settings = load_hyperparameters("cped", dataset, profile)
+    return CPED(settings.policy, SPACES, device="cpu", **settings.arguments)
+
+
+@pytest.mark.parametrize("dataset", CPED_TABLE)
+def test_the_second_released_code_of_cped_is_what_a_dataset_gets(dataset: str) -> None:
+    settings = load_hyperparameters("cped", dataset)
+    found = dict(settings.arguments)
+    rate, n_updates, flow_steps, alphas = CPED_TABLE[dataset]
+    assert settings.entry == dataset and settings.n_timesteps == n_updates
+    assert (found.pop("learning_rate"), found.pop("flow_steps")) == (rate, flow_steps)
+    schedule, ends = found.pop("alpha_schedule"), [first for first, _ in alphas[1:]] + [n_updates]
+    for (first, alpha), end in zip(alphas, ends, strict=True):
+        assert scheduled_alpha(schedule, first) == scheduled_alpha(schedule, end - 1) == alpha
+    assert found.pop("reward_transform", None) == ("iql_antmaze" if dataset.startswith("antmaze") else None)
+    assert found == CPED_CODE
+
+
+@pytest.mark.parametrize(("dataset", "antmaze"), [("hopper-medium-v2", False), ("antmaze-umaze-v2", True)])
+def test_cpeds_entries_are_its_official_preset(dataset: str, antmaze: bool) -> None:
+    assert settings_of(make_cped(dataset)) == settings_of(CPED.official(env=SPACES, antmaze=antmaze, device="cpu"))
+
+
+def test_cpeds_default_and_recommended_profile_are_the_constructors_defaults_on_any_data() -> None:
+    defaults = settings_of(CPED("FlowDensityPolicy", SPACES, device="cpu"))
+    assert settings_of(make_cped("nobody/knows/this-v0")) == defaults
+    for dataset in CPED_TABLE:
+        found = settings_of(make_cped(dataset, "recommended"))
+        transform = "iql_antmaze" if dataset.startswith("antmaze") else None
+        assert found == {**defaults, "reward_transform": transform}, dataset
+        assert load_hyperparameters("cped", dataset, "recommended").n_timesteps == CPED.default_gradient_steps
+
+
+def test_cped_on_a_cpu_is_the_same_whatever_the_entry_says() -> None:
+    plain = load_hyperparameters("cped", "nobody/knows/this-v0", "cpu").plain
+    assert (plain["flow"], plain["alpha_mode"]) == ("spline", "dual") and plain["flow_steps"] + plain["n_timesteps"] < 100_000
+    for dataset in CPED_TABLE:
+        found = load_hyperparameters("cped", dataset, "cpu").plain
+        found.pop("reward_transform", None)  # of the rewards, not of the machine
+        assert found == plain, dataset
+
+
+def test_a_word_may_give_way_to_a_number_or_pairs_where_the_algorithm_takes_them() -> None:
+    pairs = parse_pairs(["epsilon:1.5", "alpha_schedule:[[0, 2], [10, 1]]"])
+    found = load_hyperparameters("cped", "x-v0", None, pairs).arguments
+    assert (found["epsilon"], found["alpha_schedule"]) == (1.5, [[0, 2], [10, 1]])
+    with pytest.raises(ValueError, match="alpha_mode=3 must be a word such as 'dual'"):
+        load_hyperparameters("cped", "x-v0", None, parse_pairs(["alpha_mode:3"]))
+
+
+@pytest.mark.parametrize("algo", ["dac", "qdq", "cped"])
 @pytest.mark.parametrize(
     ("minari", "d4rl"),
     [
@@ -151,12 +245,12 @@ PROFILES = [(algo, profile) for algo in ALGOS for profile in (None, *read_yaml(F
 
 @pytest.mark.parametrize(("algo", "profile"), PROFILES)
 def test_every_entry_makes_an_agent_with_and_without_each_profile(algo: str, profile: str | None) -> None:
-    box, made = (spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-1.0, 1.0, (2,))), []
+    made: list[dict[str, Any]] = []
     for dataset in read_yaml(FOLDER / f"{algo}.yml"):
         if dataset != "profiles":
             settings = load_hyperparameters(algo, dataset, profile)
             if settings.arguments not in made:
-                ALGOS[algo](settings.policy, box, device="cpu", **settings.arguments)
+                ALGOS[algo](settings.policy, SPACES, device="cpu", **settings.arguments)
                 made.append(settings.arguments)
 
 
