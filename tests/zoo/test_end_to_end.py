@@ -14,6 +14,7 @@ import yaml
 from stable_baselines3.common.callbacks import ConvertCallback
 
 from sb3_genoffline import DAC, load_dataset
+from sb3_genoffline.common.pretraining import Phase
 from zoo.__main__ import main
 from zoo.callbacks import StopOnInterrupt
 from zoo.enjoy import RenderingError, film
@@ -22,20 +23,21 @@ from zoo.evaluate import bootstrap_ci, evaluate
 from zoo.plot.curves import make_curve
 from zoo.runs import Run, find_run, load_agent
 
-SMALL = [
-    "-params",
-    "n_critics:2",
-    "n_q_samples:1",
-    "policy_kwargs:dict(net_arch=[16, 16])",
-    "batch_size:32",
-    "n_action_samples:4",
+pytestmark = [  # what QDQ rightly says after a handful of steps on random actions
+    pytest.mark.filterwarnings("ignore:The uncertainty H is no larger"),
+    pytest.mark.filterwarnings("ignore:penalty='paper' raises"),
 ]
+SMALL = {
+    "dac": ["n_critics:2", "n_q_samples:1", "policy_kwargs:dict(net_arch=[16, 16])", "n_action_samples:4"],
+    "qdq": ["n_q_samples:4", "teacher_steps:6", "cd_steps:6", "policy_kwargs:dict(net_arch=[16, 16], q_net_arch=[16, 16])"],
+}
+BASELINE = {"dac": ("guidance:none", "DAC, imitation only"), "qdq": ("penalty:none", "QDQ, no penalty")}
 STEPS = 20
 
 
-def zoo_train(dataset: str, folder: Path, *extra: str, params: tuple[str, ...] = ()) -> None:
+def zoo_train(dataset: str, folder: Path, *extra: str, algo: str = "dac", params: tuple[str, ...] = ()) -> None:
     flags = ["--dataset", dataset, "-f", str(folder), "-n", str(STEPS), "--seed", "3", "--no-progress", "--verbose", "0"]
-    main(["train", *flags, *SMALL, *params, *extra])
+    main(["train", "--algo", algo, *flags, "-params", "batch_size:32", *SMALL[algo], *params, *extra])
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -43,20 +45,26 @@ def members(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
+@pytest.fixture(scope="module", params=sorted(SMALL))
+def algo(request: pytest.FixtureRequest) -> str:
+    """Name of an algorithm; a test that asks for it, or for its runs, runs once for each."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def logs(dataset_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log folder with a guided run (1) and an imitation run (2)."""
+def logs(algo: str, dataset_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log folder with a run (1) and one with the algorithm's idea switched off (2)."""
     folder = tmp_path_factory.mktemp("logs")
     flags = ["--eval-freq", "10", "--eval-episodes", "2"]
     more = ["--save-freq", "10", "--log-interval", "5", "--save-replay-buffer", "-tb", str(folder / "tb")]
-    zoo_train(dataset_id, folder, *flags, *more)
-    zoo_train(dataset_id, folder, *flags, params=("guidance:none",))
+    zoo_train(dataset_id, folder, *flags, *more, algo=algo)
+    zoo_train(dataset_id, folder, *flags, algo=algo, params=BASELINE[algo][:1])
     return folder
 
 
 @pytest.fixture
-def run(logs: Path, dataset_id: str) -> Run:
-    return find_run(logs, "dac", dataset_id, exp_id=1)
+def run(logs: Path, algo: str, dataset_id: str) -> Run:
+    return find_run(logs, algo, dataset_id, exp_id=1)
 
 
 def test_a_run_leaves_rl_zoos_files(run: Run, dataset_id: str) -> None:
@@ -71,26 +79,44 @@ def test_a_run_leaves_rl_zoos_files(run: Run, dataset_id: str) -> None:
         assert evaluations["results"].shape == evaluations["ep_lengths"].shape == (2, 2)
     rows = list(csv.DictReader((run.folder / "progress.csv").open()))
     assert {"train/critic_loss", "eval/mean_reward", "eval/normalized_score", "time/fps"} <= set(rows[0])
-    assert {row["time/total_timesteps"] for row in rows} == {"5", "10", "15", "20"}
+    assert {row["time/total_timesteps"] for row in rows} - {""} == {"5", "10", "15", "20"}
 
 
-def test_tensorboard_gets_a_folder_per_run(logs: Path) -> None:
-    assert list((logs / "tb" / "tiny-hopper-random-v0" / "dac_1").glob("events.out.tfevents.*"))
+def test_phases_have_rows_of_their_own_before_those_of_the_updates(run: Run, algo: str) -> None:
+    rows = list(csv.DictReader((run.folder / "progress.csv").open()))
+    phases = [row for row in rows if not row["time/total_timesteps"]]
+    if algo == "dac":
+        assert not phases
+        return
+    steps = [
+        (name, row[f"{name}/n_steps"]) for row in phases for name in ("teacher", "distillation") if row[f"{name}/n_steps"]
+    ]
+    assert steps == [("teacher", "5"), ("teacher", "6"), ("distillation", "5"), ("distillation", "6")]
+    assert rows[: len(phases)] == phases
+    assert all(float(row["teacher/loss"] or row["distillation/loss"]) > 0 for row in phases)
+    assert {"uncertainty/auc", "train/h_mean"} <= set(rows[-1])
 
 
-def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, dataset_id: str) -> None:
+def test_tensorboard_gets_a_folder_per_run(logs: Path, algo: str) -> None:
+    assert list((logs / "tb" / "tiny-hopper-random-v0" / f"{algo}_1").glob("events.out.tfevents.*"))
+
+
+def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, algo: str, dataset_id: str) -> None:
     config = run.config()
     data = load_dataset(dataset_id)
-    assert (config["algo"], config["seed"], config["environment"]) == ("dac", 3, "Hopper-v5")
+    assert (config["algo"], config["seed"], config["environment"]) == (algo, 3, "Hopper-v5")
     assert config["dataset"]["id"] == dataset_id and config["dataset"]["fingerprint"] == data.fingerprint
     assert config["dataset"]["mean_return"] == pytest.approx(data.episode_returns().mean())
     assert config["dataset"]["normalized_score"] == pytest.approx(data.normalized_score(data.episode_returns()).mean())
-    assert config["hyperparameters"]["policy_kwargs"] == {"net_arch": [16, 16]}
+    assert config["hyperparameters"]["policy_kwargs"]["net_arch"] == [16, 16]
     assert config["hyperparameters"]["n_timesteps"] == STEPS
     arguments = yaml.safe_load((run.settings / "args.yml").read_text())
     assert arguments["save_freq"] == 10 and arguments["dataset"] == dataset_id
     summary = json.loads((run.settings / "summary.json").read_text())
-    assert summary["finished"] and summary["gradient_steps"] == STEPS and summary["updates_per_second"] > 0
+    assert summary["finished"] and summary["gradient_steps"] == STEPS
+    assert (summary["phase_seconds"] > 0) == (algo != "dac")
+    training = summary["seconds"] - summary["evaluation_seconds"] - summary["phase_seconds"]
+    assert training > 0 and summary["updates_per_second"] == pytest.approx(STEPS / training, rel=0.05)
 
 
 def test_a_resumed_run_ends_as_the_one_that_never_stopped(run: Run, tmp_path: Path) -> None:
@@ -111,6 +137,56 @@ def test_a_resumed_run_ends_as_the_one_that_never_stopped(run: Run, tmp_path: Pa
     assert (run.folder / "progress.csv").exists() and (run.folder / "progress_from_10.csv").exists()
 
 
+@pytest.mark.parametrize("algo", ["qdq"], indirect=True)
+@pytest.mark.parametrize(
+    ("how", "name", "step", "saved"),
+    [
+        ("interrupted", "teacher", 4, "teacher_4"),
+        ("interrupted", "distillation", 3, "distillation_3"),
+        ("killed", "distillation", 3, "teacher_6"),  # saved when that phase was done
+    ],
+)
+def test_a_run_that_ended_in_a_phase_goes_on_there_and_ends_as_the_one_that_never_stopped(
+    how: str,
+    name: str,
+    step: int,
+    saved: str,
+    run: Run,
+    dataset_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    goes_on = StopOnInterrupt.on_phase_step
+
+    def stop(self: StopOnInterrupt, phase: Phase, metrics: dict[str, float]) -> bool:
+        if (phase.name, phase.step) == (name, step):
+            if how == "killed":
+                raise ConnectionResetError
+            signal.raise_signal(signal.SIGINT)
+        return goes_on(self, phase, metrics)
+
+    flags = ["--eval-freq", "10", "--eval-episodes", "2", "--log-interval", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(StopOnInterrupt, "on_phase_step", stop)
+        try:
+            zoo_train(dataset_id, tmp_path, *flags, "--verbose", "1", algo="qdq")
+        except SystemExit:
+            assert how == "killed"
+    stopped = find_run(tmp_path, "qdq", dataset_id)
+    if how == "interrupted":
+        assert f"interrupted after {name} {step}; go on with: -i {stopped.model_path}" in capsys.readouterr().out
+        summary = json.loads((stopped.settings / "summary.json").read_text())
+        assert (summary["finished"], summary["gradient_steps"], summary["updates_per_second"]) == (False, 0, 0.0)
+        assert 0 < summary["phase_seconds"] <= summary["seconds"]
+    before = (stopped.folder / "progress.csv").read_text()
+    main(["train", "-i", str(stopped.model_path), "--no-progress", *flags, "--verbose", "0"])
+    resumed, whole = members(stopped.model_path), members(run.model_path)
+    assert [member for member in whole if resumed[member] != whole[member]] == []
+    assert (stopped.folder / "progress.csv").read_text() == before
+    assert (stopped.folder / f"progress_from_{saved}.csv").is_file()
+
+
 def test_a_resumed_run_that_has_done_its_updates_is_an_error(run: Run) -> None:
     with pytest.raises(SystemExit, match="has done 20 updates already"):
         main(["train", "-i", str(run.model_path), "-n", "20"])
@@ -118,18 +194,21 @@ def test_a_resumed_run_that_has_done_its_updates_is_an_error(run: Run) -> None:
         main(["train", "-i", str(run.model_path), "-n", "30", "--profile", "cpu"])
 
 
-def test_an_evaluation_says_how_it_was_made_and_repeats(run: Run, logs: Path, dataset_id: str, capsys: Any) -> None:
+def test_an_evaluation_says_how_it_was_made_and_repeats(run: Run, logs: Path, algo: str, dataset_id: str, capsys: Any) -> None:
     results = []
     for _ in range(2):
-        main(["evaluate", "--dataset", dataset_id, "-f", str(logs), "--exp-id", "1", "-n", "3", "--n-envs", "2"])
+        main(
+            ["evaluate", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "1", "-n", "3", "--n-envs", "2"]
+        )
         results.append(json.loads((run.folder / "results.json").read_text()))
     assert results[0]["returns"] == results[1]["returns"]
     found = results[0]
     rl_zoo = {"mean_reward", "std_reward", "is_deterministic", "n_eval_episodes", "eval_datetime"}
     assert rl_zoo | {"algo", "dataset", "dataset_fingerprint", "env_id", "seed", "eval_seed", "versions"} <= set(found)
-    assert (found["algo"], found["dataset"], found["env_id"]) == ("dac", dataset_id, "Hopper-v5")
+    assert (found["algo"], found["dataset"], found["env_id"]) == (algo, dataset_id, "Hopper-v5")
     assert (found["checkpoint"], found["gradient_steps"], found["seed"]) == ("last", STEPS, 3)
-    assert (found["n_action_samples"], found["n_diffusion_steps"], found["n_eval_episodes"]) == (4, 5, 3)
+    assert found["n_eval_episodes"] == 3
+    assert algo != "dac" or (found["n_action_samples"], found["n_diffusion_steps"]) == (4, 5)
     assert len(found["returns"]) == len(found["lengths"]) == 3
     assert found["mean_reward"] == pytest.approx(np.mean(found["returns"]))
     assert found["normalized_score"] == pytest.approx(100 * (found["mean_reward"] + 20) / 3254)
@@ -148,9 +227,9 @@ def test_an_evaluation_says_how_it_was_made_and_repeats(run: Run, logs: Path, da
     ],
 )
 def test_another_checkpoint_has_results_of_its_own(
-    flags: list[str], checkpoint: str, file: str, run: Run, logs: Path, dataset_id: str
+    flags: list[str], checkpoint: str, file: str, run: Run, logs: Path, algo: str, dataset_id: str
 ) -> None:
-    main(["evaluate", "--dataset", dataset_id, "-f", str(logs), "--exp-id", "1", "-n", "1", *flags])
+    main(["evaluate", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "1", "-n", "1", *flags])
     assert json.loads((run.folder / file).read_text())["checkpoint"] == checkpoint
 
 
@@ -175,14 +254,20 @@ def test_a_wrong_environment_is_an_error(run: Run) -> None:
         evaluate(model, lambda: None, 0)  # type: ignore[arg-type, return-value]
 
 
-def test_curves_show_the_agent_its_imitation_and_the_data(logs: Path, dataset_id: str, tmp_path: Path) -> None:
-    main(["plot", "curves", "--dataset", dataset_id, "-f", str(logs), "-o", str(tmp_path / "curve.png")])
+def test_curves_show_the_agent_its_baseline_and_the_data(logs: Path, algo: str, dataset_id: str, tmp_path: Path) -> None:
+    main(["plot", "curves", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "-o", str(tmp_path / "curve.png")])
     assert (tmp_path / "curve.png").stat().st_size > 10_000
     picture = (tmp_path / "curve.svg").read_text()
-    for label in ("DAC (1 seed", "DAC, imitation only (1 seed", "mean of the data", "normalised score", dataset_id):
+    for label in (
+        f"{algo.upper()} (1 seed",
+        f"{BASELINE[algo][1]} (1 seed",
+        "mean of the data",
+        "normalised score",
+        dataset_id,
+    ):
         assert label in picture
     with pytest.raises(SystemExit, match="no evaluated run"):
-        main(["plot", "curves", "--dataset", dataset_id, "-f", str(logs), "--exp-id", "9"])
+        main(["plot", "curves", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "9"])
 
 
 def test_a_curve_averages_seeds_where_all_were_evaluated() -> None:
