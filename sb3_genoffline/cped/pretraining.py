@@ -115,10 +115,14 @@ class DensityPhase(Phase):
         self.trainer, self.policy, self.rows = trainer, policy, (states, actions)
         self.batch_size, self.eval_every, self.patience = batch_size, eval_every, patience
         self.quantile, self.freeze = quantile, freeze
-        order = th.randperm(len(states), generator=th.Generator().manual_seed(seed)).to(states.device)
-        n_held_out = min(int(held_out * len(states)), _HELD_OUT_ROWS)
-        self.held_out, self.trained_on = order[:n_held_out], order[n_held_out:]
+        self.n_held_out = min(int(held_out * len(states)), _HELD_OUT_ROWS)
+        self._split(seed)
         self.best: dict[str, Any] = {"nll": float("inf"), "stale": 0, "weights": {}}
+
+    def _split(self, seed: int) -> None:
+        states, _ = self.rows
+        order = th.randperm(len(states), generator=th.Generator().manual_seed(seed)).to(states.device)
+        self.seed, self.held_out, self.trained_on = seed, order[: self.n_held_out], order[self.n_held_out :]
 
     @property
     def done(self) -> bool:
@@ -160,9 +164,10 @@ class DensityPhase(Phase):
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact resume needs, beside what the agent saves anyway."""
-        return {**super().state_dict(), "best": self.best}
+        return {**super().state_dict(), "best": self.best, "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         super().load_state_dict(state)
         self.best = state["best"]
+        self._split(state["seed"])  # an agent without a seed would hold out other rows, and train on these
