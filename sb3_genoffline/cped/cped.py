@@ -238,7 +238,8 @@ class CPED(DensityAlgorithm):
         self.log_alpha = th.tensor(max(self.alpha, 1e-30), **like).log().requires_grad_(True)
         optimizer = th.optim.SGD if self.alpha_sgd else th.optim.Adam
         self.alpha_optimizer = optimizer([self.log_alpha], lr=self.alpha_learning_rate, fused=True)
-        self.skipped, self.skipped_in_a_row = th.zeros((), **like), th.zeros((), **like)
+        self.skipped = th.zeros((), **like)
+        self.skipped_in_a_row = th.zeros(2, **like)  # of the critics, of the actor
         self._actor_info: dict[str, Tensor] = {}  # of the last actor update
 
     def _excluded_save_params(self) -> list[str]:
@@ -291,7 +292,7 @@ class CPED(DensityAlgorithm):
             target = self.critic_targets(batch, noise)  # (B,)
             q = self.critic(states, batch.actions)  # (2, B)
             critic_loss = 2.0 * mse_loss(q, target.expand_as(q))  # summed over the critics
-            skip = self._too_large(critic_loss)
+            skip = self._too_large(critic_loss, 0)
             gradient_step(
                 self.critic_optimizer, critic_loss, self.critic_lr_schedule(self._current_progress_remaining), skip=skip
             )
@@ -350,7 +351,7 @@ class CPED(DensityAlgorithm):
             }
         if not (with_q or self.constrained):
             return info
-        skip = self._too_large(loss)
+        skip = self._too_large(loss, 1)
         gradient_step(self.actor_optimizer, loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm, skip)
         info["actor_loss"] = loss.detach()
         info = {name: th.where(skip, 0.0, value) for name, value in info.items()}  # a skipped step is counted, not averaged
@@ -379,12 +380,13 @@ class CPED(DensityAlgorithm):
             return self.policy.nll_threshold
         return th.full_like(self.log_alpha, float(self.epsilon), requires_grad=False)
 
-    def _too_large(self, loss: Tensor) -> Tensor:
-        """Whether a step is to be skipped; counted on the device."""
+    def _too_large(self, loss: Tensor, whose: int) -> Tensor:
+        """Whether a step is to be skipped; counted on the device, in a row for critics (0) and actor (1) apart."""
         with th.no_grad():
             skip = ~(loss.abs() < _LARGEST_LOSS)  # NaN too
             self.skipped += skip
-            self.skipped_in_a_row.copy_((self.skipped_in_a_row + 1) * skip)
+            in_a_row = self.skipped_in_a_row[whose]
+            in_a_row.copy_((in_a_row + 1) * skip)
         return skip
 
     def _watch(self, metrics: dict[str, float]) -> None:
@@ -394,10 +396,12 @@ class CPED(DensityAlgorithm):
                 f"|Q| has reached {largest:.3g} at update {self._n_updates}, beyond max_abs_q={self.max_abs_q:g}: the critics "
                 f"explode. {self._overestimation_hint()} If such values are right for these rewards, raise max_abs_q."
             )
-        if self.skipped_in_a_row.item() >= _MOST_SKIPS:
+        critics, actor = self.skipped_in_a_row.tolist()
+        if max(critics, actor) >= _MOST_SKIPS:
             raise FloatingPointError(
-                f"The last {int(self.skipped_in_a_row.item())} steps before update {self._n_updates} were skipped because a "
-                f"loss was not finite or beyond {_LARGEST_LOSS:g}: diverged. Lower learning_rate, or use another flow."
+                f"The last {int(max(critics, actor))} steps of the {'critics' if critics > actor else 'actor'} before update "
+                f"{self._n_updates} were skipped because their loss was not finite or beyond {_LARGEST_LOSS:g}: diverged. "
+                "Lower the learning rates, scale the rewards down (reward_transform), or use another flow."
             )
         if metrics.get("skipped", 0.0) > 0 and "skipped" not in self._warned:
             self._warned.add("skipped")
