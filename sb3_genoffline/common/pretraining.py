@@ -116,7 +116,7 @@ def run_phase(algorithm: Any, phase: Phase, callback: BaseCallback | None, log_i
     :param phase: trained in place
     :param callback: the training's callbacks
     :param log_interval: steps between two dumps of the logger (None or not positive: never)
-    :return: whether the phase is done (False: a callback ended the training)
+    :return: whether to go on (False: a callback ended the training; the phase may be done all the same)
     :raises FloatingPointError: when a metric is no finite number any more
     """
     means, listeners, latest = RunningMeans(algorithm.device), list(phase_listeners(callback)), {}
@@ -145,10 +145,9 @@ def run_phase(algorithm: Any, phase: Phase, callback: BaseCallback | None, log_i
     finally:
         for listener in listeners:
             listener.on_phase_end(phase)
-    if not phase.done:
-        return False
-    phase.finish()
-    return True
+    if phase.done:
+        phase.finish()
+    return proceed
 
 
 def _check_finite(metrics: dict[str, float], phase: Phase) -> None:
@@ -234,7 +233,9 @@ class PretrainingMixin:
                 self._phases[0].load_state_dict(self._pending_phase_state)
             self._pending_phase_state = None
         while self._phases:
-            if not run_phase(self, self._phases[0], callback, log_interval):
+            proceed = run_phase(self, self._phases[0], callback, log_interval)
+            if self._phases[0].done:
+                self._phases.pop(0)
+            if not proceed:
                 return False
-            self._phases.pop(0)
         return True
