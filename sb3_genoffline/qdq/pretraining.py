@@ -1,5 +1,6 @@
 """Phases A to C of QDQ: making, sharing and judging the consistency model."""
 
+import copy
 import warnings
 from typing import Any
 
@@ -15,6 +16,12 @@ from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.qdq.sampler import ConsistencyQ, DistillationPhase, QItems, TeacherPhase
 
 _DIAGNOSTIC_ROWS = 256
+
+
+def _shape(sampler: ConsistencyQ) -> dict[str, Any]:
+    """What two models must share for the weights of one to mean the same in the other, as the policy's arguments name it."""
+    network = sampler.model.network
+    return {"net_arch": list(network.net_arch), "data_std": network.data_std}
 
 
 class QPretrainingMixin:
@@ -98,7 +105,7 @@ class QPretrainingMixin:
         described = ("id", "fingerprint", "reward_scale", "reward_shift")
         statistics = {"obs_mean": algorithm.policy.obs_mean, "obs_std": algorithm.policy.obs_std}
         description = {
-            "net_arch": sampler.model.network.net_arch,
+            **_shape(sampler),
             "dataset": {name: algorithm.dataset_info.get(name) for name in described},
             "gamma": algorithm.gamma,
             "statistics": statistics,
@@ -114,28 +121,33 @@ class QPretrainingMixin:
         :raises ValueError: if the model is not fitted, or its shape is not the policy's
         """
         algorithm: Any = self
+        own: ConsistencyQ = algorithm.policy.q_sampler
         if isinstance(source, ConsistencyQ):
-            tree: dict[str, Any] = {"net_arch": source.model.network.net_arch, "weights": source.state_dict(), "dataset": {}}
+            tree: dict[str, Any] = {**_shape(source), "weights": source.state_dict(), "dataset": {}}
         else:
             tree = load_fitted(source, "ConsistencyQ")
-        own: ConsistencyQ = algorithm.policy.q_sampler
-        if list(tree["net_arch"]) != list(own.model.network.net_arch):
-            raise ValueError(
-                f"The given q_sampler has hidden layers {list(tree['net_arch'])}, not the policy's "
-                f"{own.model.network.net_arch}: pass policy_kwargs=dict(q_net_arch={list(tree['net_arch'])})."
-            )
+        for name, ours in _shape(own).items():
+            if tree[name] != ours:
+                raise ValueError(
+                    f"The given q_sampler has {name}={tree[name]}, not the policy's {ours}: pass "
+                    f"policy_kwargs=dict(q_{name}={tree[name]})."
+                )
+        given = copy.deepcopy(own)  # so that nothing is half taken over
         try:
-            own.load_state_dict(tree["weights"])
+            given.load_state_dict(tree["weights"])
         except RuntimeError as error:
             raise ValueError(f"The given q_sampler does not fit this agent's spaces: {error}") from error
-        if not bool(own.fitted):
+        if not bool(given.fitted):
             raise ValueError("The given q_sampler is not fitted: pass one from an agent that has run pretrain(dataset).")
+        own.load_state_dict(given.state_dict())
+        own.requires_grad_(False)
+        algorithm._phases, algorithm._pending_phase_state = [], None
         self._given_sampler = tree
 
     def _check_given_sampler(self) -> None:
         """Compare what a given model was fitted on with the data it is used with."""
         algorithm: Any = self
-        tree, self._given_sampler = self._given_sampler, None
+        tree = self._given_sampler
         if not tree or not tree["dataset"]:
             return
         fitted, now = tree["dataset"], algorithm.dataset_info
@@ -151,6 +163,7 @@ class QPretrainingMixin:
                     f"The given q_sampler was fitted with other observation statistics ({name}): use the same data and the "
                     "same normalize_observations, or leave q_sampler out."
                 )
+        self._given_sampler = None
         if fitted["fingerprint"] != now["fingerprint"]:
             warnings.warn(
                 f"The given q_sampler was fitted on {fitted['id'] or 'another dataset'} and is used with "
@@ -173,7 +186,7 @@ class QPretrainingMixin:
         algorithm: Any = self
         self._require_fitted()
         policy = algorithm.policy
-        states = policy.normalize_observations(th.as_tensor(np.asarray(observations), device=policy.device))
+        states = policy.normalize_observations(th.as_tensor(np.array(observations), device=policy.device))
         scaled = policy.scale_action(np.asarray(actions, dtype=np.float32))
         generator = th.Generator(policy.device).manual_seed(seed)
         shape = (len(states), n_samples or algorithm.n_q_samples)
