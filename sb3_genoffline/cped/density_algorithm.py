@@ -1,5 +1,6 @@
 """The part of CPED that is about the density of behaviour: its settings, its fitting, and sharing it."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -56,6 +57,7 @@ class DensityAlgorithm(OfflineAlgorithm):
 
     policy: FlowDensityPolicy
     replay_buffer: OfflineBuffer | None  # type: ignore[assignment]
+    epsilon: str | float
     epsilon_quantile: float
     flow_joint_steps: int
     _given_density: dict[str, Any] | None = None
@@ -160,10 +162,8 @@ class DensityAlgorithm(OfflineAlgorithm):
             return []
         buffer = self.replay_buffer
         if bool(policy.fitted):
-            given, self._given_density = self._given_density, None
-            if given is not None and buffer is not None and buffer.n_offline > 0:
-                self._compare_with_data(given)
-                policy.note_usual_nll(*self._offline_rows(), self.epsilon_quantile)
+            if bool(policy.nll_q99.isinf()):  # a density that was given
+                self._meet_data()
             return []
         if buffer is None or buffer.n_offline == 0:
             raise ValueError(
@@ -232,13 +232,25 @@ class DensityAlgorithm(OfflineAlgorithm):
                 )
         own.load_state_dict(tree["weights"])
         self.policy.fitted.fill_(True)
+        for unknown in (self.policy.nll_threshold, self.policy.nll_q99):
+            unknown.fill_(math.inf)
         self._given_density = tree
 
-    def _compare_with_data(self, given: dict[str, Any]) -> None:
+    def _meet_data(self) -> None:
+        """Measure what NLLs the data have under a density that was given, and warn if it is another dataset's."""
+        if self.replay_buffer is None or self.replay_buffer.n_offline == 0:
+            if self.epsilon == "quantile":
+                raise ValueError(
+                    "epsilon='quantile' is measured on offline rows, and there are none: call set_dataset(dataset) first, or "
+                    "use epsilon='batch_mean' or a number."
+                )
+            return
+        self.policy.note_usual_nll(*self._offline_rows(), self.epsilon_quantile)
+        given, self._given_density = self._given_density, None
         now = self.dataset_info
-        if given["dataset"] and given["dataset"]["fingerprint"] != now["fingerprint"]:
+        if given and given["dataset"] and given["dataset"]["fingerprint"] != now["fingerprint"]:
             warnings.warn(
                 f"The given density was fitted on {given['dataset']['id'] or 'another dataset'} and is used with "
                 f"{now['id'] or 'a different one'}.",
-                stacklevel=4,
+                stacklevel=5,
             )

@@ -1,6 +1,7 @@
 """The policy of CPED: a deterministic actor, twin critics, their targets, and the density of behaviour."""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,8 +98,8 @@ class FlowDensityPolicy(OfflinePolicy):
             flow, self.state_dim, self.action_dim, flow_net_arch, flow_transforms, flow_bins, flow_squash
         )
         self.density.requires_grad_(False)
-        self.register_buffer("nll_threshold", th.zeros(()))
-        self.register_buffer("nll_q99", th.zeros(()))
+        self.register_buffer("nll_threshold", th.full((), math.inf))  # not known yet
+        self.register_buffer("nll_q99", th.full((), math.inf))
         self.register_buffer("fitted", th.zeros((), dtype=th.bool))
 
     def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
