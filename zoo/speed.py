@@ -8,7 +8,7 @@ import argparse
 import itertools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -20,26 +20,39 @@ from gymnasium import spaces
 from sb3_genoffline import ALGOS, OfflineAlgorithm
 from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.common.pretraining import Phase
+from sb3_genoffline.cped.cped import OFFICIAL
 from zoo.hyperparameters import load_hyperparameters
+from zoo.plain_cped import PlainCPED
 from zoo.plain_dac import PlainDAC
 from zoo.plain_qdq import PlainQDQ
 
 SHAPES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "antmaze": (29, 8)}
 
 
-def cpu_profile_sizes() -> dict[str, Any]:
-    """The sizes of the zoo's CPU profile of QDQ, without its norms and activations."""
-    found = load_hyperparameters("qdq", "default", "cpu").arguments
-    sizes = {name: found[name] for name in ("n_q_samples", "teacher_steps", "cd_steps", "cd_n")}
-    return sizes | {"policy_kwargs": {name: found["policy_kwargs"][name] for name in ("net_arch", "q_net_arch")}}
+def cpu_profile_sizes(algo: str, names: Sequence[str], policy_names: Sequence[str]) -> dict[str, Any]:
+    """Sizes of the zoo's CPU profile, without its norms and activations, which the plain forms do not have."""
+    found = load_hyperparameters(algo, "default", "cpu").arguments
+    sizes = {name: found[name] for name in names}
+    return sizes | {"policy_kwargs": {name: found["policy_kwargs"][name] for name in policy_names}}
 
 
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "dac": {"paper": {}, "light": {"n_critics": 2, "n_q_samples": 1}},
-    "qdq": {"paper": {}, "light": cpu_profile_sizes()},
+    "qdq": {
+        "paper": {},
+        "light": cpu_profile_sizes("qdq", ["n_q_samples", "teacher_steps", "cd_steps", "cd_n"], ["net_arch", "q_net_arch"]),
+    },
+    "cped": {
+        "paper": {},
+        "official": OFFICIAL,
+        "light": cpu_profile_sizes("cped", ["flow_steps", "adv_weight"], ["net_arch", "flow_net_arch", "flow_transforms"]),
+    },
 }
-SHORT_PHASES: dict[str, dict[str, int]] = {"qdq": {"teacher_steps": 1, "cd_steps": 1}}
-"""The cost of an update does not depend on how long the phases before it were."""
+SHORT_PHASES: dict[str, dict[str, int]] = {
+    "qdq": {"teacher_steps": 1, "cd_steps": 1},
+    "cped": {"flow_steps": 1, "critic_start": 0, "q_start": 0},
+}
+"""Updates cost the same however long the phases before them were. Those that are timed are ones in which all parts learn."""
 
 
 def dac_flops(model: Any, batch_size: int) -> float:
@@ -85,8 +98,33 @@ def qdq_flops(model: Any, batch_size: int) -> float:
     return float(sampling + target + critic + actor / model.policy_delay)
 
 
-COST_MODELS: dict[str, Callable[[Any, int], float]] = {"dac": dac_flops, "qdq": qdq_flops}
-PLAIN_FORMS: dict[str, Callable[..., Any]] = {"dac": PlainDAC, "qdq": PlainQDQ}
+def cped_flops(model: Any, batch_size: int) -> float:
+    """
+    Floating-point operations of one CPED update in which all parts learn: matrix products only, a multiply-add counts 2. The
+    actor's step counts by its share of the updates; it takes the density forward and backward at its own actions and, where ε
+    is the batch's mean, forward at the data's.
+
+    :return: number of operations, e.g. 0.64e9 for hopper at the defaults
+    """
+    actor, density, b, members = linear_row(model.actor), linear_row(model.policy.density), batch_size, 2
+    first_actor = linear_row(next(layer for layer in model.actor.net if isinstance(layer, th.nn.Linear)))
+    layers = [layer.weight.shape[1:] for layer in model.critic.modules() if isinstance(layer, EnsembleLinear)]
+    critic, first_critic = 2 * sum(i * o for i, o in layers), 2 * layers[0][0] * layers[0][1]
+    target = b * (actor + members * critic)
+    critics = b * members * (3 * critic - first_critic)
+    of_batch = 1 if model.epsilon == "batch_mean" else 0
+    constraint = b * (2 + of_batch) * density if model.constrained else 0
+    actor_step = b * (3 * actor - first_actor + 2 * members * critic) + constraint
+    return float(target + critics + actor_step / model.policy_delay)
+
+
+def linear_row(module: th.nn.Module) -> int:
+    """Operations of a module's linear layers for one row."""
+    return sum(2 * layer.weight.numel() for layer in module.modules() if isinstance(layer, th.nn.Linear))
+
+
+COST_MODELS: dict[str, Callable[[Any, int], float]] = {"dac": dac_flops, "qdq": qdq_flops, "cped": cped_flops}
+PLAIN_FORMS: dict[str, Callable[..., Any]] = {"dac": PlainDAC, "qdq": PlainQDQ, "cped": PlainCPED}
 
 
 @dataclass
@@ -215,7 +253,7 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``python -m zoo speed``."""
     parser.add_argument("--algo", default="dac", choices=sorted(SETTINGS), help="algorithm")
-    parser.add_argument("--setting", default="paper", help="paper, or light: small enough for a CPU")
+    parser.add_argument("--setting", default="paper", help="paper, light (small enough for a CPU), or, of cped, official")
     parser.add_argument("--shape", default="hopper", choices=sorted(SHAPES), help="observation and action sizes")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--updates", type=int, default=5, help="updates a variant makes in one round")

@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,22 @@ pytestmark = [  # what QDQ rightly says after a handful of steps on random actio
     pytest.mark.filterwarnings("ignore:penalty='paper' raises"),
 ]
 SMALL = {
+    "cped": [
+        *("flow_steps:6", "flow_eval_every:2", "critic_start:0", "q_start:4"),
+        "policy_kwargs:dict(net_arch=[16, 16], flow_net_arch=[16], flow_transforms=1)",
+    ],
     "dac": ["n_critics:2", "n_q_samples:1", "policy_kwargs:dict(net_arch=[16, 16])", "n_action_samples:4"],
     "qdq": ["n_q_samples:4", "teacher_steps:6", "cd_steps:6", "policy_kwargs:dict(net_arch=[16, 16], q_net_arch=[16, 16])"],
 }
-BASELINE = {"dac": ("guidance:none", "DAC, imitation only"), "qdq": ("penalty:none", "QDQ, no penalty")}
+BASELINE = {
+    "cped": (["alpha_mode:fixed", "alpha:0"], "CPED, no constraint"),
+    "dac": (["guidance:none"], "DAC, imitation only"),
+    "qdq": (["penalty:none"], "QDQ, no penalty"),
+}
 STEPS = 20
 
 
-def zoo_train(dataset: str, folder: Path, *extra: str, algo: str = "dac", params: tuple[str, ...] = ()) -> None:
+def zoo_train(dataset: str, folder: Path, *extra: str, algo: str = "dac", params: Sequence[str] = ()) -> None:
     flags = ["--dataset", dataset, "-f", str(folder), "-n", str(STEPS), "--seed", "3", "--no-progress", "--verbose", "0"]
     main(["train", "--algo", algo, *flags, "-params", "batch_size:32", *SMALL[algo], *params, *extra])
 
@@ -58,7 +67,7 @@ def logs(algo: str, dataset_id: str, tmp_path_factory: pytest.TempPathFactory) -
     flags = ["--eval-freq", "10", "--eval-episodes", "2"]
     more = ["--save-freq", "10", "--log-interval", "5", "--save-replay-buffer", "-tb", str(folder / "tb")]
     zoo_train(dataset_id, folder, *flags, *more, algo=algo)
-    zoo_train(dataset_id, folder, *flags, algo=algo, params=BASELINE[algo][:1])
+    zoo_train(dataset_id, folder, *flags, algo=algo, params=BASELINE[algo][0])
     return folder
 
 

@@ -50,13 +50,41 @@ def test_the_cost_model_of_qdq_is_what_the_update_multiplies() -> None:
     assert speed.qdq_flops(without, 16) < 0.25 * speed.qdq_flops(model, 16)
 
 
+@pytest.mark.parametrize(
+    ("setting", "density"),
+    [  # of hopper, multiply-adds of a row
+        ("paper", 3 * (14 * 256 + 256 * 256 + 256 * 3 * 23)),
+        ("official", 4 * (7 * 750 + 750 * 750 + 750 * 7)),
+    ],
+)
+def test_the_cost_model_of_cped_is_the_sum_of_its_parts(setting: str, density: int) -> None:
+    actor, critic = 11 * 256 + 256 * 256 + 256 * 3, 14 * 256 + 256 * 256 + 256
+    target = actor + 2 * critic
+    critics = 2 * (3 * critic - 14 * 256)
+    actor_step = 3 * actor - 11 * 256 + 2 * 2 * critic + 3 * density  # the density: there and back, and the batch's mean
+    model = speed.make_agent("cped", "hopper", setting, "cpu")
+    assert speed.cped_flops(model, 256) == 2 * 256 * (target + critics + actor_step / 2)
+
+
+@pytest.mark.parametrize(("setting", "changes"), [("paper", {}), ("official", {}), ("light", {"epsilon": "quantile"})])
+def test_the_cost_model_of_cped_is_what_the_update_multiplies(setting: str, changes: dict[str, Any]) -> None:
+    model: Any = speed.build("cped", "walker2d", setting, "cpu", **changes)
+    batches = [model.replay_buffer.sample(16) for _ in range(2)]
+    with FlopCounterMode(display=False) as counter:
+        for batch in batches:
+            model.update(batch, model.draw_noise(16))
+    assert counter.get_total_flops() / 2 == pytest.approx(speed.cped_flops(model, 16), rel=0.03)
+    without = speed.make_agent("cped", "walker2d", setting, "cpu", alpha_mode="fixed", alpha=0.0)
+    assert speed.cped_flops(without, 16) < speed.cped_flops(model, 16)
+
+
 def run_speed(*flags: str) -> None:
     parser = argparse.ArgumentParser()
     speed.add_arguments(parser)
     speed.main(parser.parse_args(flags))
 
 
-@pytest.mark.parametrize(("algo", "phases"), [("dac", []), ("qdq", ["teacher", "distillation"])])
+@pytest.mark.parametrize(("algo", "phases"), [("dac", []), ("qdq", ["teacher", "distillation"]), ("cped", ["flow"])])
 def test_the_command_prints_every_variant_and_phase_with_its_rates(
     algo: str, phases: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +104,15 @@ def test_the_phases_that_are_timed_are_the_published_ones_and_the_agents_are_not
     assert [phase.n_steps for phase in speed.make_phases("qdq", "hopper", "paper", "cpu")] == [800_000, 1_600_000]
     model: Any = speed.build("qdq", "hopper", "paper", "cpu")
     assert (model.teacher_steps, model.cd_steps) == (1, 1) and bool(model.policy.q_sampler.fitted)
+    flow_steps = {"paper": 100_000, "official": 500_000}
+    for setting, steps in flow_steps.items():
+        assert [phase.n_steps for phase in speed.make_phases("cped", "hopper", setting, "cpu")] == [steps]
+
+
+def test_the_updates_that_are_timed_are_those_in_which_all_parts_learn() -> None:
+    model: Any = speed.build("cped", "hopper", "light", "cpu")
+    metrics = model.update(model.replay_buffer.sample(8), model.draw_noise(8))
+    assert {"critic_loss", "actor_q", "nll_pi", "alpha", "epsilon"} <= set(metrics)
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:

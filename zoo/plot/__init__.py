@@ -5,9 +5,9 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot``"""
-    from zoo.plot import bandit, curves, uncertainty
+    from zoo.plot import bandit, curves, density, uncertainty
 
-    modules = {"curves": curves, "bandit": bandit, "uncertainty": uncertainty}
+    modules = {"curves": curves, "bandit": bandit, "uncertainty": uncertainty, "density": density}
     what = parser.add_subparsers(dest="what", required=True, metavar=f"{{{','.join(modules)}}}")
     for name, module in modules.items():
         child = what.add_parser(name, help=(module.__doc__ or "").partition("\n")[0], description=module.__doc__)

@@ -13,8 +13,12 @@ from sb3_genoffline.registry import ALGOS
 from zoo.plot.figures import new_figure, save_figure
 from zoo.runs import Run, list_runs, run_number
 
-BASELINES = {"guidance": "imitation only", "penalty": "no penalty"}
-"""Hyper-parameters whose value ``none`` leaves an algorithm's idea out, and what such runs are called."""
+BASELINES: dict[str, dict[str, Any]] = {
+    "imitation only": {"guidance": "none"},
+    "no penalty": {"penalty": "none"},
+    "no constraint": {"alpha_mode": "fixed", "alpha": 0},
+}
+"""What runs are called whose hyper-parameters leave an algorithm's idea out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +51,10 @@ def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
 
 def baseline_of(hyperparameters: Mapping[str, Any]) -> str:
     """What to call a run whose algorithm has its idea switched off; empty for others."""
-    return next((label for name, label in BASELINES.items() if hyperparameters.get(name) == "none"), "")
+    for label, values in BASELINES.items():
+        if all(hyperparameters.get(name) == value for name, value in values.items()):
+            return label
+    return ""
 
 
 def make_curve(label: str, runs: Sequence[tuple[np.ndarray, np.ndarray]], baseline: bool = False) -> Curve:
