@@ -163,7 +163,7 @@ def draw_slice(
     x, y = cut.dims
     draw_contours(figure, axes, *cut.axes, log_prob, q99, joint=joint)
     axes.scatter(*cut.neighbors[:, [x, y]].T, **points_style("data", 14), label=f"data, {len(cut.neighbors)} nearest states")
-    axes.scatter(*cut.action[[x, y]], **points_style("data", 80, c="#E69F00", marker="D"), label="data, this state")
+    axes.scatter(*cut.action[[x, y]], **points_style("data", 80, c="#F0E442", marker="D"), label="data, this state")
     for name, action in chosen.items():
         axes.scatter(*action[[x, y]], **points_style(name, 220 if name == "agent" else 130), label=labels[name])
     margins = [0.03 * (axis[-1] - axis[0]) for axis in cut.axes]  # points on the border stay whole
@@ -184,13 +184,13 @@ def draw_curve(
 ) -> None:
     """As :func:`draw_slice`, over one dimension: the agents' actions as marks on the curve, the data's below it."""
     (dim,), (line,) = cut.dims, cut.axes
-    axes.plot(line, log_prob, color=STYLES["data"]["color"], linewidth=1.8)
+    axes.plot(line, log_prob, color="#0072B2", linewidth=1.8)
     axes.axhline(-q99, color="black", linestyle="dashed", linewidth=1.2, label="q99 of the data")
     floor = np.full(len(cut.neighbors), log_prob.min())
     style = {"s": 60, "c": STYLES["data"]["color"], "marker": "|", "linewidths": 0.6}
     axes.scatter(cut.neighbors[:, dim], floor, label=f"data, {len(cut.neighbors)} nearest states", **style)
     for name, action in {"data": cut.action, **chosen}.items():
-        marks = {"c": "#E69F00", "marker": "D"} if name == "data" else {}
+        marks = {"c": "#F0E442", "marker": "D"} if name == "data" else {}
         label = labels.get(name, "data, this state")
         axes.scatter(action[dim], np.interp(action[dim], line, log_prob), **points_style(name, 120, **marks), label=label)
     axes.set(xlabel=f"action {dim}", ylabel=density_name(joint) + ", nats", title=cut.title)

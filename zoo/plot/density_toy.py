@@ -100,7 +100,8 @@ def draw_toy_state(figure: Any, axes: Any, agent: CPED, other: CPED, state: floa
     u = toy.direction(th.tensor([[state]]))[0].numpy()
     arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.4}
     axes.annotate("", xy=0.28 * u, xytext=-0.28 * u, arrowprops=arrow)
-    axes.text(*(0.1 * np.array([u[1], -u[0]]) + 0.05 * u), "Q rises", ha="left", va="top", fontsize="small")
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1.5}
+    axes.text(*(0.12 * np.array([u[1], -u[0]])), "Q rises", ha="center", va="center", fontsize="small", bbox=box)
     axes.set(xlabel="action 0", ylabel="action 1", title=f"at the state s = {state:g}".replace("-", "−"), box_aspect=1)
     axes.set(xlim=(-1.06, 1.06), ylim=(-1.06, 1.06))
     legend_below(axes, ncols=2)
@@ -120,11 +121,15 @@ def draw_toy_states(
     draw_contours(figure, axes, line, ways, log_prob, q99, colorbar=False)
     points, actions = behaviour
     axes.scatter(
-        points, (actions * toy.direction(points)).sum(-1), **points_style("data", 5, linewidths=0.0), label="behaviour"
+        points,
+        (actions * toy.direction(points)).sum(-1),
+        **points_style("data", 5, linewidths=0.0, alpha=0.5),
+        label="behaviour",
     )
     for name, model in (("agent", agent), ("other", other)):
         with th.no_grad():
             way = (model.actor(states) * u).sum(-1)
+        axes.plot(line, way, color="white", linewidth=4.0)
         axes.plot(line, way, color=STYLES[name]["color"], linewidth=2.4, label=LABELS[name])
     axes.set(xlabel="state s", ylabel="a·u(s), the way along u(s)", title="at all states", box_aspect=1, ylim=(-1.1, 1.5))
     axes.secondary_yaxis("right", functions=(lambda way: toy.SLOPE * way, lambda q: q / toy.SLOPE)).set_ylabel("Q")

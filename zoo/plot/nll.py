@@ -14,10 +14,10 @@ from zoo.runs import write_json
 BINS = 60
 _BELOW = (-64.0, -32.0, -16.0, -8.0, -4.0)  # nats from the data's q99 on down, where contours are drawn
 STYLES: dict[str, dict[str, Any]] = {
-    "data": {"color": "#0072B2", "marker": "o"},
+    "data": {"color": "#222222", "marker": "o"},
     "agent": {"color": "#009E73", "marker": "*"},
     "other": {"color": "#D55E00", "marker": "X"},
-    "random": {"color": "#7f7f7f"},
+    "random": {"color": "#CC79A7"},
 }
 
 
@@ -81,17 +81,19 @@ def draw_contours(
     :param joint: the density is p(s, a)
     """
     from matplotlib import colormaps
-    from matplotlib.colors import BoundaryNorm
+    from matplotlib.colors import BoundaryNorm, ListedColormap
 
     top = max(float(np.nanmax(log_prob)), 1.0 - q99)
     levels = np.array([*(np.array(_BELOW) - q99), *np.linspace(-q99, top, 4)])
-    colors = colormaps["Blues"].resampled(256)
+    colors = ListedColormap(colormaps["Blues"](np.linspace(0.0, 0.75, len(levels))))
     norm = BoundaryNorm(levels, colors.N, extend="min")
-    filled = axes.contourf(x, y, log_prob, levels, cmap=colors, norm=norm, extend="min", alpha=0.75)
+    filled = axes.contourf(x, y, log_prob, levels, cmap=colors, norm=norm, extend="min")
+    axes.contour(x, y, log_prob, levels, colors="white", linestyles="solid", linewidths=0.4)
     axes.contour(x, y, log_prob, [-q99], colors="black", linestyles="dashed", linewidths=1.2)
     axes.plot([], [], color="black", linestyle="dashed", linewidth=1.2, label="q99 of the data")
     if colorbar:
-        bar = figure.colorbar(filled, ax=axes, label=density_name(joint) + ", nats", shrink=0.75, format="%.0f")
+        bar = figure.colorbar(filled, ax=axes, label=density_name(joint) + ", nats", shrink=0.75)
+        bar.set_ticks(levels.tolist(), labels=[f"{round(level, 1) + 0.0:.1f}".replace("-", "−") for level in levels])
         bar.ax.axhline(-q99, color="black", linestyle="dashed", linewidth=1.2)
 
 
