@@ -203,8 +203,14 @@ def test_losses_of_columns_are_refused_and_not_silently_wrong() -> None:
     draws = DistillationDraws(th.zeros(4, dtype=th.long), x)
     with pytest.raises((ValueError, AssertionError)):
         distillation_loss(model, model, teacher, karras_grid(5), c, x[:, None], draws)
-    with pytest.raises(AssertionError):  # a denoiser of the wrong shape
-        denoising_loss(lambda c, x, t: gaussian_denoiser(c, x, t)[:, None], c, x, t, x)
+
+    def column(c: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return x[:, None]
+
+    with pytest.raises(AssertionError):
+        denoising_loss(column, c, x, t, x)
+    with pytest.raises(AssertionError):
+        distillation_loss(column, model, teacher, karras_grid(5), c, x, draws)
 
 
 # ---------------------------------------------------------------------- preconditioning
@@ -291,6 +297,12 @@ def test_the_exact_denoiser_integrated_from_pure_noise_gives_the_data(n: int, st
     samples = sample_heun(gaussian_denoiser, z, z, n)
     close(samples.mean(), 0.299, 1e-3)
     close(samples.std(), std, 3e-3)
+
+
+def test_the_integration_ends_with_a_step_to_no_noise_at_all() -> None:
+    z = antithetic(5)
+    samples = sample_heun(lambda c, x, t: th.full_like(x, 0.7), z, z, 2)
+    close(samples, th.full_like(z, 0.7), 0)
 
 
 def test_the_exact_consistency_model_maps_pure_noise_to_the_data_and_has_no_distillation_loss() -> None:
