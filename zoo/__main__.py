@@ -12,7 +12,7 @@ COMMANDS = {
     "train": "train an agent on a dataset",
     "evaluate": "evaluate a trained agent and write results.json",
     "enjoy": "watch or film a trained agent",
-    "plot": "draw learning curves, the 2-D bandit, or the uncertainty of QDQ",
+    "plot": "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED",
     "speed": "measure the speed of training updates",
     "quickstart": "collect, train, evaluate, draw and film in a few minutes",
 }

@@ -40,7 +40,8 @@ def label_of(model: OfflineAlgorithm) -> str:
     name = type(model).__name__
     if not isinstance(model, CPED):
         return name
-    return f"{name}, {model.alpha_mode} α" if model.constrained else f"{name}, α = 0"
+    what = {"dual": "dual α", "schedule": "scheduled α", "fixed": f"α = {model.alpha:g}"}[model.alpha_mode]
+    return f"{name}, {what}"
 
 
 def check_fitted(model: Any, path: str | Path) -> CPED:
@@ -160,12 +161,12 @@ def draw_slice(
     :param labels: of the agents
     :param joint: the density is p(s, a)
     """
-    x, y = cut.dims
-    draw_contours(figure, axes, *cut.axes, log_prob, q99, joint=joint)
+    (x, y), (across, up) = cut.dims, cut.axes
+    draw_contours(figure, axes, across, up, log_prob, q99, joint=joint)
     axes.scatter(*cut.neighbors[:, [x, y]].T, **points_style("data", 14), label=f"data, {len(cut.neighbors)} nearest states")
     axes.scatter(*cut.action[[x, y]], **points_style("data", 80, c="#F0E442", marker="D"), label="data, this state")
     for name, action in chosen.items():
-        axes.scatter(*action[[x, y]], **points_style(name, 220 if name == "agent" else 130), label=labels[name])
+        axes.scatter(*action[[x, y]], **points_style(name, 320 if name == "agent" else 90), label=labels[name])
     margins = [0.03 * (axis[-1] - axis[0]) for axis in cut.axes]  # points on the border stay whole
     (left, right), (low, high) = ((axis[0] - m, axis[-1] + m) for axis, m in zip(cut.axes, margins, strict=True))
     axes.set(xlabel=f"action {x}", ylabel=f"action {y}", title=cut.title, box_aspect=1)

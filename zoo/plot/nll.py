@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch as th
@@ -13,6 +13,7 @@ from zoo.runs import write_json
 
 BINS = 60
 _BELOW = (-64.0, -32.0, -16.0, -8.0, -4.0)  # nats from the data's q99 on down, where contours are drawn
+_BANDS_ABOVE = 6
 STYLES: dict[str, dict[str, Any]] = {
     "data": {"color": "#222222", "marker": "o"},
     "agent": {"color": "#009E73", "marker": "*"},
@@ -49,7 +50,7 @@ def points_style(name: str, size: float, **kwargs: Any) -> dict[str, Any]:
     style = STYLES[name]
     big = size > 50
     common = {"s": size, "c": style["color"], "marker": style["marker"], "edgecolors": "white", "zorder": 4 if big else 3}
-    return {**common, "linewidths": 1.2 if big else 0.3, **kwargs}
+    return {**common, "linewidths": 1.2 if big else 0.3, "clip_on": not big, **kwargs}
 
 
 def legend_below(axes: Any, ncols: int) -> None:
@@ -69,7 +70,7 @@ def draw_contours(
     joint: bool = False,
 ) -> None:
     """
-    Filled contours of log p, closer to each other towards the data's 99 % quantile, which is a dashed line.
+    Filled contours of log p. Where it falls below the data's 99 % quantile, a dashed line, they grow farther apart.
 
     :param figure: takes the colour bar
     :param axes: to draw on
@@ -83,18 +84,24 @@ def draw_contours(
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
-    top = max(float(np.nanmax(log_prob)), 1.0 - q99)
-    levels = np.array([*(np.array(_BELOW) - q99), *np.linspace(-q99, top, 4)])
-    colors = ListedColormap(colormaps["Blues"](np.linspace(0.0, 0.75, len(levels))))
-    norm = BoundaryNorm(levels, colors.N, extend="min")
-    filled = axes.contourf(x, y, log_prob, levels, cmap=colors, norm=norm, extend="min")
+    lowest, top, border = float(np.nanmin(log_prob)), float(np.nanmax(log_prob)), -q99
+    reached = lowest < border < top
+    below = [border + depth for depth in _BELOW if border + depth > lowest] if reached else []
+    levels = np.array([*below, *np.linspace(border if reached else lowest, max(top, lowest + 1e-3), _BANDS_ABOVE + 1)])
+    colors = ListedColormap(colormaps["Blues"](np.linspace(0.0, 0.75, len(levels) - (not reached))))
+    extend: Literal["min", "neither"] = "min" if reached else "neither"
+    norm = BoundaryNorm(levels, colors.N, extend=extend)
+    filled = axes.contourf(x, y, log_prob, levels, cmap=colors, norm=norm, extend=extend)
     axes.contour(x, y, log_prob, levels, colors="white", linestyles="solid", linewidths=0.4)
-    axes.contour(x, y, log_prob, [-q99], colors="black", linestyles="dashed", linewidths=1.2)
-    axes.plot([], [], color="black", linestyle="dashed", linewidth=1.2, label="q99 of the data")
+    dashed = {"color": "black", "linestyle": "dashed", "linewidth": 1.2}
+    if reached:
+        axes.contour(x, y, log_prob, [border], colors="black", linestyles="dashed", linewidths=1.2)
+        axes.plot([], [], label="q99 of the data", **dashed)
     if colorbar:
         bar = figure.colorbar(filled, ax=axes, label=density_name(joint) + ", nats", shrink=0.75)
         bar.set_ticks(levels.tolist(), labels=[f"{round(level, 1) + 0.0:.1f}".replace("-", "−") for level in levels])
-        bar.ax.axhline(-q99, color="black", linestyle="dashed", linewidth=1.2)
+        if reached:
+            bar.ax.axhline(border, **dashed)
 
 
 def density_name(joint: bool) -> str:

@@ -14,43 +14,27 @@ from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.registry import ALGOS
 from zoo.plot.figures import new_figure, save_figure
+from zoo.plot.slices import ActionGrid, make_grid
 from zoo.runs import find_run, load_agent, versions, write_json
 
 QUANTILE = 0.95
-_GRID_POINTS = {1: 201, 2: 61}  # per dimension
 _SLICE_SAMPLES = 256
 _COLORS = {"data": "#1f77b4", "policy": "#d62728", "random": "#7f7f7f"}
 
 
 @dataclass(frozen=True, eq=False)
-class ActionSlice:
+class ActionSlice(ActionGrid):
     """
     H over one or two dimensions of the action space, at one state.
 
-    :param row: of the dataset, whose state it is
-    :param dims: the D dimensions, 1 or 2
-    :param axes: coordinates along each, in the units of the action space
-    :param h: H on the grid; of two axes, the first is the last index
-    :param action: (A,) the row's, where the other dimensions stay
+    :param h: H on the grid, of its shape
     :param policy_action: (A,) of the policy at that state
     :param policy_h: H there
-    :param neighbors: (k, A) the data's actions in the k nearest states, the row's own first
     """
 
-    row: int
-    dims: tuple[int, ...]
-    axes: list[np.ndarray]
     h: np.ndarray
-    action: np.ndarray
     policy_action: np.ndarray
     policy_h: float
-    neighbors: np.ndarray
-
-
-def standardized_states(data: OfflineDataset) -> np.ndarray:
-    """(N, S) states with mean 0 and standard deviation 1 in each dimension; constant ones are 0."""
-    spread = data.observations.std(axis=0)
-    return (data.observations - data.observations.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
 
 
 def make_slice(
@@ -59,37 +43,14 @@ def make_slice(
     """
     :param model: an agent whose consistency model is fitted
     :param data: rows of its task
-    :param row: whose state is looked at (None: the row nearest to the median of the states)
-    :param dims: dimensions of the action (None: the first two, or the only one)
-    :param n_neighbors: k, nearest in the standardised states
-    :raises ValueError: if there is no such row or dimension
+    :param row: see :func:`~zoo.plot.slices.make_grid`
+    :param dims: see there
+    :param n_neighbors: see there
     """
-    n_dims = data.actions.shape[1]
-    chosen = tuple(dims if dims is not None else range(min(2, n_dims)))
-    if len(chosen) not in _GRID_POINTS or len(set(chosen)) < len(chosen) or not all(0 <= dim < n_dims for dim in chosen):
-        raise ValueError(f"--dims {' '.join(map(str, chosen))}: name one or two different dimensions of 0 to {n_dims - 1}.")
-    states = standardized_states(data)
-    if row is None:
-        row = int(np.square(states - np.median(states, axis=0)).sum(axis=1).argmin())
-    if not 0 <= row < len(data):
-        raise ValueError(f"--row {row}: the data have the rows 0 to {len(data) - 1}.")
-    distances = np.square(states - states[row]).sum(axis=1)
-    distances[row] = -1.0
-    nearest = np.argsort(distances, kind="stable")[:n_neighbors]
-
-    low, high = data.action_space.low, data.action_space.high
-    axes = [np.linspace(low[dim], high[dim], _GRID_POINTS[len(chosen)]) for dim in chosen]
-    points = np.meshgrid(*axes)
-    observation, action = data.observations[row], data.actions[row]
-    policy_action, _ = model.predict(observation, deterministic=True)
-    actions = np.tile(action, (points[0].size + 1, 1))
-    for dim, coordinates in zip(chosen, points, strict=True):
-        actions[:-1, dim] = coordinates.ravel()
-    actions[-1] = policy_action
-    h = smooth_uncertainty(model, observation, actions)
-    return ActionSlice(
-        row, chosen, axes, h[:-1].reshape(points[0].shape), action, policy_action, float(h[-1]), data.actions[nearest]
-    )
+    grid = make_grid(data, row, dims, n_neighbors)
+    policy_action, _ = model.predict(grid.observation, deterministic=True)
+    h = smooth_uncertainty(model, grid.observation, np.vstack([grid.points, policy_action]))
+    return ActionSlice(**vars(grid), h=h[:-1].reshape(grid.shape), policy_action=policy_action, policy_h=float(h[-1]))
 
 
 @th.no_grad()
@@ -205,7 +166,7 @@ def draw_map(figure: Any, axes: Any, cut: ActionSlice) -> None:
     axes.scatter(*cut.neighbors[:, [x, y]].T, s=12, c="black", linewidths=0.4, label=label, **common)
     axes.scatter(*cut.action[[x, y]], s=90, c="orange", marker="D", linewidths=1.2, label="data, this state", **common)
     axes.scatter(*cut.policy_action[[x, y]], s=190, c=_COLORS["policy"], marker="*", linewidths=1.2, label="policy", **common)
-    axes.set(xlabel=f"action {x}", ylabel=f"action {y}", title=_state_name(cut), box_aspect=1)
+    axes.set(xlabel=f"action {x}", ylabel=f"action {y}", title=cut.title, box_aspect=1)
     margin = [0.03 * (axis[-1] - axis[0]) for axis in cut.axes]  # points on the border stay whole
     axes.set_xlim(cut.axes[0][0] - margin[0], cut.axes[0][-1] + margin[0])
     axes.set_ylim(cut.axes[1][0] - margin[1], cut.axes[1][-1] + margin[1])
@@ -229,21 +190,9 @@ def draw_curve(figure: Any, axes: Any, cut: ActionSlice) -> None:
         at.items(), [("orange", "D", 70), (_COLORS["policy"], "*", 170)], strict=True
     ):
         axes.scatter(*point, s=size, c=color, marker=marker, edgecolors="white", linewidths=1.0, label=name, zorder=3)
-    axes.set(xlabel=f"action {dim}", ylabel="H", title=_state_name(cut))
+    axes.set(xlabel=f"action {dim}", ylabel="H", title=cut.title)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize="small", frameon=False, handletextpad=0.2)
-
-
-def _state_name(cut: ActionSlice) -> str:
-    rest = [dim for dim in range(len(cut.action)) if dim not in cut.dims]
-    fixed = (
-        f", action {rest[0]} at {cut.action[rest[0]]:.2f}".replace("-", "−")
-        if len(rest) == 1
-        else ", other actions as in the data"
-        if rest
-        else ""
-    )
-    return f"state of row {cut.row:,}{fixed}"
 
 
 def draw_distributions(
