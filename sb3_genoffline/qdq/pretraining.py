@@ -223,7 +223,8 @@ class QPretrainingMixin:
             raise ValueError("There are no rows to judge the uncertainty on: call model.set_dataset(dataset) first.")
         policy, device = algorithm.policy, algorithm.device
         generator = th.Generator(device).manual_seed(seed)
-        rows = th.randint(algorithm.replay_buffer.size(), (n_rows,), generator=generator, device=device)
+        n_known = algorithm.replay_buffer.n_offline or algorithm.replay_buffer.size()
+        rows = th.randint(n_known, (n_rows,), generator=generator, device=device)
         batch = algorithm.replay_buffer.rows_at(rows)
         states = policy.normalize_observations(batch.observations)
         uniform = th.rand(batch.actions.shape, generator=generator, device=device, dtype=states.dtype) * 2.0 - 1.0

@@ -75,7 +75,8 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
         it, which takes far fewer steps; the code starts at random and never trains the largest level
         (``cd_init="random", cd_first_index=1``: in the zoo's entries of the published datasets).
     13. Samples come from the trained weights, not their average (code; ``cd_average=True`` for the other).
-    14. LayerNorm, which the code sets for antmaze-large, is in the critics only, here without learned scale and shift.
+    14. LayerNorm, which the code sets for antmaze-large, is in the critics only; here it has no learned scale and shift, and
+        PyTorch's eps of 1e-5 in the place of 1e-6.
     15. The critics' gradient is clipped to norm 10 and the actor's rate decays by a cosine that counts its own updates, so
         that it ends at half the rate after 1M updates (code; not in the paper).
 
