@@ -1,4 +1,4 @@
-"""Draw learning curves (`curves`), the 2-D bandit (`bandit`), QDQ's `uncertainty` or CPED's `density`, to PNG and SVG, without a display."""
+"""Draw learning curves (`curves`), the 2-D bandit (`bandit`), QDQ's `uncertainty` or CPED's `density`, to PNG and SVG."""
 
 import argparse
 
