@@ -322,7 +322,7 @@ def test_the_share_of_states_where_the_policy_leaves_the_data_is_logged_though_t
 ) -> None:
     model = make_cped(epsilon=0.0)
     nll = th.tensor([9.0, 9.0, 9.0] + [-9.0] * 9)
-    model.policy.nll = lambda states, actions: nll + 0.0 * actions.sum(1)  # type: ignore[method-assign]
+    model.policy.nll = lambda states, actions: nll + 0.0 * actions.sum(1)  # type: ignore
     info = model.update(make_batch(12), model.draw_noise(12))
     assert info["nll_pi"].item() == -4.5 < info["epsilon"].item() == 0.0
     assert info["violation_share"].item() == 0.25  # more than 6.0, the 99 % quantile of the data
