@@ -93,7 +93,7 @@ def evaluate(
         result["normalized_score"] = score(result["mean_reward"])
         result["normalized_score_ci95"] = [score(bound) for bound in interval]
         result["behavior_normalized_score"] = score(info["mean_return"])
-    for name in ("n_action_samples", "n_diffusion_steps", "sampler", "guidance"):
+    for name in ("n_action_samples", "n_diffusion_steps", "sampler", "guidance", "penalty", "alpha_mode", "alpha"):
         if hasattr(model, name):
             result[name] = getattr(model, name)
     return {**result, "returns": returns.tolist(), "lengths": np.array(lengths).tolist(), "versions": versions()}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline import DAC, OfflineDataset, load_dataset
 from sb3_genoffline.common.networks import EnsembleLinear, EnsembleQ
+from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.dac import UpdateNoise
 from sb3_genoffline.data.buffers import OfflineBuffer, TransitionBatch
@@ -280,12 +281,12 @@ def test_stored_actions_keep_off_the_edge_and_masks_are_zero_at_terminations_onl
 # ---------------------------------------------------------------------- C13: clipping
 
 
-def test_the_gradient_norm_is_one_over_all_tensors_together(make_dac: MakeDac) -> None:
-    model = make_dac(max_grad_norm=1.0)
+def test_the_gradient_norm_is_one_over_all_tensors_together() -> None:
     for pieces, expected in (((3.0, 4.0), (0.6, 0.8)), ((0.3, 0.4), (0.3, 0.4))):
         parameters = [nn.Parameter(th.zeros(1)), nn.Parameter(th.zeros(1))]
         optimizer = th.optim.SGD(parameters, lr=1.0)
-        model._step(optimizer, pieces[0] * parameters[0].sum() + pieces[1] * parameters[1].sum(), 1.0)
+        loss = pieces[0] * parameters[0].sum() + pieces[1] * parameters[1].sum()
+        gradient_step(optimizer, loss, learning_rate=1.0, max_grad_norm=1.0)
         close([p.item() for p in parameters], [-x for x in expected], 1e-6)  # torch divides by (norm + 1e-6)
 
 
@@ -417,15 +418,14 @@ def test_critic_updates_leave_the_actor_alone_and_actor_updates_the_critics(
 ) -> None:
     model = make_dac()
     trained: list[set[int]] = []
-    step = model._step
 
-    def recording_step(optimizer: Any, loss: Tensor, learning_rate: float) -> None:
+    def recording_step(optimizer: Any, loss: Tensor, learning_rate: float, max_grad_norm: float) -> None:
         parameters = [p for module in (model.actor, model.critic) for p in module.parameters()]
         gradients = th.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         trained.append({id(p) for p, g in zip(parameters, gradients, strict=True) if g is not None})
-        step(optimizer, loss, learning_rate)
+        gradient_step(optimizer, loss, learning_rate, max_grad_norm)
 
-    monkeypatch.setattr(model, "_step", recording_step)
+    monkeypatch.setattr("sb3_genoffline.dac.dac.gradient_step", recording_step)
     for guidance in ("soft", "hard", "denoised"):
         model.guidance = guidance  # type: ignore[assignment]
         trained.clear()

@@ -191,7 +191,7 @@ def test_cpeds_default_and_recommended_profile_are_the_constructors_defaults_on_
 
 def test_cped_on_a_cpu_is_the_same_whatever_the_entry_says() -> None:
     plain = load_hyperparameters("cped", "nobody/knows/this-v0", "cpu").plain
-    assert (plain["flow"], plain["alpha_mode"]) == ("spline", "dual") and plain["flow_steps"] + plain["n_timesteps"] < 100_000
+    assert (plain["flow"], plain["alpha_mode"]) == ("spline", "fixed") and plain["flow_steps"] + plain["n_timesteps"] < 100_000
     for dataset in CPED_TABLE:
         found = load_hyperparameters("cped", dataset, "cpu").plain
         found.pop("reward_transform", None)  # of the rewards, not of the machine
