@@ -23,18 +23,24 @@ pytestmark = pytest.mark.slow
 BOX = (spaces.Box(-1, 1, (STATE_DIM,)), spaces.Box(-1, 1, (ACTION_DIM,)))
 N_ROWS = 100_000
 WARM_UP, FULL = 300, 1200
+FIXED_50: dict[str, Any] = {"alpha_mode": "fixed", "alpha": 50.0}
 
 
 class TrueValue(nn.Module):
-    """Both critics know Q(s, a) = 50·a·u(s)."""
+    """
+    Both critics know Q(s, a) = ± 50·a·u(s).
 
-    def __init__(self) -> None:
+    :param sign: of the mode behind which the best actions lie
+    """
+
+    def __init__(self, sign: float) -> None:
         super().__init__()
+        self.sign = sign
         self.unused = nn.Parameter(th.zeros(1))
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
         """(B, 1), (B, 2) -> (2, B)"""
-        return value(states, actions).expand(2, -1)
+        return (self.sign * value(states, actions)).expand(2, -1)
 
 
 class Outcome(NamedTuple):
@@ -98,9 +104,9 @@ def train(bandit: OfflineDataset) -> Callable[..., Outcome]:
             print(key, known[key])
         return known[key]
 
-    def train_once(n_updates: int, **settings: Any) -> Outcome:
+    def train_once(n_updates: int, sign: float = 1.0, **settings: Any) -> Outcome:
         model = make(density=fitted, **settings)
-        model.critic = model.critic_target = TrueValue()  # type: ignore[assignment]
+        model.critic = model.critic_target = TrueValue(sign)  # type: ignore[assignment]
         model.learn_offline(bandit, n_updates)
         states, actions = draw_behaviour(10_000, seed=1)
         with th.no_grad():
@@ -110,7 +116,7 @@ def train(bandit: OfflineDataset) -> Callable[..., Outcome]:
         return Outcome(
             nll.mean().item(),
             -true_log_prob(states, chosen).mean().item(),
-            value(states, chosen).mean().item(),
+            sign * value(states, chosen).mean().item(),
             (nll <= data_nll.quantile(0.99)).float().mean().item(),
             ((chosen * direction(states)).sum(-1) > 0).float().mean().item(),
             model.alpha_now().item(),
@@ -138,23 +144,27 @@ def test_a_quantile_allows_more_than_the_mean_and_is_reached_too(train: Callable
 
 
 def test_a_larger_fixed_alpha_keeps_the_policy_closer_to_the_data(train: Callable[..., Outcome]) -> None:
-    none, weak, middle, strong = (train(alpha_mode="fixed", alpha=alpha) for alpha in (0.0, 0.5, 5.0, 50.0))
+    settings = ({"alpha_mode": "fixed", "alpha": alpha} for alpha in (0.0, 0.5, 5.0))
+    none, weak, middle, strong = (train(**chosen) for chosen in (*settings, FIXED_50))
     assert none.nll > weak.nll - 0.3  # both leave the data, where the density is what the splines make of nothing
     assert weak.nll > middle.nll + 5 and middle.nll > strong.nll
     assert middle.nll < middle.data_nll
 
 
 def test_the_warm_up_alone_seeks_the_modes(train: Callable[..., Outcome]) -> None:
+    """A mode of the true density lies half a nat per dimension below the mean; a fitted one has peaks of its own."""
     warm = train(n_updates=1500, q_start=10**9)
-    gap = (warm.data_nll - warm.nll) / ACTION_DIM
-    assert 0.3 <= gap <= 0.6
+    assert 0.3 <= (MEAN_NLL - warm.true_nll) / ACTION_DIM <= 0.5
+    assert 0.3 <= (warm.data_nll - warm.nll) / ACTION_DIM <= 0.8
     assert warm.within_q99 > 0.9
 
 
 def test_a_policy_that_starts_under_a_heavy_constraint_is_locked_into_the_mode_it_found_first(
     train: Callable[..., Outcome],
 ) -> None:
-    light, heavy, fixed = train(), train(alpha=1000.0), train(alpha_mode="fixed", alpha=50.0)
-    assert light.plus_share > 0.99
-    assert heavy.q < light.q - 10 and fixed.q < light.q - 10
-    assert heavy.plus_share < 0.9 and fixed.plus_share < 0.9
+    first_found = train(n_updates=WARM_UP).plus_share
+    sign = -1.0 if first_found > 0.5 else 1.0  # the other mode is the better one
+    light, heavy, fixed = (train(sign=sign, **settings) for settings in ({}, {"alpha": 1000.0}, FIXED_50))
+    assert light.q > 30 and light.within_q99 > 0.97
+    assert heavy.q < light.q - 10 and heavy.within_q99 > 0.97
+    assert fixed.q < light.q - 10

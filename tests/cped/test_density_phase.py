@@ -304,6 +304,23 @@ def test_a_phase_that_was_stopped_saved_and_loaded_goes_on_bit_for_bit(
     assert [name for name in expected if expected[name] != found[name]] == []
 
 
+def test_the_best_weights_from_before_a_stop_are_kept_and_looks_go_on_being_counted(
+    make_cped: MakeCped, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, after = Watch(stop_after=5), Watch()
+    model = make_cped(fitted=False, held_out=0.25, flow_eval_every=2, flow_patience=3, flow_steps=20, adv_weight=0.0)
+    original, looks = FlowDensityPolicy.nll_of_rows, iter([1.0, 2.0, 3.0, 4.0, 0.0])
+
+    def scripted(policy: FlowDensityPolicy, states: Tensor, actions: Tensor) -> Tensor:
+        return th.full((50,), next(looks)) if len(states) == 50 else original(policy, states, actions)
+
+    monkeypatch.setattr(FlowDensityPolicy, "nll_of_rows", scripted)
+    model.pretrain(make_data(), callback=watch)
+    loaded = reload(model).pretrain(make_data(), callback=after)
+    assert after.phases[0].step == 8  # three looks without a new best, one of them before the stop
+    assert th.equal(flat(loaded.policy.density.parameters()), watch.densities[2])
+
+
 def test_rows_stay_held_out_after_a_load_of_an_agent_without_a_seed(make_cped: MakeCped, make_data: MakeData) -> None:
     first, second = Watch(stop_after=5), Watch()
     model = make_cped(fitted=False, seed=None, held_out=0.25)
