@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from torch import Tensor
 
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
 from sb3_genoffline.common.checkpoints import CheckpointMixin
@@ -21,7 +22,7 @@ from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.common.pretraining import Phase, PretrainingMixin
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.data import REWARD_TRANSFORMS, OfflineDataset, check_compatible, load_dataset, reward_affine
-from sb3_genoffline.data.buffers import OfflineBuffer
+from sb3_genoffline.data.buffers import OfflineBuffer, TransitionBatch
 
 SelfOfflineAlgorithm = TypeVar("SelfOfflineAlgorithm", bound="OfflineAlgorithm")
 
@@ -40,7 +41,7 @@ class OfflineAlgorithm(CheckpointMixin, PretrainingMixin, MetricsMixin):
     """
     An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can go on online (``learn``).
 
-    A subclass writes its paper into :meth:`train` and says, in :meth:`_setup_training`, which modules and optimizers it has.
+    A subclass writes its paper into :meth:`update` and says, in :meth:`_setup_training`, which modules and optimizers it has.
 
     :param policy: policy class or its name
     :param env: environment, id, dataset, or ``(observation_space, action_space)``; None takes the spaces of the dataset
@@ -367,6 +368,30 @@ class OfflineAlgorithm(CheckpointMixin, PretrainingMixin, MetricsMixin):
         self._run_phases(None, None)
         self._offline_phase = False
         return super().learn(total_timesteps, *args, **kwargs)
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """
+        :param gradient_steps: number of updates
+        :param batch_size: B
+        """
+        self.policy.set_training_mode(True)
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size)  # type: ignore[union-attr]
+            self._record_metrics(self.update(batch, self.draw_noise(len(batch.rewards))))  # type: ignore[arg-type]
+
+    def draw_noise(self, batch_size: int) -> Any:
+        """All random numbers of one update, from this algorithm's generator."""
+        raise NotImplementedError
+
+    def update(self, batch: TransitionBatch, noise: Any) -> dict[str, Tensor]:
+        """
+        One gradient step, in the paper's order.
+
+        :param batch: B transitions
+        :param noise: all random numbers of the step
+        :return: scalars to log, on the device
+        """
+        raise NotImplementedError
 
     def _learning_rate_now(self, schedule: Schedule, update: int | None = None) -> float:
         """

@@ -167,7 +167,7 @@ class CPED(DensityAlgorithm):
         if alpha_mode not in get_args(AlphaMode):
             known = ", ".join(map(repr, get_args(AlphaMode)))
             raise ValueError(f"alpha_mode={alpha_mode!r} is not known; use one of {known}.")
-        if alpha < 0 or (alpha == 0 and alpha_mode == "dual"):
+        if not alpha >= 0 or (alpha == 0 and alpha_mode == "dual"):
             raise ValueError(f"alpha={alpha} must be positive, or 0 with alpha_mode='fixed'.")
         check_schedule(alpha_schedule)
         check_epsilon(epsilon, joint=kwargs.get("flow") == "nice")
@@ -254,16 +254,6 @@ class CPED(DensityAlgorithm):
             f"What helps: a tighter constraint (epsilon={self.epsilon!r}, or alpha_mode='fixed' with alpha above "
             f"{self.alpha}), a better density (more flow_steps), or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
         )
-
-    def train(self, gradient_steps: int, batch_size: int) -> None:
-        """
-        :param gradient_steps: number of updates
-        :param batch_size: B
-        """
-        self.policy.set_training_mode(True)
-        for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size)  # type: ignore[union-attr]
-            self._record_metrics(self.update(batch, self.draw_noise(len(batch.rewards))))  # type: ignore[arg-type]
 
     def draw_noise(self, batch_size: int) -> UpdateNoise:
         """The random numbers of one update from this algorithm's generator."""

@@ -93,6 +93,8 @@ class DensityAlgorithm(OfflineAlgorithm):
     ) -> None:
         if not 0.0 <= held_out < 1.0:
             raise ValueError(f"held_out={held_out} must lie in [0, 1).")
+        if not dequantization >= 0:
+            raise ValueError(f"dequantization={dequantization} must not be negative.")
         check_positive(
             flow_steps=flow_steps,
             flow_batch_size=flow_batch_size,

@@ -255,16 +255,6 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
             f"(larger lam={self.lam}), or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
         )
 
-    def train(self, gradient_steps: int, batch_size: int) -> None:
-        """
-        :param gradient_steps: number of updates
-        :param batch_size: B
-        """
-        self.policy.set_training_mode(True)
-        for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size)  # type: ignore[union-attr]
-            self._record_metrics(self.update(batch, self.draw_noise(len(batch.rewards))))  # type: ignore[arg-type]
-
     def draw_noise(self, batch_size: int) -> UpdateNoise:
         """The random numbers of one update from this algorithm's generator, in a single draw."""
         action_dim = self.policy.action_dim
