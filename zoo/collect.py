@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
-import hashlib
 import json
-import math
 import os
 import sys
 import tempfile
@@ -23,86 +20,15 @@ import numpy as np
 
 from sb3_genoffline import __version__
 from sb3_genoffline.data.scores import scale_returns
-from zoo.behavior.policy import BehaviorPolicy
-from zoo.behavior.rollout import Episode, Segment, rollout
+from zoo.episodes import Episode
+from zoo.recipes import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from minari import MinariDataset
 
-BEHAVIOR = Path(__file__).parent / "behavior"
-NAMESPACE = "genoffline"
 AUTHOR = "sb3-genoffline maintainers"
 AUTHOR_EMAIL = "maintainers@sb3-genoffline.example"
 Progress = Callable[[int, int], None]
-
-
-def collectible() -> dict[str, tuple[Path, str]]:
-    """
-    :return: Dataset id to (folder of behaviour policies, level); every `zoo/behavior/<env>/index.json` adds its levels
-    """
-    table = {}
-    for index in sorted(BEHAVIOR.glob("*/index.json")):
-        for level in json.loads(index.read_text())["levels"]:
-            table[f"{NAMESPACE}/{index.parent.name}/{level}-v0"] = (index.parent, level)
-    return table
-
-
-@dataclass
-class Recipe:
-    """
-    What a dataset is made of.
-
-    :param dataset_id: Minari id
-    :param level: The part of the id after the environment
-    :param index: The env's `index.json`
-    :param parts: Each part is collected on its own, its segments one after another
-    :param fingerprint: sha256 over the parts and their policies: what the data depend on besides seed and sizes
-    """
-
-    dataset_id: str
-    level: str
-    index: dict[str, Any]
-    parts: list[list[Segment]]
-    fingerprint: str
-
-    @property
-    def n_steps(self) -> int:
-        return sum(segment.n_steps for part in self.parts for segment in part)
-
-
-def load_recipe(dataset_id: str, steps: int | None = None) -> Recipe:
-    """
-    :param dataset_id: One of :func:`collectible`
-    :param steps: Total number of steps; None is the level's own number
-    """
-    table = collectible()
-    if dataset_id not in table:
-        near = difflib.get_close_matches(dataset_id, table, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"no recipe for dataset {dataset_id!r}.{hint} These can be collected: {', '.join(table)}")
-    folder, level = table[dataset_id]
-    index = json.loads((folder / "index.json").read_text())
-    recipe = index["levels"][level]
-    steps = recipe["steps"] if steps is None else steps
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; collect at least 1")
-    digest = hashlib.sha256(json.dumps([index["env_id"], recipe["parts"]]).encode())
-    parts, at, done = [], 0.0, 0
-    total = math.fsum(segment["weight"] for part in recipe["parts"] for segment in part)
-    for part in recipe["parts"]:
-        segments = []
-        for segment in part:
-            policy = None
-            if segment["policy"] is not None:
-                path = folder / segment["policy"]
-                digest.update(path.read_bytes())
-                policy = BehaviorPolicy.load(path)
-            at += segment["weight"]
-            end = round(steps * at / total)
-            segments.append(Segment(policy, segment["noise"], end - done))
-            done = end
-        parts.append(segments)
-    return Recipe(dataset_id, level, index, parts, digest.hexdigest())
 
 
 @dataclass
@@ -117,33 +43,35 @@ class Statistics:
         self.returns.append(float(episode.rewards.sum()))
         self.steps += len(episode.rewards)
 
-    def text(self, ref_min: float, ref_max: float) -> str:
+    def text(self, ref_min: float | None, ref_max: float | None) -> str:
         r = np.array(self.returns)
-        score = float(scale_returns(r.mean(), ref_min, ref_max))
-        return (
+        lines = (
             f"steps {self.steps}  episodes {len(r)}  seconds {self.seconds:.1f}  steps/s {self.steps / self.seconds:.0f}\n"
-            f"return {r.mean():.1f} ± {r.std():.1f} (min {r.min():.1f}, max {r.max():.1f})  normalised score {score:.1f}"
+            f"return {r.mean():.1f} ± {r.std():.1f} (min {r.min():.1f}, max {r.max():.1f})"
         )
+        if ref_min is None or ref_max is None:
+            return lines
+        return f"{lines}  normalised score {float(scale_returns(r.mean(), ref_min, ref_max)):.1f}"
 
 
 def _episodes(recipe: Recipe, seed: int, n_envs: int, stats: Statistics, progress: Progress | None) -> Iterator[Any]:
     from minari.data_collector import EpisodeBuffer
 
-    for number, part in enumerate(recipe.parts):
-        for episode in rollout(recipe.index["env_id"], part, seed=(seed, number), n_envs=n_envs):
-            n = len(episode.rewards)
-            terminations, truncations = np.zeros((2, n), dtype=bool)
-            terminations[-1], truncations[-1] = episode.terminated, episode.truncated
-            yield EpisodeBuffer(
-                observations=cast(Any, episode.observations),
-                actions=cast(Any, episode.actions),
-                rewards=cast(Any, episode.rewards),
-                terminations=cast(Any, terminations),
-                truncations=cast(Any, truncations),
-            )
-            stats.add(episode)
-            if progress is not None:
-                progress(n, recipe.n_steps)
+    for episode in recipe.episodes(seed, n_envs):
+        n = len(episode.rewards)
+        terminations, truncations = np.zeros((2, n), dtype=bool)
+        terminations[-1], truncations[-1] = episode.terminated, episode.truncated
+        yield EpisodeBuffer(
+            observations=cast(Any, episode.observations),
+            actions=cast(Any, episode.actions),
+            rewards=cast(Any, episode.rewards),
+            terminations=cast(Any, terminations),
+            truncations=cast(Any, truncations),
+            infos=cast(Any, episode.infos),
+        )
+        stats.add(episode)
+        if progress is not None:
+            progress(n, recipe.n_steps)
 
 
 @contextlib.contextmanager
@@ -161,8 +89,7 @@ def _minari_root(folder: Path) -> Iterator[None]:
 
 
 def _description(recipe: Recipe, seed: int, n_envs: int) -> str:
-    level = recipe.index["levels"][recipe.level]
-    return f"{level['description']} Seed {seed}, {n_envs} copies of the environment, {recipe.n_steps} steps."
+    return f"{recipe.description} Seed {seed}, {n_envs} copies of the environment, {recipe.n_steps} steps."
 
 
 def collect(
@@ -180,7 +107,7 @@ def collect(
     Episodes go to disk as they end, below a hidden folder that becomes the dataset only when it is whole. The same
     ``dataset_id``, ``steps``, ``seed`` and ``n_envs`` give the same arrays on the same machine.
 
-    :param dataset_id: One of :func:`collectible`, ``"genoffline/hopper/medium-v0"``
+    :param dataset_id: One of :func:`zoo.recipes.collectible`, ``"genoffline/hopper/medium-v0"``
     :param steps: Total number of steps; None is the level's own number
     :param seed: Seed of the environments and of the action noise
     :param n_envs: Copies of the environment stepped together
@@ -226,14 +153,14 @@ def _collect(
             minari.create_dataset_from_buffers(
                 dataset_id,
                 cast(Any, _episodes(recipe, seed, n_envs, stats, progress)),  # Minari only iterates over it, once
-                env=recipe.index["env_id"],
-                eval_env=recipe.index["env_id"],
-                algorithm_name=recipe.index["levels"][recipe.level]["algorithm"],
+                env=recipe.env,
+                eval_env=recipe.eval_env,
+                algorithm_name=recipe.algorithm,
                 author=author,
                 author_email=author_email,
-                code_permalink=f"sb3-genoffline {__version__}: zoo/behavior/{target.parent.name}, sha256 {recipe.fingerprint}",
-                ref_min_score=recipe.index["ref_min_score"],
-                ref_max_score=recipe.index["ref_max_score"],
+                code_permalink=f"sb3-genoffline {__version__}: {recipe.source}, sha256 {recipe.fingerprint}",
+                ref_min_score=recipe.ref_min_score,
+                ref_max_score=recipe.ref_max_score,
                 description=_description(recipe, seed, n_envs),
                 requirements=[f"{name}=={version(name)}" for name in ("gymnasium", "mujoco")],
             )
@@ -303,4 +230,4 @@ def main(args: argparse.Namespace) -> None:
         if bar is not None:
             bar.close()
     print(f"{args.dataset} -> {dataset.spec.data_path}")
-    print(stats.text(recipe.index["ref_min_score"], recipe.index["ref_max_score"]))
+    print(stats.text(recipe.ref_min_score, recipe.ref_max_score))

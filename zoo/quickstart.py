@@ -114,7 +114,8 @@ def quickstart(
 
 def ensure_dataset(dataset_id: str, steps: int | None = None) -> None:
     """Collect one of our datasets if it is not on this machine; say so if the one that is has another size."""
-    from zoo.collect import collect, load_recipe
+    from zoo.collect import collect
+    from zoo.recipes import load_recipe
 
     try:
         found, expected = len(load_dataset(dataset_id)), load_recipe(dataset_id, steps).n_steps

@@ -385,7 +385,7 @@ def find_dataset(source: str, download: bool = False, collect: bool = False) -> 
         return load_dataset(source, download=download)
     except FileNotFoundError as error:
         from zoo.collect import collect as collect_dataset
-        from zoo.collect import collectible
+        from zoo.recipes import collectible
 
         ours = source in collectible()
         if not (collect and ours):

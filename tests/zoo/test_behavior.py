@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from sb3_genoffline.data.scores import reference_scores
-from zoo.behavior import train
-from zoo.behavior.policy import BehaviorPolicy
-from zoo.behavior.rollout import Episode, Segment, evaluate, rollout
-from zoo.collect import BEHAVIOR
+from zoo.behavior import GaussianPolicy, load_policy, train
+from zoo.behavior.rollout import Segment, evaluate, rollout
+from zoo.episodes import Episode
+from zoo.recipes.locomotion import BEHAVIOR
 
 FOLDERS = sorted(path.parent for path in BEHAVIOR.glob("*/index.json"))
 POLICIES = sorted(BEHAVIOR.glob("*/*.safetensors"))
@@ -33,7 +33,7 @@ def rung(index: dict[str, Any], role: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_committed_policy_acts_inside_the_action_space(path: Path) -> None:
-    policy = BehaviorPolicy.load(path)
+    policy = load_policy(path)
     observations = np.random.default_rng(0).normal(0, 5, (64, policy.obs_dim))
     for noise in ("none", "policy", 0.1):
         actions = policy.act(observations, noise, np.random.default_rng(1))
@@ -80,7 +80,7 @@ def test_medium_is_medium_with_and_without_noise_and_so_is_all_that_leads_to_it(
 def test_a_fresh_evaluation_agrees_with_the_recorded_score(folder: Path, role: str, kind: str) -> None:
     index = read_index(folder)
     entry = rung(index, role)
-    returns = evaluate(BehaviorPolicy.load(folder / entry["file"]), index["env_id"], entry[kind]["noise"], 4, seed=77)
+    returns = evaluate(load_policy(folder / entry["file"]), index["env_id"], entry[kind]["noise"], 4, seed=77)
     tolerance = 4 * entry[kind]["std"] / np.sqrt(4) + 0.05 * entry[kind]["mean"]
     assert abs(returns.mean() - entry[kind]["mean"]) < tolerance
 
@@ -105,7 +105,7 @@ def test_the_policy_normalises_and_acts_as_the_sb3_model_it_came_from() -> None:
 
     env = VecNormalize(make_vec_env("Hopper-v5", n_envs=2, seed=0))
     model = TRPO("MlpPolicy", env, n_steps=64, batch_size=32, seed=0, device="cpu").learn(128)
-    policy = BehaviorPolicy.from_sb3(model, env)
+    policy = GaussianPolicy.from_sb3(model, env)
     observations = np.random.default_rng(0).normal(0, 2, (32, 11))
     wanted, _ = model.predict(env.normalize_obs(observations), deterministic=True)
     np.testing.assert_allclose(policy.act(observations, "none"), wanted, atol=1e-6)
@@ -115,11 +115,11 @@ def test_the_policy_normalises_and_acts_as_the_sb3_model_it_came_from() -> None:
 @pytest.mark.parametrize("noise", ["gaussian", -0.1, float("nan")])
 def test_an_unknown_noise_is_refused(noise: str | float) -> None:
     with pytest.raises(ValueError, match="use 'none', 'policy' or a standard deviation"):
-        BehaviorPolicy.load(POLICIES[0]).act(np.zeros((1, 11)), noise, np.random.default_rng(0))
+        load_policy(POLICIES[0]).act(np.zeros((1, 11)), noise, np.random.default_rng(0))
 
 
 def test_a_batch_of_the_wrong_shape_and_a_missing_generator_are_refused() -> None:
-    policy = BehaviorPolicy.load(POLICIES[0])
+    policy = load_policy(POLICIES[0])
     with pytest.raises(ValueError, match=r"takes \(n, 11\)"):
         policy.act(np.zeros(11), "none")
     with pytest.raises(ValueError, match="Generator"):
@@ -127,7 +127,7 @@ def test_a_batch_of_the_wrong_shape_and_a_missing_generator_are_refused() -> Non
 
 
 def test_saving_and_loading_give_the_same_policy_back(tmp_path: Path) -> None:
-    policy = BehaviorPolicy.load(POLICIES[-1])
+    policy = load_policy(POLICIES[-1])
     policy.save(tmp_path / "copy.safetensors")
     assert (tmp_path / "copy.safetensors").read_bytes() == POLICIES[-1].read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["copy.safetensors"]
@@ -138,7 +138,7 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 
     save_file({"weight": np.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="not a behaviour policy"):
-        BehaviorPolicy.load(tmp_path / "other.safetensors")
+        load_policy(tmp_path / "other.safetensors")
 
 
 def check_chain(episodes: list[Episode], n_steps: int, limit: int) -> None:
@@ -150,7 +150,7 @@ def check_chain(episodes: list[Episode], n_steps: int, limit: int) -> None:
 
 @pytest.mark.parametrize("n_envs", [1, 3, 8])
 def test_no_step_is_lost_whatever_the_number_of_copies_and_the_border_of_segments(n_envs: int) -> None:
-    policy = BehaviorPolicy.load(POLICIES[-1])
+    policy = load_policy(POLICIES[-1])
     segments = [
         Segment(None, "none", 101),
         Segment(policy, 0.1, 57),
@@ -170,7 +170,7 @@ def short_hopper() -> Iterator[str]:
 
 def test_time_limits_truncate_and_falls_terminate_in_every_copy(short_hopper: str) -> None:
     folder = BEHAVIOR / "hopper"
-    expert = BehaviorPolicy.load(folder / rung(read_index(folder), "expert")["file"])
+    expert = load_policy(folder / rung(read_index(folder), "expert")["file"])
     episodes = list(rollout(short_hopper, [Segment(expert, "none", 360)], (0,), n_envs=3))
     check_chain(episodes, 360, 60)
     assert [len(e.rewards) for e in episodes] == [60] * 6 and all(e.truncated for e in episodes)

@@ -11,7 +11,9 @@ from minari.namespace import list_local_namespaces
 
 from sb3_genoffline import load_dataset
 from zoo import collect as module
-from zoo.collect import collect, collectible, load_recipe, main
+from zoo.collect import collect, main
+from zoo.recipes import collectible, load_recipe
+from zoo.recipes.locomotion import BEHAVIOR, load_parts
 
 LEVELS = ["random", "medium", "medium-replay", "medium-expert", "expert"]
 
@@ -125,14 +127,16 @@ def test_an_interrupted_overwrite_keeps_the_old_dataset(root: Path, monkeypatch:
 
 
 def test_a_replay_set_mixes_its_rungs_in_proportion_at_any_size() -> None:
-    natural, small = load_recipe("genoffline/hopper/medium-replay-v0"), load_recipe("genoffline/hopper/medium-replay-v0", 1000)
-    assert small.n_steps == 1000 and 50_000 < natural.n_steps < 300_000
-    for a, b in zip(natural.parts[0], small.parts[0], strict=True):
-        assert abs(a.n_steps / natural.n_steps - b.n_steps / 1000) < 2e-3
+    own = load_recipe("genoffline/hopper/medium-replay-v0").n_steps
+    assert 50_000 < own < 300_000
+    ((natural,), _), ((small,), _) = (load_parts(BEHAVIOR / "hopper", "medium-replay", steps) for steps in (own, 1000))
+    assert sum(segment.n_steps for segment in small) == 1000
+    for a, b in zip(natural, small, strict=True):
+        assert abs(a.n_steps / own - b.n_steps / 1000) < 2e-3
 
 
 def test_medium_expert_is_half_and_half() -> None:
-    medium, expert = load_recipe("genoffline/hopper/medium-expert-v0", 301).parts
+    (medium, expert), _ = load_parts(BEHAVIOR / "hopper", "medium-expert", 301)
     assert [medium[0].n_steps, expert[0].n_steps] == [150, 151]
 
 

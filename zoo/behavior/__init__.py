@@ -1,1 +1,22 @@
-"""Behaviour policies: small TRPO actors from which the zoo's own datasets are collected."""
+"""Behaviour policies: small actors from which the zoo's own datasets are collected."""
+
+from pathlib import Path
+
+from safetensors import safe_open
+
+from zoo.behavior.gaussian import GaussianPolicy
+from zoo.behavior.policy import Policy
+from zoo.behavior.squashed import SquashedPolicy
+
+
+def load_policy(path: str | Path) -> Policy:
+    """
+    :param path: A safetensors file written by one of the policies' ``save``; only arrays are read from it, no code
+    :raises ValueError: If it holds something else
+    """
+    with safe_open(path, framework="numpy") as file:
+        squashed = any(name.startswith("squashed") for name in file.keys())  # noqa: SIM118 (not a dict)
+    return SquashedPolicy.load(path) if squashed else GaussianPolicy.load(path)
+
+
+__all__ = ["GaussianPolicy", "Policy", "SquashedPolicy", "load_policy"]

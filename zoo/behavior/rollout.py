@@ -9,7 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from zoo.behavior.policy import BehaviorPolicy, Noise
+from zoo.behavior.policy import Noise, Policy
+from zoo.episodes import Episode
 
 
 @dataclass(frozen=True)
@@ -18,30 +19,13 @@ class Segment:
     A stretch of collected steps.
 
     :param policy: Who acts; None is uniform over the action space
-    :param noise: See :meth:`BehaviorPolicy.std`
+    :param noise: See :meth:`Policy.act`
     :param n_steps: How many environment steps, all copies together
     """
 
-    policy: BehaviorPolicy | None
+    policy: Policy | None
     noise: Noise
     n_steps: int
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Episode:
-    """
-    :param observations: ``(T + 1, obs_dim)``, the last one included
-    :param actions: ``(T, act_dim)`` as the environment received them
-    :param rewards: ``(T,)`` float64
-    :param terminated: The task ended at the last step
-    :param truncated: The time limit, or the end of collection, cut it at the last step
-    """
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminated: bool
-    truncated: bool
 
 
 class _Slot:
@@ -132,11 +116,11 @@ def rollout(env_id: str, segments: Sequence[Segment], seed: Sequence[int], n_env
             slot.env.close()
 
 
-def evaluate(policy: BehaviorPolicy, env_id: str, noise: Noise, n_episodes: int = 20, seed: int = 10_000) -> np.ndarray:
+def evaluate(policy: Policy, env_id: str, noise: Noise, n_episodes: int = 20, seed: int = 10_000) -> np.ndarray:
     """
     :param policy: The policy to score
     :param env_id: A registered environment
-    :param noise: See :meth:`BehaviorPolicy.std`
+    :param noise: See :meth:`Policy.act`
     :param n_episodes: One whole episode in each of so many copies
     :param seed: Episode i starts from ``seed + i``; the action noise is seeded with it too
     :return: ``(n_episodes,)`` undiscounted returns

@@ -1,4 +1,4 @@
-"""The actor of SAC and TQC without SB3: relu layers, a Gaussian whose spread depends on the state, a tanh over it; plain numpy."""
+"""The actor of SAC and TQC without SB3, in plain numpy: relu layers, a Gaussian whose spread depends on the state, a tanh."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SquashedPolicy:
     """
     ``tanh(mean(s) + std(s) · ε)``, scaled to the action space.
 
-    :param weights: One ``(in, out)`` matrix per layer, the last one ``(hidden, 2 · act_dim)``: means, then log standard deviations
+    :param weights: One ``(in, out)`` matrix per layer, the last one ``(hidden, 2 · act_dim)``: means, then log spreads
     :param biases: One ``(out,)`` vector per layer
     :param action_low: ``(act_dim,)`` lower bound of the action space
     :param action_high: ``(act_dim,)`` upper bound of the action space
@@ -62,7 +62,8 @@ class SquashedPolicy:
         """
         if observations.ndim != 2 or observations.shape[1] != self.obs_dim:
             raise ValueError(f"observations have shape {observations.shape}; this policy takes (n, {self.obs_dim})")
-        if isinstance(noise, str) and noise not in ("none", "policy") or not isinstance(noise, str) and not 0 <= noise < np.inf:
+        known = noise in ("none", "policy") if isinstance(noise, str) else 0 <= noise < np.inf
+        if not known:
             raise ValueError(f"noise is {noise!r}; use 'none', 'policy' or a standard deviation >= 0")
         mean, std = self.distribution(observations)
         if noise in ("none", 0):

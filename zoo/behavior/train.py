@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.data.scores import normalized_score, reference_scores
-from zoo.behavior.policy import BehaviorPolicy, Noise
+from zoo.behavior.gaussian import GaussianPolicy
+from zoo.behavior.policy import Noise
 from zoo.behavior.rollout import evaluate
 
 # rl-zoo's MuJoCo settings for TRPO (2 x 1024 steps per update there), with the steps spread over 8 environments
@@ -46,7 +47,7 @@ CHECK_SEED = 20_000  # medium and expert are scored again on seeds they were not
 NOISES: dict[str, Noise] = {"deterministic": "none", "little_noise": EXPERT_NOISE, "half_noise": 0.3, "stochastic": "policy"}
 NOT_EXPERT = 55.0  # no rung of the replay ladder may play better than this, with or without its noise
 
-Ladder = dict[int, BehaviorPolicy]
+Ladder = dict[int, GaussianPolicy]
 
 
 def train(env_id: str, seed: int, n_timesteps: int) -> tuple[Ladder, list[list[float]]]:
@@ -73,7 +74,7 @@ def train(env_id: str, seed: int, n_timesteps: int) -> tuple[Ladder, list[list[f
 
     class Keep(BaseCallback):
         def _on_rollout_start(self) -> None:
-            ladder[self.num_timesteps] = BehaviorPolicy.from_sb3(model, env)
+            ladder[self.num_timesteps] = GaussianPolicy.from_sb3(model, env)
             if model.ep_info_buffer:
                 curve.append([self.num_timesteps, round(float(np.mean([e["r"] for e in model.ep_info_buffer])), 1)])
 
@@ -81,11 +82,11 @@ def train(env_id: str, seed: int, n_timesteps: int) -> tuple[Ladder, list[list[f
             return True
 
     model.learn(n_timesteps, callback=Keep())
-    ladder[model.num_timesteps] = BehaviorPolicy.from_sb3(model, env)
+    ladder[model.num_timesteps] = GaussianPolicy.from_sb3(model, env)
     return ladder, curve
 
 
-def score(policy: BehaviorPolicy, env_id: str, noise: Noise, n_episodes: int = 20, seed: int = 10_000) -> dict[str, Any]:
+def score(policy: GaussianPolicy, env_id: str, noise: Noise, n_episodes: int = 20, seed: int = 10_000) -> dict[str, Any]:
     """
     :return: Return over fixed seeds, and its place on D4RL's scale
     """
@@ -99,7 +100,7 @@ def score(policy: BehaviorPolicy, env_id: str, noise: Noise, n_episodes: int = 2
     }
 
 
-def score_candidate(policy: BehaviorPolicy, env_id: str) -> dict[str, Any]:
+def score_candidate(policy: GaussianPolicy, env_id: str) -> dict[str, Any]:
     """
     :return: The score without noise, and with the other amounts of ``NOISES`` as far as the actor can still be chosen
     """

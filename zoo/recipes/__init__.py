@@ -1,0 +1,42 @@
+"""The datasets we can make: ids and their recipes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+
+from zoo.recipes import locomotion
+from zoo.recipes.recipe import Recipe
+
+NAMESPACE = "genoffline"
+Loader = Callable[[str, int | None], Recipe]
+
+
+def collectible() -> dict[str, Loader]:
+    """
+    :return: Dataset id to the function that loads its recipe from id and number of steps
+    """
+    table: dict[str, Loader] = {}
+    for name, (folder, level) in locomotion.levels().items():
+        table[f"{NAMESPACE}/{name}-v0"] = partial(locomotion.load, folder, level)
+    return table
+
+
+def load_recipe(dataset_id: str, steps: int | None = None) -> Recipe:
+    """
+    :param dataset_id: One of :func:`collectible`
+    :param steps: Total number of steps; None is the dataset's own number
+    :raises ValueError: Unknown id, naming the nearest; steps below 1
+    """
+    table = collectible()
+    if dataset_id not in table:
+        near = difflib.get_close_matches(dataset_id, table, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"no recipe for dataset {dataset_id!r}.{hint} These can be collected: {', '.join(table)}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps is {steps}; collect at least 1")
+    return table[dataset_id](dataset_id, steps)
+
+
+__all__ = ["NAMESPACE", "Recipe", "collectible", "load_recipe"]

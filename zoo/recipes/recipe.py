@@ -1,0 +1,42 @@
+"""What a dataset of ours is made of, whoever acts in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from gymnasium.envs.registration import EnvSpec
+
+from zoo.episodes import Episode
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    A dataset that can be collected.
+
+    :param dataset_id: Minari id
+    :param env: The environment the data come from
+    :param eval_env: The environment agents are evaluated in
+    :param n_steps: Steps in all
+    :param algorithm: Who acts, in a few words
+    :param description: One or two sentences for the metadata
+    :param fingerprint: sha256 of what the data depend on besides seed, sizes and library versions
+    :param source: The files of this repository that made it, for the metadata
+    :param ref_min_score: Return that counts as 0, if known
+    :param ref_max_score: Return that counts as 100, if known
+    :param episodes: ``episodes(seed, n_envs)`` collects whole episodes, ``n_steps`` steps together, in the order in which
+        they end; the same arguments give the same episodes
+    """
+
+    dataset_id: str
+    env: EnvSpec
+    eval_env: EnvSpec
+    n_steps: int
+    algorithm: str
+    description: str
+    fingerprint: str
+    source: str
+    ref_min_score: float | None
+    ref_max_score: float | None
+    episodes: Callable[[int, int], Iterator[Episode]] = field(repr=False)
