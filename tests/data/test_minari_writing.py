@@ -1,0 +1,243 @@
+"""Writing Minari datasets: whole or absent, by one process at a time, whatever is killed in between."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import minari
+import numpy as np
+import pytest
+from gymnasium import spaces
+from labelled_episodes import ACTION_SPACE, GOAL_SPACE, OBSERVATION_SPACE, Episode, action, as_goal, observation, reward
+from minari.data_collector import EpisodeBuffer
+from minari.namespace import list_local_namespaces
+
+from sb3_genoffline.data import minari_writing
+from sb3_genoffline.data.minari_writing import write_minari
+
+NAME = "some/labelled/one-v0"
+SPACES = {"observation_space": OBSERVATION_SPACE, "action_space": ACTION_SPACE}
+
+# Writes one episode, says so and waits for a line; ends with all three of them.
+WRITER = textwrap.dedent(
+    """
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    from test_minari_writing import NAME, SPACES, buffers, write_minari
+
+    def slowly():
+        for i, buffer in enumerate(buffers(3)):
+            yield buffer
+            if i == 0:
+                print("begun", flush=True)
+                sys.stdin.readline()
+
+    write_minari(NAME, slowly(), **SPACES, overwrite=True)
+    """
+)
+
+
+def buffers(n, length=4):
+    for number in range(n):
+        e = Episode(number, length, "terminated")
+        yield EpisodeBuffer(
+            observations=observation(number, np.arange(length + 1)).astype(np.float32),
+            actions=action(number, e.steps).astype(np.float32),
+            rewards=reward(number, e.steps),
+            terminations=e.terminations,
+            truncations=e.truncations,
+        )
+
+
+@pytest.fixture
+def root(own_folders):
+    return own_folders / "minari"
+
+
+@pytest.fixture
+def writer():
+    """A process in the middle of writing NAME."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, os.path.dirname(__file__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begun\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def names(root):
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_infos_and_nested_observations_pass_through_with_the_metadata(root):
+    observations = as_goal(observation(0, np.arange(4)))
+    buffer = EpisodeBuffer(
+        observations=observations,
+        actions=action(0, np.arange(3)).astype(np.float32),
+        rewards=np.arange(3.0),
+        terminations=np.zeros(3, bool),
+        truncations=np.array([False, False, True]),
+        infos={"success": np.array([False, False, True]), "inner": {"x": np.arange(3)}},
+        seed=7,
+    )
+    written = write_minari(
+        NAME,
+        iter([buffer]),
+        observation_space=GOAL_SPACE,
+        action_space=ACTION_SPACE,
+        author="A. Person",
+        author_email=["a@example.org", "b@example.org"],
+        ref_min_score=-1.0,
+        ref_max_score=2.0,
+        description=None,
+    )
+    episode = next(written.iterate_episodes())
+    for key, values in observations.items():
+        np.testing.assert_array_equal(episode.observations[key], values)
+    np.testing.assert_array_equal(episode.infos["success"], [False, False, True])
+    np.testing.assert_array_equal(episode.infos["inner"]["x"], [0, 1, 2])
+    metadata = written.storage.metadata
+    assert metadata["author"] == {"A. Person"} and metadata["author_email"] == {"a@example.org", "b@example.org"}
+    assert (metadata["ref_min_score"], metadata["ref_max_score"]) == (-1.0, 2.0) and "description" not in metadata
+    assert written.env_spec is None and "env_spec" not in metadata
+    assert list(minari.list_local_datasets()) == [NAME] and {"some", "some/labelled"} <= set(list_local_namespaces())
+    assert names(root) == ["some"]
+
+
+def test_spaces_and_both_specs_come_from_the_environments():
+    made = write_minari("some/pendulum-v0", [pendulum_episode()], env="Pendulum-v1", eval_env="MountainCarContinuous-v0")
+    assert made.observation_space.shape == (3,) and made.action_space == spaces.Box(-2.0, 2.0, (1,))
+    assert made.recover_environment().spec.id == "Pendulum-v1"
+    assert made.recover_environment(eval_env=True).spec.id == "MountainCarContinuous-v0"
+
+
+def pendulum_episode():
+    flags = np.array([True])
+    zeros = np.zeros((2, 3), np.float32)
+    return EpisodeBuffer(
+        observations=zeros, actions=zeros[:1, :1], rewards=np.zeros(1), terminations=flags, truncations=~flags
+    )
+
+
+def test_an_existing_dataset_stays_unless_told_otherwise(root):
+    write_minari(NAME, buffers(1), **SPACES)
+    with pytest.raises(FileExistsError, match=r"one-v0 exists already, with 4 steps.*pass overwrite=True"):
+        write_minari(NAME, buffers(2), **SPACES)
+    assert minari.load_dataset(NAME).total_steps == 4
+    assert write_minari(NAME, buffers(2), **SPACES, overwrite=True).total_steps == 8
+    assert names(root) == ["some"]
+
+
+@pytest.mark.parametrize("bad", ["no-version", "../up-v0", "a/b-v0", ""])
+def test_a_malformed_id_is_refused_before_anything_is_written(root, bad):
+    with pytest.raises(ValueError, match=f"{bad!r} cannot be the id of a dataset"):
+        write_minari(bad, buffers(1), **SPACES)
+    assert not root.exists()
+
+
+def test_nothing_to_write_and_nowhere_to_take_spaces_from_are_errors(root):
+    with pytest.raises(ValueError, match="would be empty: no episode was given"):
+        write_minari(NAME, [], **SPACES)
+    with pytest.raises(ValueError, match="needs an observation_space and an action_space, or an env"):
+        write_minari(NAME, buffers(1))
+    assert names(root) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupted_write_leaves_what_was_there(root, error):
+    def broken():
+        yield from buffers(2)
+        raise error
+
+    with pytest.raises(error):
+        write_minari(NAME, broken(), **SPACES)
+    assert names(root) == []
+    write_minari(NAME, buffers(1), **SPACES)
+    with pytest.raises(error):
+        write_minari(NAME, broken(), **SPACES, overwrite=True)
+    assert minari.load_dataset(NAME).total_steps == 4 and names(root) == ["some"]
+
+
+def test_episodes_are_taken_one_at_a_time(root):
+    alive = []
+
+    class Counted(EpisodeBuffer):
+        def __del__(self):
+            alive.remove(self.rewards[0])
+
+    def counted():
+        for buffer in buffers(20):
+            alive.append(buffer.rewards[0])
+            yield Counted(**vars(buffer))
+            assert len(alive) <= 2
+
+    assert write_minari(NAME, counted(), **SPACES).total_episodes == 20
+
+
+def test_a_killed_writer_leaves_no_dataset_and_the_next_write_of_any_id_cleans_up(root, writer):
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert len(names(root)) == 2 and all(name.startswith(".collecting-some%2F") for name in names(root))
+    assert not minari.list_local_datasets()
+    write_minari("another/one-v0", buffers(1), **SPACES)
+    assert names(root) == ["another"]
+    assert write_minari(NAME, buffers(2), **SPACES).total_steps == 8
+
+
+def test_a_second_writer_is_told_and_the_first_one_is_not_disturbed(root, writer):
+    with pytest.raises(FileExistsError, match="one-v0 is being written by another process"):
+        write_minari(NAME, buffers(1), **SPACES, overwrite=True)
+    write_minari("another/one-v0", buffers(1), **SPACES)
+    assert writer.communicate("\n", timeout=60) == ("", None) and writer.returncode == 0
+    assert minari.load_dataset(NAME).total_episodes == 3
+    assert names(root) == ["another", "some"]
+
+
+def test_a_dataset_that_a_killed_process_had_moved_aside_comes_back(root, monkeypatch):
+    write_minari(NAME, buffers(1), **SPACES)
+    replace = os.replace
+
+    def die_between(source, target):
+        if str(source).endswith("whole"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            monkeypatch.setattr(os, "replace", die_between)
+            write_minari(NAME, buffers(2), **SPACES, overwrite=True)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not minari.list_local_datasets()
+    write_minari("another/one-v0", buffers(1), **SPACES)
+    assert minari.load_dataset(NAME).total_steps == 4 and names(root) == ["another", "some"]
+
+
+def test_a_temporary_folder_without_a_lock_file_is_not_touched(root):
+    foreign = root / ".collecting-of-another-program"
+    foreign.mkdir(parents=True)
+    write_minari(NAME, buffers(1), **SPACES)
+    assert foreign.exists()
+
+
+def test_without_file_locks_a_leftover_is_named(root, monkeypatch):
+    monkeypatch.setattr(minari_writing, "fcntl", None)
+    write_minari(NAME, buffers(1), **SPACES)
+    assert names(root) == ["some"]
+    (root / ".collecting-another%2Fone-v0.lock").touch()
+    with pytest.raises(FileExistsError, match=r"another process.*if none is running, delete .*another%2Fone-v0.lock"):
+        write_minari("another/one-v0", buffers(1), **SPACES)
+
+
+def test_a_spec_that_json_cannot_hold_is_left_out_with_a_warning(root):
+    import gymnasium as gym
+
+    spec = gym.spec("Pendulum-v1")
+    spec.kwargs = {"noise": np.zeros(3)}
+    with pytest.warns(UserWarning, match="spec of the environment Pendulum-v1 cannot be written"):
+        assert write_minari(NAME, buffers(1), env=spec, **SPACES).env_spec is None
