@@ -13,11 +13,11 @@ import math
 import torch as th
 from torch import Tensor, nn
 
+from sb3_genoffline.common.actors import DeterministicActor
 from sb3_genoffline.common.networks import EnsembleLinear, EnsembleQ
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.cped.cped import UpdateNoise
-from sb3_genoffline.cped.policies import DeterministicActor
 from sb3_genoffline.data.buffers import TransitionBatch
 
 TOO_LARGE = 1e7

@@ -1,5 +1,7 @@
 """What the policies of all offline algorithms share."""
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,12 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
-from torch import Tensor
+from torch import Tensor, nn
+
+from sb3_genoffline.common.actors import DeterministicActor
+from sb3_genoffline.common.networks import EnsembleQ
+
+_EXPLORATION_STD = 0.1  # TD3's
 
 
 class ActingSetting:
@@ -85,3 +92,71 @@ class OfflinePolicy(BasePolicy):
     def acting_noise(self, *shape: int) -> Tensor:
         """Standard normal numbers from the acting generator."""
         return th.randn(shape, generator=self.acting_generator, device=self.device, dtype=self.obs_mean.dtype)
+
+
+class ActorCriticPolicy(OfflinePolicy):
+    """
+    A deterministic actor, critics, and their targets, as in TD3. ``predict(deterministic=True)`` is π(s);
+    ``deterministic=False`` adds normal noise of std 0.1, as TD3 explores, and clips to [−1, 1].
+
+    A subclass with another actor overrides :meth:`make_actor` and :meth:`explore`.
+
+    :param observation_space: flat Box
+    :param action_space: bounded Box
+    :param lr_schedule: unused: the algorithm owns the optimizers
+    :param net_arch: hidden widths of actor and critics, or ``dict(pi=[...], qf=[...])``
+    :param activation_fn: of the actor
+    :param critic_activation_fn: of the critics
+    :param critic_layer_norm: LayerNorm (without learned scale and shift) in the critics
+    :param n_critics: H
+    """
+
+    actor: nn.Module
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        *,
+        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256),
+        activation_fn: type[nn.Module] = nn.ReLU,
+        critic_activation_fn: type[nn.Module] = nn.ReLU,
+        critic_layer_norm: bool = False,
+        n_critics: int = 2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        arch = net_arch if isinstance(net_arch, dict) else {"pi": net_arch, "qf": net_arch}
+        self.actor = self.make_actor(arch["pi"], activation_fn)
+        self.critic = EnsembleQ(
+            n_critics,
+            self.state_dim,
+            self.action_dim,
+            arch["qf"],
+            critic_activation_fn,
+            layer_norm=critic_layer_norm,
+            torch_init=True,
+        )
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+
+    def make_actor(self, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> nn.Module:
+        """
+        :param net_arch: hidden widths
+        :param activation_fn: activation class
+        :return: a module whose call maps states (B, S) to the best known actions (B, A) in [−1, 1]
+        """
+        return DeterministicActor(self.state_dim, self.action_dim, net_arch, activation_fn)
+
+    def explore(self, states: Tensor) -> Tensor:
+        """(B, S) standardised states -> (B, A) sampled actions, clipped later"""
+        actions = self.actor(states)
+        return actions + _EXPLORATION_STD * self.acting_noise(*actions.shape)
+
+    def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        return self._predict(observation, deterministic)
+
+    def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
+        states = self.normalize_observations(observation)
+        return self.actor(states) if deterministic else self.explore(states).clamp(-1.0, 1.0)

@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from sb3_genoffline.common.actors import DeterministicActor
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.networks import EnsembleQ, soft_update
 from sb3_genoffline.common.offline_algorithm import check_positive
@@ -25,7 +26,7 @@ from sb3_genoffline.cped.multiplier import (
     check_schedule,
     scheduled_alpha,
 )
-from sb3_genoffline.cped.policies import DeterministicActor, FlowDensityPolicy
+from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
 
 _LARGEST_LOSS = 1e7

@@ -1,69 +1,20 @@
 """The policy of QDQ: a Gaussian actor, twin critics, their targets, and the consistency model over Q."""
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from sb3_genoffline.common.actors import GaussianActor
 from sb3_genoffline.common.networks import EnsembleQ
 from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.generative.mish import Mish
 from sb3_genoffline.qdq.sampler import ConsistencyQ
 
-_LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
 _EXPLORATION_STD = 0.1  # TD3's
-
-
-class GaussianActor(nn.Module):
-    """
-    N(μ(s), diag σ²) with μ(s) = tanh(net(s)) and one σ for all states. The Gaussian is on the action itself: no Jacobian of
-    the tanh in the log-likelihood, and samples may leave [−1, 1].
-
-    :param state_dim: S
-    :param action_dim: A
-    :param net_arch: hidden widths
-    :param activation_fn: activation class
-    """
-
-    def __init__(
-        self, state_dim: int, action_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU
-    ) -> None:
-        super().__init__()
-        self.net = nn.Sequential(*create_mlp(state_dim, action_dim, list(net_arch), activation_fn))
-        linear = [module for module in self.net if isinstance(module, nn.Linear)]
-        for layer in linear:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        nn.init.orthogonal_(linear[-1].weight, math.sqrt(2.0))
-        self.log_std = nn.Parameter(th.zeros(action_dim))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """μ(s): (B, S) -> (B, A)"""
-        return th.tanh(self.net(states))
-
-    def std(self) -> Tensor:
-        """σ, (A,)"""
-        return self.log_std.clamp(_LOG_STD_MIN, _LOG_STD_MAX).exp()
-
-    def log_prob(self, states: Tensor, actions: Tensor) -> Tensor:
-        """log N(a; μ(s), σ²), summed over action dimensions: (B,)"""
-        std = self.std()
-        return -(0.5 * ((actions - self(states)) / std).square() + std.log() + 0.5 * math.log(2.0 * math.pi)).sum(-1)
-
-    def sample(self, states: Tensor, noise: Tensor) -> Tensor:
-        """
-        :param states: (B, S)
-        :param noise: (B, A), or (B, n, A) for n actions per state
-        :return: as ``noise``, unclipped
-        """
-        mean = self(states)
-        return (mean if noise.ndim == 2 else mean.unsqueeze(1)) + self.std() * noise
 
 
 class ConsistencyQPolicy(OfflinePolicy):
