@@ -1,0 +1,110 @@
+"""TD3+BC (Fujimoto & Gu, NeurIPS 2021, arXiv 2106.06860)."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.actors import DeterministicActor
+from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.networks import soft_update
+from sb3_genoffline.common.offline_algorithm import check_positive
+from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.policies import ActorCriticPolicy
+from sb3_genoffline.data.buffers import TransitionBatch
+
+
+class TD3BC(ActorCriticAlgorithm):
+    """
+    TD3 whose actor's loss has one more term, the squared distance to the data's action.
+
+    Paper: Fujimoto, Gu, "A minimalist approach to offline reinforcement learning", NeurIPS 2021,
+    https://arxiv.org/abs/2106.06860.
+
+    Differences from the reference implementation:
+
+    1. Batches are slices of random permutations; ``replacement=True`` draws as the reference does.
+    2. Actions are clipped to ± (1 − 1e-5).
+    3. A constant observation column is left unscaled; the reference adds 1e-3 to every standard deviation.
+
+    :param policy: ``"MlpPolicy"`` or a class
+    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param learning_rate: of actor and critics
+    :param alpha: α; λ = α / E|Q(s, a)| weighs Q against imitation (eq. 5)
+    :param policy_delay: updates of the critics per update of the actor and the targets
+    :param target_policy_noise: std of the noise on the target action
+    :param target_noise_clip: its largest absolute value
+    :param normalize_observations: standardise observations (paper, section 5)
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCriticPolicy}
+    default_gradient_steps = 1_000_000
+    actor: DeterministicActor
+    actor_target: DeterministicActor
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: EnvLike | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        alpha: float = 2.5,
+        policy_delay: int = 2,
+        target_policy_noise: float = 0.2,
+        target_noise_clip: float = 0.5,
+        normalize_observations: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        check_positive(policy_delay=policy_delay)
+        self.alpha = alpha
+        self.policy_delay = policy_delay
+        self.target_policy_noise = target_policy_noise
+        self.target_noise_clip = target_noise_clip
+        super().__init__(policy, env, learning_rate, normalize_observations=normalize_observations, **kwargs)
+
+    def _overestimation_hint(self) -> str:
+        return (
+            f"What helps: more imitation (smaller alpha={self.alpha}), or LayerNorm "
+            "(policy_kwargs=dict(critic_layer_norm=True))."
+        )
+
+    def draw_noise(self, batch_size: int) -> Tensor:
+        """(B, A): the noise on the target actions."""
+        return self.normal_noise(batch_size, self.policy.action_dim)
+
+    def update(self, batch: TransitionBatch, noise: Tensor) -> dict[str, Tensor]:
+        """
+        One gradient step.
+
+        :param batch: B transitions
+        :param noise: (B, A) standard normal
+        :return: scalars to log, on the device
+        """
+        states = self.policy.normalize_observations(batch.observations)  # (B, S)
+        next_states = self.policy.normalize_observations(batch.next_observations)
+
+        # ------ y = r + γ·m·min_i Q̄_i(s', π̄(s') + n), n clipped normal noise
+        with th.no_grad():
+            smoothing = (noise * self.target_policy_noise).clamp(-self.target_noise_clip, self.target_noise_clip)
+            next_actions = (self.actor_target(next_states) + smoothing).clamp(-1.0, 1.0)
+            target = batch.rewards + self.gamma * batch.masks * self.critic_target(next_states, next_actions).amin(0)
+        info = self.critic_step(states, batch.actions, target)
+
+        # ------ −λ·E[Q_1(s, π(s))] + E[(π(s) − a)²], λ = α/E|Q_1(s, π(s))| (eqs. 3 and 5)
+        if self._n_updates % self.policy_delay == 0:
+            actions = self.actor(states)
+            q = self.critic(states, actions)[0]  # (B,)
+            weight = self.alpha / q.detach().abs().mean()
+            bc_loss = mse_loss(actions, batch.actions)
+            actor_loss = -weight * q.mean() + bc_loss
+            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule))
+            self._actor_info = {"actor_loss": actor_loss.detach(), "bc_loss": bc_loss.detach(), "q_weight": weight}
+            soft_update(self.critic, self.critic_target, self.tau)
+            soft_update(self.actor, self.actor_target, self.tau)
+        self._n_updates += 1
+        return info | self._actor_info
