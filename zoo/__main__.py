@@ -9,6 +9,7 @@ from zoo.rendering import prefer_offscreen
 
 COMMANDS = {
     "collect": "make an offline dataset from the committed behaviour policies",
+    "inspect": "print and draw what to know about a dataset before training",
     "train": "train an agent on a dataset",
     "evaluate": "evaluate a trained agent and write results.json",
     "enjoy": "watch or film a trained agent",

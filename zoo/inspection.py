@@ -29,8 +29,6 @@ SCALE_RATIO = 1e3
 """Largest standard deviation of an observation column over the smallest that is not 0."""
 REPEATED = 0.01
 """Share of rows that are exact copies of another."""
-SPARSE = 0.9
-"""Share of the most frequent reward from which rewards are sparse."""
 LARGE_RETURN, SMALL_RETURN = 1e4, 1e-2
 """Largest discounted return beyond which networks of the usual initialisation learn a critic badly."""
 LOOSE_BOUND = 20.0
@@ -254,7 +252,7 @@ def _check_rewards(report: Report) -> Iterator[Finding]:
             f"Every reward is {rewards.low:g}: no action is better than another but for when it ends the episode. Were the "
             "rewards logged?",
         )
-    elif rewards.mode_share >= SPARSE:
+    elif rewards.sparse:
         yield Finding(
             "sparse_rewards",
             f"{_percent(rewards.mode_share)} of the rewards are {rewards.mode:g} (sparse): scale them by a transform made for "

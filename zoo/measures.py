@@ -13,6 +13,8 @@ SATURATION_MARGIN = 1e-3
 """An action this near to a bound, on the scale of [−1, 1], counts as saturated."""
 VALUE_ROWS = 100_000
 """Rows in which the different values of an action are counted."""
+SPARSE = 0.9
+"""Share of the most frequent reward from which rewards are sparse."""
 HISTOGRAM_BINS = 40
 ROUND_OFF = 1e-5
 """Observations may leave their space by so much of a bound (of 1, if the bound is smaller)."""
@@ -167,6 +169,11 @@ class Rewards:
     gamma: float
     bound: float
     attained: tuple[float, float]
+
+    @property
+    def sparse(self) -> bool:
+        """Whether nearly all rewards are the same, as of tasks that only reward success."""
+        return self.mode_share >= SPARSE
 
     @property
     def largest_attained(self) -> float:
