@@ -1,8 +1,11 @@
 """Logged data: loading, checking, scores and transforms."""
 
+from sb3_genoffline.data.combining import combine, split
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import check_compatible
+from sb3_genoffline.data.export import export_hdf5, export_minari
 from sb3_genoffline.data.flattening import FlatFloatObservation, flat_observation_space, flatten_env, flatten_observations
+from sb3_genoffline.data.minari_writing import write_minari
 from sb3_genoffline.data.scores import REFERENCE, normalized_score, reference_scores
 from sb3_genoffline.data.sources import load_dataset
 from sb3_genoffline.data.transforms import (
@@ -23,6 +26,9 @@ __all__ = [
     "WindowedReturns",
     "check_compatible",
     "clip_actions",
+    "combine",
+    "export_hdf5",
+    "export_minari",
     "flat_observation_space",
     "flatten_env",
     "flatten_observations",
@@ -31,7 +37,9 @@ __all__ = [
     "reference_scores",
     "reward_affine",
     "scale_actions",
+    "split",
     "transform_rewards",
     "unscale_actions",
     "windowed_returns",
+    "write_minari",
 ]

@@ -10,7 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
+from sb3_genoffline.data.antmaze import OBSERVATIONS, canonical_id, eval_spec, mark_cuts
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import resolve_env
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations, is_image
@@ -28,6 +30,14 @@ KEYS = {
     "episode_ends": ("episode_ends",),
     "observation_space": ("observation_space",),
     "action_space": ("action_space",),
+}
+# What `export_hdf5` puts into the group `metadata`.
+DESCRIBED = {f"{name}_space_{bound}" for name in ("observation", "action") for bound in ("low", "high")} | {
+    "id",
+    "env_spec",
+    "eval_env_spec",
+    "ref_min_score",
+    "ref_max_score",
 }
 REQUIRED = ("observations", "actions", "rewards", "terminations")
 # Two observations farther apart than this (Euclidean) are not the same moment.
@@ -147,7 +157,9 @@ def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
     """
     Read an HDF5 file in D4RL's layout; the package d4rl is not needed.
 
-    :param path: The file. A name that D4RL uses (``hopper_medium-v2.hdf5``) brings reference scores and environment with it.
+    :param path: The file. A name that D4RL uses (``hopper_medium-v2.hdf5``) brings reference scores and environment with it; a
+        file that ``export_hdf5`` wrote brings its id, spaces, environments and scores. AntMaze's traps: see
+        :mod:`~sb3_genoffline.data.antmaze`.
     :param env: As in :func:`from_arrays`.
     """
     import h5py
@@ -162,15 +174,41 @@ def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
         with h5py.File(path, "r") as file:
             arrays = {key: item[()] for key, item in file.items() if isinstance(item, h5py.Dataset) and key in known}
             groups = [key for key, item in file.items() if isinstance(item, h5py.Group)]
+            described = {key: item[()] for key, item in file.get("metadata", {}).items() if key in DESCRIBED}
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path} is truncated or damaged: {error}. Fetch or write it again.") from error
     if "observations" not in arrays and any(re.fullmatch(r"episode_\d+", key) for key in groups):
         raise ValueError(f"{path} is the storage of a Minari dataset; load it by its id, or pass the MinariDataset.")
-    dataset = from_arrays(arrays, env, str(path), path.stem)
+    for space in ("observation_space", "action_space"):
+        if f"{space}_low" in described:
+            low, high = described.pop(f"{space}_low"), described.pop(f"{space}_high")
+            arrays[space] = spaces.Box(low, high, dtype=low.dtype)
+    antmaze = _as_antmaze(path.stem, arrays)
+    if antmaze is not None:
+        arrays = mark_cuts(arrays, str(path))
+    dataset = from_arrays(arrays, env, str(path), antmaze or path.stem)
+    if described:
+        dataset = dataset.replace(**{key: _decoded(key, value) for key, value in described.items()})
     key = reference_key(path.stem)
     if dataset.env_spec is None and key in EVAL_ENVS:
         dataset = dataset.replace(env_spec=gym.spec(EVAL_ENVS[key]))
+    if dataset.env_spec is None and antmaze is not None:
+        dataset = dataset.replace(env_spec=eval_spec(antmaze, dataset.observations))
     return dataset
+
+
+def _as_antmaze(stem: str, arrays: Mapping[str, Any]) -> str | None:
+    """D4RL's id of the AntMaze set that a file's name and arrays speak of, if they do."""
+    observations = arrays.get("observations")
+    if observations is None or observations.shape[1:] != (OBSERVATIONS,) or {"next_observations", "truncations"} & {*arrays}:
+        return None
+    return canonical_id(stem)
+
+
+def _decoded(key: str, value: Any) -> Any:
+    """A field of a dataset from what HDF5 gives for it: bytes or a numpy number."""
+    text = value.decode() if isinstance(value, bytes) else value
+    return EnvSpec.from_json(text) if key.endswith("env_spec") else text
 
 
 def _check_exists(path: Path) -> None:

@@ -1,0 +1,168 @@
+"""Writing an :class:`OfflineDataset` where others read it: as a Minari dataset, or as one HDF5 file in D4RL's layout."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from sb3_genoffline.data.array_source import SAME_STATE
+from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.minari_writing import spec_json, write_minari
+from sb3_genoffline.data.sources import HDF5_SUFFIXES
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+    from minari.data_collector import EpisodeBuffer
+
+
+def export_minari(
+    dataset: OfflineDataset,
+    dataset_id: str,
+    *,
+    author: str | set[str] | None = None,
+    author_email: str | set[str] | None = None,
+    description: str | None = None,
+    algorithm_name: str | None = None,
+    code_permalink: str | None = None,
+    overwrite: bool = False,
+) -> MinariDataset:
+    """
+    Write a dataset to Minari's local root, with its environments and reference scores; ``load_dataset(dataset_id)`` gives it
+    back. The write is atomic, see :func:`~sb3_genoffline.data.minari_writing.write_minari`.
+
+    The flat float32 observations and their flat space are written, also where the environment has Dict observations:
+    ``load_dataset(dataset_id).make_env()`` gives an environment that flattens alike, Minari's own ``recover_environment`` the
+    environment as it is registered. An episode that ends in neither termination nor truncation is marked truncated, as every
+    loader here marks it.
+
+    :param dataset: What to write.
+    :param dataset_id: ``(namespace/)*name-v<number>``.
+    :param author: Goes into the metadata, as do the next four.
+    :param author_email: Likewise.
+    :param description: Likewise.
+    :param algorithm_name: What made the data.
+    :param code_permalink: Where the code is that made them.
+    :param overwrite: Replace a dataset of the same id.
+    :return: The new dataset, in Minari's form.
+    :raises ValueError: For a malformed id, or a next observation inside an episode that is not the next row's observation
+        (farther than 1e-6): Minari stores T + 1 observations per episode and has no place for it.
+    :raises FileExistsError: If there is such a dataset and ``overwrite`` is False, or another process is writing it.
+    """
+    _check_chained(dataset)
+    return write_minari(
+        dataset_id,
+        _episodes(dataset),
+        env=dataset.env_spec,
+        eval_env=dataset.eval_env_spec,
+        observation_space=dataset.observation_space,
+        action_space=dataset.action_space,
+        overwrite=overwrite,
+        author=author,
+        author_email=author_email,
+        description=description,
+        algorithm_name=algorithm_name,
+        code_permalink=code_permalink,
+        ref_min_score=dataset.ref_min_score,
+        ref_max_score=dataset.ref_max_score,
+    )
+
+
+def export_hdf5(dataset: OfflineDataset, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """
+    Write a dataset to one HDF5 file in D4RL's layout: ``observations``, ``actions``, ``rewards``, ``terminals``, ``timeouts``
+    and ``next_observations``, one row per step. Beside them are ``episode_ends`` and, in the group ``metadata``, the bounds of
+    the spaces, the id, the environments (JSON) and the reference scores: ``load_dataset(path)`` gives all of it back. The file
+    appears when it is whole.
+
+    An episode that ends in neither termination nor truncation gets a time-out at its last row, as every loader here marks it.
+    Data without an id take the file's name when they are loaded.
+
+    :param dataset: What to write.
+    :param path: The file, ``.hdf5`` or ``.h5``; missing folders are made.
+    :param overwrite: Replace an existing file.
+    :return: The path.
+    :raises ValueError: For another suffix.
+    :raises FileExistsError: If there is such a file and ``overwrite`` is False.
+    """
+    import h5py
+
+    path = Path(path)
+    if path.suffix not in HDF5_SUFFIXES:
+        raise ValueError(f"{path} has the suffix {path.suffix!r}; HDF5 files are called {' or '.join(HDF5_SUFFIXES)}.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it, or choose another name.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {
+        "observations": dataset.observations,
+        "actions": dataset.actions,
+        "rewards": dataset.rewards,
+        "next_observations": dataset.next_observations,
+        "terminals": dataset.terminations,
+        "timeouts": _closed_truncations(dataset),
+        "episode_ends": dataset.episode_ends,
+    }
+    bounds = {
+        f"{name}_space_{bound}": getattr(space, bound)
+        for name, space in (("observation", dataset.observation_space), ("action", dataset.action_space))
+        for bound in ("low", "high")
+    }
+    described = {
+        "id": dataset.id,
+        "env_spec": spec_json(dataset.env_spec),
+        "eval_env_spec": spec_json(dataset.eval_env_spec),
+        "ref_min_score": dataset.ref_min_score,
+        "ref_max_score": dataset.ref_max_score,
+    }
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        partial = Path(folder) / path.name
+        with h5py.File(partial, "w") as file:
+            for name, array in columns.items():
+                file.create_dataset(name, data=array, compression="gzip")
+            for name, value in (bounds | described).items():
+                if value is not None:
+                    file[f"metadata/{name}"] = value
+        os.replace(partial, path)
+    return path
+
+
+def _closed_truncations(dataset: OfflineDataset) -> np.ndarray:
+    """The truncations, with every episode's end that is no termination among them; bool ``(N,)``."""
+    truncations = dataset.truncations.copy()
+    last = dataset.episode_ends - 1
+    truncations[last] |= ~dataset.terminations[last]
+    return truncations
+
+
+def _check_chained(dataset: OfflineDataset) -> None:
+    inside = np.ones(len(dataset), dtype=np.bool_)
+    inside[dataset.episode_ends - 1] = False
+    rows = np.flatnonzero(inside)
+    distance = np.linalg.norm(dataset.observations[rows + 1] - dataset.next_observations[rows], axis=1)
+    if (distance > SAME_STATE).any():
+        row = int(rows[np.argmax(distance > SAME_STATE)])
+        episode = int(np.searchsorted(dataset.episode_ends, row, side="right"))
+        raise ValueError(
+            f"next_observations[{row}] is not observations[{row + 1}], though both rows are in episode {episode} "
+            f"({int((distance > SAME_STATE).sum())} rows are so): Minari stores one chain of observations per episode. "
+            "End the episode there (dataset.replace(episode_ends=...)), or use export_hdf5, which keeps every row's own."
+        )
+
+
+def _episodes(dataset: OfflineDataset) -> Iterator[EpisodeBuffer]:
+    from minari.data_collector import EpisodeBuffer
+
+    truncations = _closed_truncations(dataset)
+    for start, end in zip(dataset.episode_starts, dataset.episode_ends, strict=True):
+        arrays: dict[str, Any] = {
+            "observations": np.concatenate([dataset.observations[start:end], dataset.next_observations[end - 1 : end]]),
+            "actions": dataset.actions[start:end],
+            "rewards": dataset.rewards[start:end],
+            "terminations": dataset.terminations[start:end],
+            "truncations": truncations[start:end],
+        }
+        yield EpisodeBuffer(**cast(Any, arrays))
