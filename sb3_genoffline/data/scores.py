@@ -60,6 +60,7 @@ _NAMES = [
     re.compile(rf"(?P<key>halfcheetah|hopper|walker2d|ant|pen|hammer|door|relocate|antmaze|kitchen)-(?:{_QUALITIES})-v\d+"),
     re.compile(r"(?P<key>maze2d-(?:umaze|medium|large))-v\d+"),
 ]
+_POINTMAZE = re.compile(r"pointmaze_[\w-]*-v\d+|(?:d4rl|genoffline)/pointmaze/.+-v\d+")
 
 
 def reference_key(name: str) -> str | None:
@@ -74,6 +75,15 @@ def reference_key(name: str) -> str | None:
             if match:
                 return match["key"]
     return None
+
+
+def scored_by_success(*names: str | None) -> bool:
+    """
+    :param names: Ids of a dataset and of its environments, as far as they are known
+    :return: Whether it is AntMaze or PointMaze, whose score is 100 · (share of episodes in which the goal is reached) whatever
+        the rewards are
+    """
+    return any(reference_key(name) == "antmaze" or _POINTMAZE.fullmatch(name.lower()) for name in names if name)
 
 
 def known_reference(dataset_id: str | None, *specs: EnvSpec | None) -> tuple[float, float] | None:
