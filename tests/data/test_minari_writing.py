@@ -1,11 +1,13 @@
 """Writing Minari datasets: whole or absent, by one process at a time, whatever is killed in between."""
 
+import copy
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 
+import gymnasium as gym
 import minari
 import numpy as np
 import pytest
@@ -235,9 +237,7 @@ def test_without_file_locks_a_leftover_is_named(root, monkeypatch):
 
 
 def test_a_spec_that_json_cannot_hold_is_left_out_with_a_warning(root):
-    import gymnasium as gym
-
-    spec = gym.spec("Pendulum-v1")
+    spec = copy.deepcopy(gym.spec("Pendulum-v1"))
     spec.kwargs = {"noise": np.zeros(3)}
     with pytest.warns(UserWarning, match="spec of the environment Pendulum-v1 cannot be written"):
         assert write_minari(NAME, buffers(1), env=spec, **SPACES).env_spec is None
