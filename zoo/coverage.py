@@ -10,6 +10,7 @@ from zoo.measures import chunks, sample_rows
 
 POOL_ROWS, QUERY_ROWS, NEIGHBORS = 20_000, 2_000, 10
 """Rows that neighbours are looked for in, rows whose neighbours are looked for, and how many each has."""
+_TIE_BREAK = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +93,10 @@ def measure_coverage(data: OfflineDataset, mean: np.ndarray, std: np.ndarray, se
     states = ((data.observations[pool] - mean)[:, moving] / std[moving]).astype(np.float32)
     actions = scale_actions(data.actions[pool], data.action_space)
     episodes = np.searchsorted(data.episode_ends, pool, side="right")
-    distances, spreads = [], []
+    generator, distances, spreads = np.random.default_rng(seed), [], []
     for rows in chunks(len(queries), 250):
         chosen = queries[rows]
-        nearest, distance = _neighbors(states, chosen, episodes)
+        nearest, distance = _neighbors(states, chosen, episodes, generator)
         whole = np.isfinite(distance).all(axis=1)
         distances.append(distance[whole, 0] / np.sqrt(max(1, states.shape[1])))
         if nearest.shape[1] > 1:
@@ -119,10 +120,13 @@ def measure_coverage(data: OfflineDataset, mean: np.ndarray, std: np.ndarray, se
     )
 
 
-def _neighbors(states: np.ndarray, chosen: np.ndarray, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _neighbors(
+    states: np.ndarray, chosen: np.ndarray, episodes: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Of the chosen states the nearest ones of other episodes, nearest first: rows and distances (infinite: no such)."""
     norms = np.einsum("ij,ij->i", states, states)
     squares = norms[chosen, None] + norms - 2 * states[chosen] @ states.T
+    squares += _TIE_BREAK * generator.random(squares.shape, dtype=np.float32)  # of equal states, not always the first
     squares[episodes[chosen, None] == episodes] = np.inf
     smallest, near = (x.numpy() for x in th.topk(th.as_tensor(squares), min(NEIGHBORS, len(states)), largest=False))
     exact = np.linalg.norm(states[near] - states[chosen, None], axis=2)  # the expanded square cancels where it is small

@@ -35,7 +35,7 @@ LOOSE_BOUND = 20.0
 """max|r|/(1 − γ) over the largest discounted return in the data, from which the bound does not guard the critic."""
 NARROW = 0.05
 """Standard deviation of actions, scaled to [−1, 1], at nearly equal states: below it behaviour is all but deterministic."""
-FREE, NEAR = 0.95, 0.5
+FREE, NEAR = 0.9, 0.5
 """Share of the actions' variance that states leave unexplained from which behaviour looks random, if the nearest states are
 nearer than this (in standard deviations per dimension): neighbours far away explain nothing."""
 
