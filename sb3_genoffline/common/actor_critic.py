@@ -12,7 +12,7 @@ from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.networks import EnsembleQ
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.common.policies import ActorCriticPolicy, OfflinePolicy
+from sb3_genoffline.common.policies import OfflinePolicy
 
 
 class ActorCriticAlgorithm(OfflineAlgorithm):
@@ -26,7 +26,6 @@ class ActorCriticAlgorithm(OfflineAlgorithm):
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
     """
 
-    policy: ActorCriticPolicy
     actor: nn.Module
     critic: EnsembleQ
     critic_target: EnsembleQ
@@ -65,6 +64,10 @@ class ActorCriticAlgorithm(OfflineAlgorithm):
         """Standard normal numbers from this algorithm's generator."""
         return th.randn(shape, generator=self.generator, device=self.device, dtype=self.policy.obs_mean.dtype)
 
+    def critic_rate_now(self) -> float:
+        """Learning rate of the critics' coming update: without the cosine decay, which is the actor's."""
+        return self.critic_lr_schedule(self._current_progress_remaining)
+
     def critic_step(self, states: Tensor, actions: Tensor, target: Tensor) -> dict[str, Tensor]:
         """
         Descend Σ_h E[(Q_h(s, a) − y)²].
@@ -76,7 +79,5 @@ class ActorCriticAlgorithm(OfflineAlgorithm):
         """
         q = self.critic(states, actions)  # (H, B)
         loss = self.critic.n_critics * mse_loss(q, target.expand_as(q))  # the mean over critics, times their number
-        gradient_step(
-            self.critic_optimizer, loss, self.critic_lr_schedule(self._current_progress_remaining), self.max_grad_norm
-        )
+        gradient_step(self.critic_optimizer, loss, self.critic_rate_now(), self.max_grad_norm)
         return {"critic_loss": loss.detach(), "q_mean": q.detach().mean()}

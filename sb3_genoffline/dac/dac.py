@@ -9,12 +9,12 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.networks import EnsembleQ, soft_update
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import ActingSetting
-from sb3_genoffline.dac.policies import DiffusionPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
 from sb3_genoffline.generative.mish import Mish
@@ -83,7 +83,7 @@ class DAC(OfflineAlgorithm):
     :param n_q_samples: N, next actions per state in the critics' target
     :param n_action_samples: N_a, candidates when acting (``predict(deterministic=True)``)
     :param softmax_temperature: choice among the candidates, 0 = the best; see
-        :class:`~sb3_genoffline.dac.policies.DiffusionPolicy`
+        :class:`~sb3_genoffline.common.diffusion_policy.DiffusionPolicy`
     :param rho: ρ, pessimism of the target: mean − ρ·std (population) over the ensemble; for ``"convex"`` the weight of min
     :param q_target: ``"lcb"``, ``"min"``, ``"convex"`` (ρ·min + (1 − ρ)·max) or ``"rand_convex"`` (random convex combination)
     :param max_q: reduce the N next actions by max instead of mean (the paper's antmaze setting)

@@ -20,6 +20,7 @@ from sb3_genoffline.generative.mish import Mish, mish
 
 BetaSchedule = Literal["vp", "linear", "cosine"]
 SamplerName = Literal["ddpm", "ddim"]
+ReverseVariance = Literal["beta", "posterior"]
 NoisePrediction = Callable[[Tensor, int], Tensor]
 """Maps noisy actions ``x_t`` and the integer ``t`` to the predicted noise, same shape."""
 
@@ -54,18 +55,22 @@ class NoiseSchedule:
     The constants of a diffusion process, as float64 arrays of length T + 1 with β_0 = 0.
 
     :param betas: β_t, the variance added at step t
+    :param variance: of the reverse step's noise: ``"beta"``, β_t (as the DAC reference), or ``"posterior"``,
+        β_t·(1 − ᾱ_{t−1})/(1 − ᾱ_t)
     """
 
     betas: np.ndarray
+    variance: ReverseVariance = "beta"
 
     @classmethod
-    def make(cls, name: BetaSchedule, n_steps: int) -> "NoiseSchedule":
+    def make(cls, name: BetaSchedule, n_steps: int, variance: ReverseVariance = "beta") -> "NoiseSchedule":
         """:param name: see :func:`beta_schedule`
         :param n_steps: T, at least 1
+        :param variance: of the reverse step's noise
         """
         if n_steps < 1:
             raise ValueError(f"n_diffusion_steps={n_steps} must be at least 1.")
-        return cls(np.concatenate([[0.0], beta_schedule(name, n_steps)]))
+        return cls(np.concatenate([[0.0], beta_schedule(name, n_steps)]), variance)
 
     @property
     def n_steps(self) -> int:
@@ -99,6 +104,14 @@ class NoiseSchedule:
         previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
         return np.sqrt(self.alphas) * (1.0 - previous) / np.maximum(1.0 - self.alpha_bars, 1e-300)
 
+    @cached_property
+    def reverse_variances(self) -> np.ndarray:
+        """Variance of the noise added in going from x_t to x_{t−1}; entries 0 and 1 are unused."""
+        if self.variance == "beta":
+            return self.betas
+        previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
+        return self.betas * (1.0 - previous) / np.maximum(1.0 - self.alpha_bars, 1e-300)
+
 
 def predict_clean(schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, clip: bool) -> Tensor:
     """x̂0 = (x_t − σ_t·ε̂)/√ᾱ_t, clamped to [−1, 1] if ``clip``."""
@@ -111,7 +124,7 @@ def ddpm_sample(
     predict_noise: NoisePrediction, schedule: NoiseSchedule, noise: Tensor, *, clip: bool = True, temperature: float = 1.0
 ) -> Tensor:
     """
-    Ancestral sampling (Ho et al. 2020, algorithm 2) with the noise std √β_t of the DAC reference, not the posterior's.
+    Ancestral sampling (Ho et al. 2020, algorithm 2) with the schedule's reverse variances.
 
     :param predict_noise: ε̂(x_t, t)
     :param schedule: T steps
@@ -129,7 +142,7 @@ def ddpm_sample(
         if t == 1:
             return clean  # the posterior mean at t = 1 is x̂0 itself
         x = float(clean_coefficients[t]) * clean + float(noisy_coefficients[t]) * x
-        x = x + (temperature * math.sqrt(schedule.betas[t])) * noise[n_steps + 1 - t]
+        x = x + (temperature * math.sqrt(schedule.reverse_variances[t])) * noise[n_steps + 1 - t]
     return x
 
 
@@ -214,6 +227,7 @@ class NoiseNetwork(nn.Module):
     :param time_dim: width of the sinusoidal embedding (even)
     :param time_hidden: width of the two-layer time processor
     :param residual: replace the hidden layers by two residual blocks of width ``net_arch[0]``
+    :param torch_init: start as ``nn.Linear`` does, instead of Xavier weights and zero biases
     """
 
     time_table: Tensor
@@ -227,6 +241,7 @@ class NoiseNetwork(nn.Module):
         time_dim: int = 16,
         time_hidden: int = 32,
         residual: bool = False,
+        torch_init: bool = False,
     ) -> None:
         super().__init__()
         self.state_dim, self.action_dim = state_dim, action_dim
@@ -241,7 +256,8 @@ class NoiseNetwork(nn.Module):
                 layers += [Mish(), nn.Linear(width_in, width_out)]
             layers += [Mish(), nn.Linear(net_arch[-1], action_dim)]
         self.trunk = nn.Sequential(*layers)
-        xavier_init(self)
+        if not torch_init:
+            xavier_init(self)
 
     def forward(self, states: Tensor, noisy_actions: Tensor, t: Tensor) -> Tensor:
         """
@@ -284,6 +300,8 @@ class ConditionalDiffusion(nn.Module):
     :param beta_schedule: ``"vp"``, ``"linear"`` or ``"cosine"``
     :param net_arch: hidden widths of the noise network
     :param residual: use the residual noise network
+    :param torch_init: start the noise network as ``nn.Linear`` does
+    :param variance: of the reverse step's noise, see :class:`NoiseSchedule`
     """
 
     alpha_bars: Tensor
@@ -297,13 +315,17 @@ class ConditionalDiffusion(nn.Module):
         beta_schedule: BetaSchedule = "vp",
         net_arch: Sequence[int] = (256, 256, 256),
         residual: bool = False,
+        torch_init: bool = False,
+        variance: ReverseVariance = "beta",
     ) -> None:
         super().__init__()
-        self.schedule = NoiseSchedule.make(beta_schedule, n_diffusion_steps)
+        self.schedule = NoiseSchedule.make(beta_schedule, n_diffusion_steps, variance)
         for name in ("alpha_bars", "sigmas"):
             constants = th.as_tensor(getattr(self.schedule, name), dtype=th.get_default_dtype())
             self.register_buffer(name, constants, persistent=False)
-        self.noise_net = NoiseNetwork(state_dim, action_dim, n_diffusion_steps, net_arch, residual=residual)
+        self.noise_net = NoiseNetwork(
+            state_dim, action_dim, n_diffusion_steps, net_arch, residual=residual, torch_init=torch_init
+        )
 
     @property
     def n_steps(self) -> int:
@@ -360,6 +382,7 @@ __all__ = [
     "ConditionalDiffusion",
     "NoiseNetwork",
     "NoiseSchedule",
+    "ReverseVariance",
     "SamplerName",
     "beta_schedule",
     "ddim_sample",

@@ -1,4 +1,4 @@
-"""The policy of DAC: a diffusion actor, an ensemble of critics, and their targets."""
+"""A policy of a diffusion actor, an ensemble of critics, and their targets."""
 
 import copy
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline.common.networks import EnsembleQ
 from sb3_genoffline.common.policies import OfflinePolicy
-from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
+from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, ReverseVariance, SamplerName
 from sb3_genoffline.generative.mish import Mish
 
 
@@ -19,7 +19,9 @@ class DiffusionPolicy(OfflinePolicy):
     """
     Acts by denoising. ``predict(deterministic=True)`` samples ``n_action_samples`` actions per observation and takes the one
     that the target critics like best (still random: the candidates are samples); ``deterministic=False`` is one sample.
-    Without critics (``guidance="none"``) both are one sample.
+    Without critics (``use_critic=False``) both are one sample. The defaults are DAC's.
+
+    A subclass with another judgement of the candidates overrides :meth:`candidate_values` and :meth:`choice_logits`.
 
     :param observation_space: flat Box
     :param action_space: bounded Box
@@ -38,6 +40,8 @@ class DiffusionPolicy(OfflinePolicy):
     :param critic_activation_fn: activation of the critics
     :param critic_layer_norm: LayerNorm in the critics (not in the paper)
     :param residual: residual noise network
+    :param torch_init: start actor and critics as ``nn.Linear`` does, instead of Xavier weights and zero biases
+    :param variance: of DDPM's noise, see :class:`~sb3_genoffline.generative.diffusion.NoiseSchedule`
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class DiffusionPolicy(OfflinePolicy):
         critic_activation_fn: type[nn.Module] = Mish,
         critic_layer_norm: bool = False,
         residual: bool = False,
+        torch_init: bool = False,
+        variance: ReverseVariance = "beta",
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
@@ -70,10 +76,10 @@ class DiffusionPolicy(OfflinePolicy):
         self.use_critic = use_critic
         arch = net_arch if isinstance(net_arch, dict) else {"pi": net_arch, "qf": net_arch}
         self.actor = ConditionalDiffusion(
-            self.state_dim, self.action_dim, n_diffusion_steps, beta_schedule, arch["pi"], residual=residual
+            self.state_dim, self.action_dim, n_diffusion_steps, beta_schedule, arch["pi"], residual, torch_init, variance
         )
         self.critic = EnsembleQ(
-            n_critics, self.state_dim, self.action_dim, arch["qf"], critic_activation_fn, layer_norm=critic_layer_norm
+            n_critics, self.state_dim, self.action_dim, arch["qf"], critic_activation_fn, critic_layer_norm, torch_init
         )
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
@@ -97,16 +103,28 @@ class DiffusionPolicy(OfflinePolicy):
         candidates = self.sample_actions(states, n_samples)
         if n_samples == 1:
             return candidates.squeeze(1)
-        chosen = self.choose(self.critic_target.score_samples(states, candidates).mean(0))  # (B,)
+        chosen = self.choose(self.candidate_values(states, candidates))  # (B,)
         return candidates[th.arange(len(states), device=chosen.device), chosen]
+
+    def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:
+        """
+        :param states: (B, S) normalised observations
+        :param candidates: (B, n, A)
+        :return: (B, n), the mean of the target critics
+        """
+        return self.critic_target.score_samples(states, candidates).mean(0)
 
     def choose(self, values: Tensor) -> Tensor:
         """
-        :param values: (B, n) mean target Q of the candidates
+        :param values: (B, n) of the candidates
         :return: (B,) index of the candidate to act with
         """
         if self.softmax_temperature <= 0:
             return values.argmax(dim=1)
-        scale = values.abs().mean(dim=1, keepdim=True) + 1e-6
-        probabilities = th.softmax(values / (self.softmax_temperature * scale), dim=1)
+        probabilities = th.softmax(self.choice_logits(values), dim=1)
         return th.multinomial(probabilities, 1, generator=self.acting_generator).squeeze(1)
+
+    def choice_logits(self, values: Tensor) -> Tensor:
+        """(B, n) values -> (B, n) logits of the draw, for a positive temperature"""
+        scale = values.abs().mean(dim=1, keepdim=True) + 1e-6
+        return values / (self.softmax_temperature * scale)
