@@ -11,12 +11,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
 from sb3_genoffline.common.pretraining import Phase, PhaseListener
+from sb3_genoffline.data.scores import scored_by_success
+from zoo.envs import env_id_of
 
 
 class ResumableEvalCallback(OfflineEvalCallback):
     """
     An evaluation that a resumed run goes on with: at the same updates, behind the same rows of ``evaluations.npz``, and with
-    the best score so far. Counts its time.
+    the best score so far. Counts its time. Where the score is a success rate (AntMaze, PointMaze), ``eval/normalized_score``
+    is that, whatever the rewards.
 
     :param args: see :class:`~sb3_genoffline.common.callbacks.OfflineEvalCallback`
     :param kwargs: see there
@@ -39,6 +42,8 @@ class ResumableEvalCallback(OfflineEvalCallback):
             self.evaluations_timesteps = file["timesteps"][kept].tolist()
             self.evaluations_results = file["results"][kept].tolist()
             self.evaluations_length = file["ep_lengths"][kept].tolist()
+            if "successes" in file:
+                self.evaluations_successes = file["successes"][kept].tolist()
             self.n_eval_episodes = file["results"].shape[1]  # rows of another length could not be stored beside these
         if self.evaluations_results:
             self.best_mean_reward = float(np.mean(self.evaluations_results, axis=1).max())
@@ -51,6 +56,16 @@ class ResumableEvalCallback(OfflineEvalCallback):
             return super()._on_step()
         finally:
             self.seconds += time.perf_counter() - started
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        self._by_success = scored_by_success(self.model.dataset_info.get("id"), env_id_of(self.eval_env))  # type: ignore[attr-defined]
+
+    def normalized_score(self) -> float | None:
+        """100 · success rate in a maze, else as everywhere."""
+        if self._by_success and self._is_success_buffer:
+            return 100.0 * float(np.mean(self._is_success_buffer))
+        return super().normalized_score()
 
 
 class StopOnInterrupt(BaseCallback, PhaseListener):

@@ -41,9 +41,33 @@ def env_factory(dataset: OfflineDataset | None, env_id: str | None = None, **env
     return make
 
 
+class ReachedGoal(gym.Wrapper):
+    """
+    Tells SB3 (``info["is_success"]``) whether an episode has been at its goal yet, for environments that report
+    ``info["success"]`` step by step: gymnasium-robotics' mazes may go on at the goal, and end elsewhere.
+    """
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        observation, info = super().reset(**kwargs)
+        self.reached = bool(info.get("success", False))
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and remember."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        if "success" in info:
+            self.reached |= bool(info["success"])
+            info["is_success"] = self.reached
+        return observation, reward, terminated, truncated, info
+
+
 def eval_envs(make: EnvFactory, n_envs: int) -> VecEnv:
-    """``n_envs`` monitored copies stepped in one process, so that actions are sampled in one batch."""
-    return DummyVecEnv([lambda: Monitor(make())] * n_envs)
+    """
+    ``n_envs`` monitored copies stepped in one process, so that actions are sampled in one batch. Those with a goal say whether
+    it was reached.
+    """
+    return DummyVecEnv([lambda: Monitor(ReachedGoal(make()))] * n_envs)
 
 
 def env_id_of(env: VecEnv) -> str | None:

@@ -103,11 +103,17 @@ class OfflineEvalCallback(EvalCallback):
             return True
         self.eval_env.seed(self.eval_seed)
         proceed = super()._on_step()
-        if self.score_range is not None:
-            low, high = self.score_range
-            self.last_normalized_score = 100.0 * (self.last_mean_reward - low) / (high - low)
+        self.last_normalized_score = self.normalized_score()
+        if self.last_normalized_score is not None:
             self.logger.record("eval/normalized_score", self.last_normalized_score)
             self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
             self.logger.dump(self.num_timesteps)  # SB3 has dumped already: later, the score would count for a later step
             self.model.last_metrics["normalized_score"] = self.last_normalized_score  # type: ignore[attr-defined]
         return proceed
+
+    def normalized_score(self) -> float | None:
+        """Score of the evaluation just made, if it can be told."""
+        if self.score_range is None:
+            return None
+        low, high = self.score_range
+        return 100.0 * (self.last_mean_reward - low) / (high - low)

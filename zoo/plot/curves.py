@@ -40,13 +40,15 @@ class Curve:
 
 def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """
-    :return: the run's config, timesteps (E,), and returns (E, episodes)
+    :return: the run's config, timesteps (E,), and returns (E, episodes); in a maze 1 for each success in their place
     :raises FileNotFoundError: if it was never evaluated
     """
     if not run.evaluations_path.is_file():
         raise FileNotFoundError(f"{run.folder} has no evaluations.npz: it was trained without evaluation.")
+    config = run.config()
     with np.load(run.evaluations_path) as file:
-        return run.config(), file["timesteps"], file["results"]
+        by_success = config["dataset"].get("success_rate") is not None and "successes" in file
+        return config, file["timesteps"], file["successes"].astype(float) if by_success else file["results"]
 
 
 def baseline_of(hyperparameters: Mapping[str, Any]) -> str:
@@ -93,7 +95,9 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
         config, steps, returns = read_run(run)
         data = config["dataset"]
         groups.setdefault((config["algo"], baseline_of(config["hyperparameters"])), []).append((steps, returns))
-    low, high = data["ref_min_score"], data["ref_max_score"]
+    low, high, level = data["ref_min_score"], data["ref_max_score"], data["mean_return"]
+    if data.get("success_rate") is not None:
+        low, high, level = 0.0, 1.0, data["success_rate"]
     shift, factor = (0.0, 1.0) if low is None or high is None else (low, 100.0 / (high - low))
     figure, (axes,) = new_figure(1, 6.4, 4.0)
     colors = itertools.cycle(["#1f77b4", "#d62728", "#2ca02c", "#9467bd"])
@@ -105,7 +109,7 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
         color = next(grays if baseline else colors)
         axes.plot(curve.steps, mean, color=color, label=curve.label, marker="o" if len(mean) == 1 else None)
         axes.fill_between(curve.steps, mean - band, mean + band, color=color, alpha=0.2, linewidth=0)
-    axes.axhline((data["mean_return"] - shift) * factor, color="black", linestyle="--", linewidth=1, label="mean of the data")
+    axes.axhline((level - shift) * factor, color="black", linestyle="--", linewidth=1, label="mean of the data")
     axes.set_xlabel("gradient updates")
     axes.set_ylabel("return" if factor == 1.0 else "normalised score")
     axes.set_title(title or str(data["id"] or runs[0].name))
