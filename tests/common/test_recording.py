@@ -227,6 +227,32 @@ def test_after_an_interrupt_others_steps_are_not_recorded_and_learning_goes_on()
     assert not {"step_wait", "step_async", "reset"} & vars(envs).keys()
 
 
+def test_a_step_that_an_interrupt_swallowed_is_a_gap_between_two_episodes() -> None:
+    envs = VecNormalize(make_envs())
+    recorder = RecordDatasetCallback()
+    model = make_model(A2C, envs)
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(N_STEPS, callback=[InterruptAt(26), recorder])
+    for env in envs.unwrapped.envs:
+        log = env.unwrapped.log
+        swallowed = len(log) - 1 - (not log[-1])
+        assert log[swallowed] and log[swallowed - 1]
+        log[swallowed] = ()
+    model.learn(N_STEPS, callback=recorder, reset_num_timesteps=False)
+    assert_equals_log(recorder.dataset(), envs)
+
+
+def test_a_reset_is_an_end_also_where_it_shows_the_same_observation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LoggingEnv, "_observe", lambda self: np.zeros(3))
+    monkeypatch.setattr(LoggingEnv, "vector", np.zeros(3), raising=False)
+    envs = make_envs()
+    recorder = RecordDatasetCallback()
+    model = make_model(A2C, envs)
+    for _ in range(6):
+        model.learn(10, callback=recorder)
+    assert_equals_log(recorder.dataset(), envs)
+
+
 def test_below_a_wrapper_that_changes_observations_recording_begins_with_the_next_episodes() -> None:
     envs = VecFrameStack(make_envs(), 2)
     recorder = RecordDatasetCallback()
