@@ -1,0 +1,186 @@
+"""PointMaze: a ball that a controller steers through umaze, medium and large, sparse and dense, and the stitching task."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from zoo.behavior import pointmaze, waypoints
+from zoo.behavior.pointmaze import rollout
+from zoo.behavior.waypoints import Itinerary, Routes, Steering
+from zoo.episodes import Episode
+from zoo.recipes.recipe import Recipe
+
+FILES = [Path(file) for file in (__file__, pointmaze.__file__, waypoints.__file__)]
+EXPERT = Steering()
+BEHAVIOR = Steering(noise=0.5, lanes=0.25, rest=50)
+TO_GOAL = 0.25
+"""Share of the places visited that are the episode's goal."""
+ENV_IDS = {"umaze": "PointMaze_UMaze", "medium": "PointMaze_Medium", "large": "PointMaze_Large"}
+
+STITCH_MAP = [
+    [1, 1, 1, 1, 1, 1, 1],
+    [1, 0, 0, 0, 0, 0, 1],
+    [1, 1, 1, 0, 1, 1, 1],
+    [1, 0, 0, 0, 1, 1, 1],
+    [1, 1, 1, 1, 1, 1, 1],
+]
+A, B, C = (3, 1), (1, 3), (1, 5)
+CORRIDOR, DEAD_END = (A, (3, 2), (3, 3)), ((1, 1), (1, 2))
+STITCH_LIMIT = 200
+
+REFERENCES: dict[str, tuple[float, float]] = {
+    "umaze": (12.35, 248.38),
+    "umaze-dense": (64.42, 257.94),
+    "medium": (7.95, 495.95),
+    "medium-dense": (54.14, 509.15),
+    "large": (5.86, 645.52),
+    "large-dense": (42.81, 657.93),
+    "stitch": (0.0, 1.0),
+    "stitch-dense": (3.62, 91.26),
+}
+"""
+Mean return of uniformly random actions, and of the controller without noise that goes straight to the goal, in 200 episodes:
+``python -c "from zoo.recipes.pointmaze import measure_references; measure_references()"``
+"""
+
+
+def to_the_goal(routes: Routes, start: np.ndarray, goal: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """The expert's itinerary: to the goal, and stay."""
+    return itertools.repeat(goal)
+
+
+def wander(routes: Routes, start: np.ndarray, goal: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """From one random place to the next, some of which are the goal."""
+    while True:
+        yield goal if generator.random() < TO_GOAL else routes.draw(generator)
+
+
+def stitch(routes: Routes, start: np.ndarray, goal: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """From B to the goal, which is C; from elsewhere to B and on into the dead end."""
+    b, dead_end = routes.numbers[B], [routes.numbers[cell] for cell in DEAD_END]
+    if routes.cells_of(start[None])[0] == b:
+        yield from itertools.repeat(goal)
+    yield routes.draw(generator, [b])
+    while True:
+        yield routes.draw(generator, dead_end)
+
+
+def maze_spec(name: str, dense: bool) -> EnvSpec:
+    """
+    :param name: a key of :data:`ENV_IDS`
+    :param dense: reward exp(-distance) in the place of 1 within the goal's radius
+    :return: the environment as gymnasium-robotics registers it: random start and goal, no termination
+    """
+    import gymnasium_robotics
+
+    gym.register_envs(gymnasium_robotics)
+    return gym.spec(f"{ENV_IDS[name]}{'Dense' if dense else ''}-v3")
+
+
+def stitch_spec(starts: tuple[tuple[int, int], ...], dense: bool) -> EnvSpec:
+    """
+    :param starts: cells in which episodes start
+    :param dense: reward exp(-distance) and no termination (which would punish arriving), in the place of 1 and the end of the
+        episode on arrival
+    :return: an environment whose goal is C
+    """
+    spec = copy.deepcopy(maze_spec("umaze", dense))
+    maze_map: list[list[Any]] = copy.deepcopy(STITCH_MAP)
+    for i, j in starts:
+        maze_map[i][j] = "r"
+    maze_map[C[0]][C[1]] = "g"
+    spec.kwargs.update(maze_map=maze_map, continuing_task=dense)
+    return EnvSpec(
+        id="PointMaze_Stitch-v3",  # an id that is not registered: it cannot be taken for the plain maze
+        entry_point=spec.entry_point,
+        max_episode_steps=STITCH_LIMIT,
+        kwargs=spec.kwargs,
+    )
+
+
+def names() -> list[str]:
+    """All datasets: ``umaze``, ``umaze-dense``, …"""
+    return [f"{name}{suffix}" for name in (*ENV_IDS, "stitch") for suffix in ("", "-dense")]
+
+
+def environments(name: str) -> tuple[EnvSpec, EnvSpec]:
+    """
+    :param name: one of :func:`names`
+    :return: where the data come from, and where agents are evaluated
+    """
+    maze, dense = name.removesuffix("-dense"), name.endswith("-dense")
+    if maze == "stitch":
+        return stitch_spec((*CORRIDOR, B), dense), stitch_spec((A,), dense)
+    return maze_spec(maze, dense), maze_spec(maze, dense)
+
+
+def load(name: str, dataset_id: str, steps: int | None = None) -> Recipe:
+    """
+    :param name: one of :func:`names`
+    :param dataset_id: the id the dataset will have
+    :param steps: steps in all; None is a million, 200,000 of the stitching sets
+    """
+    stitching = name.startswith("stitch")
+    env, eval_env = environments(name)
+    if stitching:
+        itinerary, n_steps = stitch, 200_000
+        description = (
+            "Three quarters of the episodes go from the corridor at whose end A lies to B and on into a dead end, a quarter "
+            "goes from B to the goal, C. The task is to go from A to C, which no episode does."
+        )
+    else:
+        itinerary, n_steps = wander, 1_000_000
+        description = (
+            "The goal stays for the whole episode, which lasts until the time limit. The controller wanders between random "
+            f"places, of which {TO_GOAL:.0%} are the goal, and rests a while at each."
+        )
+    n_steps = n_steps if steps is None else steps
+    digest = hashlib.sha256(env.to_json().encode())
+    for file in FILES:
+        digest.update(file.read_bytes())
+
+    def episodes(seed: int, n_envs: int) -> Iterator[Episode]:
+        return rollout(env, itinerary, BEHAVIOR, n_steps, (seed,), n_envs)
+
+    low, high = REFERENCES[name]
+    return Recipe(
+        dataset_id=dataset_id,
+        env=env,
+        eval_env=eval_env,
+        n_steps=n_steps,
+        algorithm="waypoint controller (breadth-first search, PD, noise)",
+        description=description,
+        fingerprint=digest.hexdigest(),
+        source="zoo/recipes/pointmaze.py",
+        ref_min_score=low,
+        ref_max_score=high,
+        episodes=episodes,
+    )
+
+
+def returns(spec: EnvSpec, itinerary: Itinerary | None, n_episodes: int, seed: int = 0) -> np.ndarray:
+    """
+    :param spec: the environment
+    :param itinerary: of the controller without noise; None acts uniformly at random
+    :param n_episodes: one after another in one copy, so that short ones do not count more often
+    :return: ``(n_episodes,)`` undiscounted returns
+    """
+    assert spec.max_episode_steps is not None
+    episodes = rollout(spec, itinerary, EXPERT, n_episodes * spec.max_episode_steps, (seed,), n_envs=1)
+    return np.array([episode.rewards.sum() for episode in itertools.islice(episodes, n_episodes)])
+
+
+def measure_references(n_episodes: int = 200) -> None:
+    """Print what :data:`REFERENCES` holds."""
+    for name in names():
+        low, high = (returns(environments(name)[1], who, n_episodes).mean() for who in (None, to_the_goal))
+        print(f'    "{name}": ({low:.2f}, {high:.2f}),', flush=True)
