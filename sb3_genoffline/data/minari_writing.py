@@ -17,6 +17,7 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from sb3_genoffline.data.minari_episodes import append_episodes
 from sb3_genoffline.data.minari_source import _ID
 
 try:
@@ -104,7 +105,7 @@ def write_minari(
         whole.mkdir()
         storage = MinariStorage.new(whole / "data", observation_space, action_space)
         storage.update_metadata(described)
-        storage.update_episodes(buffers)
+        append_episodes(storage, buffers)
         if storage.total_steps == 0:
             raise ValueError(f"{dataset_id} would be empty: no episode was given.")
         _make_namespace(dataset_id)
