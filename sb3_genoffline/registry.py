@@ -3,6 +3,7 @@
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.dac import DAC
+from sb3_genoffline.dql import DQL
 from sb3_genoffline.qdq import QDQ
 
-ALGOS: dict[str, type[OfflineAlgorithm]] = {"cped": CPED, "dac": DAC, "qdq": QDQ}
+ALGOS: dict[str, type[OfflineAlgorithm]] = {"cped": CPED, "dac": DAC, "dql": DQL, "qdq": QDQ}

@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "q_start": 1,
         "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8], "flow_transforms": 1},
     },
+    "dql": {"n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8]}},
     "qdq": {
         "n_q_samples": 3,
         "teacher_steps": 3,
