@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -11,10 +11,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.actors import DeterministicActor
+from sb3_genoffline.common.actors import DeterministicActor, GaussianActor
 from sb3_genoffline.common.networks import EnsembleQ
 
-_EXPLORATION_STD = 0.1  # TD3's
+EXPLORATION_STD = 0.1  # TD3's
 
 
 class ActingSetting:
@@ -112,6 +112,8 @@ class ActorCriticPolicy(OfflinePolicy):
     """
 
     actor: nn.Module
+    has_actor_target: ClassVar[bool] = True
+    """Whether there is a slowly moving copy of the actor beside that of the critics."""
 
     def __init__(
         self,
@@ -138,7 +140,8 @@ class ActorCriticPolicy(OfflinePolicy):
             layer_norm=critic_layer_norm,
             torch_init=True,
         )
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        if self.has_actor_target:
+            self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
 
     def make_actor(self, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> nn.Module:
@@ -152,7 +155,7 @@ class ActorCriticPolicy(OfflinePolicy):
     def explore(self, states: Tensor) -> Tensor:
         """(B, S) standardised states -> (B, A) sampled actions, clipped later"""
         actions = self.actor(states)
-        return actions + _EXPLORATION_STD * self.acting_noise(*actions.shape)
+        return actions + EXPLORATION_STD * self.acting_noise(*actions.shape)
 
     def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         return self._predict(observation, deterministic)
@@ -160,3 +163,23 @@ class ActorCriticPolicy(OfflinePolicy):
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
         states = self.normalize_observations(observation)
         return self.actor(states) if deterministic else self.explore(states).clamp(-1.0, 1.0)
+
+
+class GaussianActorCriticPolicy(ActorCriticPolicy):
+    """
+    A Gaussian actor with one standard deviation for all states, critics, and the critics' targets.
+    ``predict(deterministic=True)`` is the mean μ(s); ``deterministic=False`` one sample, clipped to [−1, 1].
+
+    The arguments are those of :class:`ActorCriticPolicy`.
+    """
+
+    actor: GaussianActor
+    has_actor_target = False
+
+    def make_actor(self, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> GaussianActor:
+        """See :meth:`ActorCriticPolicy.make_actor`."""
+        return GaussianActor(self.state_dim, self.action_dim, net_arch, activation_fn, torch_init=True)
+
+    def explore(self, states: Tensor) -> Tensor:
+        """See :meth:`ActorCriticPolicy.explore`."""
+        return self.actor.sample(states, self.acting_noise(len(states), self.action_dim))

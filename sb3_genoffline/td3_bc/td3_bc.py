@@ -25,20 +25,22 @@ class TD3BC(ActorCriticAlgorithm):
     Paper: Fujimoto, Gu, "A minimalist approach to offline reinforcement learning", NeurIPS 2021,
     https://arxiv.org/abs/2106.06860.
 
-    Differences from the reference implementation:
+    The defaults are the paper's. Differences from it and from the authors' code:
 
-    1. Batches are slices of random permutations; ``replacement=True`` draws as the reference does.
-    2. Actions are clipped to ± (1 − 1e-5).
-    3. A constant observation column is left unscaled; the reference adds 1e-3 to every standard deviation.
+    1. λ divides by the mean of |Q1(s, π(s))|, as the code does; the paper's equation has the data's actions in it.
+    2. The actor moves at updates 1, 3, 5, ...; in the code at 2, 4, 6, ...
+    3. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
+    4. Actions are clipped to ± (1 − 1e-5).
+    5. A constant observation column is left unscaled; the code adds 1e-3 to every standard deviation.
 
     :param policy: ``"MlpPolicy"`` or a class
     :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
     :param learning_rate: of actor and critics
-    :param alpha: α; λ = α / E|Q(s, a)| weighs Q against imitation (eq. 5)
+    :param alpha: α; λ = α / E|Q| weighs Q against imitation (eq. 5); 0 is behaviour cloning
     :param policy_delay: updates of the critics per update of the actor and the targets
     :param target_policy_noise: std of the noise on the target action
     :param target_noise_clip: its largest absolute value
-    :param normalize_observations: standardise observations (paper, section 5)
+    :param normalize_observations: standardise observations (eq. 6)
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`
     """
 
@@ -95,14 +97,15 @@ class TD3BC(ActorCriticAlgorithm):
             target = batch.rewards + self.gamma * batch.masks * self.critic_target(next_states, next_actions).amin(0)
         info = self.critic_step(states, batch.actions, target)
 
-        # ------ −λ·E[Q_1(s, π(s))] + E[(π(s) − a)²], λ = α/E|Q_1(s, π(s))| (eqs. 3 and 5)
+        # ------ −λ·E[Q_1(s, π(s))] + E[(π(s) − a)²], λ = α/E|Q_1(s, π(s))| (eqs. 3 and 5); the square is a mean over
+        # action dimensions too
         if self._n_updates % self.policy_delay == 0:
             actions = self.actor(states)
             q = self.critic(states, actions)[0]  # (B,)
             weight = self.alpha / q.detach().abs().mean()
             bc_loss = mse_loss(actions, batch.actions)
             actor_loss = -weight * q.mean() + bc_loss
-            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule))
+            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
             self._actor_info = {"actor_loss": actor_loss.detach(), "bc_loss": bc_loss.detach(), "q_weight": weight}
             soft_update(self.critic, self.critic_target, self.tau)
             soft_update(self.actor, self.actor_target, self.tau)

@@ -1,0 +1,95 @@
+"""Behaviour cloning, deterministic or Gaussian."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from sb3_genoffline.bc.policies import BCPolicy
+from sb3_genoffline.common.actors import DeterministicActor, GaussianActor
+from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.data.buffers import TransitionBatch
+
+
+class BC(OfflineAlgorithm):
+    """
+    Behaviour cloning: regression of the data's actions on its states. Rewards play no part, so that what another algorithm
+    scores above it is what reinforcement learning has added. (``learn`` imitates the agent's own steps and improves nothing.)
+
+    Source: Pomerleau, "Efficient training of artificial neural networks for autonomous navigation", Neural Computation 1991,
+    https://doi.org/10.1162/neco.1991.3.1.88. Networks, rate and batch size are those of the BC in TD3+BC (Fujimoto & Gu,
+    NeurIPS 2021, https://arxiv.org/abs/2106.06860), which is that method without Q.
+
+    Differences from these:
+
+    1. Observations stay as they are; ``normalize_observations=True`` standardises them, as TD3+BC does.
+    2. Batches are slices of random permutations; ``replacement=True`` draws each row anew.
+    3. Actions are clipped to ± (1 − 1e-5).
+    4. ``gaussian=True`` has one σ for all states, and no Jacobian of the tanh of its mean, as the actors of IQL and AWAC.
+
+    :param policy: ``"BCPolicy"`` (alias ``"MlpPolicy"``) or a class
+    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param learning_rate: of the actor
+    :param gaussian: learn N(μ(s), diag σ²) by maximum likelihood, not π(s) by the mean squared error
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`; ``gamma`` and
+        ``tau`` have no effect
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"BCPolicy": BCPolicy, "MlpPolicy": BCPolicy}
+    default_gradient_steps = 1_000_000
+    policy: BCPolicy
+    actor: DeterministicActor | GaussianActor
+
+    def __init__(
+        self,
+        policy: str | type[BCPolicy],
+        env: EnvLike | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        gaussian: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.gaussian = gaussian
+        super().__init__(policy, env, learning_rate, **kwargs)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {"gaussian": self.gaussian}
+
+    def _setup_training(self) -> None:
+        self.actor = self.policy.actor
+        self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=self.lr_schedule(1.0), fused=True)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor_optimizer"], []
+
+    def draw_noise(self, batch_size: int) -> None:
+        """Nothing: an update has no random numbers of its own."""
+
+    def update(self, batch: TransitionBatch, noise: None) -> dict[str, Tensor]:
+        """
+        One gradient step.
+
+        :param batch: B transitions
+        :param noise: nothing
+        :return: scalars to log, on the device
+        """
+        states = self.policy.normalize_observations(batch.observations)  # (B, S)
+        info: dict[str, Tensor] = {}
+        if isinstance(self.actor, GaussianActor):
+            # ------ −E[log N(a; μ(s), σ²)]
+            loss = -self.actor.log_prob(states, batch.actions).mean()
+            info["actor_std"] = self.actor.std().detach().mean()
+        else:
+            # ------ E[(π(s) − a)²], the mean over action dimensions too
+            loss = mse_loss(self.actor(states), batch.actions)
+        gradient_step(self.actor_optimizer, loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
+        self._n_updates += 1
+        return info | {"actor_loss": loss.detach()}
