@@ -1,27 +1,26 @@
 """The part of CPED that is about the density of behaviour: its settings, its fitting, and sharing it."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.type_aliases import Schedule
-from torch import Tensor
 
+from sb3_genoffline.common.density_sharing import DensitySharingMixin
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
-from sb3_genoffline.common.pretraining import Phase, load_fitted, save_fitted
+from sb3_genoffline.common.pretraining import Phase
 from sb3_genoffline.common.serialization import PathOrFile
 from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.cped.pretraining import DensityPhase, DensityTrainer
 from sb3_genoffline.data.buffers import OfflineBuffer
-from sb3_genoffline.generative.density import Density
+from sb3_genoffline.generative.density import BehaviourModel, Density
 from sb3_genoffline.generative.flow import FlowName
 from sb3_genoffline.generative.flow_gan import Discriminator, Divergence, FlowGAN, Interpolation
 
 
-class DensityAlgorithm(OfflineAlgorithm):
+class DensityAlgorithm(DensitySharingMixin, OfflineAlgorithm):
     """
     An offline algorithm that first fits the density of behaviour, by a flow-GAN.
 
@@ -55,12 +54,16 @@ class DensityAlgorithm(OfflineAlgorithm):
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
     """
 
+    density_class = Density
+    density_arguments = (
+        "the same spaces, the same flow, and policy_kwargs=dict(flow_net_arch=..., flow_transforms=..., flow_bins=..., "
+        "flow_squash=...)"
+    )
     policy: FlowDensityPolicy
     replay_buffer: OfflineBuffer | None  # type: ignore[assignment]
     epsilon: str | float
     epsilon_quantile: float
     flow_joint_steps: int
-    _given_density: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -191,52 +194,17 @@ class DensityAlgorithm(OfflineAlgorithm):
         )
         return [phase]
 
-    def _offline_rows(self) -> tuple[Tensor, Tensor]:
-        buffer = self.replay_buffer
-        assert buffer is not None
-        rows = buffer.rows_at(th.arange(buffer.n_offline, device=buffer.device))
-        return rows.observations.clone(), rows.actions.clone()
-
-    # ------------------------------------------------------------------ sharing
-
-    def save_density(self, path: PathOrFile) -> None:
+    def set_density(self, source: BehaviourModel | PathOrFile) -> None:
         """
-        Write the fitted density to a file of its own, for ``CPED(..., density=path)`` with other seeds or settings.
-
-        :param path: file name (``.zip`` is added) or open binary file
-        :raises ValueError: if it is not fitted
-        """
-        if not bool(self.policy.fitted):
-            raise ValueError("The density is not fitted yet: call pretrain(dataset) or learn_offline(dataset) first.")
-        dataset = {name: self.dataset_info.get(name) for name in ("id", "fingerprint")}
-        density: Density = self.policy.density
-        save_fitted(path, "Density", density, {"settings": density.settings, "dataset": dataset})
-
-    def set_density(self, source: Density | PathOrFile) -> None:
-        """
-        Take over a fitted density; nothing is fitted then.
+        Take over a fitted density; nothing is fitted then, and what NLLs the data have is measured anew.
 
         :param source: a density, or a file of :meth:`save_density`
         :raises CheckpointError: if the file holds something else
         :raises ValueError: if its shape is not the policy's
         """
-        if isinstance(source, Density):
-            tree: dict[str, Any] = {"settings": source.settings, "weights": source.state_dict(), "dataset": {}}
-        else:
-            tree = load_fitted(source, "Density")
-        own: Density = self.policy.density
-        for name, value in own.settings.items():
-            if tree["settings"].get(name) != value:
-                raise ValueError(
-                    f"The given density has {name}={tree['settings'].get(name)!r} and the policy's {value!r}: make the agent "
-                    "with the same spaces, the same flow, and policy_kwargs=dict(flow_net_arch=..., flow_transforms=..., "
-                    "flow_bins=..., flow_squash=...) of the given one."
-                )
-        own.load_state_dict(tree["weights"])
-        self.policy.fitted.fill_(True)
+        super().set_density(source)
         for unknown in (self.policy.nll_threshold, self.policy.nll_q99):
             unknown.fill_(math.inf)
-        self._given_density = tree
 
     def _meet_data(self) -> None:
         """Measure what NLLs the data have under a density that was given, and warn if it is another dataset's."""
@@ -248,11 +216,4 @@ class DensityAlgorithm(OfflineAlgorithm):
                 )
             return
         self.policy.note_usual_nll(*self._offline_rows(), self.epsilon_quantile)
-        given, self._given_density = self._given_density, None
-        now = self.dataset_info
-        if given and given["dataset"] and given["dataset"]["fingerprint"] != now["fingerprint"]:
-            warnings.warn(
-                f"The given density was fitted on {given['dataset']['id'] or 'another dataset'} and is used with "
-                f"{now['id'] or 'a different one'}.",
-                stacklevel=5,
-            )
+        self._compare_given_density(stacklevel=5)

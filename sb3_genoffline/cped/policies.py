@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
+from sb3_genoffline.common.actors import DeterministicActor
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.generative.flow import FlowName, Squash, make_density
 
@@ -31,6 +32,8 @@ class FlowDensityPolicy(ActorCriticPolicy):
     :param kwargs: networks of actor and critics, see :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`
     """
 
+    actor: DeterministicActor
+    actor_target: DeterministicActor
     nll_threshold: Tensor
     nll_q99: Tensor
     fitted: Tensor

@@ -47,22 +47,15 @@ class Base:
         return self.scale * uniform.logit()
 
 
-class Density(nn.Module):
+class BehaviourModel(nn.Module):
     """
-    An explicit density of behaviour, log p(a | s) or log p(s, a), with an exact inverse from latents to actions.
-
-    Reads raw states: the statistics it standardises them with are buffers (0 and 1 until
-    :meth:`set_state_statistics`). Actions are those of a buffer, scaled to [−1, 1]. Draws no random numbers but from a
-    generator that is passed in, and evaluating it touches no state at all.
+    A model of the behaviour's actions that reads raw states: the statistics it standardises them with are buffers (0 and 1
+    until :meth:`set_state_statistics`). Actions are those of a buffer, scaled to [−1, 1].
 
     :param state_dim: S
     :param action_dim: A
     """
 
-    joint: ClassVar[bool]
-    """Whether it models p(s, a) rather than p(a | s). ∇_a log p is the same in both; a comparison of log p with one threshold
-    for all states is not, as a joint density also ranks the states."""
-    base: Base
     state_mean: Tensor
     state_std: Tensor
 
@@ -86,8 +79,25 @@ class Density(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What :func:`~sb3_genoffline.generative.flow.make_density` makes an equal, untrained density from; plain JSON."""
+        """What makes an equal, untrained model; plain JSON."""
         raise NotImplementedError
+
+
+class Density(BehaviourModel):
+    """
+    An explicit density of behaviour, log p(a | s) or log p(s, a), with an exact inverse from latents to actions;
+    :func:`~sb3_genoffline.generative.flow.make_density` makes one from its ``settings``.
+
+    Draws no random numbers but from a generator that is passed in, and evaluating it touches no state at all.
+
+    :param state_dim: S
+    :param action_dim: A
+    """
+
+    joint: ClassVar[bool]
+    """Whether it models p(s, a) rather than p(a | s). ∇_a log p is the same in both; a comparison of log p with one threshold
+    for all states is not, as a joint density also ranks the states."""
+    base: Base
 
     @property
     def latent_dim(self) -> int:

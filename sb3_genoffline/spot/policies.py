@@ -1,0 +1,107 @@
+"""The policy of SPOT: TD3's networks, perhaps with dropout in the actor, and the VAE of behaviour."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from sb3_genoffline.common.actors import DeterministicActor
+from sb3_genoffline.common.networks import EnsembleLinear
+from sb3_genoffline.common.policies import ActorCriticPolicy
+from sb3_genoffline.generative.vae import ConditionalVAE
+
+
+class DropoutActor(DeterministicActor):
+    """
+    A deterministic actor that drops hidden units where it is told to, and only there: without random numbers it is the whole
+    network, whatever the module's mode.
+
+    :param dropout: p, the share of hidden units that are dropped
+    :param state_dim: S
+    :param action_dim: A
+    :param net_arch: hidden widths
+    :param activation_fn: activation class
+    """
+
+    def __init__(
+        self, dropout: float, state_dim: int, action_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module]
+    ) -> None:
+        super().__init__(state_dim, action_dim, net_arch, activation_fn)
+        self.dropout, self.hidden_widths = dropout, list(net_arch)
+
+    def forward(self, states: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """
+        :param states: (B, S)
+        :param uniform: (B, sum of the hidden widths) within [0, 1): a unit is dropped where its number is below p
+        :return: (B, A)
+        """
+        if uniform is None:
+            return self.net(states)
+        kept = (uniform >= self.dropout).to(states.dtype) / (1.0 - self.dropout)
+        *hidden, head, squash = self.net.children()
+        for linear, activation, factors in zip(hidden[::2], hidden[1::2], kept.split(self.hidden_widths, -1), strict=True):
+            states = activation(linear(states)) * factors
+        return squash(head(states))
+
+
+class VAEDensityPolicy(ActorCriticPolicy):
+    """
+    ``predict(deterministic=True)`` is π(s); ``deterministic=False`` adds normal noise of std 0.1, as TD3 explores, and clips
+    to [−1, 1]. Nothing is dropped when acting.
+
+    :param observation_space: flat Box
+    :param action_space: bounded Box
+    :param lr_schedule: unused: the algorithm owns the optimizers
+    :param beta: β of the VAE
+    :param vae_net_arch: hidden widths of its encoder and decoder
+    :param latent_dim: of its latents (None: twice the actions')
+    :param actor_dropout: share of the actor's hidden units that are dropped in training, in [0, 1)
+    :param actor_init: half-width of the uniform distribution that the actor's last layer starts from (None: PyTorch's)
+    :param critic_init: likewise of the critics'
+    :param kwargs: networks of actor and critics, see :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`
+    """
+
+    actor: DropoutActor
+    actor_target: DropoutActor
+    fitted: Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        *,
+        beta: float = 0.5,
+        vae_net_arch: Sequence[int] = (750, 750),
+        latent_dim: int | None = None,
+        actor_dropout: float = 0.0,
+        actor_init: float | None = None,
+        critic_init: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not 0.0 <= actor_dropout < 1.0:
+            raise ValueError(f"actor_dropout={actor_dropout} must lie in [0, 1).")
+        self.actor_dropout, self.actor_init = actor_dropout, actor_init
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        if critic_init is not None:
+            _start_small(self.critic.trunk[-1], critic_init)
+            self.critic_target.load_state_dict(self.critic.state_dict())
+        self.density = ConditionalVAE(self.state_dim, self.action_dim, latent_dim, vae_net_arch, beta)
+        self.density.requires_grad_(False)
+        self.register_buffer("fitted", th.zeros((), dtype=th.bool))
+
+    def make_actor(self, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> nn.Module:
+        """See :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`."""
+        actor = DropoutActor(self.actor_dropout, self.state_dim, self.action_dim, net_arch, activation_fn)
+        if self.actor_init is not None:
+            _start_small(actor.net[-2], self.actor_init)
+        return actor
+
+
+def _start_small(layer: Any, half_width: float) -> None:
+    assert isinstance(layer, nn.Linear | EnsembleLinear)
+    nn.init.uniform_(layer.weight, -half_width, half_width)
+    nn.init.uniform_(layer.bias, -half_width, half_width)

@@ -1,0 +1,229 @@
+"""Supported Policy OpTimization (Wu et al., NeurIPS 2022, arXiv 2202.06239)."""
+
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor
+
+from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.density_sharing import DensitySharingMixin
+from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.networks import soft_update
+from sb3_genoffline.common.offline_algorithm import check_positive
+from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.pretraining import Phase
+from sb3_genoffline.common.serialization import PathOrFile
+from sb3_genoffline.data.buffers import OfflineBuffer, TransitionBatch
+from sb3_genoffline.generative.vae import ConditionalVAE
+from sb3_genoffline.spot.policies import DropoutActor, VAEDensityPolicy
+from sb3_genoffline.spot.pretraining import VAEPhase
+
+Estimator = Literal["elbo", "importance"]
+
+
+class UpdateNoise(NamedTuple):
+    """
+    The random numbers of one update.
+
+    :param smoothing: (B, A) standard normal, on the target action
+    :param latents: (B, L, Z) standard normal, of the VAE
+    :param dropout: uniform, (2, B, sum of the actor's hidden widths): of the target's and of the actor's hidden units; None
+        without dropout
+    """
+
+    smoothing: Tensor
+    latents: Tensor
+    dropout: Tensor | None
+
+
+class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
+    """
+    Supported Policy OpTimization: a VAE learns the density of behaviour; TD3's actor has one more term, the negative
+    log-density of its own action.
+
+    Paper: Wu, Wu, Qiu, Wang, Long, "Supported Policy Optimization for Offline Reinforcement Learning", NeurIPS 2022,
+    https://arxiv.org/abs/2202.06239. :meth:`learn_offline` first fits the VAE (progress bar and log keys ``vae/`` of its own;
+    left out if there is a fitted one), then trains actor and critics, whose updates ``num_timesteps`` counts.
+
+    The bound on log p is measured in the released code's unit, mean squared error plus β times the mean KL divergence, which
+    is β/Z nats; λ is made for that. Differences from paper and released code:
+
+    1. Both estimators are in that unit, so that one λ fits both.
+    2. λ stays as it is in :meth:`learn` (the paper lets it fall during online fine-tuning).
+    3. Batches of the actor-critic are slices of random permutations; ``replacement=True`` draws as the released code does.
+    4. Actions are clipped to ± (1 − 1e-5).
+    5. A constant observation column is left unscaled; the released code adds 1e-3 to every standard deviation.
+
+    :param policy: ``"VAEDensityPolicy"`` (alias ``"MlpPolicy"``) or a class
+    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param learning_rate: of the actor (1e-4 on AntMaze), and of the critics unless ``critic_learning_rate`` is given
+    :param lam: λ ≥ 0, the weight of the support constraint (the paper's choices: 0.05 to 2 on Gym-MuJoCo, 0.025 to 1 on
+        AntMaze); at 0 there is no constraint and no VAE
+    :param q_normalize: divide Q by its mean absolute value in the actor's loss
+    :param density_estimator: of log p(a | s): ``"elbo"``, or ``"importance"`` with the encoder as the proposal
+    :param n_latents: L, draws of the latents per action
+    :param beta: β, weight of the VAE's KL term
+    :param vae_steps: steps that fit the VAE
+    :param vae_batch_size: rows of such a step
+    :param vae_learning_rate: of the VAE
+    :param density: a fitted :class:`~sb3_genoffline.generative.vae.ConditionalVAE`, or a file of :meth:`save_density`, in the
+        place of fitting one; None once it is taken over
+    :param policy_delay: updates of the critics per update of the actor and the targets
+    :param target_policy_noise: std of the noise on the target action
+    :param target_noise_clip: its largest absolute value
+    :param normalize_observations: standardise observations, the VAE's too (the paper does not on AntMaze)
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "VAEDensityPolicy": VAEDensityPolicy,
+        "MlpPolicy": VAEDensityPolicy,
+    }
+    default_gradient_steps = 1_000_000
+    density_class = ConditionalVAE
+    density_arguments = "the same spaces, beta=..., and policy_kwargs=dict(vae_net_arch=..., latent_dim=...)"
+    policy: VAEDensityPolicy  # type: ignore[assignment]
+    replay_buffer: OfflineBuffer | None  # type: ignore[assignment]
+    actor: DropoutActor
+    actor_target: DropoutActor
+
+    def __init__(
+        self,
+        policy: str | type[VAEDensityPolicy],
+        env: EnvLike | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        lam: float = 1.0,
+        q_normalize: bool = True,
+        density_estimator: Estimator = "elbo",
+        n_latents: int = 1,
+        beta: float = 0.5,
+        vae_steps: int = 100_000,
+        vae_batch_size: int = 256,
+        vae_learning_rate: float = 1e-3,
+        density: ConditionalVAE | PathOrFile | None = None,
+        policy_delay: int = 2,
+        target_policy_noise: float = 0.2,
+        target_noise_clip: float = 0.5,
+        normalize_observations: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if not lam >= 0:
+            raise ValueError(f"lam={lam} must not be negative: it would push actions off the data.")
+        if density_estimator not in get_args(Estimator):
+            known = ", ".join(map(repr, get_args(Estimator)))
+            raise ValueError(f"density_estimator={density_estimator!r} is not known; use one of {known}.")
+        check_positive(n_latents=n_latents, vae_steps=vae_steps, vae_batch_size=vae_batch_size, policy_delay=policy_delay)
+        self.lam = lam
+        self.q_normalize = q_normalize
+        self.density_estimator: Estimator = density_estimator
+        self.n_latents = n_latents
+        self.beta = beta
+        self.vae_steps = vae_steps
+        self.vae_batch_size = vae_batch_size
+        self.vae_learning_rate = vae_learning_rate
+        self.density = density
+        self.policy_delay = policy_delay
+        self.target_policy_noise = target_policy_noise
+        self.target_noise_clip = target_noise_clip
+        super().__init__(policy, env, learning_rate, normalize_observations=normalize_observations, **kwargs)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {"beta": self.beta}
+
+    def _setup_training(self) -> None:
+        super()._setup_training()
+        if self.density is not None:
+            self.set_density(self.density)
+            self.density = None
+
+    def _overestimation_hint(self) -> str:
+        return (
+            f"What helps: a tighter constraint (lam above {self.lam}), or LayerNorm "
+            "(policy_kwargs=dict(critic_layer_norm=True))."
+        )
+
+    def _make_phases(self) -> list[Phase]:
+        if self.lam == 0:
+            return []
+        if bool(self.policy.fitted):
+            self._compare_given_density(stacklevel=4)
+            return []
+        if self.replay_buffer is None or self.replay_buffer.n_offline == 0:
+            raise ValueError(
+                "The density is not fitted and there are no offline rows to fit it on: call learn_offline(dataset), pass a "
+                "fitted density, or use lam=0."
+            )
+        states, actions = self._offline_rows()
+        if self.normalize_observations:
+            self.policy.density.set_state_statistics(self.policy.obs_mean, self.policy.obs_std)
+        return [
+            VAEPhase(
+                self.vae_steps,
+                self.policy,
+                states,
+                actions,
+                self.vae_batch_size,
+                self.vae_learning_rate,
+                self.generator,
+            )
+        ]
+
+    def draw_noise(self, batch_size: int) -> UpdateNoise:
+        """The random numbers of one update from this algorithm's generator."""
+        smoothing = self.normal_noise(batch_size, self.policy.action_dim)
+        latents = self.normal_noise(batch_size, self.n_latents, self.policy.density.latent_dim)
+        if self.policy.actor_dropout == 0:
+            return UpdateNoise(smoothing, latents, None)
+        shape = (2, batch_size, sum(self.actor.hidden_widths))
+        return UpdateNoise(smoothing, latents, th.rand(shape, generator=self.generator, device=self.device))
+
+    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+        """
+        One gradient step of the actor-critic.
+
+        :param batch: B transitions
+        :param noise: all random numbers of the step
+        :return: scalars to log, on the device
+        """
+        states = self.policy.normalize_observations(batch.observations)  # (B, S)
+        next_states = self.policy.normalize_observations(batch.next_observations)
+        target_dropout, actor_dropout = (None, None) if noise.dropout is None else noise.dropout
+
+        # ------ y = r + γ·m·min_i Q̄_i(s', π̄(s') + n), n clipped normal noise
+        with th.no_grad():
+            smoothing = (noise.smoothing * self.target_policy_noise).clamp(-self.target_noise_clip, self.target_noise_clip)
+            next_actions = (self.actor_target(next_states, target_dropout) + smoothing).clamp(-1.0, 1.0)
+            target = batch.rewards + self.gamma * batch.masks * self.critic_target(next_states, next_actions).amin(0)
+        info = self.critic_step(states, batch.actions, target)
+
+        # ------ −E[Q_1(s, π(s))]/E|Q_1(s, π(s))| − λ·E[log p(π(s) | s)], the paper's regularised objective
+        if self._n_updates % self.policy_delay == 0:
+            actions = self.actor(states, actor_dropout)
+            q = self.critic(states, actions)[0]  # (B,)
+            actor_loss = -q.mean() / (q.detach().abs().mean() if self.q_normalize else 1.0)
+            if self.lam > 0:
+                log_prob = self.log_density(batch.observations, actions, noise.latents).mean()
+                actor_loss = actor_loss - self.lam * self.policy.density.unit * log_prob
+                self._actor_info["log_prob"] = log_prob.detach()
+            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule))
+            self._actor_info |= {"actor_loss": actor_loss.detach(), "actor_q": q.detach().mean()}
+            soft_update(self.critic, self.critic_target, self.tau)
+            soft_update(self.actor, self.actor_target, self.tau)
+        self._n_updates += 1
+        return info | self._actor_info
+
+    def log_density(self, observations: Tensor, actions: Tensor, latents: Tensor) -> Tensor:
+        """
+        The estimate of log p(a | s), in nats.
+
+        :param observations: (B, S) raw
+        :param actions: (B, A) in [−1, 1]
+        :param latents: (B, L, Z) standard normal
+        :return: (B,)
+        """
+        density = self.policy.density
+        estimate = density.elbo if self.density_estimator == "elbo" else density.log_prob
+        return estimate(observations.to(self.policy.obs_mean.dtype), actions, latents)
