@@ -1,16 +1,19 @@
-"""`python -m zoo collect genoffline/hopper/medium-v0`: make a Minari dataset from our behaviour policies."""
+"""
+Make Minari datasets from our behaviour policies.
+
+`python -m zoo collect genoffline/hopper/medium-v0` makes one. Several ids, patterns in quotes ('genoffline/hopper/*') or `all`
+are made one after another, except those that are there already; whatever ended the command, the same one goes on.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fnmatch
 import json
-import os
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +22,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from sb3_genoffline import __version__
+from sb3_genoffline.data import write_minari
 from sb3_genoffline.data.scores import scale_returns
+from zoo.collect_jobs import episodes_of_jobs
 from zoo.episodes import Episode
-from zoo.recipes import Recipe, load_recipe
+from zoo.recipes import Recipe, collectible, load_recipe
 
 if TYPE_CHECKING:
     from minari import MinariDataset
+    from minari.data_collector import EpisodeBuffer
 
 AUTHOR = "sb3-genoffline maintainers"
 AUTHOR_EMAIL = "maintainers@sb3-genoffline.example"
@@ -54,10 +60,89 @@ class Statistics:
         return f"{lines}  normalised score {float(scale_returns(r.mean(), ref_min, ref_max)):.1f}"
 
 
-def _episodes(recipe: Recipe, seed: int, n_envs: int, stats: Statistics, progress: Progress | None) -> Iterator[Any]:
+def collect(
+    dataset_id: str,
+    steps: int | None = None,
+    seed: int = 0,
+    n_envs: int = 8,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    author: str = AUTHOR,
+    author_email: str = AUTHOR_EMAIL,
+    jobs: int = 1,
+) -> MinariDataset:
+    """
+    Make one of our datasets and put it into Minari's local root (``MINARI_DATASETS_PATH`` or ``~/.minari/datasets``).
+    Episodes go to disk as they end, below a hidden folder that becomes the dataset only when it is whole. The same
+    ``dataset_id``, ``steps``, ``seed``, ``n_envs`` and ``jobs`` give the same arrays on the same machine.
+
+    :param dataset_id: One of :func:`zoo.recipes.collectible`, ``"genoffline/hopper/medium-v0"``
+    :param steps: Total number of steps; None is the level's own number
+    :param seed: Seed of the environments and of the action noise
+    :param n_envs: Copies of the environment stepped together
+    :param overwrite: Replace a dataset of the same id
+    :param progress: Called after each episode with (steps of the episode, steps in all)
+    :param author: Goes into the metadata
+    :param author_email: Goes into the metadata
+    :param jobs: Processes among which the copies are shared out; with more than one, a script that calls this needs
+        ``if __name__ == "__main__":``
+    :return: The new dataset; its ``spec`` and ``storage.metadata`` hold what was asked for
+    :raises ValueError: Unknown id, steps or n_envs below 1, jobs below 1 or above n_envs
+    :raises FileExistsError: There is such a dataset already and ``overwrite`` is False, or another process is making it
+    """
+    return _collect(load_recipe(dataset_id, steps), seed, n_envs, overwrite, progress, author, author_email, jobs)[0]
+
+
+def _collect(
+    recipe: Recipe,
+    seed: int,
+    n_envs: int,
+    overwrite: bool,
+    progress: Progress | None,
+    author: str,
+    author_email: str,
+    jobs: int,
+) -> tuple[MinariDataset, Statistics]:
+    if n_envs < 1:
+        raise ValueError(f"n_envs is {n_envs}; use at least 1")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; use a number >= 0")
+    if not 1 <= jobs <= n_envs:
+        raise ValueError(f"jobs is {jobs}; use at least 1 and at most one for each of the {n_envs} copies (n_envs)")
+    stats = Statistics()
+    started = time.perf_counter()
+    where = f"{n_envs} copies of the environment" + (f" in {jobs} processes" if jobs > 1 else "")
+    with contextlib.closing(_buffers(recipe, seed, n_envs, jobs, stats, progress)) as buffers:
+        dataset = write_minari(
+            recipe.dataset_id,
+            buffers,
+            env=recipe.env,
+            eval_env=recipe.eval_env,
+            overwrite=overwrite,
+            algorithm_name=recipe.algorithm,
+            author=author,
+            author_email=author_email,
+            code_permalink=f"sb3-genoffline {__version__}: {recipe.source}, sha256 {recipe.fingerprint}",
+            ref_min_score=recipe.ref_min_score,
+            ref_max_score=recipe.ref_max_score,
+            description=f"{recipe.description} Seed {seed}, {where}, {recipe.n_steps} steps.",
+            requirements=[f"{name}=={version(name)}" for name in ("gymnasium", "mujoco")],
+            collection=_request(recipe, seed) | {"n_envs": n_envs, "jobs": jobs},
+        )
+    stats.seconds = time.perf_counter() - started
+    return dataset, stats
+
+
+def _buffers(
+    recipe: Recipe, seed: int, n_envs: int, jobs: int, stats: Statistics, progress: Progress | None
+) -> Generator[EpisodeBuffer, None, None]:
     from minari.data_collector import EpisodeBuffer
 
-    for episode in recipe.episodes(seed, n_envs):
+    if jobs == 1:
+        episodes = recipe.episodes(seed, n_envs)
+    else:
+        episodes = episodes_of_jobs(recipe.dataset_id, recipe.n_steps, seed, n_envs, jobs)
+    for episode in episodes:
         n = len(episode.rewards)
         terminations, truncations = np.zeros((2, n), dtype=bool)
         terminations[-1], truncations[-1] = episode.terminated, episode.truncated
@@ -74,134 +159,71 @@ def _episodes(recipe: Recipe, seed: int, n_envs: int, stats: Statistics, progres
             progress(n, recipe.n_steps)
 
 
-@contextlib.contextmanager
-def _minari_root(folder: Path) -> Iterator[None]:
-    """Let Minari write below another root."""
-    old = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(folder)
-    try:
-        yield
-    finally:
-        if old is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = old
+def _request(recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What makes a dataset the one that was asked for; how many copies and processes made it does not."""
+    return {"steps": recipe.n_steps, "seed": seed, "recipe": recipe.fingerprint}
 
 
-def _description(recipe: Recipe, seed: int, n_envs: int) -> str:
-    return f"{recipe.description} Seed {seed}, {n_envs} copies of the environment, {recipe.n_steps} steps."
-
-
-def collect(
-    dataset_id: str,
-    steps: int | None = None,
-    seed: int = 0,
-    n_envs: int = 8,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    author: str = AUTHOR,
-    author_email: str = AUTHOR_EMAIL,
-) -> MinariDataset:
+def _is_there(recipe: Recipe, seed: int) -> bool:
     """
-    Make one of our datasets and put it into Minari's local root (``MINARI_DATASETS_PATH`` or ``~/.minari/datasets``).
-    Episodes go to disk as they end, below a hidden folder that becomes the dataset only when it is whole. The same
-    ``dataset_id``, ``steps``, ``seed`` and ``n_envs`` give the same arrays on the same machine.
+    Whether the dataset that is asked for is on this machine.
 
-    :param dataset_id: One of :func:`zoo.recipes.collectible`, ``"genoffline/hopper/medium-v0"``
-    :param steps: Total number of steps; None is the level's own number
-    :param seed: Seed of the environments and of the action noise
-    :param n_envs: Copies of the environment stepped together
-    :param overwrite: Replace a dataset of the same id
-    :param progress: Called after each episode with (steps of the episode, steps in all)
-    :param author: Goes into the metadata
-    :param author_email: Goes into the metadata
-    :return: The new dataset; its ``spec`` and ``storage.metadata`` hold what was asked for
-    :raises ValueError: Unknown id, steps or n_envs below 1
-    :raises FileExistsError: There is such a dataset already and ``overwrite`` is False
+    :raises FileExistsError: If there is another one of its id
     """
-    return _collect(dataset_id, steps, seed, n_envs, overwrite, progress, author, author_email)[0]
-
-
-def _collect(
-    dataset_id: str,
-    steps: int | None,
-    seed: int,
-    n_envs: int,
-    overwrite: bool,
-    progress: Progress | None,
-    author: str,
-    author_email: str,
-) -> tuple[MinariDataset, Statistics, Recipe]:
-    import minari
-    from minari.namespace import create_namespace, list_local_namespaces
     from minari.storage.datasets_root_dir import get_dataset_path
 
-    recipe = load_recipe(dataset_id, steps)
-    if n_envs < 1:
-        raise ValueError(f"n_envs is {n_envs}; use at least 1")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; use a number >= 0")
-    target = Path(get_dataset_path(dataset_id))
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{_existing(dataset_id, target)}; pass --overwrite (overwrite=True) to replace it")
-    root = Path(get_dataset_path())
-    stats = Statistics()
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix=".collecting-", dir=root) as temporary:
-        with _minari_root(Path(temporary)), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            minari.create_dataset_from_buffers(
-                dataset_id,
-                cast(Any, _episodes(recipe, seed, n_envs, stats, progress)),  # Minari only iterates over it, once
-                env=recipe.env,
-                eval_env=recipe.eval_env,
-                algorithm_name=recipe.algorithm,
-                author=author,
-                author_email=author_email,
-                code_permalink=f"sb3-genoffline {__version__}: {recipe.source}, sha256 {recipe.fingerprint}",
-                ref_min_score=recipe.ref_min_score,
-                ref_max_score=recipe.ref_max_score,
-                description=_description(recipe, seed, n_envs),
-                requirements=[f"{name}=={version(name)}" for name in ("gymnasium", "mujoco")],
-            )
-        namespace = dataset_id.rpartition("/")[0]
-        if namespace not in list_local_namespaces():
-            create_namespace(namespace)
-        _put(Path(temporary) / dataset_id, target, Path(temporary) / "replaced", overwrite)
-    stats.seconds = time.perf_counter() - started
-    return minari.load_dataset(dataset_id), stats, recipe
-
-
-def _put(source: Path, target: Path, old: Path, overwrite: bool) -> None:
-    """Move a finished dataset to its place; whatever happens, there is a whole one there: the old or the new."""
-    if overwrite and target.exists():
-        os.replace(target, old)
-        try:
-            os.replace(source, target)
-        except BaseException:
-            os.replace(old, target)
-            raise
-    else:
-        os.replace(source, target)  # fails if another process has put one there meanwhile
-
-
-def _existing(dataset_id: str, target: Path) -> str:
+    target = Path(get_dataset_path(recipe.dataset_id))
+    if not target.exists():
+        return False
     try:
-        steps = json.loads((target / "data" / "metadata.json").read_text())["total_steps"]
+        metadata = json.loads((target / "data" / "metadata.json").read_text())
+        there, steps = metadata.get("collection", {}), metadata["total_steps"]
     except (OSError, ValueError, KeyError):
-        return f"there is something at {target} that is not a whole dataset"
-    return f"dataset {dataset_id} exists already, with {steps} steps, at {target}"
+        raise FileExistsError(
+            f"there is something at {target} that is not a whole dataset; pass --overwrite to replace it"
+        ) from None
+    wanted = _request(recipe, seed)
+    differences = [
+        f"another {name}" if name == "recipe" else f"{name} {there.get(name, 'unknown')} instead of {wanted[name]}"
+        for name in wanted
+        if there.get(name) != wanted[name]
+    ]
+    if differences:
+        raise FileExistsError(
+            f"dataset {recipe.dataset_id} exists already, with {steps} steps, at {target}, but made with "
+            f"{', '.join(differences)}; pass --overwrite to replace it"
+        )
+    return True
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """
+    :param names: Ids, patterns (``genoffline/hopper/*``) or ``all``
+    :return: The ids they stand for, each once, in order
+    :raises ValueError: If one stands for nothing we can make
+    """
+    table = collectible()
+    ids: dict[str, None] = {}
+    for name in names:
+        found = list(table) if name == "all" else fnmatch.filter(table, name)
+        if not found:
+            load_recipe(name)  # names the nearest
+        ids |= dict.fromkeys(found)
+    return list(ids)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     :param parser: Takes the flags of ``python -m zoo collect``
     """
-    parser.add_argument("dataset", help="what to collect, such as genoffline/hopper/medium-v0")
-    parser.add_argument("--steps", type=int, default=None, help="steps in all (default: the level's own number)")
+    parser.add_argument(
+        "datasets", nargs="+", metavar="dataset", help="ids such as genoffline/hopper/medium-v0, patterns, all"
+    )
+    parser.add_argument("--steps", type=int, default=None, help="steps of each (default: the level's own number)")
     parser.add_argument("--seed", type=int, default=0, help="seed of environments and action noise")
     parser.add_argument("--n-envs", type=int, default=8, help="copies of the environment stepped together")
-    parser.add_argument("--overwrite", action="store_true", help="replace a dataset of the same id")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the copies; other jobs, other data")
+    parser.add_argument("--overwrite", action="store_true", help="replace datasets of the same ids")
     parser.add_argument("-P", "--progress", action="store_true", help="show a progress bar")
     parser.add_argument("--author", default=AUTHOR, help="author named in the dataset")
     parser.add_argument("--author-email", default=AUTHOR_EMAIL, help="author's address named in the dataset")
@@ -211,23 +233,47 @@ def main(args: argparse.Namespace) -> None:
     """
     :param args: As parsed with :func:`add_arguments`
     """
-    bar: Any = None
-    progress: Progress | None = None
-    if args.progress:
-        from tqdm import tqdm
+    ids = chosen(args.datasets)
+    failed = []
+    for dataset_id in ids:
+        try:
+            _make(dataset_id, args)
+        except KeyboardInterrupt:
+            print(f"zoo collect: interrupted; nothing is left of the unfinished {dataset_id}", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            if len(ids) == 1:
+                raise
+            failed.append(dataset_id)
+            print(f"zoo collect: {dataset_id}: {error}", file=sys.stderr, flush=True)
+    if failed:
+        sys.exit(f"zoo collect: {len(failed)} of {len(ids)} datasets could not be made: {', '.join(failed)}")
 
-        bar = tqdm(unit="step", unit_scale=True, file=sys.stderr)
+
+def _make(dataset_id: str, args: argparse.Namespace) -> None:
+    recipe = load_recipe(dataset_id, args.steps)
+    if not args.overwrite and _is_there(recipe, args.seed):
+        print(f"{dataset_id} is there already, {recipe.n_steps} steps of seed {args.seed}: skipped", flush=True)
+        return
+    with _bar(dataset_id, args.progress) as progress:
+        dataset, stats = _collect(
+            recipe, args.seed, args.n_envs, args.overwrite, progress, args.author, args.author_email, args.jobs
+        )
+    print(f"{dataset_id} -> {dataset.spec.data_path}")
+    print(stats.text(recipe.ref_min_score, recipe.ref_max_score), flush=True)
+
+
+@contextlib.contextmanager
+def _bar(label: str, shown: bool) -> Iterator[Progress | None]:
+    if not shown:
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=label, unit="step", unit_scale=True, file=sys.stderr) as bar:
 
         def progress(n: int, total: int) -> None:
             bar.total = total
             bar.update(n)
 
-    try:
-        dataset, stats, recipe = _collect(
-            args.dataset, args.steps, args.seed, args.n_envs, args.overwrite, progress, args.author, args.author_email
-        )
-    finally:
-        if bar is not None:
-            bar.close()
-    print(f"{args.dataset} -> {dataset.spec.data_path}")
-    print(stats.text(recipe.ref_min_score, recipe.ref_max_score))
+        yield progress

@@ -1,6 +1,13 @@
 """Collecting our datasets: reproducible, whole or absent, and with the metadata a reader needs."""
 
 import argparse
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +19,7 @@ from minari.namespace import list_local_namespaces
 from sb3_genoffline import load_dataset
 from zoo import collect as module
 from zoo.collect import collect, main
+from zoo.collect_jobs import episodes_of_jobs
 from zoo.recipes import collectible, load_recipe
 from zoo.recipes.locomotion import BEHAVIOR, load_parts
 
@@ -92,7 +100,8 @@ def test_an_unknown_id_names_the_nearest_and_all_that_can_be_collected(name: str
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"steps": 0}, "steps is 0"), ({"n_envs": 0}, "n_envs is 0"), ({"seed": -1}, "seed is -1")]
+    ("arguments", "message"),
+    [({"steps": 0}, "steps is 0"), ({"n_envs": 0}, "n_envs is 0"), ({"seed": -1}, "seed is -1"), ({"jobs": 9}, "jobs is 9")],
 )
 def test_sizes_that_make_no_sense_are_refused(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -109,21 +118,15 @@ def test_an_interrupted_collection_leaves_nothing(root: Path, error: type[BaseEx
     assert not any(root.iterdir()) and not minari.list_local_datasets()
 
 
-def test_an_interrupted_overwrite_keeps_the_old_dataset(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_overwrite_keeps_the_old_dataset() -> None:
+    def interrupt(n: int, total: int) -> None:
+        raise KeyboardInterrupt
+
     old = arrays(collect("genoffline/hopper/random-v0", steps=40))
-    replace = module.os.replace
-
-    def fail(source: Any, target: Any) -> None:
-        if ".collecting-" in str(source) and not str(source).endswith("replaced"):
-            raise KeyboardInterrupt
-        replace(source, target)
-
-    monkeypatch.setattr(module.os, "replace", fail)
     with pytest.raises(KeyboardInterrupt):
-        collect("genoffline/hopper/random-v0", steps=60, overwrite=True)
+        collect("genoffline/hopper/random-v0", steps=60, overwrite=True, progress=interrupt)
     kept = arrays(minari.load_dataset("genoffline/hopper/random-v0"))
     assert all(np.array_equal(a, b) for a, b in zip(old, kept, strict=True))
-    assert [path.name for path in root.iterdir()] == ["genoffline"]
 
 
 def test_a_replay_set_mixes_its_rungs_in_proportion_at_any_size() -> None:
@@ -140,10 +143,120 @@ def test_medium_expert_is_half_and_half() -> None:
     assert [medium[0].n_steps, expert[0].n_steps] == [150, 151]
 
 
-def test_the_command_prints_what_it_collected(capsys: pytest.CaptureFixture[str]) -> None:
+def run(*arguments: str) -> None:
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
-    main(parser.parse_args(["genoffline/hopper/random-v0", "--steps", "120", "--seed", "3", "--n-envs", "2", "-P"]))
+    main(parser.parse_args(arguments))
+
+
+def test_the_command_prints_what_it_collected(capsys: pytest.CaptureFixture[str]) -> None:
+    run("genoffline/hopper/random-v0", "--steps", "120", "--seed", "3", "--n-envs", "2", "-P")
     out, err = capsys.readouterr()
     assert "steps 120 " in out and "normalised score" in out and "steps/s" in out
     assert "120" in err
+
+
+def test_a_pattern_is_made_one_by_one_without_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "genoffline/hopper/medium-v0"
+    before = collect(name, steps=40, n_envs=2).storage.data_path / "main_data.hdf5"
+    stamp = before.stat().st_mtime_ns
+    run("genoffline/hopper/medium*", name, "--steps", "40")
+    assert set(minari.list_local_datasets()) == {f"genoffline/hopper/medium{end}-v0" for end in ("", "-replay", "-expert")}
+    out = capsys.readouterr().out
+    assert f"{name} is there already, 40 steps of seed 0: skipped" in out and out.count("skipped") == 1
+    assert before.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("arguments", "difference"),
+    [(["--steps", "50"], "steps 40 instead of 50"), (["--steps", "40", "--seed", "1"], "seed 0 instead of 1")],
+)
+def test_a_dataset_that_was_made_otherwise_is_not_taken_for_the_one_asked_for(arguments: list[str], difference: str) -> None:
+    collect("genoffline/hopper/random-v0", steps=40)
+    with pytest.raises(FileExistsError, match=rf"with 40 steps.*{difference};.*--overwrite"):
+        run("genoffline/hopper/random-v0", *arguments)
+
+
+def test_one_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    collect("genoffline/hopper/medium-v0", steps=50)
+    with pytest.raises(SystemExit, match=r"1 of 2 datasets could not be made: genoffline/hopper/medium-v0"):
+        run("genoffline/hopper/medium-v0", "genoffline/hopper/random-v0", "--steps", "40")
+    assert "steps 50 instead of 40" in capsys.readouterr().err
+    assert minari.load_dataset("genoffline/hopper/random-v0").total_steps == 40
+
+
+def test_a_misspelt_id_is_refused_before_anything_is_collected(root: Path) -> None:
+    with pytest.raises(ValueError, match="no recipe for dataset 'genoffline/hoper/"):
+        run("genoffline/hopper/random-v0", "genoffline/hoper/*", "--steps", "40")
+    assert not root.exists() or not any(root.iterdir())
+
+
+def test_processes_share_the_steps_and_their_order_is_always_the_same() -> None:
+    def made() -> list[np.ndarray]:
+        return arrays(collect("genoffline/hopper/random-v0", steps=203, n_envs=3, jobs=2, overwrite=True))
+
+    first, again = made(), made()
+    assert len(first[1]) == 203
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len(np.unique(first[1], axis=0)) == 203  # no two processes draw the same actions
+
+
+def test_a_failure_in_a_process_is_reported_and_ends_the_others() -> None:
+    with pytest.raises(
+        RuntimeError, match=r"(?s)a process that collects failed:.*no recipe for dataset 'genoffline/nothing-v0'"
+    ):
+        list(episodes_of_jobs("genoffline/nothing-v0", 100, seed=0, n_envs=2, jobs=2))
+    assert not multiprocessing.active_children()
+
+
+COLLECT = [sys.executable, "-m", "zoo", "collect", "genoffline/hopper/random-v0", "--steps", "1000000"]
+
+
+@pytest.fixture
+def collecting(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command, with some episodes written."""
+    process = subprocess.Popen(
+        COLLECT, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
+    written = root / ".collecting-genoffline%2Fhopper%2Frandom-v0" / "whole" / "data" / "main_data.hdf5"
+    while process.poll() is None and not (written.exists() and written.stat().st_size > 0):
+        time.sleep(0.05)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_killed_command_leaves_no_dataset_and_the_same_one_works_again(
+    root: Path, collecting: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(FileExistsError, match="is being written by another process"):
+        collect("genoffline/hopper/random-v0", steps=40)
+    collecting.kill()
+    collecting.wait()
+    assert any(root.iterdir()) and not minari.list_local_datasets()
+    run("genoffline/hopper/random-v0", "--steps", "40")
+    assert sorted(path.name for path in root.iterdir()) == ["genoffline"]
+
+
+def test_ctrl_c_ends_the_command_cleanly(root: Path, collecting: subprocess.Popen[str]) -> None:
+    collecting.send_signal(signal.SIGINT)
+    _, err = collecting.communicate(timeout=60)
+    assert collecting.returncode == 130
+    assert "Traceback" not in err and "interrupted; nothing is left of the unfinished genoffline/hopper/random-v0" in err
+    assert not any(root.iterdir())
+
+
+def test_memory_does_not_grow_with_the_steps() -> None:
+    sizes = []
+
+    def note(n: int, total: int) -> None:
+        sizes.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        data = collect("genoffline/hopper/random-v0", steps=2000, progress=note)
+    finally:
+        tracemalloc.stop()
+    quarter = len(sizes) // 4
+    growth = min(sizes[-10:]) - min(sizes[quarter : quarter + 10])
+    assert growth < 40_000 < 0.3 * 2000 * sum(array[:1].nbytes for array in arrays(data))
