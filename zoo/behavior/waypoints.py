@@ -136,11 +136,9 @@ class Pilots:
         n, how = len(states), self.steering
         positions, velocities = states[:, :2], states[:, 2:]
         offsets = self._targets[:n] - positions
-        for i in np.flatnonzero(np.einsum("ij,ij->i", offsets, offsets) < (NEAR * self.routes.scale) ** 2).tolist():
-            if self._rests[i] > 0:
-                self._rests[i] -= 1
-            else:
-                self._depart(i)
+        self._rests[:n] -= np.einsum("ij,ij->i", offsets, offsets) < (NEAR * self.routes.scale) ** 2
+        for i in np.flatnonzero(self._rests[:n] < 0).tolist():
+            self._depart(i)
         ahead = self.routes.waypoints(positions, self._targets[:n], self._lanes[:n]) - positions
         forces = how.gain * ahead - how.damping * velocities
         if how.noise:

@@ -127,12 +127,12 @@ def load(name: str, dataset_id: str, steps: int | None = None) -> Recipe:
     """
     :param name: one of :func:`names`
     :param dataset_id: the id the dataset will have
-    :param steps: steps in all; None is a million, 200,000 of the stitching sets
+    :param steps: steps in all; None is a million, 100,000 of the stitching sets
     """
     stitching = name.startswith("stitch")
     env, eval_env = environments(name)
     if stitching:
-        itinerary, n_steps = stitch, 200_000
+        itinerary, n_steps = stitch, 100_000
         description = (
             "Three quarters of the episodes go from the corridor at whose end A lies to B and on into a dead end, a quarter "
             "goes from B to the goal, C. The task is to go from A to C, which no episode does."
