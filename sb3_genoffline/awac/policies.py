@@ -1,0 +1,33 @@
+"""The policy of AWAC: a Gaussian actor and twin critics, four layers deep."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+
+from sb3_genoffline.common.policies import GaussianActorCriticPolicy
+
+
+class AWACPolicy(GaussianActorCriticPolicy):
+    """
+    ``predict(deterministic=True)`` is the actor's mean μ(s); ``deterministic=False`` one sample of its Gaussian, clipped to
+    [−1, 1].
+
+    :param observation_space: flat Box
+    :param action_space: bounded Box
+    :param lr_schedule: unused: the algorithm owns the optimizers
+    :param net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        *,
+        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256, 256, 256),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, net_arch=net_arch, **kwargs)

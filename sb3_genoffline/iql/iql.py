@@ -1,0 +1,144 @@
+"""Implicit Q-Learning (Kostrikov, Nair & Levine, ICLR 2022, arXiv 2110.06169)."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor
+
+from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.actors import GaussianActor
+from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.networks import soft_update
+from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.iql.policies import IQLPolicy, StateValue
+
+
+def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
+    """
+    L_τ(u) = |τ − 1(u < 0)|·u² (section 4.1); its minimum over V of E[L_τ(x − V)] is the τ-expectile of x.
+
+    :param difference: u
+    :param expectile: τ
+    :return: as ``difference``
+    """
+    return th.where(difference < 0, 1.0 - expectile, expectile) * difference.square()
+
+
+class IQL(ActorCriticAlgorithm):
+    """
+    Implicit Q-Learning: V is an expectile of Q over the data's actions, Q a regression on V of the next state, and the actor
+    imitates the data's actions weighted by their advantage. No action outside the data is ever judged.
+
+    Paper: Kostrikov, Nair, Levine, "Offline reinforcement learning with implicit Q-learning", ICLR 2022,
+    https://arxiv.org/abs/2110.06169. The defaults are those of Gym-MuJoCo; AntMaze's (expectile 0.9, temperature 10, rewards
+    less 1) are in ``zoo/hyperparams/iql.yml``.
+
+    Where the authors' code says more than the paper, and where this differs from it:
+
+    1. V, actor, critics and targets move in each update, in this order (code); in algorithm 1 the actor comes after all.
+    2. Advantages are the smaller target Q minus the V of this update (code).
+    3. The Gaussian is on the action itself: its mean is squashed, its samples are not (code). One σ for all states, kept
+       within e^−5 and e^2.
+    4. Layers start as PyTorch's; orthogonal in the code, with a small scale for σ.
+    5. No dropout, which the paper has for Adroit.
+    6. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
+
+    :param policy: ``"IQLPolicy"`` (alias ``"MlpPolicy"``) or a class
+    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param learning_rate: of actor, critics and V; ``critic_learning_rate`` is for the last two
+    :param lr_decay_steps: K of the cosine decay of the actor's rate; None: none
+    :param expectile: τ in (0, 1): 0.5 is the mean over the data's actions, towards 1 the best of them
+    :param temperature: β, factor on the advantage in the exponent: 0 is behaviour cloning
+    :param max_weight: largest weight exp(β·A)
+    :param reward_transform: β is made for returns that span 1000, which the default gives
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"IQLPolicy": IQLPolicy, "MlpPolicy": IQLPolicy}
+    default_gradient_steps = 1_000_000
+    actor: GaussianActor
+    value: StateValue
+
+    def __init__(
+        self,
+        policy: str | type[IQLPolicy],
+        env: EnvLike | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        lr_decay_steps: int | None = 1_000_000,
+        expectile: float = 0.7,
+        temperature: float = 3.0,
+        max_weight: float = 100.0,
+        reward_transform: str | None = "iql_locomotion",
+        **kwargs: Any,
+    ) -> None:
+        if not 0.0 < expectile < 1.0:
+            raise ValueError(f"expectile={expectile} must lie between 0 and 1.")
+        if not temperature >= 0:
+            raise ValueError(f"temperature={temperature} must not be negative: the worst actions would weigh most.")
+        self.expectile = expectile
+        self.temperature = temperature
+        self.max_weight = max_weight
+        super().__init__(
+            policy, env, learning_rate, lr_decay_steps=lr_decay_steps, reward_transform=reward_transform, **kwargs
+        )
+
+    def _setup_training(self) -> None:
+        super()._setup_training()
+        self.value_optimizer = th.optim.Adam(self.value.parameters(), lr=self.critic_lr_schedule(1.0), fused=True)
+
+    def _module_names(self) -> list[str]:
+        return [*super()._module_names(), "value"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, tensors = super()._get_torch_save_params()
+        return [*state_dicts, "value_optimizer"], tensors
+
+    def _overestimation_hint(self) -> str:
+        return f"What helps: a smaller expectile={self.expectile}, or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
+
+    def draw_noise(self, batch_size: int) -> None:
+        """Nothing: no action is ever sampled in training."""
+
+    def update(self, batch: TransitionBatch, noise: None) -> dict[str, Tensor]:
+        """
+        One gradient step.
+
+        :param batch: B transitions
+        :param noise: nothing
+        :return: scalars to log, on the device
+        """
+        states = self.policy.normalize_observations(batch.observations)  # (B, S)
+        next_states = self.policy.normalize_observations(batch.next_observations)
+        critic_rate = self.critic_lr_schedule(self._current_progress_remaining)
+        with th.no_grad():
+            target_q = self.critic_target(states, batch.actions).amin(0)  # (B,)
+
+        # ------ E[L_τ(min_i Q̄_i(s, a) − V(s))] (eq. 5)
+        value_loss = expectile_loss(target_q - self.value(states), self.expectile).mean()
+        gradient_step(self.value_optimizer, value_loss, critic_rate, self.max_grad_norm)
+
+        # ------ −E[min(exp(β·(min_i Q̄_i(s, a) − V(s))), 100)·log π(a | s)] (eq. 7, clipped as in the code)
+        with th.no_grad():
+            values = self.value(states)
+            weights = (self.temperature * (target_q - values)).exp().clamp_max(self.max_weight)  # (B,)
+        actor_loss = -(weights * self.actor.log_prob(states, batch.actions)).mean()
+        gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
+
+        # ------ E[(r + γ·m·V(s') − Q_i(s, a))²] (eq. 6)
+        with th.no_grad():
+            target = batch.rewards + self.gamma * batch.masks * self.value(next_states)
+        info = self.critic_step(states, batch.actions, target)
+
+        soft_update(self.critic, self.critic_target, self.tau)
+        self._n_updates += 1
+        return info | {
+            "actor_loss": actor_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "v_mean": values.mean(),
+            "weight_mean": weights.mean(),
+            "clipped_share": (weights >= self.max_weight).float().mean(),
+        }

@@ -1,0 +1,58 @@
+"""The policy of IQL: a Gaussian actor, twin critics, their targets, and a state value."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import create_mlp
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from sb3_genoffline.common.policies import GaussianActorCriticPolicy
+
+
+class StateValue(nn.Module):
+    """
+    V(s), an MLP with PyTorch's initialisation.
+
+    :param state_dim: S
+    :param net_arch: hidden widths
+    :param activation_fn: activation class
+    """
+
+    def __init__(self, state_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        self.net = nn.Sequential(*create_mlp(state_dim, 1, list(net_arch), activation_fn))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(B, S) -> (B,)"""
+        return self.net(states).squeeze(-1)
+
+
+class IQLPolicy(GaussianActorCriticPolicy):
+    """
+    ``predict(deterministic=True)`` is the actor's mean μ(s), as the paper evaluates; ``deterministic=False`` one sample of its
+    Gaussian, clipped to [−1, 1].
+
+    :param observation_space: flat Box
+    :param action_space: bounded Box
+    :param lr_schedule: unused: the algorithm owns the optimizers
+    :param net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``, where V has those of ``qf``
+    :param critic_activation_fn: of critics and V
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        *,
+        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256),
+        critic_activation_fn: type[nn.Module] = nn.ReLU,
+        **kwargs: Any,
+    ) -> None:
+        networks: dict[str, Any] = {"net_arch": net_arch, "critic_activation_fn": critic_activation_fn}
+        super().__init__(observation_space, action_space, lr_schedule, **networks, **kwargs)
+        widths = net_arch["qf"] if isinstance(net_arch, dict) else net_arch
+        self.value = StateValue(self.state_dim, widths, critic_activation_fn)
