@@ -74,9 +74,9 @@ def test_a_callback_that_returns_false_stops_the_training(agent: MakeAgent, data
 
 def test_no_gradient_steps_change_nothing_and_a_negative_number_is_refused(agent: MakeAgent, dataset: OfflineDataset) -> None:
     model = agent()
-    before = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+    before = {name: parameter.clone() for name, parameter in model.policy.named_parameters()}
     model.learn_offline(dataset, 0)
-    assert all(th.equal(before[name], tensor) for name, tensor in model.policy.state_dict().items())
+    assert all(th.equal(before[name], parameter) for name, parameter in model.policy.named_parameters())
     with pytest.raises(ValueError, match="gradient_steps=-1"):
         model.learn_offline(dataset, -1)
 

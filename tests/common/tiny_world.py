@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "q_start": 1,
         "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8], "flow_transforms": 1},
     },
+    "cql": {"n_actions": 3, "bc_steps": 2, "lagrange_threshold": 1.0, "policy_kwargs": {"net_arch": [8, 8]}},
     "dql": {"n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8]}},
     "qdq": {
         "n_q_samples": 3,
@@ -34,6 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "q_floor": -400.0,
         "policy_kwargs": {"net_arch": [8, 8], "q_net_arch": [8, 8]},
     },
+    "spot": {"vae_steps": 5, "policy_kwargs": {"net_arch": [8, 8], "vae_net_arch": [8], "actor_dropout": 0.1}},
 }
 SMALL_NETWORKS = {"policy_kwargs": {"net_arch": [8, 8]}}
 # What an algorithm rightly says about a world of random numbers
