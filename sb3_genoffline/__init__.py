@@ -1,28 +1,40 @@
 """Offline reinforcement learning with generative models, in the manner of stable-baselines3."""
 
+from sb3_genoffline.awac import AWAC, AWACPolicy
+from sb3_genoffline.bc import BC, BCPolicy
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.recording import RecordDatasetCallback
 from sb3_genoffline.cped import CPED, FlowDensityPolicy
 from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, combine, export_hdf5, export_minari, load_dataset, split
 from sb3_genoffline.dql import DQL, DiffusionQLPolicy
+from sb3_genoffline.iql import IQL, IQLPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.td3_bc import TD3BC
 from sb3_genoffline.version import __version__
 
 __all__ = [
     "ALGOS",
+    "AWAC",
+    "BC",
     "CPED",
     "DAC",
     "DQL",
+    "IQL",
     "QDQ",
+    "TD3BC",
+    "AWACPolicy",
+    "BCPolicy",
     "ConsistencyQPolicy",
     "DiffusionPolicy",
     "DiffusionQLPolicy",
     "FlowDensityPolicy",
+    "IQLPolicy",
     "OfflineAlgorithm",
     "OfflineDataset",
     "RecordDatasetCallback",
+    "VAEDensityPolicy",
     "__version__",
     "combine",
     "export_hdf5",
