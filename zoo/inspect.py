@@ -83,8 +83,8 @@ def _lines_of_rewards(report: Report) -> Iterator[str]:
     yield ""
     yield _line(
         "rewards",
-        f"{rewards.low:.4g} to {rewards.high:.4g}, mean {rewards.mean:.4g}, std {rewards.std:.4g}, {_percent(rewards.zeros)} zeros: "
-        f"{kind}, {rewards.n_values:,} different values",
+        f"{rewards.low:.4g} to {rewards.high:.4g}, mean {rewards.mean:.4g}, std {rewards.std:.4g}, {_percent(rewards.zeros)} "
+        f"zeros: {kind}, {rewards.n_values:,} different values",
     )
     low, high = rewards.attained
     yield _line(

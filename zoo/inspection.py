@@ -23,8 +23,8 @@ FEW_VALUES, FEW_VALUES_ROWS = 20, 1000
 """An action dimension with at most so many different values in at least so many rows is not continuous."""
 SMALL_RANGE = 0.1
 """Part of the action space that actions use, below which they look logged on another scale."""
-OUTLIER = 50.0
-"""Distance of an observation from its column's mean, in standard deviations."""
+OUTLIER = 30.0
+"""Distance of an observation from its column's mean, in standard deviations; one row of N can't exceed √N."""
 SCALE_RATIO = 1e3
 """Largest standard deviation of an observation column over the smallest that is not 0."""
 REPEATED = 0.01

@@ -28,6 +28,19 @@ def plot_dataset(data: OfflineDataset, report: Report, output: str | Path, seed:
     :param seed: of the rows that are drawn where these are many
     :return: the files
     """
+    figure = draw_dataset(data, report, seed)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, which takes as long as drawing, and not again for each file
+    return save_figure(figure, output)
+
+
+def draw_dataset(data: OfflineDataset, report: Report, seed: int = 0) -> Any:
+    """
+    :param data: see :func:`plot_dataset`
+    :param report: see there
+    :param seed: see there
+    :return: the matplotlib figure
+    """
     figure, _ = new_figure(1, _WIDTH, _HEIGHT)
     figure.clear()
     panels = figure.subplots(3, 3)
@@ -41,7 +54,7 @@ def plot_dataset(data: OfflineDataset, report: Report, output: str | Path, seed:
     draw_states(figure, panels[2, :2], data, rows)
     draw_spread(panels[2, 2], report)
     figure.suptitle(f"{report.id or 'a dataset'}: {report.n_transitions:,} transitions, {report.n_episodes:,} episodes")
-    return save_figure(figure, output)
+    return figure
 
 
 def scores_of(data: OfflineDataset) -> tuple[np.ndarray, str]:
@@ -158,7 +171,7 @@ def draw_observations(axes: Any, report: Report) -> None:
     if constant.any():
         axes.scatter(x[constant], columns.mean[constant], color=_RED, marker="x", s=30, label="constant", zorder=3)
     axes.set_yscale("symlog", linthresh=1.0)
-    axes.set(xlabel="column", ylabel="value (linear within ± 1)", title="Observations")
+    axes.set(xlabel="column", ylabel="value (linear within ± 1)", title="Observations", xlim=(-0.6, len(x) - 0.4))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", framealpha=0.9, edgecolor="white", loc="upper left")
@@ -184,14 +197,14 @@ def draw_states(figure: Any, panels: Any, data: OfflineDataset, rows: np.ndarray
     scores, label = scores_of(data)
     per_row = scores[np.searchsorted(data.episode_ends, rows, side="right")]
     density, colored = panels
-    common = {"gridsize": 45, "mincnt": 1, "linewidths": 0.2}
+    common = {"gridsize": int(np.clip(np.sqrt(len(rows)) / 3, 12, 45)), "mincnt": 1, "linewidths": 0.2}
     image = density.hexbin(x, y, bins="log", cmap="viridis", **common)
     figure.colorbar(image, ax=density, label=f"rows of {len(rows):,}")
     image = colored.hexbin(x, y, C=per_row, reduce_C_function=np.mean, cmap="plasma", **common)
     image.set_clim(*np.quantile(image.get_array().compressed(), [0.02, 0.98]))
     figure.colorbar(image, ax=colored, label=f"{label}, mean", extend="both")
-    density.set(xlabel=x_label, ylabel=y_label, title="States: how often visited")
-    colored.set(xlabel=x_label, ylabel=y_label, title="States: by the episodes' returns")
+    density.set(xlabel=x_label, ylabel=y_label, title="Where the data are")
+    colored.set(xlabel=x_label, ylabel=y_label, title="Mean return of the episodes there")
 
 
 def coordinates(data: OfflineDataset, rows: np.ndarray) -> list[tuple[np.ndarray, str]]:
@@ -220,7 +233,12 @@ def draw_spread(axes: Any, report: Report) -> None:
     """How much of the actions' spread is left when the state is known."""
     coverage, total = report.coverage, report.actions.std
     x = np.arange(len(total))
-    axes.set(title="Actions: variance not due to the state", xlabel="dimension", ylabel="standard deviation, scaled")
+    axes.set(
+        title="Actions: variance not due to the state",
+        xlabel="dimension",
+        ylabel="standard deviation, scaled",
+        xlim=(-0.6, len(x) - 0.4),
+    )
     if coverage.action_spread is None or coverage.unexplained is None or coverage.nearest is None:
         axes.text(0.5, 0.5, "no other episodes\nto compare with", ha="center", va="center", transform=axes.transAxes)
         return
