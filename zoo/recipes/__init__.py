@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
-from zoo.recipes import locomotion, pointmaze
+from zoo.recipes import antmaze, locomotion, pointmaze
 from zoo.recipes.recipe import Recipe
 
 NAMESPACE = "genoffline"
@@ -21,6 +21,7 @@ def collectible() -> dict[str, Loader]:
     for name, (folder, level) in locomotion.levels().items():
         table[f"{NAMESPACE}/{name}-v0"] = partial(locomotion.load, folder, level)
     table |= {f"{NAMESPACE}/pointmaze/{name}-v0": partial(pointmaze.load, name) for name in pointmaze.names()}
+    table[f"{NAMESPACE}/{antmaze.NAME}-v0"] = antmaze.load
     return table
 
 
