@@ -1,0 +1,149 @@
+"""The picture of a maze: the data's own trajectories on the data's own map, and agents' episodes beside them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from sb3_genoffline import load_dataset
+from zoo.__main__ import main
+from zoo.collect import collect
+from zoo.evaluate import EVAL_SEED
+from zoo.plot.figures import new_figure
+from zoo.plot.maze import draw_data, draw_map, episode_paths, plot_maze, walk
+from zoo.runs import load_agent
+
+STITCH = "genoffline/pointmaze/stitch-v0"
+TINY = ["-params", "n_critics:2", "n_q_samples:1", "policy_kwargs:dict(net_arch=[8])", "batch_size:8"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder: Path = tmp_path_factory.mktemp("maze")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(folder / "datasets"))
+        patch.setenv("SB3_GENOFFLINE_CACHE", str(folder / "cache"))
+        collect(STITCH, steps=1500)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def run(root: Path) -> Path:
+    """Folder of a run of three updates."""
+    main(["train", "--dataset", STITCH, "--profile", "cpu", "-n", "3", "--eval-freq", "0", "-f", str(root / "logs"), *TINY])
+    return root / "logs" / "dac" / "genoffline-pointmaze-stitch-v0_1"
+
+
+@pytest.fixture(scope="module")
+def maze() -> Any:
+    env: Any = load_dataset(STITCH).make_env()
+    env.close()
+    return env.unwrapped.maze
+
+
+def test_paths_are_whole_episodes_in_the_plane() -> None:
+    data = load_dataset(STITCH)
+    first, third = episode_paths(data, np.array([0, 2]))
+    lengths = data.episode_lengths()
+    assert first.shape == (lengths[0] + 1, 2) and third.shape == (lengths[2] + 1, 2)
+    assert np.array_equal(third[:-1], data.observations[lengths[:2].sum() : lengths[:3].sum(), :2])
+    assert np.array_equal(third[-1], data.next_observations[lengths[:3].sum() - 1, :2])
+
+
+def test_walls_are_dark_where_the_ball_cannot_be_and_start_and_goal_are_marked(maze: Any) -> None:
+    data = load_dataset(STITCH)
+    (axes,) = new_figure(1, 4.0, 4.0)[1]
+    draw_map(axes, maze)
+    (image,) = axes.images
+    left, right, bottom, top = image.get_extent()
+    assert (right - left, top - bottom) == (7.0, 5.0)
+    shades = np.asarray(image.get_array())
+    columns, rows = ((data.observations[:, :2] - [left, top]) * [1, -1]).astype(int).T
+    assert (shades[rows, columns] == 255).all() and (shades != 255).any()
+    marks = {collection.get_label(): np.asarray(collection.get_offsets()) for collection in axes.collections}
+    assert marks["start of the task"].tolist() == [[-2.0, -1.0]] and marks["goal of the task"].tolist() == [[2.0, 1.0]]
+
+
+@pytest.mark.parametrize(("color", "by_return"), [("auto", False), ("start", False), ("return", True)])
+def test_trajectories_are_colored_by_start_if_there_are_few_else_by_return(maze: Any, color: str, by_return: bool) -> None:
+    data = load_dataset(STITCH)
+    paths = episode_paths(data, np.arange(data.n_episodes))
+    figure, (axes,) = new_figure(1, 4.0, 4.0)
+    draw_data(figure, axes, maze, paths, data.episode_returns(), color)
+    lines = axes.collections[-1]
+    assert len(lines.get_segments()) == len(paths) and len(figure.axes) == 1 + by_return
+    if by_return:
+        assert np.asarray(lines.get_array()).tolist() == sorted(data.episode_returns().tolist())
+    else:
+        from_b = np.array([path[0][1] > 0 for path in paths])
+        shades = [tuple(shade) for shade in lines.get_colors()]
+        assert len({shade for shade, b in zip(shades, from_b, strict=True) if b}) == 1
+        assert not {s for s, b in zip(shades, from_b, strict=True) if b} & {
+            s for s, b in zip(shades, from_b, strict=True) if not b
+        }
+        assert f"{from_b.sum()} that start here, in cell (1, 3)" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+class ToTheGoal:
+    """In the place of an agent: it goes the way that no episode of the data goes."""
+
+    num_timesteps = 0
+    policy = property(lambda self: self)
+
+    def seed_acting(self, seed: int) -> None: ...
+
+    def predict(self, observations: np.ndarray, deterministic: bool) -> tuple[np.ndarray, None]:
+        assert deterministic
+        x, y = observations[:, 0], observations[:, 1]
+        around_the_corner = np.where((x > -0.2)[:, None], [0.0, 1.0], [0.0, -1.0])
+        targets = np.where((y > 0.8)[:, None], observations[:, 2:4], around_the_corner)
+        return np.clip(10.0 * (targets - observations[:, :2]) - observations[:, 6:8], -1.0, 1.0).astype(np.float32), None
+
+
+def test_a_walk_ends_with_its_episode_and_knows_whether_it_arrived() -> None:
+    data = load_dataset(STITCH)
+    walks = walk(ToTheGoal(), data.make_env, 2)  # type: ignore[arg-type]
+    for number, one in enumerate(walks):
+        assert one.success and one.total == 1.0 and len(one.path) < 200
+        assert np.array_equal(one.path[0], data.make_env().reset(seed=EVAL_SEED + number)[0][:2])
+        assert (one.path[0] < 0).all() and (one.path[-1] > 0.5).all()
+
+
+def test_the_command_draws_data_and_agents_and_writes_the_numbers(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--dataset", STITCH, "-n", "5", "--n-walks", "2", "-o", str(tmp_path / "out" / "maze.png")]
+    main(["plot", "maze", *flags, "--agent", str(run), str(run / "genoffline-pointmaze-stitch-v0.zip")])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["maze.json", "maze.png", "maze.svg"]
+    numbers = json.loads((tmp_path / "out" / "maze.json").read_text())
+    assert numbers["episodes_drawn"] == 5 and list(numbers["agents"]) == ["DAC", "DAC (2)"]
+    assert numbers["agents"]["DAC"] == numbers["agents"]["DAC (2)"] == {
+        "episodes": 2, "seed": EVAL_SEED, "success": 0.0, "mean_reward": 0.0, "gradient_steps": 3
+    }  # fmt: skip
+    picture = (tmp_path / "out" / "maze.svg").read_text()
+    assert "DAC: 0 of 2 arrive" in picture and STITCH in picture and "goal of the task" in picture
+    assert "maze.svg" in capsys.readouterr().out
+
+
+def test_an_agent_of_the_stitching_set_can_be_evaluated(run: Path) -> None:
+    main(["evaluate", "--model", str(run / "genoffline-pointmaze-stitch-v0.zip"), "-n", "1"])
+    result = json.loads((run / "results.json").read_text())
+    assert result["env_id"] == "PointMaze_Stitch-v3" and result["normalized_score"] == 100.0 * result["success_rate"] == 0.0
+    assert load_agent(run / "genoffline-pointmaze-stitch-v0").observation_space.shape == (8,)
+
+
+def test_data_of_no_maze_and_folders_of_no_run_are_errors(tmp_path: Path) -> None:
+    arrays = {"observations": np.zeros((2, 3)), "actions": np.zeros((2, 1)), "rewards": [0, 0], "terminals": [0, 0]}
+    np.savez(tmp_path / "pendulum.npz", **arrays, timeouts=[0, 1])  # type: ignore[arg-type]
+    with pytest.raises(SystemExit, match=r"No environment is known|environment of the data could not be made"):
+        main(["plot", "maze", "--dataset", str(tmp_path / "pendulum.npz"), "-o", str(tmp_path / "maze")])
+    with pytest.raises(SystemExit, match=r"is no run of the zoo"):
+        main(["plot", "maze", "--dataset", STITCH, "--agent", str(tmp_path), "-o", str(tmp_path / "maze")])
+    pendulum = load_dataset(dict(arrays, timeouts=[0, 1]), env=gym.make("Pendulum-v1"))
+    with pytest.raises(ValueError, match="is of no maze"):
+        plot_maze(pendulum, tmp_path / "maze")
+    assert not list(tmp_path.glob("maze*"))

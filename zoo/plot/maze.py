@@ -1,0 +1,266 @@
+"""Trajectories of a dataset over the walls of its maze, and agents' episodes beside them."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.data import OfflineDataset, load_dataset
+from zoo.envs import EnvFactory, env_factory
+from zoo.evaluate import EVAL_SEED
+from zoo.plot.curves import baseline_of
+from zoo.plot.figures import new_figure, save_figure
+from zoo.runs import load_agent, run_of, versions, write_json
+
+MANY_STARTS = 6
+COLORS = ["#1f77b4", "#ff7f0e", "#9467bd", "#17becf", "#8c564b"]
+WALL, SUCCESS, FAILURE, MARK = "#4d5661", "#2ca02c", "#d62728", "#ffd92f"
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """
+    :param path: ``(T + 1, 2)`` xy
+    :param total: undiscounted return
+    :param success: whether the environment spoke of success at some step
+    """
+
+    path: np.ndarray
+    total: float
+    success: bool
+
+
+def episode_paths(data: OfflineDataset, indices: np.ndarray) -> list[np.ndarray]:
+    """
+    :param data: of a maze; its observations begin with the position (flattened goal observations do: the achieved goal comes
+        first in the alphabet)
+    :param indices: ``(n,)`` of episodes
+    :return: ``(T + 1, 2)`` xy of each
+    """
+    starts, lengths = data.episode_starts, data.episode_lengths()
+    paths = []
+    for i in indices:
+        rows = slice(starts[i], starts[i] + lengths[i])
+        paths.append(np.concatenate([data.observations[rows][:, :2], data.next_observations[rows][-1:, :2]]))
+    return paths
+
+
+def walk(model: OfflineAlgorithm, make: EnvFactory, n_episodes: int, seed: int = EVAL_SEED) -> list[Walk]:
+    """
+    :param model: acts deterministically, see its policy
+    :param make: makes its environment
+    :param n_episodes: one in each of so many copies; copy i is seeded with ``seed + i``
+    :param seed: of the environments and of the policy's sampling
+    """
+    envs = [make() for _ in range(n_episodes)]
+    observations = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
+    model.policy.seed_acting(seed)
+    paths = [[observation[:2].copy()] for observation in observations]
+    totals, successes = np.zeros(n_episodes), np.zeros(n_episodes, dtype=bool)
+    running = list(range(n_episodes))
+    while running:
+        actions, _ = model.predict(observations[running], deterministic=True)
+        still = []
+        for i, action in zip(running, actions, strict=True):
+            observations[i], reward, terminated, truncated, info = envs[i].step(action)
+            paths[i].append(observations[i, :2].copy())
+            totals[i] += float(reward)
+            successes[i] |= bool(info.get("success", False))
+            if not (terminated or truncated):
+                still.append(i)
+        running = still
+    for env in envs:
+        env.close()
+    return [Walk(np.array(path), float(t), bool(s)) for path, t, s in zip(paths, totals, successes, strict=True)]
+
+
+def plot_maze(
+    data: OfflineDataset,
+    output: str | Path,
+    agents: Mapping[str, OfflineAlgorithm] | None = None,
+    color: str = "auto",
+    n_episodes: int = 200,
+    n_walks: int = 20,
+    seed: int = 0,
+    title: str | None = None,
+) -> list[Path]:
+    """
+    Draw the data, and each agent's episodes in a panel of its own.
+
+    :param data: of a maze of gymnasium-robotics, with its environment
+    :param output: file name; a PNG, an SVG and a JSON file with the numbers are written
+    :param agents: name to agent
+    :param color: of the data's trajectories: by ``"start"`` (the cell), by ``"return"``, or ``"auto"``: by start if there are
+        few of them
+    :param n_episodes: of the data, drawn at random
+    :param n_walks: episodes of each agent
+    :param seed: draws the data's episodes
+    :param title: of the picture (None: the dataset's id)
+    :return: the files
+    :raises ValueError: if the data are of no maze
+    """
+    make = env_factory(data)
+    env = make()
+    maze = getattr(env.unwrapped, "maze", None)
+    env.close()
+    if maze is None:
+        raise ValueError(
+            f"{data.id or 'The dataset'} is of no maze of gymnasium-robotics: its environment has no map to draw."
+        )
+    agents = agents or {}
+    chosen = np.arange(data.n_episodes)
+    if len(chosen) > n_episodes:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, n_episodes, replace=False))
+    paths = episode_paths(data, chosen)
+    width = 1.0 + 3.6 * max(1.0, maze.map_width / maze.map_length)
+    figure, panels = new_figure(1 + len(agents), width, 4.6)
+    draw_data(figure, panels[0], maze, paths, data.episode_returns()[chosen], color)
+    panels[0].set_title(f"{len(chosen)} of {data.n_episodes} episodes of the data", fontsize="medium")
+    numbers = {}
+    for axes, (name, agent) in zip(panels[1:], agents.items(), strict=True):
+        walks = walk(agent, make, n_walks)
+        draw_walks(axes, maze, paths, walks)
+        numbers[name] = {
+            "episodes": n_walks,
+            "seed": EVAL_SEED,
+            "success": float(np.mean([one.success for one in walks])),
+            "mean_reward": float(np.mean([one.total for one in walks])),
+            "gradient_steps": agent.num_timesteps,
+        }
+        arrived = sum(one.success for one in walks)
+        axes.set_title(f"{name}: {arrived} of {n_walks} arrive", fontsize="medium")
+    figure.suptitle(title or data.id or "")
+    files = save_figure(figure, output)
+    report = files[0].with_suffix(".json")
+    write_json(report, {"dataset": data.id, "episodes_drawn": len(chosen), "agents": numbers, "versions": versions()})
+    return [*files, report]
+
+
+def draw_map(axes: Any, maze: Any) -> None:
+    """Walls as blocks; a ring and a star where the environment has fixed starts and goals."""
+    walls = np.array([[cell == 1 for cell in row] for row in maze.maze_map])
+    x, y = maze.x_map_center, maze.y_map_center
+    shades = np.where(walls[..., None], [int(WALL[i : i + 2], 16) for i in (1, 3, 5)], 255).astype(np.uint8)
+    axes.imshow(shades, extent=(-x, x, -y, y), interpolation="nearest", zorder=0)
+    axes.set(xlim=(-x, x), ylim=(-y, y), aspect="equal", xticks=[], yticks=[])
+    free = int((~walls).sum())
+    for name, places, marker, area in (
+        ("start of the task", maze.unique_reset_locations, "o", 130),
+        ("goal of the task", maze.unique_goal_locations, "*", 260),
+    ):
+        if len(places) < free:
+            axes.scatter(*np.transpose(places), s=area, marker=marker, c=MARK, edgecolors="black", zorder=5, label=name)
+
+
+def _lines(axes: Any, paths: Sequence[np.ndarray], **style: Any) -> Any:
+    from matplotlib.collections import LineCollection
+
+    lines = LineCollection(list(paths), rasterized=True, capstyle="round", **style)
+    axes.add_collection(lines)
+    return lines
+
+
+def draw_data(
+    figure: Any, axes: Any, maze: Any, paths: Sequence[np.ndarray], returns: np.ndarray, color: str = "auto"
+) -> None:
+    """
+    :param figure: of the axes
+    :param axes: to draw on
+    :param maze: gymnasium-robotics' ``Maze``
+    :param paths: ``(T + 1, 2)`` xy of each episode
+    :param returns: of each
+    :param color: see :func:`plot_maze`
+    """
+    draw_map(axes, maze)
+    cells = np.array([maze.cell_xy_to_rowcol(path[0]) for path in paths])
+    starts = np.unique(cells, axis=0)
+    if color == "return" or (color == "auto" and len(starts) > MANY_STARTS):
+        order = np.argsort(returns, kind="stable")
+        lines = _lines(axes, [paths[i] for i in order], array=returns[order], cmap="viridis", linewidths=0.7, alpha=0.5)
+        figure.colorbar(lines, ax=axes, label="return", shrink=0.7).solids.set(alpha=1.0)
+    else:
+        colors = [COLORS[int((starts == cell).all(axis=1).argmax()) % len(COLORS)] for cell in cells]
+        _lines(axes, paths, colors=colors, linewidths=0.7, alpha=0.35)
+        for number, start in enumerate(starts):
+            share = int((cells == start).all(axis=1).sum())
+            label = f"{share} that start here, in cell ({start[0]}, {start[1]})"
+            axes.plot(
+                *maze.cell_rowcol_to_xy(start),
+                "o-",
+                color=COLORS[number % len(COLORS)],
+                mec="black",
+                ms=7,
+                zorder=6,
+                label=label,
+            )
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, fontsize="small", frameon=False)
+
+
+def draw_walks(axes: Any, maze: Any, paths: Sequence[np.ndarray], walks: Sequence[Walk]) -> None:
+    """
+    :param axes: to draw on
+    :param maze: gymnasium-robotics' ``Maze``
+    :param paths: of the data, drawn pale
+    :param walks: an agent's episodes
+    """
+    draw_map(axes, maze)
+    _lines(axes, paths, colors="#b8bec6", linewidths=0.5, alpha=0.25)
+    for success, color, label in ((False, FAILURE, "does not arrive"), (True, SUCCESS, "arrives")):
+        _lines(axes, [one.path for one in walks if one.success == success], colors=color, linewidths=1.1, alpha=0.7, zorder=3)
+        ends = [one.path[-1] for one in walks if one.success == success]
+        if ends:
+            axes.scatter(*np.transpose(ends), s=14, c=color, edgecolors="white", linewidths=0.4, zorder=4)
+        axes.plot([], [], color=color, label=label)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, fontsize="small", frameon=False)
+
+
+def agent_name(path: str | Path, model: OfflineAlgorithm) -> str:
+    """What to call an agent: its class, and what its run leaves out."""
+    run = run_of(path)
+    baseline = baseline_of(run.config()["hyperparameters"]) if run is not None else ""
+    return f"{type(model).__name__}, {baseline}" if baseline else type(model).__name__
+
+
+def agent_file(path: str | Path) -> Path:
+    """
+    :param path: an agent's file, or the folder of a run
+    :return: the agent's file
+    :raises FileNotFoundError: if the folder has no run
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for settings in sorted(path.glob("*/config.yml")):
+        return path / f"{settings.parent.name}.zip"
+    raise FileNotFoundError(f"{path} is no run of the zoo: there is no {path / '<dataset>' / 'config.yml'}.")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo plot maze``"""
+    add = parser.add_argument
+    add("--dataset", required=True, help="dataset of a PointMaze or AntMaze")
+    add("--agent", nargs="+", default=[], metavar="ZIP", help="agents' files or run folders, each drawn in a panel of its own")
+    add("--color", choices=["auto", "start", "return"], default="auto", help="of the trajectories (auto: start if few)")
+    add("-n", "--n-episodes", type=int, default=200, help="episodes of the data")
+    add("--n-walks", type=int, default=20, help="episodes of each agent")
+    add("--seed", type=int, default=0, help="draws the data's episodes")
+    add("--device", default="auto", help="cpu, cuda or auto")
+    add("-o", "--output", default="maze.png", help="file to write, as PNG, SVG and JSON")
+    add("--title", help="default: the dataset's id")
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    agents: dict[str, OfflineAlgorithm] = {}
+    for path in map(agent_file, args.agent):
+        model = load_agent(path, args.device)
+        name = agent_name(path, model)
+        agents[name if name not in agents else f"{name} ({len(agents) + 1})"] = model
+    counts = {"n_episodes": args.n_episodes, "n_walks": args.n_walks, "seed": args.seed}
+    for file in plot_maze(load_dataset(args.dataset), args.output, agents, args.color, title=args.title, **counts):
+        print(f"wrote {file}")
