@@ -5,6 +5,7 @@ from sb3_genoffline.bc import BC, BCPolicy
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.recording import RecordDatasetCallback
 from sb3_genoffline.cped import CPED, FlowDensityPolicy
+from sb3_genoffline.cql import CQL, CQLPolicy
 from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, combine, export_hdf5, export_minari, load_dataset, split
 from sb3_genoffline.dql import DQL, DiffusionQLPolicy
@@ -19,6 +20,7 @@ __all__ = [
     "AWAC",
     "BC",
     "CPED",
+    "CQL",
     "DAC",
     "DQL",
     "IQL",
@@ -26,6 +28,7 @@ __all__ = [
     "TD3BC",
     "AWACPolicy",
     "BCPolicy",
+    "CQLPolicy",
     "ConsistencyQPolicy",
     "DiffusionPolicy",
     "DiffusionQLPolicy",

@@ -4,6 +4,7 @@ from sb3_genoffline.awac import AWAC
 from sb3_genoffline.bc import BC
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.cped import CPED
+from sb3_genoffline.cql import CQL
 from sb3_genoffline.dac import DAC
 from sb3_genoffline.dql import DQL
 from sb3_genoffline.iql import IQL
@@ -14,6 +15,7 @@ ALGOS: dict[str, type[OfflineAlgorithm]] = {
     "awac": AWAC,
     "bc": BC,
     "cped": CPED,
+    "cql": CQL,
     "dac": DAC,
     "dql": DQL,
     "iql": IQL,

@@ -80,22 +80,39 @@ class EnsembleQ(nn.Module):
         x = th.cat([states, actions], dim=-1)
         return self.trunk(self.input_layer(x.expand(self.n_critics, *x.shape))).squeeze(-1)
 
-    @th.no_grad()
-    def score_samples(self, states: Tensor, actions: Tensor) -> Tensor:
+    def of_samples(self, states: Tensor, actions: Tensor) -> Tensor:
         """
-        Q of n actions per state, without gradients. The states' part of the first layer is computed once per state.
+        Q of n actions per state, with gradients. The states' part of the first layer is computed once per state.
 
         :param states: (B, S)
         :param actions: (B, n, A)
         :return: (H, B, n)
         """
         n_states, n_samples, action_dim = actions.shape
-        w_state, w_action = self.input_layer.weight.split([self.state_dim, action_dim], dim=1)
-        state_part = th.baddbmm(self.input_layer.bias, states.expand(self.n_critics, *states.shape), w_state)  # (H, B, h)
+        w_action, state_part = self._first_layer(states)
+        rows = actions.reshape(1, -1, action_dim).expand(self.n_critics, -1, -1)  # (H, B·n, A)
+        hidden = th.bmm(rows, w_action).unflatten(1, (-1, n_samples)).add_(state_part.unsqueeze(2))
+        return self.trunk(hidden.flatten(1, 2)).view(self.n_critics, n_states, n_samples)
+
+    def _first_layer(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """The first layer's weights of actions (H, A, h), and its output for action 0: (H, B, h)."""
+        n_actions = self.input_layer.weight.shape[1] - self.state_dim
+        w_state, w_action = self.input_layer.weight.split([self.state_dim, n_actions], dim=1)
+        return w_action, th.baddbmm(self.input_layer.bias, states.expand(self.n_critics, *states.shape), w_state)
+
+    @th.no_grad()
+    def score_samples(self, states: Tensor, actions: Tensor) -> Tensor:
+        """
+        :meth:`of_samples` without gradients, in blocks that stay in a CPU's cache.
+
+        :param states: (B, S)
+        :param actions: (B, n, A)
+        :return: (H, B, n)
+        """
+        n_states, n_samples, action_dim = actions.shape
         if states.is_cuda or n_states * n_samples <= _CPU_BLOCK_ROWS:
-            rows = actions.reshape(1, -1, action_dim).expand(self.n_critics, -1, -1)  # (H, B·n, A)
-            hidden = th.bmm(rows, w_action).unflatten(1, (-1, n_samples)).add_(state_part.unsqueeze(2))
-            return self.trunk(hidden.flatten(1, 2)).view(self.n_critics, n_states, n_samples)
+            return self.of_samples(states, actions)
+        w_action, state_part = self._first_layer(states)
         scores = actions.new_empty(self.n_critics, n_states, n_samples)
         block = max(_CPU_BLOCK_ROWS // n_samples, 1)
         for start in range(0, n_states, block):

@@ -1,0 +1,6 @@
+"""Conservative Q-learning."""
+
+from sb3_genoffline.cql.cql import CQL, UpdateNoise
+from sb3_genoffline.cql.policies import CQLPolicy
+
+__all__ = ["CQL", "CQLPolicy", "UpdateNoise"]
