@@ -12,6 +12,7 @@ COMMANDS = {
     "inspect": "print and draw what to know about a dataset before training",
     "train": "train an agent on a dataset",
     "evaluate": "evaluate a trained agent and write results.json",
+    "benchmark": "train and evaluate algorithms x datasets x seeds from one plan, and report on them",
     "enjoy": "watch or film a trained agent",
     "plot": "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED",
     "speed": "measure the speed of training updates",

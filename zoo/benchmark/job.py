@@ -1,0 +1,216 @@
+"""One job of a benchmark, as a process of its own: `python -m zoo.benchmark.job RECORD`."""
+
+import argparse
+import datetime
+import os
+import platform
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from filelock import FileLock
+
+from sb3_genoffline.data import OfflineDataset
+from zoo.benchmark.records import DONE, FAILED, INTERRUPTED, RUNNING, job_run, last_lines, read_record
+from zoo.benchmark.stopwatch import Stopwatch
+from zoo.envs import NoEnvironment, env_factory
+from zoo.evaluate import evaluate
+from zoo.plot.curves import read_run
+from zoo.records import dataset_record
+from zoo.rendering import prefer_offscreen
+from zoo.runs import Run, load_agent, versions, write_json
+from zoo.train import find_dataset, train
+
+CHECKPOINTS = 10
+"""An interrupted training goes on from the last of so many."""
+EXIT = {DONE: 0, FAILED: 1, INTERRUPTED: 130}
+_RESULT_KEYS = (
+    *("checkpoint", "gradient_steps", "normalized_score", "success_rate", "mean_reward", "std_reward", "returns"),
+    *("n_eval_episodes", "eval_seed", "n_eval_envs", "is_deterministic", "env_id", "protocol"),
+)
+
+
+def run_job(path: Path) -> str:
+    """
+    Do a job, or what is left of it, and write its record. Whatever goes wrong is in the record.
+
+    :param path: of the record, in the folder ``jobs`` of the benchmark
+    :return: its state afterwards
+    """
+    with FileLock(path.with_suffix(".lock")):  # a process of a benchmark that was killed may be at its last update
+        record = read_record(path)
+        if record["state"] == DONE:
+            return DONE
+        record |= {"state": RUNNING, "error": None}
+        write_json(path, record)
+        try:
+            record["state"] = DONE if _work(path, record) else INTERRUPTED
+        except KeyboardInterrupt:
+            record["state"] = INTERRUPTED
+        except Exception:
+            text = traceback.format_exc()
+            print(text, file=sys.stderr, flush=True)
+            record |= {"state": FAILED, "error": last_lines(text)}
+        record["ended"] = _now()
+        write_json(path, record)
+    if record["state"] == DONE:
+        path.with_suffix(".lock").unlink(missing_ok=True)
+    return record["state"]
+
+
+def _work(path: Path, record: dict[str, Any]) -> bool:
+    """Train and evaluate; False if it was interrupted."""
+    folder, config = path.parent.parent, record["config"]
+    data = find_dataset(config["dataset"])
+    run = job_run(folder, record, data.fingerprint)
+    if run is not None and not run.model_path.is_file():
+        shutil.rmtree(run.folder)  # killed before its first checkpoint
+        run = None
+    clock = Stopwatch(**record.get("clock", {})) if run is not None else Stopwatch()
+    updates = 0
+    if run is not None:
+        updates = load_agent(run.model_path, "cpu").num_timesteps
+        if record.get("attempt"):
+            clock.add_killed(record["attempt"], run.model_path, updates)
+    total = config["hyperparameters"]["n_timesteps"]
+    record |= {"clock": clock.as_dict(), "attempt": time.time(), "pid": os.getpid(), "host": _host()}
+    record.setdefault("started", _now())
+    write_json(path, record)
+    if updates < total:
+        cpu = time.process_time()
+        trained = _train(folder, record, data, run)
+        run = trained.run
+        clock.add(trained, time.process_time() - cpu)
+        record |= {"clock": clock.as_dict(), "attempt": None}
+        write_json(path, record)
+        if not trained.finished:
+            return False
+    assert run is not None
+    record |= {"run": str(run.folder.relative_to(folder)), "data": dataset_record(data), "versions": versions()}
+    record |= {"updates": total, **clock.summary(total), "curve": _curve(run, clock), "command": _command(config)}
+    try:
+        record |= {checkpoint: _final(run, data, checkpoint, config) for checkpoint in ("last", "best")}
+    except NoEnvironment as error:
+        record |= {"last": None, "best": None, "note": str(error)}
+    for kept in run.folder.glob("rl_model_*_steps.zip"):
+        kept.unlink()
+    for name in ("clock", "attempt", "pid"):
+        del record[name]
+    return True
+
+
+def _train(folder: Path, record: dict[str, Any], data: OfflineDataset, run: Run | None) -> Any:
+    config = record["config"]
+    hyperparameters, evaluation = config["hyperparameters"], config["evaluation"]
+    shared: dict[str, Any] = {
+        "log_folder": folder,
+        "eval_freq": evaluation["freq"],
+        "eval_episodes": evaluation["episodes"],
+        "save_freq": max(1, hyperparameters["n_timesteps"] // CHECKPOINTS),
+        "log_interval": min(1000, evaluation["freq"]),
+        "device": config["device"],
+        "progress": False,
+        "arguments": {"benchmark": record["key"]},
+    }
+    if run is not None:
+        return train(config["algo"], data, trained_agent=run.model_path, **shared)
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = Path(scratch) / "resolved.yml"
+        settings.write_text(yaml.safe_dump({"default": hyperparameters}))
+        return train(config["algo"], data, conf_file=settings, seed=config["seed"], **shared)
+
+
+def _curve(run: Run, clock: Stopwatch) -> dict[str, Any] | None:
+    """The evaluations on the way: updates, wall seconds, and the mean and standard deviation of the episodes' scores."""
+    if not run.evaluations_path.is_file():
+        return None
+    config, timesteps, values = read_run(run)
+    data, unit = config["dataset"], "return"
+    if data["success_rate"] is not None:
+        values, unit = 100.0 * values, "normalized_score"
+    elif data["ref_min_score"] is not None and data["ref_max_score"] is not None:
+        values = 100.0 * (values - data["ref_min_score"]) / (data["ref_max_score"] - data["ref_min_score"])
+        unit = "normalized_score"
+    return {
+        "unit": unit,
+        "timesteps": timesteps.tolist(),
+        "seconds": np.round(clock.at(timesteps), 1).tolist(),
+        "mean": np.round(values.mean(axis=1), 4).tolist(),
+        "std": np.round(values.std(axis=1), 4).tolist(),
+    }
+
+
+def _final(run: Run, data: OfflineDataset, checkpoint: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint's result, in episodes that had no part in choosing it."""
+    model, protocol = load_agent(run.checkpoint(checkpoint), config["device"]), config["evaluation"]
+    result = evaluate(
+        model, env_factory(data), protocol["final_episodes"], eval_seed=protocol["final_seed"], checkpoint=checkpoint
+    )
+    return {name: result[name] for name in _RESULT_KEYS} | {"returns": np.round(result["returns"], 2).tolist()}
+
+
+def _host() -> str:
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = models[0] if models else processor
+    devices = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    return ", ".join([f"{processor}, {torch.get_num_threads()} threads", *devices])
+
+
+def _command(config: dict[str, Any]) -> str:
+    """How to do the same training by itself."""
+    values = {"--algo": config["algo"], "--dataset": config["dataset"], "--seed": config["seed"], "--device": config["device"]}
+    values |= {"--eval-freq": config["evaluation"]["freq"], "--eval-episodes": config["evaluation"]["episodes"]}
+    flags = [str(word) for pair in values.items() for word in pair]
+    pairs = [f"{name}:{value}" for name, value in config["hyperparameters"].items()]
+    return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _end_with(parent: int) -> None:
+    """Interrupt this process when its parent is no more."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    :param argv: the record, and how many threads and how much courtesy
+    :return: exit code, see :data:`EXIT`
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("record", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--nice", type=int, default=0)
+    args = parser.parse_args(argv)
+    import torch
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    os.nice(args.nice)
+    torch.set_num_threads(args.threads)
+    prefer_offscreen()
+    return EXIT[run_job(args.record)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

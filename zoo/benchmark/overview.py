@@ -1,0 +1,218 @@
+"""What runs, what is done, what failed, and how long the rest will take."""
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from zoo.benchmark.plan import Job
+from zoo.benchmark.records import DONE, FAILED, INTERRUPTED, RUNNING, WAITING
+from zoo.benchmark.runner import Benchmark, Event, progress_of
+
+REFRESH_SECONDS = 2.0
+LINE_SECONDS = 600.0
+SKIPPED = "skipped"
+_MARKS = {DONE: "●", FAILED: "✗", RUNNING: "◐", INTERRUPTED: "◌", WAITING: "·", SKIPPED: "–"}
+
+
+def span(seconds: float | None) -> str:
+    """``95`` -> ``1 min``; ``None`` -> ``?``."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def score_text(record: Mapping[str, Any]) -> str:
+    """The last checkpoint's score of a job that is done."""
+    last = record.get("last")
+    if last is None:
+        return "no score"
+    score = last["normalized_score"]
+    return f"return {last['mean_reward']:.1f}" if score is None else f"score {score:.1f}"
+
+
+class Overview:
+    """
+    :param benchmark: to look at
+    :param active: whether its jobs are run now: a record that says so may be a killed benchmark's
+    :param parallel: how many jobs work at a time
+    """
+
+    def __init__(self, benchmark: Benchmark, active: bool, parallel: int = 1) -> None:
+        self.benchmark, self.active, self.parallel = benchmark, active, parallel
+        self._begun: dict[Job, float] = {}
+        self.update()
+
+    def update(self) -> None:
+        """Read the records."""
+        self.records = self.benchmark.records()
+        self.states = {
+            job: INTERRUPTED if record["state"] == RUNNING and not self.active else record["state"]
+            for job, record in self.records.items()
+        }
+        places = {(skip.name, skip.dataset, skip.seed) for skip in self.benchmark.skipped}
+        self.states |= {job: SKIPPED for job in self.states if (job.name, job.dataset, job.seed) in places}
+        for job in self.benchmark.working:
+            self.states[job] = RUNNING
+            self._begun.setdefault(job, time.monotonic())
+
+    def counts(self) -> str:
+        """``3 of 10 runs done, 1 failed, 2 running, 4 waiting, about 12 min left``."""
+        number = {state: list(self.states.values()).count(state) for state in _MARKS}
+        parts = [f"{number[DONE]} of {len(self.states) + len(self.benchmark.plan.skipped)} runs done"]
+        parts += [f"{number[state]} {state}" for state in (FAILED, RUNNING, INTERRUPTED, WAITING) if number[state]]
+        if self.benchmark.skipped:
+            parts.append(f"{len(self.benchmark.skipped)} skipped")
+        left = self.seconds_left()
+        if left:
+            parts.append(f"about {span(left)} left")
+        return ", ".join(parts)
+
+    def seconds_left(self) -> float | None:
+        """
+        Wall seconds until all is done: a job is expected to take what finished ones of its algorithm took, or as long as the
+        others where there is none. None if nothing can be said yet.
+        """
+        expected = {job: self._expected(job) for job, state in self.states.items() if state in (WAITING, RUNNING, INTERRUPTED)}
+        if any(seconds is None for seconds in expected.values()):
+            return None
+        left = [
+            max((seconds or 0.0) - (time.monotonic() - self._begun[job] if job in self._begun else 0.0), 0.0)
+            for job, seconds in expected.items()
+        ]
+        return max(sum(left) / max(self.parallel, 1), max(left, default=0.0))
+
+    def _expected(self, job: Job) -> float | None:
+        took = [(other.name, record["seconds"]["total"]) for other, record in self.records.items() if "seconds" in record]
+        own = [seconds for name, seconds in took if name == job.name]
+        return statistics.mean(own or [seconds for _, seconds in took]) if took else None
+
+    def working(self) -> list[tuple[str, str, str, str]]:
+        """(label, progress, time so far, time left) of the jobs at work."""
+        rows = []
+        for job in self.benchmark.working:
+            phase, steps = progress_of(self.benchmark.folder, self.records[job])
+            progress = f"{phase} {steps:,}" if phase else f"{steps:,} of {job.updates:,} updates"
+            elapsed, expected = time.monotonic() - self._begun[job], self._expected(job)
+            left = None if expected is None else max(expected - elapsed, 0.0)
+            rows.append((f"{job.name} on {job.dataset}, seed {job.seed}", progress, span(elapsed), span(left)))
+        return rows
+
+    def failures(self) -> list[tuple[Job, str]]:
+        """Jobs that failed, with the end of what they wrote."""
+        return [(job, self.records[job]["error"]) for job, state in self.states.items() if state == FAILED]
+
+    def cells(self) -> dict[tuple[str, str], str]:
+        """A mark per seed, and the mean score of those that are done, by algorithm and dataset."""
+        result: dict[tuple[str, str], str] = {}
+        for place in dict.fromkeys((job.name, job.dataset) for job in self.states):
+            jobs = [job for job in self.states if (job.name, job.dataset) == place]
+            marks = "".join(_MARKS[self.states[job]] for job in jobs)
+            last = [self.records[job].get("last") for job in jobs if self.states[job] == DONE]
+            scores = [found["normalized_score"] for found in last if found and found["normalized_score"] is not None]
+            result[place] = f"{marks} {statistics.mean(scores):.1f}" if scores else marks
+        return result | {(skip.name, skip.dataset): SKIPPED for skip in self.benchmark.plan.skipped}
+
+    def table(self) -> Any:
+        """Everything, for a terminal."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        plan, cells = self.benchmark.plan, self.cells()
+        results = Table(title=f"{plan.title}: {self.counts()}", title_justify="left", title_style="bold")
+        results.add_column("")
+        for dataset in plan.datasets:
+            results.add_column(dataset.removeprefix("genoffline/"))
+        for name in plan.algorithms:
+            results.add_row(name, *(cells.get((name, dataset), "") for dataset in plan.datasets))
+        parts: list[Any] = [
+            results,
+            Text("● done  ◐ running  ◌ interrupted  · waiting  ✗ failed  – skipped; mean normalised score"),
+        ]
+        if self.benchmark.working:
+            running = Table("running", "progress", "since", "left", title_justify="left")
+            for row in self.working():
+                running.add_row(*row)
+            parts.append(running)
+        parts += [Text(f"✗ {job.label}: {error.splitlines()[-1]}", style="red") for job, error in self.failures()]
+        return Group(*parts)
+
+
+class _Lines:
+    """A line for each thing that happens, and the counts now and then: for logs."""
+
+    def __init__(self, overview: Overview) -> None:
+        self.overview, self._last = overview, time.monotonic()
+
+    def show(self, event: Event | None) -> None:
+        if event is not None:
+            job, text = event.job, event.state
+            if text == DONE:
+                text = f"done, {score_text(event.record)}, {span(event.record['seconds']['total'])}"
+            elif text == FAILED:
+                text = f"failed: {event.record['error'].splitlines()[-1]}"
+            self._print(f"{job.name} on {job.dataset}, seed {job.seed}: {text}")
+        due = time.monotonic() - self._last > LINE_SECONDS
+        if due or (event is not None and event.state != RUNNING):
+            self._last = time.monotonic()
+            self.overview.update()
+            self._print(self.overview.counts())
+
+    def _print(self, text: str) -> None:
+        print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
+
+
+class _Live:
+    """A table that is renewed: for terminals."""
+
+    def __init__(self, overview: Overview, live: Any) -> None:
+        self.overview, self.live, self._last = overview, live, 0.0
+
+    def show(self, event: Event | None) -> None:
+        if event is not None or time.monotonic() - self._last > REFRESH_SECONDS:
+            self._last = time.monotonic()
+            self.overview.update()
+            self.live.update(self.overview.table(), refresh=True)
+
+
+@contextmanager
+def shown(overview: Overview) -> Iterator[Any]:
+    """
+    :return: something whose ``show`` takes what :meth:`Benchmark.run` yields
+    """
+    if not sys.stdout.isatty():
+        yield _Lines(overview)
+        return
+    from rich.live import Live
+
+    with Live(overview.table(), auto_refresh=False) as live:
+        yield _Live(overview, live)
+
+
+def print_overview(overview: Overview) -> None:
+    """The table, once."""
+    from rich.console import Console
+
+    Console().print(overview.table())
+
+
+def last_words(overview: Overview, folder: Path) -> str:
+    """What failed or was skipped, with reasons; empty if nothing was."""
+    lines = []
+    for job, error in overview.failures():
+        lines += [f"{job.label} failed:", *(f"    {line}" for line in error.splitlines())]
+        lines.append(f"    (log: {folder / 'jobs' / job.label}.log)")
+    reasons: dict[str, list[str]] = {}
+    for skip in overview.benchmark.skipped:
+        reasons.setdefault(skip.reason, []).append(f"{skip.name} on {skip.dataset}, seed {skip.seed}")
+    for reason, places in reasons.items():
+        lines += [f"skipped {', '.join(places)}:", f"    {reason}"]
+    return "\n".join(lines)

@@ -1,0 +1,186 @@
+"""What is to be run: a YAML file as an ordered list of jobs with resolved hyper-parameters."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from zoo.hyperparameters import load_hyperparameters, read_yaml
+from zoo.runs import dataset_name
+
+SETTINGS: dict[str, Any] = {
+    "algo": None,
+    "profile": None,
+    "conf_file": None,
+    "hyperparameters": {},
+    "n_timesteps": None,
+    "evaluations": 20,
+    "eval_episodes": 10,
+    "final_episodes": 20,
+    "device": "cpu",
+}
+"""What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins."""
+FINAL_SEED = 20_000
+"""Of the final episodes; those on the way, which choose the best checkpoint, have seeds from 1,000."""
+_SECTIONS = ("title", "defaults", "algorithms", "datasets", "stages")
+_STAGE = ("datasets", "algorithms", "seeds")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """
+    One training and its evaluation.
+
+    :param name: of the algorithm in the plan, which may hold several settings of one algorithm
+    :param dataset: id or file
+    :param seed: of the training
+    :param config: everything that the result depends on, as plain data
+    """
+
+    name: str
+    dataset: str
+    seed: int
+    config: dict[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the config: another setting is another job."""
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def label(self) -> str:
+        """For people; names the job's files."""
+        return f"{self.name}-{dataset_name(self.dataset)}-{self.seed}-{self.key}"
+
+    @property
+    def updates(self) -> int:
+        """Gradient updates of the policy."""
+        return self.config["hyperparameters"]["n_timesteps"]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """
+    A cell of the plan that no job could be made of.
+
+    :param reason: why
+    """
+
+    name: str
+    dataset: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """
+    :param title: of the report
+    :param algorithms: names in the order of the plan
+    :param datasets: ids in the order of the stages
+    :param jobs: in the order in which they are to be run
+    :param skipped: cells without a job
+    """
+
+    title: str
+    algorithms: list[str]
+    datasets: list[str]
+    jobs: list[Job]
+    skipped: list[Skipped]
+
+
+def read_plan(path: str | Path) -> Plan:
+    """
+    Read a plan. Stages are run one after another; in a stage, all algorithms run on all datasets with the first seed, then
+    with the next one. A cell that an earlier stage has is not run twice.
+
+    :param path: YAML with ``algorithms`` (name: settings), ``stages`` (lists of ``datasets``, ``seeds`` and, if not all are
+        meant, ``algorithms``), and perhaps ``title``, ``defaults`` and ``datasets`` (id: settings); settings are those of
+        :data:`SETTINGS`
+    :raises ValueError: naming the section and the word that is not understood
+    """
+    path = Path(path)
+    content = read_yaml(path)
+    _check_words(content, _SECTIONS, f"{path}")
+    defaults, stages = content.get("defaults") or {}, content.get("stages") or []
+    algorithms, overrides = content.get("algorithms") or {}, content.get("datasets") or {}
+    if not algorithms or not stages:
+        raise ValueError(f"{path} needs `algorithms` and `stages`: nothing is to be run.")
+    _check_words(defaults, SETTINGS, f"{path}, defaults")
+    for section, entries in (("algorithms", algorithms), ("datasets", overrides)):
+        for name, settings in entries.items():
+            _check_words(settings or {}, SETTINGS, f"{path}, {section}, {name}")
+    jobs: dict[tuple[str, str, int], Job | Skipped] = {}
+    for number, stage in enumerate(stages, 1):
+        where = f"{path}, stage {number}"
+        _check_words(stage, _STAGE, where)
+        names = stage.get("algorithms") or list(algorithms)
+        _check_words(names, algorithms, where)
+        if not stage.get("datasets") or not stage.get("seeds"):
+            raise ValueError(f"{where} needs `datasets` and `seeds`.")
+        for seed in stage["seeds"]:
+            if not isinstance(seed, int) or seed < 0:
+                raise ValueError(f"{where}: seed {seed!r} must be a whole number from 0.")
+            for dataset in stage["datasets"]:
+                for name in names:
+                    settings = [defaults, overrides.get(dataset) or {}, algorithms[name] or {}]
+                    if (name, dataset, seed) not in jobs:
+                        jobs[name, dataset, seed] = _make_job(name, dataset, seed, settings)
+    unused = set(overrides) - {job.dataset for job in jobs.values()}
+    if unused:
+        raise ValueError(f"{path}: no stage has the dataset {', '.join(sorted(unused))}.")
+    return Plan(
+        str(content.get("title") or path.stem),
+        list(algorithms),
+        list(dict.fromkeys(job.dataset for job in jobs.values())),
+        [job for job in jobs.values() if isinstance(job, Job)],
+        [job for job in jobs.values() if isinstance(job, Skipped)],
+    )
+
+
+def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, Any]]) -> Job | Skipped:
+    settings = dict(SETTINGS)
+    for layer in layers:
+        hyperparameters = {**settings["hyperparameters"], **(layer.get("hyperparameters") or {})}
+        settings |= {**layer, "hyperparameters": hyperparameters}
+    if settings["n_timesteps"] is not None:
+        settings["hyperparameters"]["n_timesteps"] = settings["n_timesteps"]
+    for count in ("evaluations", "eval_episodes", "final_episodes"):
+        if not isinstance(settings[count], int) or settings[count] < 1:
+            raise ValueError(f"{name} on {dataset}: {count}={settings[count]!r} must be a whole number from 1.")
+    algo = settings["algo"] or name
+    try:
+        resolved = load_hyperparameters(algo, dataset, settings["profile"], settings["hyperparameters"], settings["conf_file"])
+    except (ValueError, FileNotFoundError) as error:
+        return Skipped(name, dataset, seed, str(error))
+    evaluation = {
+        "freq": max(1, resolved.n_timesteps // settings["evaluations"]),
+        "episodes": settings["eval_episodes"],
+        "final_episodes": settings["final_episodes"],
+        "final_seed": FINAL_SEED,
+    }
+    config = {
+        "name": name,
+        "algo": algo,
+        "dataset": dataset,
+        "seed": seed,
+        "hyperparameters": resolved.plain,
+        "evaluation": evaluation,
+        "device": settings["device"],
+    }
+    return Job(name, dataset, seed, config)
+
+
+def _check_words(words: Any, known: Iterable[str], where: str) -> None:
+    names = list(known)
+    if not isinstance(words, Mapping | list):
+        raise ValueError(f"{where}: {words!r} must be a mapping or a list.")
+    for word in words:
+        if word not in names:
+            close = difflib.get_close_matches(str(word), names, 1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            raise ValueError(f"{where}: {word!r} is not known{hint} There are: {', '.join(names)}.")

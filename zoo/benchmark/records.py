@@ -1,0 +1,131 @@
+"""What is written down about a job: one JSON file, all that the report needs."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.benchmark.plan import Job, Plan
+from zoo.runs import Run, list_runs, write_json
+
+WAITING, RUNNING, INTERRUPTED, DONE, FAILED = "waiting", "running", "interrupted", "done", "failed"
+LAST_LINES = 12
+
+
+def record_path(folder: str | Path, job: Job) -> Path:
+    """Where a job's record is; its log lies beside it."""
+    return Path(folder) / "jobs" / f"{job.label}.json"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """
+    :raises ValueError: if it is no record of a benchmark
+    """
+    try:
+        record = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no record of a benchmark: {error}") from error
+    if not isinstance(record, dict) or not {"key", "state", "config"} <= set(record):
+        raise ValueError(f"{path} is no record of a benchmark.")
+    return record
+
+
+def new_record(job: Job) -> dict[str, Any]:
+    """The record of a job that nothing has been done of."""
+    return {"key": job.key, "state": WAITING, "config": job.config}
+
+
+def open_record(folder: str | Path, job: Job) -> dict[str, Any]:
+    """A job's record, written if there is none."""
+    path = record_path(folder, job)
+    if path.is_file():
+        return read_record(path)
+    write_json(path, new_record(job))
+    return new_record(job)
+
+
+def last_lines(text: str) -> str:
+    """The end of a log or of a traceback."""
+    return "\n".join(text.strip().splitlines()[-LAST_LINES:])
+
+
+def job_run(folder: str | Path, record: dict[str, Any], fingerprint: str | None = None) -> Run | None:
+    """
+    The run folder of a job.
+
+    :param folder: of the benchmark
+    :param record: of the job
+    :param fingerprint: of the data that it must have been trained on (None: any)
+    """
+    config = record["config"]
+    for run in reversed(list_runs(folder, config["algo"], config["dataset"])):
+        try:
+            arguments = yaml.safe_load((run.settings / "args.yml").read_text()) or {}
+            known = run.config()["dataset"]["fingerprint"]
+        except FileNotFoundError:
+            continue  # just begun, or killed in its first moments
+        if arguments.get("benchmark") == record["key"] and fingerprint in (None, known):
+            return run
+    return None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    The place of an algorithm, a dataset and a seed in a benchmark.
+
+    :param name: of the algorithm in the plan
+    :param record: of its job; None if there is none
+    :param reason: why there is no record, or no result in it; empty if there is one
+    :param outdated: whether the record was made with other settings than the plan would use today
+    """
+
+    name: str
+    dataset: str
+    seed: int
+    record: dict[str, Any] | None
+    reason: str = ""
+    outdated: bool = False
+
+
+def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
+    """
+    All cells of a plan with what is known of them.
+
+    :param plan: the plan
+    :param folder: of ``*.json`` records. If a cell has several, that of the present settings counts, else the newest
+    """
+    found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        record = read_record(path)
+        config = record["config"]
+        found.setdefault((config["name"], config["dataset"], config["seed"]), []).append(record)
+    cells = [Cell(skip.name, skip.dataset, skip.seed, None, skip.reason) for skip in plan.skipped]
+    cells += [Cell(job.name, job.dataset, job.seed, None, "not run") for job in plan.jobs]
+    keys = {(job.name, job.dataset, job.seed): job.key for job in plan.jobs}
+    for index, cell in enumerate(cells):
+        place = (cell.name, cell.dataset, cell.seed)
+        best = _preferred(found.get(place, ()), keys.get(place))
+        if best is not None:
+            cells[index] = Cell(*place, best, _reason(best), best["key"] != keys.get(place))
+    order = {name: index for index, name in enumerate(plan.algorithms)}
+    return sorted(cells, key=lambda cell: (plan.datasets.index(cell.dataset), order[cell.name], cell.seed))
+
+
+def _preferred(records: Iterable[dict[str, Any]], key: str | None) -> dict[str, Any] | None:
+    return max(
+        records,
+        key=lambda record: (record["key"] == key, record["state"] == DONE, record.get("ended") or ""),
+        default=None,
+    )
+
+
+def _reason(record: dict[str, Any]) -> str:
+    if record["state"] == DONE:
+        return "" if record.get("last") else record.get("note") or "no evaluation"
+    if record["state"] == FAILED:
+        return f"failed: {record['error'].splitlines()[-1]}"
+    return "not run" if record["state"] == WAITING else "not finished"

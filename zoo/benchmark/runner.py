@@ -1,0 +1,265 @@
+"""Run a plan's jobs, several at a time, each as a process of its own."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from zoo.benchmark.job import EXIT
+from zoo.benchmark.plan import Job, Plan, Skipped
+from zoo.benchmark.records import (
+    DONE,
+    FAILED,
+    RUNNING,
+    job_run,
+    last_lines,
+    new_record,
+    open_record,
+    read_record,
+    record_path,
+)
+from zoo.runs import write_json
+from zoo.train import find_dataset
+
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 300.0
+"""A job that is asked to stop may be in the middle of an evaluation."""
+
+_LOCK = "benchmark.lock"
+
+
+class Process(Protocol):
+    """A job at work."""
+
+    def poll(self) -> int | None:
+        """Exit code, None while it works."""
+
+    def stop(self) -> None:
+        """Ask it to save and end."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+Starter = Callable[[Path], Process]
+"""Starts the job of a record."""
+
+
+class LocalProcess:
+    """
+    A job on this machine.
+
+    :param record: of the job; its output goes into the ``.log`` beside it
+    :param threads: that it may use
+    :param nice: how much it yields to other processes
+    """
+
+    def __init__(self, record: Path, threads: int, nice: int) -> None:
+        pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        command = [sys.executable, "-m", "zoo.benchmark.job", str(record.resolve())]
+        with record.with_suffix(".log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--threads", str(threads), "--nice", str(nice)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **pinned, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C comes to the benchmark alone, which then ends its jobs in order
+            )
+
+    def poll(self) -> int | None:
+        """Exit code, None while it works."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """Ask it to save and end."""
+        self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+
+
+@dataclass(frozen=True)
+class Event:
+    """
+    Something happened to a job.
+
+    :param job: the job
+    :param state: its state now
+    :param record: its record now
+    """
+
+    job: Job
+    state: str
+    record: dict[str, Any]
+
+
+class Benchmark:
+    """
+    The jobs of a plan in a folder.
+
+    :param plan: what is to be run
+    :param folder: of records (``jobs/``), and of the runs with their checkpoints, in the zoo's layout
+    :param retry_failed: also run jobs that failed before; they go on from their last checkpoint if they left one
+    """
+
+    def __init__(self, plan: Plan, folder: str | Path, retry_failed: bool = False) -> None:
+        self.plan, self.folder, self.retry_failed = plan, Path(folder), retry_failed
+        self.skipped: list[Skipped] = list(plan.skipped)
+        self.waiting: list[Job] = []
+        self.working: dict[Job, Process] = {}
+
+    def run(self, start: Starter, jobs: int, collect: bool = False) -> Iterator[Event | None]:
+        """
+        Run what is not done. Yields an event when a job starts or ends, and None twice a second, for who watches. Closed or
+        interrupted in between, it asks the jobs at work to save and end, and waits for them.
+
+        :param start: starts a job
+        :param jobs: how many work at a time
+        :param collect: make datasets of ours that are not there
+        :raises ValueError: if another process is running jobs in this folder
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _alone(self.folder):
+            self._prepare(collect)
+            try:
+                while self.waiting or self.working:
+                    while self.waiting and len(self.working) < jobs:
+                        job = self.waiting.pop(0)
+                        self.working[job] = start(record_path(self.folder, job))
+                        yield Event(job, RUNNING, open_record(self.folder, job))
+                    for job in [job for job, process in self.working.items() if process.poll() is not None]:
+                        yield self._ended(job, self.working.pop(job).poll())
+                    yield None
+                    time.sleep(POLL_SECONDS)
+            finally:
+                self._stop()
+
+    def records(self) -> dict[Job, dict[str, Any]]:
+        """What is known of all jobs now."""
+        paths = {job: record_path(self.folder, job) for job in self.plan.jobs}
+        return {job: read_record(path) if path.is_file() else new_record(job) for job, path in paths.items()}
+
+    def _prepare(self, collect: bool) -> None:
+        """Find out what is to be done, and which data there are."""
+        fingerprints: dict[str, str | FileNotFoundError] = {}
+        for job in self.plan.jobs:
+            record = open_record(self.folder, job)
+            if record["state"] == FAILED and not self.retry_failed:
+                continue
+            if job.dataset not in fingerprints:
+                try:
+                    fingerprints[job.dataset] = find_dataset(job.dataset, collect=collect).fingerprint
+                except FileNotFoundError as error:
+                    fingerprints[job.dataset] = error
+            found = fingerprints[job.dataset]
+            if isinstance(found, FileNotFoundError):
+                if record["state"] != DONE:
+                    self.skipped.append(Skipped(job.name, job.dataset, job.seed, str(found)))
+                continue
+            if record["state"] == DONE and record["data"]["fingerprint"] == found:
+                continue
+            if record["state"] == DONE:  # of other data that had this id
+                write_json(record_path(self.folder, job), new_record(job))
+            self.waiting.append(job)
+
+    def _ended(self, job: Job, code: int | None) -> Event:
+        path = record_path(self.folder, job)
+        record = read_record(path)
+        if EXIT.get(record["state"]) != code:  # it could not write its end itself
+            log = path.with_suffix(".log")
+            text = log.read_text(errors="replace") if log.is_file() else ""
+            how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+            record |= {"state": FAILED, "error": last_lines(f"{text}\n{how}")}
+            write_json(path, record)
+        return Event(job, record["state"], record)
+
+    def _stop(self) -> None:
+        """End the jobs at work; what they have done is in their checkpoints."""
+        for process in self.working.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.stop()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while any(process.poll() is None for process in self.working.values()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for process in self.working.values():
+            if process.poll() is None:
+                process.kill()
+        self.working.clear()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """
+    Hold the folder's lock, which ends with the process, however it ends.
+
+    :raises ValueError: if another process has it
+    """
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"Another benchmark is running in {folder}: wait for it, or use another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process runs jobs in a folder."""
+    if not (folder / _LOCK).is_file():
+        return False
+    try:
+        with _alone(folder):
+            return False
+    except ValueError:
+        return True
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the program as Ctrl-C does, so that jobs are ended in order."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def progress_of(folder: Path, record: dict[str, Any]) -> tuple[str, int]:
+    """
+    How far a job's training is: the name of the phase that goes on (empty: the policy's updates), and its steps.
+
+    :param folder: of the benchmark
+    :param record: of the job
+    """
+    run = job_run(folder, record)
+    if run is None:
+        return "", 0
+    logs: list[Path] = sorted(run.folder.glob("progress*.csv"), key=lambda path: path.stat().st_mtime)
+    if not logs:
+        return "", 0
+    with logs[-1].open() as file:
+        names, last = file.readline().rstrip("\n").split(","), ""
+        for line in file:
+            last = line
+    row = {name: value for name, value in zip(names, last.rstrip("\n").split(","), strict=False) if value}
+    if "time/total_timesteps" in row:
+        return "", int(float(row["time/total_timesteps"]))
+    phase = next((name for name in row if name.endswith("/n_steps")), None)
+    return ("", 0) if phase is None else (phase.removesuffix("/n_steps"), int(float(row[phase])))
