@@ -24,14 +24,14 @@ class Standard:
     :param noises: The amounts of noise an actor is scored with, by name; ``deterministic`` is none
     :param expert_kind: The noise the expert collects with, a key of ``noises``
     :param medium: Medium scores between these at every amount of noise, at best the middle
-    :param expert: The expert scores at least this, without noise and as it collects
+    :param expert: The expert scores at least this, without noise and as it collects; None looks for none
     :param not_expert: No rung of the replay set plays better than this, with or without its noise
     """
 
     noises: dict[str, Noise]
     expert_kind: str
     medium: tuple[float, float] = (33.0, 48.0)
-    expert: float = 95.0
+    expert: float | None = 95.0
     not_expert: float = 55.0
 
     @property
@@ -62,11 +62,11 @@ def score_candidate(policy: Policy, env_id: str, standard: Standard) -> Scores:
     if found <= max(standard.not_expert, standard.medium[1]):
         others = [kind for kind in standard.noises if kind != "deterministic"]
     else:
-        others = [standard.expert_kind] if found >= standard.expert else []
+        others = [standard.expert_kind] if standard.expert is not None and found >= standard.expert else []
     return scores | {kind: score(policy, env_id, standard.noises[kind]) for kind in others}
 
 
-def choose(scores: dict[int, Scores], standard: Standard) -> tuple[int, int]:
+def choose(scores: dict[int, Scores], standard: Standard) -> tuple[int, int | None]:
     """
     Medium is the actor that is nearest to the middle of the medium band at every amount of noise: a policy that is an expert
     without its noise would be beaten by plain imitation. Expert is the one whose worse score, without noise and as it
@@ -74,7 +74,7 @@ def choose(scores: dict[int, Scores], standard: Standard) -> tuple[int, int]:
 
     :param scores: Training steps to what :func:`score_candidate` found
     :param standard: What the levels ask
-    :return: Training steps of medium and of expert
+    :return: Training steps of medium and of expert, if one is asked for
     """
     middle = sum(standard.medium) / 2
 
@@ -86,11 +86,12 @@ def choose(scores: dict[int, Scores], standard: Standard) -> tuple[int, int]:
         kinds = ("deterministic", standard.expert_kind)
         return min(scores[steps][kind]["normalized"] if kind in scores[steps] else -np.inf for kind in kinds)
 
-    medium, expert = min(scores, key=off), max(scores, key=worst)
+    medium = min(scores, key=off)
+    expert = None if standard.expert is None else max(scores, key=worst)
     problems = []
     if off(medium) > middle - standard.medium[0]:
         problems.append(f"no actor scores within {standard.medium} at every amount of noise")
-    if worst(expert) < standard.expert:
+    if standard.expert is not None and expert is not None and worst(expert) < standard.expert:
         problems.append(f"no actor scores {standard.expert} without noise and with {standard.expert_noise!r}")
     if problems:
         raise ValueError(f"{' and '.join(problems)}; take another seed or more timesteps")
@@ -121,18 +122,19 @@ def replay_weights(rungs: list[int]) -> list[int]:
     return [b - a for a, b in itertools.pairwise(borders)]
 
 
-def levels(files: dict[int, str], rungs: list[int], medium: int, expert: int, standard: Standard, algo: str) -> dict[str, Any]:
+def levels(
+    files: dict[int, str], rungs: list[int], medium: int, expert: int | None, standard: Standard, algo: str
+) -> dict[str, Any]:
     """
     :param files: Training steps to file name
     :param rungs: Training steps of the replay set's actors
     :param medium: Training steps of medium
-    :param expert: Training steps of the expert
+    :param expert: Training steps of the expert, or None: there are no levels that need one
     :param standard: What the levels ask
     :param algo: What the actors were trained with, ``"TRPO"``
     :return: The recipes `zoo/recipes` reads: parts are collected on their own, segments of a part one after another
     """
     medium_segment = {"policy": files[medium], "noise": "policy", "weight": 1}
-    expert_segment = {"policy": files[expert], "noise": standard.expert_noise, "weight": 1}
     weights = replay_weights(rungs)
     library = f"{algo} (sb3-contrib)"
     as_trained = "with the noise it was trained with"
@@ -140,7 +142,7 @@ def levels(files: dict[int, str], rungs: list[int], medium: int, expert: int, st
         how = as_trained
     else:
         how = f"its mean action plus Gaussian noise of standard deviation {standard.expert_noise}"
-    return {
+    table: dict[str, Any] = {
         "random": {
             "description": "Actions uniform over the action space.",
             "algorithm": "uniform random",
@@ -162,6 +164,11 @@ def levels(files: dict[int, str], rungs: list[int], medium: int, expert: int, st
                 [{"policy": files[t], "noise": "policy", "weight": weight} for t, weight in zip(rungs, weights, strict=True)]
             ],
         },
+    }
+    if expert is None:
+        return table
+    expert_segment = {"policy": files[expert], "noise": standard.expert_noise, "weight": 1}
+    return table | {
         "medium-expert": {
             "description": "Half from the medium policy, half from the expert, as in the sets of those names.",
             "algorithm": library,

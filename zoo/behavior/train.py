@@ -76,8 +76,8 @@ def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.
     """Pick the rungs and write them with their index into ``folder``."""
     medium, expert = choose(scores, standard)
     rungs = choose_rungs(scores, medium, args.n_rungs, standard)
-    roles = {medium: "medium", expert: "expert"}
-    chosen = {steps: load_policy(ladder / f"{steps}.safetensors") for steps in sorted({*rungs, expert})}
+    roles = {medium: "medium"} | ({} if expert is None else {expert: "expert"})
+    chosen = {steps: load_policy(ladder / f"{steps}.safetensors") for steps in sorted({*rungs, *roles})}
     files = {steps: f"{args.algo}_{steps:07d}.safetensors" for steps in chosen}
     folder.mkdir(parents=True, exist_ok=True)
     for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
@@ -126,7 +126,9 @@ def _command(args: argparse.Namespace) -> str:
     flags += f" --score-every {args.score_every}"
     if args.medium:
         flags += f" --medium {args.medium[0]:g} {args.medium[1]:g}"
-    if args.expert is not None:
+    if args.without_expert:
+        flags += " --without-expert"
+    elif args.expert is not None:
         flags += f" --expert {args.expert:g}"
     return f"python -m zoo.behavior.train {flags}"
 
@@ -149,6 +151,7 @@ def main() -> None:
         "--medium", type=float, nargs=2, default=None, metavar=("LOW", "HIGH"), help="band of the medium score"
     )
     parser.add_argument("--expert", type=float, default=None, help="least score of the expert")
+    parser.add_argument("--without-expert", action="store_true", help="make no levels that need an expert")
     parser.add_argument("--folder", type=Path, default=None, help="default: zoo/behavior/<name of the env>")
     parser.add_argument("--ladder", type=Path, default=None, help="default: logs/behavior/<env>-<algo>-<seed>")
     args = parser.parse_args()
@@ -157,8 +160,8 @@ def main() -> None:
     standard = trainer.standard
     if args.medium:
         standard = replace(standard, medium=tuple(args.medium), not_expert=max(standard.not_expert, args.medium[1] + 7))
-    if args.expert is not None:
-        standard = replace(standard, expert=args.expert)
+    if args.without_expert or args.expert is not None:
+        standard = replace(standard, expert=None if args.without_expert else args.expert)
     folder = args.folder or Path(__file__).parent / args.env.rpartition("-")[0].lower()
     ladder = args.ladder or Path("logs/behavior") / f"{args.env}-{args.algo}-{args.seed}"
     ladder.mkdir(parents=True, exist_ok=True)
