@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sb3_genoffline.data.scores import reference_scores
-from zoo.behavior import GaussianPolicy, SquashedPolicy, load_policy
+from zoo.behavior import GaussianPolicy, SquashedPolicy, load_policy, tables
 from zoo.behavior.rollout import Segment, evaluate, rollout
 from zoo.behavior.selection import choose, choose_rungs
 from zoo.behavior.train import TRAINERS
@@ -250,3 +250,7 @@ def test_training_twice_with_one_seed_writes_the_same_policy(tmp_path: Path) -> 
         code += "train('Hopper-v5', 3, 4096, Path(sys.argv[1]))"
         subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True)
     assert (tmp_path / "a" / "4096.safetensors").read_bytes() == (tmp_path / "b" / "4096.safetensors").read_bytes()
+
+
+def test_the_tables_of_the_page_are_those_of_the_index_files() -> None:
+    assert tables.tables() in (BEHAVIOR / "README.md").read_text()
