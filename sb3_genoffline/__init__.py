@@ -12,6 +12,7 @@ from sb3_genoffline.dql import DQL, DiffusionQLPolicy
 from sb3_genoffline.iql import IQL, IQLPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.spot import SPOT, VAEDensityPolicy
 from sb3_genoffline.td3_bc import TD3BC
 from sb3_genoffline.version import __version__
 
@@ -25,6 +26,7 @@ __all__ = [
     "DQL",
     "IQL",
     "QDQ",
+    "SPOT",
     "TD3BC",
     "AWACPolicy",
     "BCPolicy",

@@ -9,6 +9,7 @@ from sb3_genoffline.dac import DAC
 from sb3_genoffline.dql import DQL
 from sb3_genoffline.iql import IQL
 from sb3_genoffline.qdq import QDQ
+from sb3_genoffline.spot import SPOT
 from sb3_genoffline.td3_bc import TD3BC
 
 ALGOS: dict[str, type[OfflineAlgorithm]] = {
@@ -20,5 +21,6 @@ ALGOS: dict[str, type[OfflineAlgorithm]] = {
     "dql": DQL,
     "iql": IQL,
     "qdq": QDQ,
+    "spot": SPOT,
     "td3_bc": TD3BC,
 }

@@ -61,6 +61,7 @@ def test_the_vae_is_fitted_first_and_stays_as_it_is_from_then_on() -> None:
     start = weights(model)
     model.pretrain(make_dataset(), callback=watch)
     fitted = weights(model)
+    assert not any(parameter.requires_grad for parameter in model.policy.density.parameters())
     assert watch.n_seen == 5 and model.policy.fitted and not same(start, fitted)
     assert {"vae/loss", "vae/elbo"} <= model.last_metrics.keys()
     model.learn_offline(make_dataset(), 4, callback=watch)
