@@ -8,7 +8,8 @@ import sys
 from zoo.rendering import prefer_offscreen
 
 COMMANDS = {
-    "collect": "make an offline dataset from the committed behaviour policies",
+    "collect": "make offline datasets from the committed behaviour policies",
+    "datasets": "list what can be collected and what is on this machine",
     "inspect": "print and draw what to know about a dataset before training",
     "train": "train an agent on a dataset",
     "evaluate": "evaluate a trained agent and write results.json",

@@ -1,0 +1,177 @@
+"""
+List the datasets that can be collected, with what is on this machine and D4RL's level of the same name.
+
+`python -m zoo datasets -o FILE.md` writes the table as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sb3_genoffline.data.cache import cached_arrays
+from sb3_genoffline.data.scores import scale_returns
+from zoo.collect import chosen
+from zoo.runs import command_line, write_text
+
+_LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
+_PUBLISHED = {"hopper": (1, 44, 15, 65, 109), "halfcheetah": (0, 41, 27, 64, 88), "walker2d": (0, 62, 15, 83, 107)}
+D4RL = {f"{env}/{level}": score for env, scores in _PUBLISHED.items() for level, score in zip(_LEVELS, scores, strict=True)}
+"""Normalised mean episode return of D4RL's v2 datasets, as published in the literature, rounded."""
+
+COLUMNS = ("dataset", "steps", "episodes", "MB", "return", "min", "max", "score", "D4RL", "success")
+LEGEND = (
+    "Return: mean ± standard deviation of the episodes' undiscounted returns. Score: the mean return on the scale on which a "
+    "random policy has 0 and an expert 100. D4RL: the score of D4RL's v2 dataset of the same environment and level, approx., as "
+    "published in the literature. Success: episodes that were at the goal at some step, in %."
+)
+NOTHING = "–"
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """
+    What a dataset on this machine holds.
+
+    :param size: Bytes on disk
+    :param n_steps: Steps in all
+    :param returns: ``(n_episodes,)`` undiscounted returns
+    :param successes: ``(n_episodes,)`` whether the episode was at its goal at some step; None if the data do not say
+    :param references: Mean returns of a random policy and of an expert, if known
+    """
+
+    size: int
+    n_steps: int
+    returns: np.ndarray
+    successes: np.ndarray | None
+    references: tuple[float, float] | None
+
+    @property
+    def score(self) -> float | None:
+        """Normalised mean return."""
+        return None if self.references is None else float(scale_returns(self.returns.mean(), *self.references))
+
+
+def read_contents(dataset_id: str) -> Contents | None:
+    """
+    Read a dataset's returns, and nothing else of its data; they are cached.
+
+    :param dataset_id: One of ours, stored as HDF5
+    :return: None if it is not on this machine
+    :raises ValueError: If its files are damaged
+    """
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    folder = Path(get_dataset_path(dataset_id)) / "data"
+    if not folder.exists():
+        return None
+    files = [path for path in folder.iterdir() if path.is_file()]
+    try:
+        metadata = json.loads((folder / "metadata.json").read_text())
+        arrays = cached_arrays(dataset_id, files, lambda: _read_returns(folder / "main_data.hdf5"), variant="returns")
+        references = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+        return Contents(
+            size=sum(path.stat().st_size for path in files),
+            n_steps=metadata["total_steps"],
+            returns=arrays["returns"],
+            successes=arrays.get("successes"),
+            references=None if None in references else references,
+        )
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"the files of {dataset_id} at {folder} are damaged ({error}); `python -m zoo collect {dataset_id} --overwrite` "
+            "makes them again"
+        ) from error
+
+
+def _read_returns(path: Path) -> dict[str, np.ndarray]:
+    import h5py
+
+    returns, successes = [], []
+    with h5py.File(path, "r") as file:
+        for number in range(len(file)):
+            episode = file[f"episode_{number}"]
+            returns.append(episode["rewards"][()].sum())
+            if "infos/success" in episode:
+                successes.append(episode["infos/success"][()].any())
+    arrays = {"returns": np.array(returns, dtype=np.float64)}
+    return arrays | {"successes": np.array(successes)} if len(successes) == len(returns) else arrays
+
+
+def row(dataset_id: str, contents: Contents | None) -> list[str]:
+    """
+    :param dataset_id: ``genoffline/hopper/medium-v0``
+    :param contents: What it holds, if it is on this machine
+    :return: Its cell in each of :data:`COLUMNS`
+    """
+    level = dataset_id.partition("/")[2].rpartition("-v")[0]
+    d4rl = str(D4RL.get(level, NOTHING))
+    if contents is None:
+        return [dataset_id, *[NOTHING] * 7, d4rl, NOTHING]
+    returns, digits = contents.returns, 0 if np.abs(contents.returns).max() >= 100 else 2
+    megabytes = contents.size / 1e6
+    return [
+        dataset_id,
+        f"{contents.n_steps:,}",
+        f"{len(returns):,}",
+        f"{megabytes:,.0f}" if megabytes >= 10 else f"{megabytes:.1f}",
+        f"{returns.mean():,.{digits}f} ± {returns.std():,.{digits}f}",
+        f"{returns.min():,.{digits}f}",
+        f"{returns.max():,.{digits}f}",
+        NOTHING if contents.score is None else f"{contents.score:.1f}",
+        d4rl,
+        NOTHING if contents.successes is None else f"{100 * contents.successes.mean():.0f}",
+    ]
+
+
+def text(rows: Sequence[Sequence[str]]) -> str:
+    """Columns for a terminal; numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+    lines = []
+    for name, *cells in (COLUMNS, *rows):
+        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        lines.append("  ".join([name.ljust(widths[0]), *numbers]))
+    return "\n".join(lines)
+
+
+def markdown(rows: Sequence[Sequence[str]], command: str) -> str:
+    """A page with the table and the command that wrote it."""
+    table = [COLUMNS, [":--", *["--:"] * (len(COLUMNS) - 1)], *([f"`{cells[0]}`", *cells[1:]] for cells in rows)]
+    lines = [f"| {' | '.join(cells)} |" for cells in table]
+    return "\n".join([f"<!-- Written by `{command}`; do not edit. -->", "# Datasets", "", *lines, "", LEGEND, ""])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    :param parser: Takes the flags of ``python -m zoo datasets``
+    """
+    parser.add_argument("datasets", nargs="*", default=["all"], metavar="dataset", help="ids or patterns (default: all)")
+    parser.add_argument("-o", "--output", type=Path, default=None, help="write the table to this Markdown file too")
+
+
+def main(args: argparse.Namespace) -> None:
+    """
+    :param args: As parsed with :func:`add_arguments`
+    """
+    rows, problems = [], []
+    for dataset_id in chosen(args.datasets):
+        try:
+            contents = read_contents(dataset_id)
+        except ValueError as error:
+            contents = None
+            problems.append(f"zoo datasets: {error}")
+        rows.append(row(dataset_id, contents))
+    print(text(rows))
+    if any(cells[1] == NOTHING for cells in rows):
+        print("Without a size: not on this machine; `python -m zoo collect <dataset>` makes it.")
+    if args.output is not None:
+        write_text(args.output, markdown(rows, command_line()))
+        print(f"wrote {args.output}")
+    if problems:
+        sys.exit("\n".join(problems))
