@@ -132,9 +132,16 @@ def test_the_papers_transforms_make_these_rewards_of_a_maze(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("maze", "place"), [("umaze", (0, 8)), ("medium", (20, 20)), ("large", (32, 24))]
-)  # cells of 4 m from the start
-def test_the_goal_lies_where_d4rl_evaluates_and_a_way_leads_there(maze: str, place: tuple[int, int]) -> None:
+    ("maze", "place", "wall", "free"),  # cells of 4 m, counted from the start
+    [
+        ("umaze", (0, 8), (4, 4), (8, 4)),
+        ("medium", (20, 20), (8, 0), (8, 20)),
+        ("large", (32, 24), (16, 0), (16, 24)),
+    ],
+)
+def test_the_goal_lies_where_d4rl_evaluates_and_a_way_leads_there(
+    maze: str, place: tuple[int, int], wall: tuple[int, int], free: tuple[int, int]
+) -> None:
     env: Any = gym.make(LAYOUTS[maze].env_id)
     observation, info = env.reset(seed=0)
     inner = env.unwrapped
@@ -148,7 +155,7 @@ def test_the_goal_lies_where_d4rl_evaluates_and_a_way_leads_there(maze: str, pla
             if step in cells and step not in reached:
                 reached.add(step)
                 frontier.append(step)
-    assert place in reached and (4, 4) not in (cells if maze == "umaze" else ())
+    assert place in reached and wall not in cells and free in cells
     env.close()
 
 
