@@ -28,8 +28,8 @@ D4RL = {f"{env}/{level}": score for env, scores in _PUBLISHED.items() for level,
 COLUMNS = ("dataset", "steps", "episodes", "MB", "return", "min", "max", "score", "D4RL", "success")
 LEGEND = (
     "Return: mean ± standard deviation of the episodes' undiscounted returns. Score: the mean return on the scale on which a "
-    "random policy has 0 and an expert 100. D4RL: the score of D4RL's v2 dataset of the same environment and level, approx., as "
-    "published in the literature. Success: episodes that were at the goal at some step, in %."
+    "random policy has 0 and an expert 100. D4RL: the score of D4RL's v2 dataset of the same environment and level, approx., "
+    "as published in the literature. Success: episodes that were at the goal at some step, in %."
 )
 NOTHING = "–"
 
