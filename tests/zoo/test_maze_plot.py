@@ -69,7 +69,7 @@ def test_walls_are_dark_where_the_ball_cannot_be_and_start_and_goal_are_marked(m
 
 
 @pytest.mark.parametrize(("color", "by_return"), [("auto", False), ("start", False), ("return", True)])
-def test_trajectories_are_colored_by_start_if_there_are_few_else_by_return(maze: Any, color: str, by_return: bool) -> None:
+def test_trajectories_are_colored_by_start_if_there_are_a_few_else_by_return(maze: Any, color: str, by_return: bool) -> None:
     data = load_dataset(STITCH)
     paths = episode_paths(data, np.arange(data.n_episodes))
     figure, (axes,) = new_figure(1, 4.0, 4.0)
@@ -85,7 +85,7 @@ def test_trajectories_are_colored_by_start_if_there_are_few_else_by_return(maze:
         assert not {s for s, b in zip(shades, from_b, strict=True) if b} & {
             s for s, b in zip(shades, from_b, strict=True) if not b
         }
-        assert f"{from_b.sum()} that start here, in cell (1, 3)" in [text.get_text() for text in axes.get_legend().get_texts()]
+        assert f"{from_b.sum()} from cell (1, 3)" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 class ToTheGoal:

@@ -89,20 +89,23 @@ def plot_maze(
     title: str | None = None,
 ) -> list[Path]:
     """
-    Draw the data, and each agent's episodes in a panel of its own.
+    Draw the data, and each agent's episodes in a panel of its own. Successes are those of which the environment's infos speak.
 
     :param data: of a maze of gymnasium-robotics, with its environment
     :param output: file name; a PNG, an SVG and a JSON file with the numbers are written
     :param agents: name to agent
     :param color: of the data's trajectories: by ``"start"`` (the cell), by ``"return"``, or ``"auto"``: by start if there are
-        few of them
+        a few
     :param n_episodes: of the data, drawn at random
     :param n_walks: episodes of each agent
     :param seed: draws the data's episodes
     :param title: of the picture (None: the dataset's id)
     :return: the files
-    :raises ValueError: if the data are of no maze
+    :raises ValueError: if the data are of no maze, or there is nothing to draw
     """
+    for flag, number in (("n_episodes", n_episodes), ("n_walks", n_walks)):
+        if number < 1:
+            raise ValueError(f"{flag} is {number}; draw at least 1.")
     make = env_factory(data)
     env = make()
     maze = getattr(env.unwrapped, "maze", None)
@@ -116,8 +119,7 @@ def plot_maze(
     if len(chosen) > n_episodes:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, n_episodes, replace=False))
     paths = episode_paths(data, chosen)
-    width = 1.0 + 3.6 * max(1.0, maze.map_width / maze.map_length)
-    figure, panels = new_figure(1 + len(agents), width, 4.6)
+    figure, panels = new_figure(1 + len(agents), 0.3 + 3.2 * maze.map_width / maze.map_length, 4.5)
     draw_data(figure, panels[0], maze, paths, data.episode_returns()[chosen], color)
     panels[0].set_title(f"{len(chosen)} of {data.n_episodes} episodes of the data", fontsize="medium")
     numbers = {}
@@ -141,19 +143,17 @@ def plot_maze(
 
 
 def draw_map(axes: Any, maze: Any) -> None:
-    """Walls as blocks; a ring and a star where the environment has fixed starts and goals."""
+    """Walls as blocks; a disc and a star where the environment has fixed starts and goals."""
     walls = np.array([[cell == 1 for cell in row] for row in maze.maze_map])
     x, y = maze.x_map_center, maze.y_map_center
     shades = np.where(walls[..., None], [int(WALL[i : i + 2], 16) for i in (1, 3, 5)], 255).astype(np.uint8)
     axes.imshow(shades, extent=(-x, x, -y, y), interpolation="nearest", zorder=0)
     axes.set(xlim=(-x, x), ylim=(-y, y), aspect="equal", xticks=[], yticks=[])
-    free = int((~walls).sum())
-    for name, places, marker, area in (
-        ("start of the task", maze.unique_reset_locations, "o", 130),
-        ("goal of the task", maze.unique_goal_locations, "*", 260),
-    ):
-        if len(places) < free:
-            axes.scatter(*np.transpose(places), s=area, marker=marker, c=MARK, edgecolors="black", zorder=5, label=name)
+    for name, letters, marker, area in (("start of the task", "rc", "o", 130), ("goal of the task", "gc", "*", 260)):
+        cells = [(i, j) for i, row in enumerate(maze.maze_map) for j, cell in enumerate(row) if str(cell) in letters]
+        if cells:
+            places = np.array([maze.cell_rowcol_to_xy(np.array(cell)) for cell in cells])
+            axes.scatter(*places.T, s=area, marker=marker, c=MARK, edgecolors="black", zorder=5, label=name)
 
 
 def _lines(axes: Any, paths: Sequence[np.ndarray], **style: Any) -> Any:
@@ -162,6 +162,11 @@ def _lines(axes: Any, paths: Sequence[np.ndarray], **style: Any) -> Any:
     lines = LineCollection(list(paths), rasterized=True, capstyle="round", **style)
     axes.add_collection(lines)
     return lines
+
+
+def _legend(axes: Any) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, fontsize="small", frameon=False)
 
 
 def draw_data(
@@ -178,7 +183,7 @@ def draw_data(
     draw_map(axes, maze)
     cells = np.array([maze.cell_xy_to_rowcol(path[0]) for path in paths])
     starts = np.unique(cells, axis=0)
-    if color == "return" or (color == "auto" and len(starts) > MANY_STARTS):
+    if color == "return" or (color == "auto" and not 1 < len(starts) < MANY_STARTS):
         order = np.argsort(returns, kind="stable")
         lines = _lines(axes, [paths[i] for i in order], array=returns[order], cmap="viridis", linewidths=0.7, alpha=0.5)
         figure.colorbar(lines, ax=axes, label="return", shrink=0.7).solids.set(alpha=1.0)
@@ -187,18 +192,10 @@ def draw_data(
         _lines(axes, paths, colors=colors, linewidths=0.7, alpha=0.35)
         for number, start in enumerate(starts):
             share = int((cells == start).all(axis=1).sum())
-            label = f"{share} that start here, in cell ({start[0]}, {start[1]})"
-            axes.plot(
-                *maze.cell_rowcol_to_xy(start),
-                "o-",
-                color=COLORS[number % len(COLORS)],
-                mec="black",
-                ms=7,
-                zorder=6,
-                label=label,
-            )
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, fontsize="small", frameon=False)
+            label = f"{share} from cell ({start[0]}, {start[1]})"
+            here, shade = maze.cell_rowcol_to_xy(start), COLORS[number % len(COLORS)]
+            axes.plot(*here, "o-", color=shade, mec="black", ms=7, zorder=6, label=label)
+    _legend(axes)
 
 
 def draw_walks(axes: Any, maze: Any, paths: Sequence[np.ndarray], walks: Sequence[Walk]) -> None:
@@ -216,7 +213,7 @@ def draw_walks(axes: Any, maze: Any, paths: Sequence[np.ndarray], walks: Sequenc
         if ends:
             axes.scatter(*np.transpose(ends), s=14, c=color, edgecolors="white", linewidths=0.4, zorder=4)
         axes.plot([], [], color=color, label=label)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, fontsize="small", frameon=False)
+    _legend(axes)
 
 
 def agent_name(path: str | Path, model: OfflineAlgorithm) -> str:
@@ -245,7 +242,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", required=True, help="dataset of a PointMaze or AntMaze")
     add("--agent", nargs="+", default=[], metavar="ZIP", help="agents' files or run folders, each drawn in a panel of its own")
-    add("--color", choices=["auto", "start", "return"], default="auto", help="of the trajectories (auto: start if few)")
+    add(
+        "--color",
+        choices=["auto", "start", "return"],
+        default="auto",
+        help="of the trajectories (auto: start if there are a few)",
+    )
     add("-n", "--n-episodes", type=int, default=200, help="episodes of the data")
     add("--n-walks", type=int, default=20, help="episodes of each agent")
     add("--seed", type=int, default=0, help="draws the data's episodes")

@@ -34,7 +34,7 @@ STITCH_MAP = [
     [1, 1, 1, 1, 1, 1, 1],
 ]
 A, B, C = (3, 1), (1, 3), (1, 5)
-CORRIDOR, DEAD_END = (A, (3, 2), (3, 3)), ((1, 1), (1, 2))
+CORRIDOR, DEAD_END = (A, (3, 2), (3, 3)), (1, 1)
 STITCH_LIMIT = 200
 
 REFERENCES: dict[str, tuple[float, float]] = {
@@ -66,12 +66,12 @@ def wander(routes: Routes, start: np.ndarray, goal: np.ndarray, generator: np.ra
 
 def stitch(routes: Routes, start: np.ndarray, goal: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray]:
     """From B to the goal, which is C; from elsewhere to B and on into the dead end."""
-    b, dead_end = routes.numbers[B], [routes.numbers[cell] for cell in DEAD_END]
+    b = routes.numbers[B]
     if routes.cells_of(start[None])[0] == b:
         yield from itertools.repeat(goal)
     yield routes.draw(generator, [b])
     while True:
-        yield routes.draw(generator, dead_end)
+        yield routes.draw(generator, [routes.numbers[DEAD_END]])
 
 
 def maze_spec(name: str, dense: bool) -> EnvSpec:
@@ -134,7 +134,7 @@ def load(name: str, dataset_id: str, steps: int | None = None) -> Recipe:
     if stitching:
         itinerary, n_steps = stitch, 100_000
         description = (
-            "Three quarters of the episodes go from the corridor at whose end A lies to B and on into a dead end, a quarter "
+            "Three quarters of the episodes go from the corridor at whose end A lies to B and on to a dead end, a quarter "
             "goes from B to the goal, C. The task is to go from A to C, which no episode does."
         )
     else:
