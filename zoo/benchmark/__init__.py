@@ -5,10 +5,17 @@ Train and evaluate algorithms × datasets × seeds from one YAML plan, and repor
 continues from its last checkpoint, one whose settings changed is run anew.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoo.benchmark.plan import Plan
+    from zoo.benchmark.runner import Starter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,34 +23,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("plan", help="YAML file, such as zoo/benchmarks/cpu.yml")
     add("-f", "--folder", "--log-folder", default="logs/benchmark", help="of the records, logs and runs")
-    add("--jobs", type=int, default=1, help="runs at a time")
+    add("--jobs", type=int, help="runs at a time (default: 1; on a Ray cluster, what fits)")
     add("--threads", type=int, default=1, help="threads of each run")
     add("--nice", type=int, default=10, help="how much the runs yield to other processes")
     add("--retry-failed", action="store_true", help="also run those that failed before")
     add("--collect", action="store_true", help="collect datasets of ours that are not there yet")
+    add("--ray", metavar="ADDRESS", help="run on the Ray cluster there; `local` starts one on this machine")
+    add("--gpus", type=float, default=0.0, help="GPUs of each run on a Ray cluster; 0.25 lets four share one")
     add("--status", action="store_true", help="show what is done, and end")
+    add("--report", metavar="DIR", help="write the report there, with the records it is made of, and end")
+    add("--records", metavar="DIR", help="make the report of these records instead of the folder's")
 
 
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
     from zoo.benchmark.overview import Overview, last_words, print_overview, shown
     from zoo.benchmark.plan import read_plan
-    from zoo.benchmark.runner import Benchmark, LocalProcess, is_running, terminable
+    from zoo.benchmark.runner import Benchmark, is_running, terminable
 
-    if args.jobs < 1 or args.threads < 1:
+    if args.threads < 1 or (args.jobs is not None and args.jobs < 1):
         raise ValueError(f"--jobs {args.jobs} and --threads {args.threads} must be at least 1.")
+    if args.records and not args.report:
+        raise ValueError("--records says what the report is made of: add --report with the folder to write.")
     plan, folder = read_plan(args.plan), Path(args.folder)
+    if args.report:
+        _report(plan, args)
+        return
     benchmark = Benchmark(plan, folder, args.retry_failed)
     if args.status:
         overview = Overview(benchmark, is_running(folder))
         print_overview(overview)
         print(last_words(overview, folder))
         return
-    start = partial(LocalProcess, threads=args.threads, nice=args.nice)
-    overview = Overview(benchmark, active=True, parallel=args.jobs)
+    start, parallel = _starter(args)
+    overview = Overview(benchmark, active=True, parallel=parallel)
     try:
         with terminable(), shown(overview) as screen:
-            for event in benchmark.run(start, args.jobs, args.collect):
+            for event in benchmark.run(start, parallel, args.collect):
                 screen.show(event)
     except KeyboardInterrupt:
         overview.update()
@@ -54,3 +70,28 @@ def main(args: argparse.Namespace) -> None:
     problems = last_words(overview, folder)
     if problems:
         sys.exit(problems)
+
+
+def _starter(args: argparse.Namespace) -> tuple[Starter, int]:
+    """What starts a job, and how many work at a time."""
+    from zoo.benchmark.runner import LocalProcess
+
+    if args.ray is None:
+        return partial(LocalProcess, threads=args.threads, nice=args.nice), args.jobs or 1
+    from zoo.benchmark.cluster import RayProcess, connect
+
+    processors = connect(args.ray)
+    start = partial(RayProcess, threads=args.threads, nice=args.nice, gpus=args.gpus)
+    return start, args.jobs or max(1, processors // args.threads)
+
+
+def _report(plan: Plan, args: argparse.Namespace) -> None:
+    from zoo.benchmark.records import copy_ended
+    from zoo.benchmark.report import write_report
+
+    records = Path(args.report) / "records" if args.records is None else Path(args.records)
+    if args.records is None:
+        copy_ended(Path(args.folder) / "jobs", records)
+    command = f"python -m zoo benchmark {args.plan} --records {records} --report {args.report}"
+    for file in write_report(plan, records, args.report, command):
+        print(f"wrote {file}")

@@ -1,6 +1,7 @@
 """What is written down about a job: one JSON file, all that the report needs."""
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,24 @@ def open_record(folder: str | Path, job: Job) -> dict[str, Any]:
     return new_record(job)
 
 
+def copy_ended(source: Path, target: Path) -> None:
+    """
+    Copy the records of jobs that are done or failed.
+
+    :raises FileNotFoundError: if there is none
+    """
+    records = {path.name: read_record(path) for path in sorted(source.glob("*.json"))}
+    ended = {name: record for name, record in records.items() if record["state"] in (DONE, FAILED)}
+    if not ended:
+        raise FileNotFoundError(f"No job has ended in {source}: run the benchmark first.")
+    for name, record in ended.items():
+        write_json(target / name, record)
+
+
 def last_lines(text: str) -> str:
-    """The end of a log or of a traceback."""
+    """The end of a log or of a traceback, without the places of this program and of Python on this machine."""
+    for place in (Path(__file__).parents[2], sys.prefix, sys.base_prefix, Path.home()):
+        text = text.replace(f"{place}/", "")
     return "\n".join(text.strip().splitlines()[-LAST_LINES:])
 
 

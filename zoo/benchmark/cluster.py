@@ -1,0 +1,82 @@
+"""The same jobs on a Ray cluster, whose machines share the benchmark's folder and have this package and the data."""
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from zoo.benchmark.runner import LocalProcess
+
+
+def connect(address: str) -> int:
+    """
+    Join a cluster.
+
+    :param address: of its head, such as ``ray://host:10001`` or ``auto``; ``local`` starts one on this machine
+    :return: its number of processors
+    :raises ValueError: if Ray is not installed, or there is no cluster
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("--ray needs Ray: pip install 'sb3-genoffline[ray]'.") from error
+    try:
+        ray.init(address=address, log_to_driver=False, ignore_reinit_error=True, include_dashboard=False)
+    except ConnectionError as error:
+        raise ValueError(f"There is no Ray cluster at {address!r}: {error}") from error
+    return int(ray.cluster_resources().get("CPU", 1))
+
+
+class RayProcess:
+    """
+    A job on some machine of the cluster.
+
+    :param record: of the job, in a folder that all machines see
+    :param threads: that it may use, and that Ray reserves for it
+    :param nice: how much it yields to other processes
+    :param gpus: that Ray reserves for it; 0.25 lets four jobs share one
+    """
+
+    def __init__(self, record: Path, threads: int, nice: int, gpus: float = 0.0) -> None:
+        import ray
+
+        task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(_work)
+        self._task = task.remote(str(record.resolve()), threads, nice)
+
+    def poll(self) -> int | None:
+        """Exit code, None while it works or waits for a machine."""
+        import ray
+
+        if not ray.wait([self._task], timeout=0)[0]:
+            return None
+        try:
+            return ray.get(self._task)
+        except (ray.exceptions.RayError, KeyboardInterrupt):
+            return 1
+
+    def stop(self) -> None:
+        """Ask it to save and end."""
+        import ray
+
+        ray.cancel(self._task)
+
+    def kill(self) -> None:
+        """End it."""
+        import ray
+
+        ray.cancel(self._task, force=True)
+
+
+def _work(record: str, threads: int, nice: int) -> Any:
+    """The body of a Ray task: the job as a process of its own, whose threads are pinned and whose crash harms nothing."""
+    process = LocalProcess(Path(record), threads, nice)
+    try:
+        while process.poll() is None:
+            time.sleep(0.2)
+    finally:
+        if process.poll() is None:
+            process.stop()
+            with contextlib.suppress(KeyboardInterrupt):
+                while process.poll() is None:
+                    time.sleep(0.2)
+    return process.poll()

@@ -1,0 +1,276 @@
+"""The report of a benchmark: Markdown, CSV and pictures, from the records alone."""
+
+import csv
+import io
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.benchmark.pictures import draw_aggregate, draw_dataset
+from zoo.benchmark.plan import Plan
+from zoo.benchmark.records import Cell, read_cells
+from zoo.benchmark.results import Published, Results, score, spread, title
+from zoo.benchmark.statistics import improvement, interquartile_mean, interval
+from zoo.runs import dataset_name, write_text
+
+_LONGEST_REASON = 160
+
+
+def write_report(plan: Plan, records: str | Path, output: str | Path, command: str) -> list[Path]:
+    """
+    :param plan: gives the cells and their order
+    :param records: folder of ``*.json``
+    :param output: folder of ``README.md``, tables and pictures
+    :param command: that makes this report, for its last line
+    :return: the files
+    :raises FileNotFoundError: if there is no result yet
+    """
+    output = Path(output)
+    results = Results(plan.algorithms, plan.datasets, read_cells(plan, records))
+    if not results.records():
+        raise FileNotFoundError(f"There is no result in {records} yet.")
+    files = []
+    for name, rows in _tables(results).items():
+        files.append(output / f"{name}.csv")
+        write_text(files[-1], _csv(rows))
+    for dataset in plan.datasets:
+        if results.records(dataset=dataset):
+            files += draw_dataset(results, dataset, output / dataset_name(dataset))
+    if results.compared[1]:
+        files += draw_aggregate(results, output / "aggregate")
+    write_text(output / "README.md", _markdown(plan.title, results, command))
+    return [output / "README.md", *files]
+
+
+# ------------------------------------------------------------------ CSV
+
+
+def _tables(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Rows of ``runs.csv``, ``curves.csv``, ``scores.csv``, ``aggregate.csv`` and ``improvement.csv``."""
+    runs, curves, scores = [], [], []
+    for cell in results.cells:
+        runs.append(_run_row(cell))
+        curve = cell.record.get("curve") if cell.record and not cell.reason else None
+        columns = [curve[key] for key in ("timesteps", "seconds", "mean", "std")] if curve else []
+        for row in zip(*columns, strict=True):
+            named = zip(("updates", "seconds", "score", "std_of_episodes"), row, strict=True)
+            curves.append({"algorithm": cell.name, "dataset": cell.dataset, "seed": cell.seed, **dict(named)})
+    for name, dataset in itertools.product(results.algorithms, results.datasets):
+        for checkpoint in ("last", "best"):
+            values = results.scores(name, dataset, checkpoint)
+            if len(values):
+                place = {"algorithm": name, "dataset": dataset, "checkpoint": checkpoint, "seeds": len(values)}
+                scores.append(place | {"mean": float(values.mean()), "std": spread(values)})
+    return {"runs": runs, "curves": curves, "scores": scores, **_aggregates(results)}
+
+
+def _aggregates(results: Results) -> dict[str, list[dict[str, Any]]]:
+    names, common = results.compared
+    if not common:
+        return {}
+    strata = {name: results.strata(name) for name in names}
+    aggregate, pairs = [], []
+    for name in names:
+        low, high = interval("interquartile_mean", strata[name]) or (None, None)
+        runs = sum(map(len, strata[name].values()))
+        row = {"algorithm": name, "iqm": interquartile_mean(strata[name]), "low": low, "high": high}
+        aggregate.append({**row, "runs": runs, "datasets": len(common)})
+    for ours, theirs in itertools.permutations(names, 2):
+        low, high = interval("improvement", strata[ours], strata[theirs]) or (None, None)
+        p = improvement(strata[ours], strata[theirs])
+        pairs.append({"algorithm": ours, "over": theirs, "probability": p, "low": low, "high": high})
+    return {"aggregate": aggregate, "improvement": pairs}
+
+
+def _run_row(cell: Cell) -> dict[str, Any]:
+    row: dict[str, Any] = {"algorithm": cell.name, "dataset": cell.dataset, "seed": cell.seed}
+    values = dict.fromkeys(("last", "best", "best_at", "return", "updates", "updates_per_second"))
+    minutes = dict.fromkeys(("total", "fit", "training", "evaluation", "cpu"))
+    record = cell.record
+    if record is not None and not cell.reason:
+        values = {name: record.get(name) for name in values} | {
+            "last": score(record["last"]),
+            "best": score(record["best"]),
+            "best_at": record["best"]["gradient_steps"],
+            "return": record["last"]["mean_reward"],
+        }
+        minutes = {name: None if (s := record["seconds"][name]) is None else s / 60 for name in minutes}
+    spent = {f"minutes_{name}": value for name, value in minutes.items()}
+    return {**row, **values, **spent, "key": record["key"] if record else "", "reason": cell.reason}
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+    return file.getvalue()
+
+
+# ------------------------------------------------------------------ Markdown
+
+
+def _markdown(name: str, results: Results, command: str) -> str:
+    parts = [f"# {name}", _introduction(results)]
+    parts += [f"**{warning}**" for warning in results.warnings()]
+    parts += ["## Last checkpoint", *_overview(results)]
+    if results.compared[1]:
+        parts += ["## All datasets together", *_together(results)]
+    for dataset in results.datasets:
+        parts += [f"## {dataset}", *_dataset(results, dataset)]
+    sources = Published().sources
+    by_source: dict[str, list[str]] = {}
+    for algorithm in results.algorithms:
+        if algorithm in sources:
+            by_source.setdefault(sources[algorithm], []).append(title(algorithm))
+    shown = [f"- {', '.join(names)}: {source}." for source, names in by_source.items()]
+    parts += ["## Published numbers", "Normalised scores on D4RL's v2 datasets, not on our data.", "\n".join(shown)]
+    parts += ["## Again", f"Everything here is made from the records by\n\n```bash\n{command}\n```"]
+    parts.append(
+        "`runs.csv` has a row for each run, `scores.csv` for each algorithm and dataset, `curves.csv` for each evaluation, "
+        "`aggregate.csv` and `improvement.csv` hold the comparison over all datasets with its intervals."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _introduction(results: Results) -> str:
+    records = results.records()
+    episodes = _distinct(record["last"]["n_eval_episodes"] for record in records)
+    versions = _distinct(
+        f"torch {record['versions']['torch']}, MuJoCo {record['versions'].get('mujoco')}" for record in records
+    )
+    hosts = _distinct(record["host"] for record in records)
+    return (
+        f"{len(records)} of {len(results.cells)} runs. Scores are normalised (0 random, 100 expert; in mazes 100 times the "
+        f"success rate), of the **last** checkpoint unless said otherwise, each the mean of {episodes} episodes; then mean ± "
+        "sample standard deviation over seeds, where there are several. *Best* is the checkpoint that scored best on the way, "
+        "measured again in the same new episodes as the last. Minutes are wall time of a run, fits of generative models and "
+        "evaluations on the way included, on machines that may have been busy; CPU minutes are processor time. "
+        f"Made with {versions}, on {hosts}."
+    )
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return " / ".join(map(str, dict.fromkeys(values)))
+
+
+def _overview(results: Results) -> list[str]:
+    rows, totals = [], len(results.datasets) > 1 and all(map(results.normalized, results.datasets))
+    best = {
+        d: max((results.scores(n, d).mean() for n in results.algorithms if results.records(n, d)), default=None)
+        for d in results.datasets
+    }
+    for name in results.algorithms:
+        values = {dataset: results.scores(name, dataset) for dataset in results.datasets}
+        row = [title(name)]
+        for dataset, scores in values.items():
+            text = _mean_std(scores) + (f" ({len(scores)})" if len(scores) else "")
+            row.append(f"**{text}**" if len(scores) and scores.mean() == best[dataset] else text)
+        if totals:
+            row.append(f"{sum(scores.mean() for scores in values.values()):.1f}" if all(map(len, values.values())) else "–")
+        rows.append(row)
+    data = [_behavior(results, dataset) for dataset in results.datasets]
+    row = ["*the data*", *("–" if value is None else f"*{value:.1f}*" for value in data)]
+    rows.append(row + ([f"*{sum(data):.1f}*" if None not in data else "–"] if totals else []))  # type: ignore[arg-type]
+    header = ["", *(dataset.removeprefix("genoffline/") for dataset in results.datasets), *(["total"] if totals else [])]
+    return [
+        _table(header, rows),
+        "In brackets the number of seeds; bold is a dataset's highest mean. Empty cells have their reasons below.",
+    ]
+
+
+def _together(results: Results) -> list[str]:
+    names, common = results.compared
+    tables = _aggregates(results)
+    rows = []
+    for row in sorted(tables["aggregate"], key=lambda row: -row["iqm"]):
+        bounds = "–" if row["low"] is None else f"{row['low']:.1f} to {row['high']:.1f}"
+        rows.append([title(row["algorithm"]), f"{row['iqm']:.1f}", bounds, str(row["runs"])])
+    p = {(row["algorithm"], row["over"]): row["probability"] for row in tables["improvement"]}
+    grid = [[title(a), *("" if a == b else f"{100 * p[a, b]:.0f}" for b in names)] for a in names]
+    single = [d for d in common if all(len(results.scores(name, d)) < 2 for name in names)]
+    note = (
+        f"Over {', '.join(common)}, where all algorithms have results. Interquartile mean of all runs, each dataset with the "
+        "same weight; 95 % stratified bootstrap over seeds."
+    )
+    if single:
+        note += f" With one seed, {', '.join(single)} add nothing to the intervals, which are too narrow for it."
+    return [
+        note,
+        _table(["", "interquartile mean", "95 %", "runs"], rows),
+        "Probability (%) that a run of the row's algorithm scores higher than one of the column's, on a dataset at random:",
+        _table(["", *map(title, names)], grid),
+        "![All datasets together](aggregate.png)",
+    ]
+
+
+def _dataset(results: Results, dataset: str) -> list[str]:
+    data = results.data(dataset)
+    published = Published()
+    quoted = any(published.score(name, dataset) is not None for name in results.algorithms)
+    header = ["", "last", "each seed", "best", *(["published, D4RL v2"] if quoted else [])]
+    header += ["updates", "updates/s", "minutes", "CPU minutes"]
+    rows = []
+    for name in results.algorithms:
+        cells = results.at(name, dataset)
+        if not cells:
+            continue
+        records = results.records(name, dataset)
+        seeds = [f"{score(c.record['last']):.1f}" if c.record and not c.reason else _reason(c.reason) for c in cells]
+        row = [
+            title(name),
+            _mean_std(results.scores(name, dataset)),
+            ", ".join(dict.fromkeys(seeds) if not records else seeds),
+        ]
+        row.append(_mean_std(results.scores(name, dataset, "best")))
+        if quoted:
+            found = published.score(name, dataset)
+            row.append("–" if found is None else f"*{found:.1f}*")
+        row.append(_distinct(f"{record['updates']:,}" for record in records))
+        row.append(_mean(record["updates_per_second"] for record in records))
+        row.append(_mean(record["seconds"]["total"] / 60 for record in records))
+        row.append(_mean(s / 60 for record in records if (s := record["seconds"]["cpu"]) is not None))
+        rows.append(row)
+    if data is None:
+        return ["No result yet.", _table(header, rows)]
+    level = _behavior(results, dataset)
+    text = f"{data['n_transitions']:,} transitions in {data['n_episodes']:,} episodes, mean return {data['mean_return']:.1f}"
+    text += "" if level is None else f": **score of the data {level:.1f}**"
+    rows.append(["*the data*", "–" if level is None else f"*{level:.1f}*", *[""] * (len(header) - 2)])
+    return [
+        f"{text}. Fingerprint `{data['fingerprint'][:12]}`.",
+        _table(header, rows),
+        f"![{dataset}]({dataset_name(dataset)}.png)",
+    ]
+
+
+def _behavior(results: Results, dataset: str) -> float | None:
+    data = results.data(dataset)
+    return None if data is None else data["normalized_score"]
+
+
+def _mean_std(values: np.ndarray) -> str:
+    deviation = spread(values)
+    return "–" if len(values) == 0 else f"{values.mean():.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
+
+
+def _mean(values: Iterable[float]) -> str:
+    found = list(values)
+    if not found:
+        return "–"
+    mean = float(np.mean(found))
+    return f"{mean:,.0f}" if mean >= 10 else f"{mean:.1f}"
+
+
+def _reason(text: str) -> str:
+    text = " ".join(text.split()).replace("|", "\\|")
+    return f"*{text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + '…'}*"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
