@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
-from sb3_genoffline import ALGOS, CPED, DAC, QDQ
+from sb3_genoffline import ALGOS, CPED, DAC, IQL, QDQ
 from sb3_genoffline.cped.multiplier import scheduled_alpha
 from sb3_genoffline.generative.mish import Mish
 from zoo.hyperparameters import FOLDER, load_hyperparameters, parse_pairs, parse_value, read_yaml
@@ -206,7 +206,21 @@ def test_a_word_may_give_way_to_a_number_or_pairs_where_the_algorithm_takes_them
         load_hyperparameters("cped", "x-v0", None, parse_pairs(["alpha_mode:3"]))
 
 
-@pytest.mark.parametrize("algo", ["dac", "qdq", "cped"])
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ("hopper-medium-v2", (0.7, 3.0, "iql_locomotion")),
+        ("genoffline/hopper/medium-replay-v0", (0.7, 3.0, "iql_locomotion")),
+        ("antmaze-large-play-v0", (0.9, 10.0, "iql_antmaze")),
+        ("genoffline/pointmaze/stitch-v0", (0.9, 10.0, "iql_antmaze")),
+    ],
+)
+def test_iql_has_the_papers_two_settings(dataset: str, expected: tuple[float, float, str]) -> None:
+    model: Any = IQL("IQLPolicy", SPACES, device="cpu", **load_hyperparameters("iql", dataset).arguments)
+    assert (model.expectile, model.temperature, model.reward_transform) == expected
+
+
+@pytest.mark.parametrize("algo", ["dac", "qdq", "cped", "iql"])
 @pytest.mark.parametrize(
     ("minari", "d4rl"),
     [
