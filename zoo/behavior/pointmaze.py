@@ -18,8 +18,8 @@ GOAL_RADIUS = 0.45
 
 class PointMazes:
     """
-    Copies of gymnasium-robotics' ``PointMazeEnv`` that call MuJoCo directly, since two thirds of ``env.step`` are copies and
-    checks. Reward and end of an episode are left to the caller.
+    Copies of gymnasium-robotics' ``PointMazeEnv`` that call MuJoCo directly, since most of ``env.step`` are copies, checks and
+    an evaluation of the state that the step itself repeats. Reward and end of an episode are left to the caller.
 
     :param spec: of the environment
     :param n: number of copies
@@ -28,7 +28,7 @@ class PointMazes:
     def __init__(self, spec: EnvSpec, n: int) -> None:
         import mujoco
 
-        self._forward, self._step = mujoco.mj_forward, mujoco.mj_step
+        self._step = mujoco.mj_step
         self.envs: list[Any] = [gym.make(spec).unwrapped for _ in range(n)]
         self._parts = [(env.model, env.data, env.data.qpos, env.data.qvel, env.data.ctrl) for env in self.envs]
         self.states, self.goals = np.zeros((n, 4)), np.zeros((n, 2))
@@ -51,7 +51,6 @@ class PointMazes:
             self._parts, velocities, actions, self.states, strict=False
         ):
             qvel[:] = velocity
-            self._forward(model, data)  # as PointEnv does: it is where the contact solver starts from
             ctrl[:] = action
             self._step(model, data)
             state[:2], state[2:] = qpos, qvel
