@@ -1,0 +1,66 @@
+"""Every algorithm of the registry on one task that imitation does not solve: see ``crossing.py``."""
+
+from typing import Any
+
+import pytest
+from crossing import ACTION_SPACE, OBSERVATION_SPACE, make_crossing, mean_return
+
+from sb3_genoffline.registry import ALGOS
+
+IMITATION = {"bc"}
+MARGIN = 2.0
+"""Half of what lies between the data's mean return, 5, and that of its better half, 9."""
+SHARED: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "batch_size": 128,
+    "tau": 0.02,
+    "seed": 0,
+    "device": "cpu",
+    "policy_kwargs": {"net_arch": [64, 64]},
+}
+# Updates and settings that make an algorithm small. One that is not listed has 3000 updates and small networks.
+SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
+    "cped": (
+        3000,
+        {
+            "critic_learning_rate": 1e-3,
+            "flow_steps": 1500,
+            "flow_learning_rate": 1e-3,
+            "adv_weight": 0.0,
+            "critic_start": 0,
+            "q_start": 500,
+            "alpha_mode": "fixed",
+            "policy_kwargs": {"net_arch": [64, 64], "flow_net_arch": [32, 32], "flow_transforms": 2},
+        },
+    ),
+    "cql": (1500, {"critic_learning_rate": 1e-3, "bc_steps": 500, "n_actions": 4}),
+    "dac": (2000, {"n_critics": 2, "n_q_samples": 1}),
+    "dql": (2000, {}),
+    "qdq": (
+        3000,
+        {
+            "critic_learning_rate": 1e-3,
+            "teacher_steps": 1000,
+            "cd_steps": 1000,
+            "cd_n": 20,
+            "n_q_samples": 10,
+            "window": 10,
+            "stride": 1,
+            "policy_kwargs": {"net_arch": [64, 64], "q_net_arch": [64, 64]},
+        },
+    ),
+    "spot": (3000, {"vae_steps": 1500, "lam": 0.2, "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]}}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:The uncertainty H is no larger")
+@pytest.mark.parametrize("algo", sorted(ALGOS))
+def test_dynamic_programming_joins_what_imitation_can_not(algo: str) -> None:
+    data = make_crossing()
+    updates, settings = SETTINGS.get(algo, (3000, {}))
+    model = ALGOS[algo]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | settings))
+    model.learn_offline(data, updates, log_interval=None)
+    reached, mean = mean_return(model), data.episode_returns().mean()
+    assert (reached < mean) if algo in IMITATION else (reached > mean + MARGIN)
