@@ -43,12 +43,12 @@ def draw_dataset(results: Results, dataset: str, output: Path) -> list[Path]:
     by_minutes.set_xlim(left=0)
     unit = "normalised score" if results.normalized(dataset) else "return"
     by_updates.set_ylabel(unit)
-    for axes, what in ((by_updates, "on the way (seeds)"), (by_minutes, "on the way, by time"), (last, "last checkpoint")):
+    for axes, what in ((by_updates, "on the way, by updates"), (by_minutes, "on the way, by time"), (last, "last checkpoint")):
         _draw_level(results, dataset, axes)
         axes.set_title(what, fontsize="medium")
         axes.grid(alpha=0.3)
     figure.suptitle(dataset)
-    figure.legend(*by_updates.get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    figure.legend(*by_updates.get_legend_handles_labels(), loc="outside right center", fontsize="small", title="(seeds)")
     return save_figure(figure, output)
 
 
@@ -73,6 +73,8 @@ def draw_aggregate(results: Results, output: Path) -> list[Path]:
         means.plot([value, value], [row - 0.3, row + 0.3], color=color, linewidth=3)
         means.annotate(f"{value:.1f}", (value, row + 0.32), ha="center", va="bottom", fontsize="x-small")
     means.set_yticks(range(len(names)), list(map(title, names)))
+    means.use_sticky_edges = False
+    means.margins(x=0.06)
     means.set_ylim(-0.6, len(names) - 0.2)
     means.set_xlabel("interquartile mean of the normalised score, 95 % interval")
     means.grid(alpha=0.3, axis="x")

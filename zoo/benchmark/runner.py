@@ -179,7 +179,7 @@ class Benchmark:
             log = path.with_suffix(".log")
             text = log.read_text(errors="replace") if log.is_file() else ""
             how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-            record |= {"state": FAILED, "error": last_lines(f"{text}\n{how}")}
+            record |= {"state": FAILED, "error": last_lines(f"{text.rstrip()}\n{how}")}
             write_json(path, record)
         return Event(job, record["state"], record)
 
