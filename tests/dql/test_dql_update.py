@@ -29,9 +29,9 @@ def make_dql() -> Iterator[MakeDql]:
         settings = {"gamma": GAMMA, "max_grad_norm": None, "seed": 0, "device": "cpu", "policy_kwargs": {"net_arch": [6, 5]}}
         model = DQL("DiffusionQLPolicy", box, **(settings | changes))
         generator = th.Generator().manual_seed(3)
-        for network in (model.actor_target, model.critic_target):
-            for parameter in network.parameters():
-                parameter.data += 0.3 * th.randn(parameter.shape, generator=generator)
+        for network, size in ((model.actor_target, 0.2), (model.critic_target, 1.0)):
+            for name, parameter in network.named_parameters():  # no biases: neither critic is above the other everywhere
+                parameter.data += size * name.endswith("weight") * th.randn(parameter.shape, generator=generator)
         return model
 
     yield make
@@ -108,7 +108,9 @@ def td_loss(critic: Weights, targets: tuple[Weights, Weights], batch: Transition
     q = np.array(
         [q_of(targets[1], next_states, sample(targets[0], next_states, draws[:, :, n])) for n in range(draws.shape[2])]
     )
-    target = rewards + GAMMA * masks * np.minimum(q[:, 0].max(0), q[:, 1].max(0))
+    best = q.max(0)  # of all actions for each critic, which may be another action for the other
+    assert len(q) == 1 or (best.min(0) != q.min(1).max(0)).any()
+    target = rewards + GAMMA * masks * best.min(0)
     return sum(float(np.mean((values - target) ** 2)) for values in q_of(critic, states, actions))
 
 
