@@ -93,15 +93,12 @@ def read_contents(dataset_id: str) -> Contents | None:
 def _read_returns(path: Path) -> dict[str, np.ndarray]:
     import h5py
 
-    returns, successes = [], []
     with h5py.File(path, "r") as file:
-        for number in range(len(file)):
-            episode = file[f"episode_{number}"]
-            returns.append(episode["rewards"][()].sum())
-            if "infos/success" in episode:
-                successes.append(episode["infos/success"][()].any())
-    arrays = {"returns": np.array(returns, dtype=np.float64)}
-    return arrays | {"successes": np.array(successes)} if len(successes) == len(returns) else arrays
+        episodes = range(len(file))
+        arrays = {"returns": np.array([file[f"episode_{i}/rewards"][()].sum() for i in episodes], dtype=np.float64)}
+        if "episode_0/infos/success" in file:
+            arrays["successes"] = np.array([file[f"episode_{i}/infos/success"][()].any() for i in episodes])
+    return arrays
 
 
 def row(dataset_id: str, contents: Contents | None) -> list[str]:
