@@ -1,10 +1,10 @@
 """The same jobs on a Ray cluster, whose machines share the benchmark's folder and have this package and the data."""
 
-import contextlib
 import time
 from pathlib import Path
-from typing import Any
 
+from zoo.benchmark.job import EXIT
+from zoo.benchmark.records import FAILED, INTERRUPTED
 from zoo.benchmark.runner import LocalProcess
 
 
@@ -40,6 +40,8 @@ class RayProcess:
     def __init__(self, record: Path, threads: int, nice: int, gpus: float = 0.0) -> None:
         import ray
 
+        self._stop_file = _stop_file(record)
+        self._stop_file.unlink(missing_ok=True)
         task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(_work)
         self._task = task.remote(str(record.resolve()), threads, nice)
 
@@ -49,16 +51,15 @@ class RayProcess:
 
         if not ray.wait([self._task], timeout=0)[0]:
             return None
+        self._stop_file.unlink(missing_ok=True)
         try:
             return ray.get(self._task)
-        except (ray.exceptions.RayError, KeyboardInterrupt):
-            return 1
+        except ray.exceptions.RayError:  # its machine is lost, or it was killed
+            return EXIT[FAILED]
 
     def stop(self) -> None:
-        """Ask it to save and end."""
-        import ray
-
-        ray.cancel(self._task)
+        """Ask it to save and end, wherever it is."""
+        self._stop_file.touch()
 
     def kill(self) -> None:
         """End it."""
@@ -67,16 +68,20 @@ class RayProcess:
         ray.cancel(self._task, force=True)
 
 
-def _work(record: str, threads: int, nice: int) -> Any:
+def _stop_file(record: Path) -> Path:
+    """A job ends when this file is there: what all machines of the cluster see, and what does not hang on Ray's signals."""
+    return record.with_suffix(".stop")
+
+
+def _work(record: str, threads: int, nice: int) -> int:
     """The body of a Ray task: the job as a process of its own, whose threads are pinned and whose crash harms nothing."""
-    process = LocalProcess(Path(record), threads, nice)
-    try:
-        while process.poll() is None:
-            time.sleep(0.2)
-    finally:
-        if process.poll() is None:
+    path = Path(record)
+    if _stop_file(path).exists():
+        return EXIT[INTERRUPTED]
+    process, asked = LocalProcess(path, threads, nice), False
+    while (code := process.poll()) is None:
+        if not asked and _stop_file(path).exists():
             process.stop()
-            with contextlib.suppress(KeyboardInterrupt):
-                while process.poll() is None:
-                    time.sleep(0.2)
-    return process.poll()
+            asked = True
+        time.sleep(0.2)
+    return code

@@ -203,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     import torch
 
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # Ray's workers block them
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
