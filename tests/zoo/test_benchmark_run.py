@@ -1,5 +1,6 @@
 """`python -m zoo benchmark`: jobs that end, fail, are killed and go on."""
 
+import io
 import json
 import os
 import shlex
@@ -242,8 +243,9 @@ def killed(dataset_id: str, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
 
-    def ready() -> bool:
-        return state(folder, jobs["td3_bc"]) == DONE and any((folder / "td3_bc").glob("*/rl_model_*_steps.zip"))
+    def ready() -> bool:  # the short job has checkpoints too, of fewer steps
+        steps = [int(path.stem.split("_")[2]) for path in (folder / "td3_bc").glob("*/rl_model_*_steps.zip")]
+        return state(folder, jobs["td3_bc"]) == DONE and max(steps, default=0) >= 400
 
     try:
         while not ready():
@@ -324,6 +326,39 @@ def test_the_time_left_is_told_from_runs_of_the_same_algorithm(tmp_path: Path) -
     assert overview.seconds_left() == 110
     assert overview.counts() == "2 of 6 runs done, 4 waiting, about 2 min left"
     assert [span(seconds) for seconds in (7.4, 90, 3600, 5000, None)] == ["7 s", "2 min", "1 h 00 min", "1 h 23 min", "?"]
+
+
+def test_the_overview_shows_marks_scores_and_how_far_jobs_at_work_are(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    plan = read_plan(write_plan(tmp_path, "a/b-v0", [0, 1, 2, 3], {"td3_bc": None, "qdq": None, "nosuch": None}))
+    benchmark, folder = Benchmark(plan, tmp_path / "logs"), tmp_path / "logs"
+    jobs = {(job.name, job.seed): job for job in plan.jobs}
+    for seed, score in ((0, 10.0), (2, 20.0)):
+        done = {"state": DONE, "seconds": {"total": 60.0}, "last": {"normalized_score": score}}
+        write_json(record_path(folder, jobs["td3_bc", seed]), open_record(folder, jobs["td3_bc", seed]) | done)
+    failed = {"state": FAILED, "error": "first\nlast"}
+    write_json(record_path(folder, jobs["td3_bc", 1]), open_record(folder, jobs["td3_bc", 1]) | failed)
+    for number, (job, log) in enumerate(
+        ((jobs["td3_bc", 3], "time/total_timesteps,x\n7,\n14,\n"), (jobs["qdq", 0], "teacher/n_steps,x\n3000,1\n")), 1
+    ):
+        run = folder / job.name / f"a-b-v0_{number}"
+        (run / "a-b-v0").mkdir(parents=True)
+        (run / "a-b-v0" / "config.yml").write_text(f"algo: {job.name}\ndataset: {{fingerprint: f}}\n")
+        (run / "a-b-v0" / "args.yml").write_text(f"benchmark: {job.key}\n")
+        (run / "progress.csv").write_text(log)
+        benchmark.working[job] = None  # type: ignore[assignment]
+    overview = Overview(benchmark, active=True)
+    assert list(overview.cells().values()) == ["●✗●◐ 15.0", "◐···", "skipped"]
+    assert [row[:2] for row in overview.working()] == [
+        ("td3_bc on a/b-v0, seed 3", "14 of 20 updates"),
+        ("qdq on a/b-v0, seed 0", "teacher 3,000"),
+    ]
+    console = Console(width=120, file=io.StringIO())
+    console.print(overview.table())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "2 of 12 runs done, 1 failed, 2 running, 3 waiting, 4 skipped" in text
+    assert "teacher 3,000" in text and "●✗●◐ 15.0" in text
 
 
 @pytest.mark.parametrize(

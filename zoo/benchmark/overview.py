@@ -1,5 +1,6 @@
 """What runs, what is done, what failed, and how long the rest will take."""
 
+import re
 import statistics
 import sys
 import time
@@ -130,7 +131,8 @@ class Overview:
         results = Table(title=f"{plan.title}: {self.counts()}", title_justify="left", title_style="bold")
         results.add_column("")
         for dataset in plan.datasets:
-            results.add_column(dataset.removeprefix("genoffline/"))
+            short = re.sub(r"-v\d+$", "", dataset.removeprefix("genoffline/"))
+            results.add_column(short.replace("/", "\n"), overflow="fold")
         for name in plan.algorithms:
             results.add_row(name, *(cells.get((name, dataset), "") for dataset in plan.datasets))
         parts: list[Any] = [
@@ -142,7 +144,6 @@ class Overview:
             for row in self.working():
                 running.add_row(*row)
             parts.append(running)
-        parts += [Text(f"✗ {job.label}: {error.splitlines()[-1]}", style="red") for job, error in self.failures()]
         return Group(*parts)
 
 
@@ -177,10 +178,13 @@ class _Live:
         self.overview, self.live, self._last = overview, live, 0.0
 
     def show(self, event: Event | None) -> None:
+        from rich.console import Group
+
         if event is not None or time.monotonic() - self._last > REFRESH_SECONDS:
             self._last = time.monotonic()
             self.overview.update()
-            self.live.update(self.overview.table(), refresh=True)
+            failures = [f"✗ {job.label}: {error.splitlines()[-1]}" for job, error in self.overview.failures()]
+            self.live.update(Group(self.overview.table(), *failures), refresh=True)
 
 
 @contextmanager
