@@ -41,7 +41,7 @@ def write_plan(
     }
     folder.mkdir(exist_ok=True)
     path = folder / "plan.yml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
