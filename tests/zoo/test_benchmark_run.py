@@ -303,9 +303,9 @@ def test_a_stopwatch_counts_each_update_once(tmp_path: Path) -> None:
         run = Run(tmp_path, "agent")
         phase_seconds, evaluation_seconds, seconds, gradient_steps = 0.0, 2.0, 12.0, 20
 
-    log.write_text("time/total_timesteps,time/time_elapsed\n30,6\n40,12\n")
+    log.write_text("time/total_timesteps,time/time_elapsed\n30,7\n40,12\n")
     watch.add(Trained(), 6.0)  # type: ignore[arg-type]
-    assert watch.at([20, 30, 40]).tolist() == [50.0, 56.0, 62.0]
+    assert watch.at([20, 30, 40]).tolist() == [50.0, 57.0, 62.0]
     summary = Stopwatch(**json.loads(json.dumps(watch.as_dict()))).summary(40)
     assert summary["updates_per_second"] == 2.0  # 20 in 10 s
     assert summary["seconds"] == {"total": 62.0, "fit": 41.0, "training": 20.0, "evaluation": 1.0, "cpu": 31.0}

@@ -128,7 +128,7 @@ class Overview:
         from rich.text import Text
 
         plan, cells = self.benchmark.plan, self.cells()
-        results = Table(title=f"{plan.title}: {self.counts()}", title_justify="left", title_style="bold")
+        results = Table()
         results.add_column("")
         for dataset in plan.datasets:
             short = re.sub(r"-v\d+$", "", dataset.removeprefix("genoffline/"))
@@ -140,7 +140,7 @@ class Overview:
             Text("● done  ◐ running  ◌ interrupted  · waiting  ✗ failed  – skipped; mean normalised score"),
         ]
         if self.benchmark.working:
-            running = Table("running", "progress", "since", "left", title_justify="left")
+            running = Table("running", "progress", "since", "left")
             for row in self.working():
                 running.add_row(*row)
             parts.append(running)
