@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sb3_genoffline import ALGOS
 from zoo import __main__ as zoo_main
 from zoo.collect import collect
 
@@ -39,6 +40,13 @@ def test_python_blocks_run(
 def test_the_readme_has_the_blocks_it_promises() -> None:
     assert len(PYTHON_BLOCKS) == 3
     assert README.index("make quickstart") < README.index("make test") < README.index("```python")
+
+
+def test_the_tables_of_algorithms_name_each_with_a_policy_it_knows() -> None:
+    named = dict(re.findall(r"^\| `(\w+)\(\"(\w+)\", env\)`", README, re.MULTILINE))
+    assert named.keys() == {algorithm.__name__ for algorithm in ALGOS.values()}
+    for algorithm in ALGOS.values():
+        assert named[algorithm.__name__] in algorithm.policy_aliases
 
 
 @pytest.mark.parametrize("line", [line for line in SHELL_LINES if line.startswith("python -m zoo")])
