@@ -135,10 +135,9 @@ class Overview:
             results.add_column(short.replace("/", "\n"), overflow="fold")
         for name in plan.algorithms:
             results.add_row(name, *(cells.get((name, dataset), "") for dataset in plan.datasets))
-        parts: list[Any] = [
-            results,
-            Text("● done  ◐ running  ◌ interrupted  · waiting  ✗ failed  – skipped; mean normalised score"),
-        ]
+        title = Text(f"{plan.title}: {self.counts()}", style="bold")
+        legend = Text("● done  ◐ running  ◌ interrupted  · waiting  ✗ failed  – skipped; mean normalised score")
+        parts: list[Any] = [title, results, legend]
         if self.benchmark.working:
             running = Table("running", "progress", "since", "left")
             for row in self.working():
