@@ -325,6 +325,11 @@ def test_the_time_left_is_told_from_runs_of_the_same_algorithm(tmp_path: Path) -
     overview = Overview(benchmark, active=True, parallel=2)
     assert overview.seconds_left() == 110
     assert overview.counts() == "2 of 6 runs done, 4 waiting, about 2 min left"
+    other = next(job for job in plan.jobs if job.name == "dac" and job is not slow)
+    begun = {"state": "running", "clock": {"total": 30.0}, "attempt": time.time() - 50}
+    write_json(record_path(folder, other), open_record(folder, other) | begun)
+    assert Overview(benchmark, active=True).seconds_left() == pytest.approx(2 * 10 + 100 + (100 - 80), abs=2)
+    assert Overview(benchmark, active=False).seconds_left() == pytest.approx(2 * 10 + 100 + (100 - 30))
     assert [span(seconds) for seconds in (7.4, 90, 3600, 5000, None)] == ["7 s", "2 min", "1 h 00 min", "1 h 23 min", "?"]
 
 
@@ -351,8 +356,8 @@ def test_the_overview_shows_marks_scores_and_how_far_jobs_at_work_are(tmp_path: 
     overview = Overview(benchmark, active=True)
     assert list(overview.cells().values()) == ["●✗●◐ 15.0", "◐···", "skipped"]
     assert [row[:2] for row in overview.working()] == [
-        ("td3_bc on a/b-v0, seed 3", "14 of 20 updates"),
         ("qdq on a/b-v0, seed 0", "teacher 3,000"),
+        ("td3_bc on a/b-v0, seed 3", "14 of 20 updates"),
     ]
     console = Console(width=120, file=io.StringIO())
     console.print(overview.table())

@@ -48,7 +48,6 @@ class Overview:
 
     def __init__(self, benchmark: Benchmark, active: bool, parallel: int = 1) -> None:
         self.benchmark, self.active, self.parallel = benchmark, active, parallel
-        self._begun: dict[Job, float] = {}
         self.update()
 
     def update(self) -> None:
@@ -60,9 +59,7 @@ class Overview:
         }
         places = {(skip.name, skip.dataset, skip.seed) for skip in self.benchmark.skipped}
         self.states |= {job: SKIPPED for job in self.states if (job.name, job.dataset, job.seed) in places}
-        for job in self.benchmark.working:
-            self.states[job] = RUNNING
-            self._begun.setdefault(job, time.monotonic())
+        self.states |= dict.fromkeys(self.benchmark.working, RUNNING)
 
     def counts(self) -> str:
         """``3 of 10 runs done, 1 failed, 2 running, 4 waiting, about 12 min left``."""
@@ -84,10 +81,7 @@ class Overview:
         expected = {job: self._expected(job) for job, state in self.states.items() if state in (WAITING, RUNNING, INTERRUPTED)}
         if any(seconds is None for seconds in expected.values()):
             return None
-        left = [
-            max((seconds or 0.0) - (time.monotonic() - self._begun[job] if job in self._begun else 0.0), 0.0)
-            for job, seconds in expected.items()
-        ]
+        left = [max((seconds or 0.0) - self._spent(job), 0.0) for job, seconds in expected.items()]
         return max(sum(left) / max(self.parallel, 1), max(left, default=0.0))
 
     def _expected(self, job: Job) -> float | None:
@@ -95,15 +89,21 @@ class Overview:
         own = [seconds for name, seconds in took if name == job.name]
         return statistics.mean(own or [seconds for _, seconds in took]) if took else None
 
+    def _spent(self, job: Job) -> float:
+        """Wall seconds that a job has been at work, all its parts together."""
+        record = self.records[job]
+        begun = record.get("attempt") if self.states[job] == RUNNING else None
+        return record.get("clock", {}).get("total", 0.0) + (time.time() - begun if begun else 0.0)
+
     def working(self) -> list[tuple[str, str, str, str]]:
         """(label, progress, time so far, time left) of the jobs at work."""
         rows = []
-        for job in self.benchmark.working:
+        for job in [job for job, state in self.states.items() if state == RUNNING]:
             phase, steps = progress_of(self.benchmark.folder, self.records[job])
             progress = f"{phase} {steps:,}" if phase else f"{steps:,} of {job.updates:,} updates"
-            elapsed, expected = time.monotonic() - self._begun[job], self._expected(job)
-            left = None if expected is None else max(expected - elapsed, 0.0)
-            rows.append((f"{job.name} on {job.dataset}, seed {job.seed}", progress, span(elapsed), span(left)))
+            spent, expected = self._spent(job), self._expected(job)
+            left = None if expected is None else max(expected - spent, 0.0)
+            rows.append((f"{job.name} on {job.dataset}, seed {job.seed}", progress, span(spent), span(left)))
         return rows
 
     def failures(self) -> list[tuple[Job, str]]:
@@ -138,9 +138,10 @@ class Overview:
         title = Text(f"{plan.title}: {self.counts()}", style="bold")
         legend = Text("● done  ◐ running  ◌ interrupted  · waiting  ✗ failed  – skipped; mean normalised score")
         parts: list[Any] = [title, results, legend]
-        if self.benchmark.working:
-            running = Table("running", "progress", "since", "left")
-            for row in self.working():
+        rows = self.working()
+        if rows:
+            running = Table("running", "progress", "at work", "left")
+            for row in rows:
                 running.add_row(*row)
             parts.append(running)
         return Group(*parts)
@@ -212,7 +213,7 @@ def last_words(overview: Overview, folder: Path) -> str:
     lines = []
     for job, error in overview.failures():
         lines += [f"{job.label} failed:", *(f"    {line}" for line in error.splitlines())]
-        lines.append(f"    (log: {folder / 'jobs' / job.label}.log)")
+        lines.append(f"    (log: {folder / 'jobs' / job.label}.log; --retry-failed tries again)")
     reasons: dict[str, list[str]] = {}
     for skip in overview.benchmark.skipped:
         reasons.setdefault(skip.reason, []).append(f"{skip.name} on {skip.dataset}, seed {skip.seed}")
