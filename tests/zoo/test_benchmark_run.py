@@ -330,6 +330,18 @@ def test_the_time_left_is_told_from_runs_of_the_same_algorithm(tmp_path: Path) -
     write_json(record_path(folder, other), open_record(folder, other) | begun)
     assert Overview(benchmark, active=True).seconds_left() == pytest.approx(2 * 10 + 100 + (100 - 80), abs=2)
     assert Overview(benchmark, active=False).seconds_left() == pytest.approx(2 * 10 + 100 + (100 - 30))
+
+
+def test_the_first_run_of_an_algorithm_tells_its_time_by_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = read_plan(write_plan(tmp_path, "a/b-v0", [0], {"td3_bc": None, "dac": None}))
+    benchmark, folder = Benchmark(plan, tmp_path / "logs"), tmp_path / "logs"
+    done = {"state": DONE, "seconds": {"total": 10.0}, "last": None}
+    begun = {"state": "running", "clock": {"total": 60.0}}
+    for job, record in zip(plan.jobs, (done, begun), strict=True):
+        write_json(record_path(folder, job), open_record(folder, job) | record)
+    for progress, left in ((("", 15), 20.0), (("", 0), 0.0), (("teacher", 15), 0.0)):
+        monkeypatch.setattr("zoo.benchmark.overview.progress_of", lambda folder, record, found=progress: found)
+        assert Overview(benchmark, active=True).seconds_left() == pytest.approx(left)
     assert [span(seconds) for seconds in (7.4, 90, 3600, 5000, None)] == ["7 s", "2 min", "1 h 00 min", "1 h 23 min", "?"]
 
 
@@ -353,6 +365,8 @@ def test_the_overview_shows_marks_scores_and_how_far_jobs_at_work_are(tmp_path: 
         (run / "a-b-v0" / "args.yml").write_text(f"benchmark: {job.key}\n")
         (run / "progress.csv").write_text(log)
         benchmark.working[job] = None  # type: ignore[assignment]
+        begun = {"state": "running", "clock": {"total": 30.0}}
+        write_json(record_path(folder, job), open_record(folder, job) | begun)
     overview = Overview(benchmark, active=True)
     assert list(overview.cells().values()) == ["●✗●◐ 15.0", "◐···", "skipped"]
     assert [row[:2] for row in overview.working()] == [

@@ -60,6 +60,8 @@ class Overview:
         places = {(skip.name, skip.dataset, skip.seed) for skip in self.benchmark.skipped}
         self.states |= {job: SKIPPED for job in self.states if (job.name, job.dataset, job.seed) in places}
         self.states |= dict.fromkeys(self.benchmark.working, RUNNING)
+        running = [job for job, state in self.states.items() if state == RUNNING]
+        self.progress = {job: progress_of(self.benchmark.folder, self.records[job]) for job in running}
 
     def counts(self) -> str:
         """``3 of 10 runs done, 1 failed, 2 running, 4 waiting, about 12 min left``."""
@@ -75,8 +77,7 @@ class Overview:
 
     def seconds_left(self) -> float | None:
         """
-        Wall seconds until all is done: a job is expected to take what finished ones of its algorithm took, or as long as the
-        others where there is none. None if nothing can be said yet.
+        Wall seconds until all is done, or None if nothing can be said yet.
         """
         expected = {job: self._expected(job) for job, state in self.states.items() if state in (WAITING, RUNNING, INTERRUPTED)}
         if any(seconds is None for seconds in expected.values()):
@@ -85,8 +86,12 @@ class Overview:
         return max(sum(left) / max(self.parallel, 1), max(left, default=0.0))
 
     def _expected(self, job: Job) -> float | None:
+        """Wall seconds of a job: as finished ones of its algorithm, else by its own progress, else as all finished ones."""
         took = [(other.name, record["seconds"]["total"]) for other, record in self.records.items() if "seconds" in record]
         own = [seconds for name, seconds in took if name == job.name]
+        phase, steps = self.progress.get(job, ("", 0))
+        if not own and not phase and steps:
+            return self._spent(job) * job.updates / steps
         return statistics.mean(own or [seconds for _, seconds in took]) if took else None
 
     def _spent(self, job: Job) -> float:
@@ -98,8 +103,7 @@ class Overview:
     def working(self) -> list[tuple[str, str, str, str]]:
         """(label, progress, time so far, time left) of the jobs at work."""
         rows = []
-        for job in [job for job, state in self.states.items() if state == RUNNING]:
-            phase, steps = progress_of(self.benchmark.folder, self.records[job])
+        for job, (phase, steps) in self.progress.items():
             progress = f"{phase} {steps:,}" if phase else f"{steps:,} of {job.updates:,} updates"
             spent, expected = self._spent(job), self._expected(job)
             left = None if expected is None else max(expected - spent, 0.0)
