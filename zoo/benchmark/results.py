@@ -73,8 +73,10 @@ class Results:
 
     @cached_property
     def compared(self) -> tuple[list[str], list[str]]:
-        """Algorithms that have results, and the datasets on which all of them have some: what can be aggregated."""
+        """Algorithms that have results, and the datasets on which all of them have some: what can be aggregated, if several."""
         names = [name for name in self.algorithms if self.records(name)]
+        if len(names) < 2:
+            return names, []
         common = [d for d in self.datasets if self.normalized(d) and all(self.records(name, d) for name in names)]
         return names, common
 
