@@ -73,7 +73,7 @@ class Results:
 
     @cached_property
     def compared(self) -> tuple[list[str], list[str]]:
-        """Algorithms that have results, and the datasets on which all of them have some: what can be aggregated, if several."""
+        """Algorithms that have results, and, if they are several, the datasets on which all of them have some."""
         names = [name for name in self.algorithms if self.records(name)]
         if len(names) < 2:
             return names, []
