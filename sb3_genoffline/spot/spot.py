@@ -208,7 +208,7 @@ class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
                 log_prob = self.log_density(batch.observations, actions, noise.latents).mean()
                 actor_loss = actor_loss - self.lam * self.policy.density.unit * log_prob
                 self._actor_info["log_prob"] = log_prob.detach()
-            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule))
+            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
             self._actor_info |= {"actor_loss": actor_loss.detach(), "actor_q": q.detach().mean()}
             soft_update(self.critic, self.critic_target, self.tau)
             soft_update(self.actor, self.actor_target, self.tau)

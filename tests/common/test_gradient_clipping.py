@@ -1,0 +1,27 @@
+"""``max_grad_norm`` of every algorithm."""
+
+from collections.abc import Callable
+
+import torch as th
+
+from sb3_genoffline import OfflineDataset
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+
+# Where a paper clips one of the two only; AWAC's weight decay moves the actor without a gradient
+CLIPPED = {"AWAC": ["critic"], "CPED": ["actor"], "QDQ": ["critic"]}
+
+
+def test_a_tiny_norm_holds_actor_and_critics_where_they_are(
+    agent: Callable[..., OfflineAlgorithm], dataset: OfflineDataset
+) -> None:
+    def distance(norm: float | None, name: str) -> float:
+        model = agent(max_grad_norm=norm)
+        before = th.nn.utils.parameters_to_vector(getattr(model.policy, name).parameters()).detach().clone()
+        model.learn_offline(dataset, 4)
+        after = th.nn.utils.parameters_to_vector(getattr(model.policy, name).parameters()).detach()
+        return float((after - before).abs().max())
+
+    model = agent()
+    for name in CLIPPED.get(type(model).__name__, ["actor", "critic"]):
+        if hasattr(model.policy, name):
+            assert distance(1e-14, name) < 1e-6 < 1e-5 < distance(None, name)
