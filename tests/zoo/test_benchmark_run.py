@@ -243,9 +243,9 @@ def killed(dataset_id: str, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
 
-    def ready() -> bool:  # the short job has checkpoints too, of fewer steps
+    def ready() -> bool:  # the short job has checkpoints too, of fewer steps; what is resumed is written after each
         steps = [int(path.stem.split("_")[2]) for path in (folder / "td3_bc").glob("*/rl_model_*_steps.zip")]
-        return state(folder, jobs["td3_bc"]) == DONE and max(steps, default=0) >= 400
+        return state(folder, jobs["td3_bc"]) == DONE and max(steps, default=0) >= 800
 
     try:
         while not ready():
