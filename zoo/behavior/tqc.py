@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,24 @@ from zoo.behavior.squashed import SquashedPolicy
 
 # rl-zoo's MuJoCo settings; the actor is narrower (128), since it is the actor that is kept and published
 SETTINGS: dict[str, Any] = {
-    "n_envs": 1,
     "learning_starts": 10_000,
     "batch_size": 256,
     "learning_rate": 3e-4,
     "buffer_size": 1_000_000,
     "policy_kwargs": {"net_arch": {"pi": [128, 128], "qf": [256, 256]}, "optimizer_kwargs": {"fused": True}},
 }
-# Eight environment steps for each update: the simulator costs a twentieth of an update, and fresh data make updates count
-WIDE_SETTINGS = SETTINGS | {"n_envs": 8}
-EVERY, SAVE_EVERY = 10_000, 50_000  # updates, or steps of each environment
+EVERY = 10_000
 
 
-def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, settings: Mapping[str, Any] = SETTINGS) -> None:
+def train(env_id: str, seed: int, n_timesteps: int, ladder: Path) -> None:
     """
-    Takes hours; the whole state is saved every 50,000 updates, and a later call with the same folder goes on from there.
+    Takes hours; the whole state is saved every 10,000 steps, and a later call with the same folder goes on from there.
 
     :param env_id: A registered MuJoCo environment
-    :param seed: Seed of networks, environments and sampling
+    :param seed: Seed of networks, environment and sampling
     :param n_timesteps: Environment steps in all, those of earlier calls included
-    :param ladder: Folder that gets the actor every 10,000 updates, ``<steps>.safetensors``, and ``curve.json``: [steps, mean
+    :param ladder: Folder that gets the actor every 10,000 steps, ``<steps>.safetensors``, and ``curve.json``: [steps, mean
         return of the last 100 episodes as collected]
-    :param settings: ``n_envs`` and arguments of TQC
     """
     import torch
     from sb3_contrib import TQC
@@ -44,32 +40,27 @@ def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, settings: Mapp
 
     torch.set_num_threads(1)
     state, buffer, curve_file = ladder / "state.zip", ladder / "buffer.pkl", ladder / "curve.json"
-    arguments = dict(settings)
-    n_envs = arguments.pop("n_envs")
-    env = make_vec_env(env_id, n_envs=n_envs, seed=seed)
+    env = make_vec_env(env_id, n_envs=1, seed=seed)
     curve: list[list[float]] = []
     if state.exists():
         model = TQC.load(state, env=env, device="cpu")
         model.load_replay_buffer(buffer)
         curve = [row for row in json.loads(curve_file.read_text()) if row[0] <= model.num_timesteps]
     else:
-        model = TQC("MlpPolicy", env, seed=seed, device="cpu", **arguments)
+        model = TQC("MlpPolicy", env, seed=seed, device="cpu", **SETTINGS)
         SquashedPolicy.from_sb3(model).save(ladder / "0.safetensors")
 
     class Keep(BaseCallback):
         def _on_step(self) -> bool:
-            if self.n_calls % EVERY == 0:
+            if self.num_timesteps % EVERY == 0:
                 SquashedPolicy.from_sb3(model).save(ladder / f"{self.num_timesteps}.safetensors")
                 curve.append([self.num_timesteps, round(float(np.mean([e["r"] for e in model.ep_info_buffer or []])), 1)])
                 _replace(curve_file, lambda path: path.write_text(json.dumps(curve)))
-            if self.n_calls % SAVE_EVERY == 0:
                 _replace(buffer, model.save_replay_buffer)
                 _replace(state, model.save)
             return True
 
-    keep = Keep()
-    keep.n_calls = model.num_timesteps // n_envs
-    model.learn(max(0, n_timesteps - model.num_timesteps), callback=keep, reset_num_timesteps=False)
+    model.learn(max(0, n_timesteps - model.num_timesteps), callback=Keep(), reset_num_timesteps=False)
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
