@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(folder / "datasets"))
         patch.setenv("SB3_GENOFFLINE_CACHE", str(folder / "cache"))
-        collect(STITCH, steps=1500)
+        collect(STITCH, steps=4000)
         yield folder
 
 
@@ -77,32 +77,40 @@ def test_walls_are_dark_where_the_ball_cannot_be_and_start_and_goal_are_marked(m
     draw_map(axes, maze)
     (image,) = axes.images
     left, right, bottom, top = image.get_extent()
-    assert (right - left, top - bottom) == (7.0, 5.0)
+    assert (right - left, top - bottom) == (7.0, 6.0)
     shades = np.asarray(image.get_array())
     columns, rows = ((data.observations[:, :2] - [left, top]) * [1, -1]).astype(int).T
     assert (shades[rows, columns] == 255).all() and (shades != 255).any()
     marks = {collection.get_label(): np.asarray(collection.get_offsets()) for collection in axes.collections}
-    assert marks["start of the task"].tolist() == [[2.0, -1.0]] and marks["goal of the task"].tolist() == [[2.0, 1.0]]
+    assert marks["start of the task"].tolist() == [[2.0, -1.5]] and marks["goal of the task"].tolist() == [[2.0, 1.5]]
 
 
-@pytest.mark.parametrize(("color", "by_return"), [("auto", False), ("start", False), ("return", True)])
-def test_trajectories_are_colored_by_start_if_there_are_a_few_else_by_return(maze: Any, color: str, by_return: bool) -> None:
-    data = load_dataset(STITCH)
-    paths = episode_paths(data, np.arange(data.n_episodes))
+def draw(maze: Any, paths: list[np.ndarray], returns: np.ndarray, color: str) -> tuple[Any, Any, list[str]]:
+    """Figure, lines and the legend's texts."""
     figure, (axes,) = new_figure(1, 4.0, 4.0)
-    draw_data(figure, axes, maze, paths, data.episode_returns(), color)
-    lines = axes.collections[-1]
-    assert len(lines.get_segments()) == len(paths) and len(figure.axes) == 1 + by_return
-    if by_return:
-        assert np.asarray(lines.get_array()).tolist() == sorted(data.episode_returns().tolist())
-    else:
-        from_b = np.array([path[0][1] > 0 for path in paths])
-        shades = [tuple(shade) for shade in lines.get_colors()]
-        assert len({shade for shade, b in zip(shades, from_b, strict=True) if b}) == 1
-        assert not {s for s, b in zip(shades, from_b, strict=True) if b} & {
-            s for s, b in zip(shades, from_b, strict=True) if not b
-        }
-        assert f"{from_b.sum()} from cell (1, 3)" in [text.get_text() for text in axes.get_legend().get_texts()]
+    draw_data(figure, axes, maze, paths, returns, color)
+    assert len(axes.collections[-1].get_segments()) == len(paths)
+    return figure, axes.collections[-1], [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_few_returns_and_starts_are_told_apart_by_colors_many_returns_by_a_scale(maze: Any) -> None:
+    data = load_dataset(STITCH)
+    paths, returns = episode_paths(data, np.arange(data.n_episodes)), data.episode_returns()
+    _, lines, texts = draw(maze, paths, returns, "return")
+    shades, good = np.array(lines.get_colors()), returns == 1.0
+    assert (shades[good] == shades[good][0]).all() and not (shades[~good] == shades[good][0]).all(axis=1).any()
+    assert {f"{good.sum()} with return 1", f"{(~good).sum()} with return 0"} < set(texts)
+    _, lines, texts = draw(maze, paths, returns, "start")
+    from_b = np.array([abs(path[0][1] - 0.5) < 0.5 for path in paths])
+    shades = np.array(lines.get_colors())
+    assert (shades[from_b] == shades[from_b][0]).all() and not (shades[~from_b] == shades[from_b][0]).all(axis=1).any()
+    assert f"{from_b.sum()} with start in cell (2, 3)" in texts
+    figure, lines, _ = draw(maze, paths * 2, np.arange(2.0 * len(paths))[::-1], "return")
+    assert len(figure.axes) == 2 and np.asarray(lines.get_array()).tolist() == list(range(2 * len(paths)))
+    assert np.array_equal(lines.get_segments()[0], paths[-1]), "the colors belong to other paths"
+    with pytest.raises(ValueError, match=r"start in 10 cells, too many colors to tell apart: use --color return"):
+        cells = [(i, j) for i, row in enumerate(maze.maze_map) for j, cell in enumerate(row) if cell != 1][:10]
+        draw(maze, [maze.cell_rowcol_to_xy(np.array(cell))[None] for cell in cells], np.zeros(10), "start")
 
 
 class ToTheGoal:
@@ -116,8 +124,8 @@ class ToTheGoal:
     def predict(self, observations: np.ndarray, deterministic: bool) -> tuple[np.ndarray, None]:
         assert deterministic
         x, y = observations[:, 0], observations[:, 1]
-        around_the_corner = np.where((x < 0.2)[:, None], [0.0, 1.0], [0.0, -1.0])
-        targets = np.where((y > 0.8)[:, None], observations[:, 2:4], around_the_corner)
+        around_the_corner = np.where((x < 0.2)[:, None], [0.0, 1.5], [0.0, -0.5])
+        targets = np.where((y > 1.3)[:, None], observations[:, 2:4], around_the_corner)
         return np.clip(10.0 * (targets - observations[:, :2]) - observations[:, 6:8], -1.0, 1.0).astype(np.float32), None
 
 
@@ -125,9 +133,9 @@ def test_a_walk_ends_with_its_episode_and_knows_whether_it_arrived() -> None:
     data = load_dataset(STITCH)
     walks = walk(ToTheGoal(), data.make_env, 2)  # type: ignore[arg-type]
     for number, one in enumerate(walks):
-        assert one.success and one.total == 1.0 and len(one.path) < 200
+        assert one.success and one.total == 1.0 and len(one.path) < 250
         assert np.array_equal(one.path[0], data.make_env().reset(seed=EVAL_SEED + number)[0][:2])
-        assert one.path[0][1] < 0 and (one.path[-1] > 0.5).all()
+        assert one.path[0][1] < -1.0 and (one.path[-1] > 1.0).all()
 
 
 def test_the_command_draws_data_and_agents_and_writes_the_numbers(

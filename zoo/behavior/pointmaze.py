@@ -104,7 +104,7 @@ def rollout(
         mazes.reset(i, seed)
         lengths[i], states[i, 0] = 0, mazes.states[i]
         if pilots is not None:
-            pilots.begin(i, mazes.states[i, :2], mazes.goals[i])
+            pilots.begin(i, mazes.states[i, :2].copy(), mazes.goals[i].copy())
 
     def end(i: int, terminated: bool) -> Episode:
         t = lengths[i]

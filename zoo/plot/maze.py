@@ -16,8 +16,7 @@ from zoo.plot.curves import baseline_of
 from zoo.plot.figures import new_figure, save_figure
 from zoo.runs import load_agent, run_of, versions, write_json
 
-MANY_STARTS = 6
-COLORS = ["#1f77b4", "#ff7f0e", "#9467bd", "#17becf", "#8c564b"]
+COLORS = ["#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#bcbd22"]
 WALL, SUCCESS, FAILURE, MARK = "#4d5661", "#2ca02c", "#d62728", "#ffd92f"
 
 
@@ -82,7 +81,7 @@ def plot_maze(
     data: OfflineDataset,
     output: str | Path,
     agents: Mapping[str, OfflineAlgorithm] | None = None,
-    color: str = "auto",
+    color: str = "return",
     n_episodes: int = 200,
     n_walks: int = 20,
     seed: int = 0,
@@ -94,8 +93,7 @@ def plot_maze(
     :param data: of a maze of gymnasium-robotics, with its environment
     :param output: file name; a PNG, an SVG and a JSON file with the numbers are written
     :param agents: name to agent
-    :param color: of the data's trajectories: by ``"start"`` (the cell), by ``"return"``, or ``"auto"``: by start if there are
-        a few
+    :param color: of the data's trajectories: by their ``"return"`` or by the cell of their ``"start"``
     :param n_episodes: of the data, drawn at random
     :param n_walks: episodes of each agent
     :param seed: draws the data's episodes
@@ -170,7 +168,7 @@ def _legend(axes: Any) -> None:
 
 
 def draw_data(
-    figure: Any, axes: Any, maze: Any, paths: Sequence[np.ndarray], returns: np.ndarray, color: str = "auto"
+    figure: Any, axes: Any, maze: Any, paths: Sequence[np.ndarray], returns: np.ndarray, color: str = "return"
 ) -> None:
     """
     :param figure: of the axes
@@ -179,22 +177,23 @@ def draw_data(
     :param paths: ``(T + 1, 2)`` xy of each episode
     :param returns: of each
     :param color: see :func:`plot_maze`
+    :raises ValueError: for colors by start if there are too many starts to tell apart
     """
     draw_map(axes, maze)
-    cells = np.array([maze.cell_xy_to_rowcol(path[0]) for path in paths])
-    starts = np.unique(cells, axis=0)
-    if color == "return" or (color == "auto" and not 1 < len(starts) < MANY_STARTS):
+    kinds = returns[:, None] if color == "return" else np.array([maze.cell_xy_to_rowcol(path[0]) for path in paths])
+    groups, members = np.unique(kinds, axis=0, return_inverse=True)
+    members = members.ravel()
+    if len(groups) <= len(COLORS):
+        _lines(axes, paths, colors=[COLORS[i] for i in members], linewidths=0.7, alpha=0.35)
+        for i, group in enumerate(groups):
+            what = f"return {group[0]:g}" if color == "return" else f"start in cell ({group[0]}, {group[1]})"
+            axes.plot([], [], color=COLORS[i], label=f"{int((members == i).sum())} with {what}")
+    elif color == "return":
         order = np.argsort(returns, kind="stable")
         lines = _lines(axes, [paths[i] for i in order], array=returns[order], cmap="viridis", linewidths=0.7, alpha=0.5)
         figure.colorbar(lines, ax=axes, label="return", shrink=0.7).solids.set(alpha=1.0)
     else:
-        colors = [COLORS[int((starts == cell).all(axis=1).argmax()) % len(COLORS)] for cell in cells]
-        _lines(axes, paths, colors=colors, linewidths=0.7, alpha=0.35)
-        for number, start in enumerate(starts):
-            share = int((cells == start).all(axis=1).sum())
-            label = f"{share} from cell ({start[0]}, {start[1]})"
-            here, shade = maze.cell_rowcol_to_xy(start), COLORS[number % len(COLORS)]
-            axes.plot(*here, "o-", color=shade, mec="black", ms=7, zorder=6, label=label)
+        raise ValueError(f"The data start in {len(groups)} cells, too many colors to tell apart: use --color return.")
     _legend(axes)
 
 
@@ -242,12 +241,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", required=True, help="dataset of a PointMaze or AntMaze")
     add("--agent", nargs="+", default=[], metavar="ZIP", help="agents' files or run folders, each drawn in a panel of its own")
-    add(
-        "--color",
-        choices=["auto", "start", "return"],
-        default="auto",
-        help="of the trajectories (auto: start if there are a few)",
-    )
+    add("--color", choices=["return", "start"], default="return", help="what the colors of the data's trajectories tell")
     add("-n", "--n-episodes", type=int, default=200, help="episodes of the data")
     add("--n-walks", type=int, default=20, help="episodes of each agent")
     add("--seed", type=int, default=0, help="draws the data's episodes")

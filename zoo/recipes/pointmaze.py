@@ -31,12 +31,13 @@ STITCH_MAP = [
     [1, 0, 0, 0, 0, 0, 1],
     [1, 1, 1, 0, 1, 1, 1],
     [1, 1, 1, 0, 0, 0, 1],
+    [1, 1, 1, 0, 0, 0, 1],
     [1, 1, 1, 1, 1, 1, 1],
 ]
-"""A push to the upper left, which needs no eyes, ends in the dead end."""
-A, B, C = (3, 5), (1, 3), (1, 5)
-CORRIDOR, DEAD_END = (A, (3, 4), (3, 3)), (1, 1)
-STITCH_LIMIT = 200
+"""The way out of A's room forks above B: to C on the right, to a dead end on the left, where a constant push ends as well."""
+A, B, C, DEAD_END = (4, 5), (2, 3), (1, 5), (1, 1)
+ROOM = ((3, 3), (3, 4), (3, 5), (4, 3), (4, 4), A)
+STITCH_LIMIT = 250
 
 REFERENCES: dict[str, tuple[float, float]] = {
     "umaze": (12.35, 248.38),
@@ -46,7 +47,7 @@ REFERENCES: dict[str, tuple[float, float]] = {
     "large": (5.86, 645.52),
     "large-dense": (42.81, 657.93),
     "stitch": (0.0, 1.0),
-    "stitch-dense": (26.45, 95.92),
+    "stitch-dense": (17.87, 123.7),
 }
 """
 Mean return of uniformly random actions, and of the controller without noise that goes straight to the goal, in 200 episodes:
@@ -66,13 +67,12 @@ def wander(routes: Routes, start: np.ndarray, goal: np.ndarray, generator: np.ra
 
 
 def stitch(routes: Routes, start: np.ndarray, goal: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """From B to the goal, which is C; from elsewhere to B and on into the dead end."""
+    """Rest at B, then go to the goal, which is C, if the episode started at B, else into the dead end."""
     b = routes.numbers[B]
-    if routes.cells_of(start[None])[0] == b:
-        yield from itertools.repeat(goal)
+    started_at_b = routes.cells_of(start[None])[0] == b
     yield routes.draw(generator, [b])
     while True:
-        yield routes.draw(generator, [routes.numbers[DEAD_END]])
+        yield goal if started_at_b else routes.draw(generator, [routes.numbers[DEAD_END]])
 
 
 def maze_spec(name: str, dense: bool) -> EnvSpec:
@@ -120,7 +120,7 @@ def environments(name: str) -> tuple[EnvSpec, EnvSpec]:
     """
     maze, dense = name.removesuffix("-dense"), name.endswith("-dense")
     if maze == "stitch":
-        return stitch_spec((*CORRIDOR, B), dense), stitch_spec((A,), dense)
+        return stitch_spec((*ROOM, B), dense), stitch_spec((A,), dense)
     return maze_spec(maze, dense), maze_spec(maze, dense)
 
 
@@ -135,8 +135,8 @@ def load(name: str, dataset_id: str, steps: int | None = None) -> Recipe:
     if stitching:
         itinerary, n_steps = stitch, 100_000
         description = (
-            "Three quarters of the episodes go from the corridor at whose end A lies to B and on to a dead end, a quarter "
-            "goes from B to the goal, C. The task is to go from A to C, which no episode does."
+            "Six of seven episodes go from A's room to B and on to a dead end, one of seven goes from B to the goal, C; their "
+            "ways fork behind B. The task is to go from A to C, which no episode does."
         )
     else:
         itinerary, n_steps = wander, 1_000_000
