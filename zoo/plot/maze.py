@@ -117,7 +117,7 @@ def plot_maze(
     if len(chosen) > n_episodes:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, n_episodes, replace=False))
     paths = episode_paths(data, chosen)
-    figure, panels = new_figure(1 + len(agents), 0.3 + 3.2 * maze.map_width / maze.map_length, 4.8)
+    figure, panels = new_figure(1 + len(agents), 0.3 + 3.2 * maze.map_width / maze.map_length, 4.6)
     draw_data(figure, panels[0], maze, paths, data.episode_returns()[chosen], color)
     panels[0].set_title(f"{len(chosen)} of {data.n_episodes} episodes of the data", fontsize="medium")
     numbers = {}
