@@ -1,6 +1,7 @@
 """The committed behaviour policies: they load without code, and play as their index says."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import pytest
 from sb3_genoffline.data.scores import reference_scores
 from zoo.behavior import GaussianPolicy, SquashedPolicy, load_policy, tables
 from zoo.behavior.rollout import Segment, evaluate, rollout
-from zoo.behavior.selection import choose, choose_rungs
+from zoo.behavior.selection import choose_expert, choose_medium, choose_rungs
 from zoo.behavior.train import TRAINERS
+from zoo.behavior.train import main as train_behavior
 from zoo.episodes import Episode
 from zoo.recipes.locomotion import BEHAVIOR
 
@@ -235,11 +237,33 @@ def scores(**values: float) -> dict[str, Any]:
 
 def test_a_policy_that_is_an_expert_without_its_noise_is_never_medium() -> None:
     table = {0: scores(rest=1.0), 10: scores(deterministic=100.0, rest=40.0), 20: scores(rest=46.0), 30: scores(rest=105.0)}
-    assert choose(table, STANDARD) == (20, 30)
+    assert choose_medium(table, STANDARD) == 20 and choose_expert(table, STANDARD) == 30
     assert choose_rungs(table, medium=20, n_rungs=3, standard=STANDARD) == [0, 20]
     del table[20]
     with pytest.raises(ValueError, match="another seed"):
-        choose(table, STANDARD)
+        choose_medium(table, STANDARD)
+
+
+def test_an_expert_can_be_added_later_from_a_ladder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, ladder = tmp_path / "hopper", tmp_path / "ladder"
+    shutil.copytree(BEHAVIOR / "hopper", folder)
+    before = read_index(folder)
+    old = rung(before, "expert")
+    ladder.mkdir()
+    shutil.copy(folder / old["file"], ladder / "300000.safetensors")
+    (ladder / "curve.json").write_text("[[300000, 3000.0]]")
+    known = {kind: {"normalized": 100.0} for kind in STANDARD.noises}
+    (ladder / "scores.json").write_text(json.dumps({"300000": known}))
+    monkeypatch.setattr("zoo.behavior.train.score", lambda *_: {"normalized": 99.0})
+    command = f"train --expert-only --expert 90 --folder {folder} --ladder {ladder}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    train_behavior()
+    index = read_index(folder)
+    assert rung(index, "expert")["file"] == "trpo_0300000.safetensors" and not (folder / old["file"]).exists()
+    assert index["rungs"][:-1] == [entry for entry in before["rungs"] if entry["role"] != "expert"]
+    changed = {name: level for name, level in index["levels"].items() if level != before["levels"][name]}
+    assert set(changed) == {"medium-expert", "expert"} and "trpo_0300000" in json.dumps(changed["expert"])
+    assert "--expert-only --expert 90" in index["expert"]["command"] and index["command"] == before["command"]
 
 
 @pytest.mark.slow

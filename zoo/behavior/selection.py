@@ -66,15 +66,15 @@ def score_candidate(policy: Policy, env_id: str, standard: Standard) -> Scores:
     return scores | {kind: score(policy, env_id, standard.noises[kind]) for kind in others}
 
 
-def choose(scores: dict[int, Scores], standard: Standard) -> tuple[int, int | None]:
+def choose_medium(scores: dict[int, Scores], standard: Standard) -> int:
     """
     Medium is the actor that is nearest to the middle of the medium band at every amount of noise: a policy that is an expert
-    without its noise would be beaten by plain imitation. Expert is the one whose worse score, without noise and as it
-    collects, is best.
+    without its noise would be beaten by plain imitation.
 
     :param scores: Training steps to what :func:`score_candidate` found
     :param standard: What the levels ask
-    :return: Training steps of medium and of expert, if one is asked for
+    :return: Training steps of medium
+    :raises ValueError: if no actor is in the band
     """
     middle = sum(standard.medium) / 2
 
@@ -82,20 +82,35 @@ def choose(scores: dict[int, Scores], standard: Standard) -> tuple[int, int | No
         distances = [abs(s["normalized"] - middle) for s in scores[steps].values()]
         return max(distances) if len(distances) == len(standard.noises) else np.inf
 
+    medium = min(scores, key=off)
+    if off(medium) > middle - standard.medium[0]:
+        raise ValueError(
+            f"no actor scores within {standard.medium} at every amount of noise; take another seed or more timesteps"
+        )
+    return medium
+
+
+def choose_expert(scores: dict[int, Scores], standard: Standard) -> int | None:
+    """
+    :param scores: Training steps to what :func:`score_candidate` found
+    :param standard: What the levels ask
+    :return: Training steps of the actor whose worse score, without noise and as it collects, is best; None if none is asked
+    :raises ValueError: if no actor is good enough
+    """
+    if standard.expert is None:
+        return None
+
     def worst(steps: int) -> float:
         kinds = ("deterministic", standard.expert_kind)
         return min(scores[steps][kind]["normalized"] if kind in scores[steps] else -np.inf for kind in kinds)
 
-    medium = min(scores, key=off)
-    expert = None if standard.expert is None else max(scores, key=worst)
-    problems = []
-    if off(medium) > middle - standard.medium[0]:
-        problems.append(f"no actor scores within {standard.medium} at every amount of noise")
-    if standard.expert is not None and expert is not None and worst(expert) < standard.expert:
-        problems.append(f"no actor scores {standard.expert} without noise and with {standard.expert_noise!r}")
-    if problems:
-        raise ValueError(f"{' and '.join(problems)}; take another seed or more timesteps")
-    return medium, expert
+    expert = max(scores, key=worst)
+    if worst(expert) < standard.expert:
+        raise ValueError(
+            f"no actor scores {standard.expert} without noise and with {standard.expert_noise!r}; "
+            "take another seed or more timesteps"
+        )
+    return expert
 
 
 def choose_rungs(scores: dict[int, Scores], medium: int, n_rungs: int, standard: Standard) -> list[int]:

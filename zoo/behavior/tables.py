@@ -26,7 +26,7 @@ def table(index: dict[str, Any]) -> str:
     lines = [
         f"## {index['env_id']}, {index['algorithm']}, seed {index['seed']}",
         "",
-        f"`{index['command']}`",
+        *(f"`{made['command']}`" for made in (index, index.get("expert")) if made),
         "",
         f"| steps | role | {' | '.join(heads)} |",
         "|---|---|" + "---|" * len(heads),

@@ -23,7 +23,7 @@ from typing import Any
 from sb3_genoffline.data.scores import reference_scores
 from zoo.behavior import load_policy, tqc, trpo
 from zoo.behavior.gaussian import GaussianPolicy
-from zoo.behavior.selection import Scores, Standard, choose, choose_rungs, levels, score, score_candidate
+from zoo.behavior.selection import Scores, Standard, choose_expert, choose_medium, choose_rungs, levels, score, score_candidate
 
 CHECK_SEED = 20_000  # medium and expert are scored again on seeds they were not chosen by
 
@@ -74,41 +74,76 @@ def score_ladder(ladder: Path, env_id: str, every: int, standard: Standard) -> d
 
 def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard) -> None:
     """Pick the rungs and write them with their index into ``folder``."""
-    medium, expert = choose(scores, standard)
+    medium, expert = choose_medium(scores, standard), choose_expert(scores, standard)
     rungs = choose_rungs(scores, medium, args.n_rungs, standard)
     roles = {medium: "medium"} | ({} if expert is None else {expert: "expert"})
-    chosen = {steps: load_policy(ladder / f"{steps}.safetensors") for steps in sorted({*rungs, *roles})}
-    files = {steps: f"{args.algo}_{steps:07d}.safetensors" for steps in chosen}
+    files = {steps: _file(args.algo, steps) for steps in sorted({*rungs, *roles})}
     folder.mkdir(parents=True, exist_ok=True)
     for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
         stale.unlink()
-    entries = []
-    for steps, policy in chosen.items():
-        policy.save(folder / files[steps])
-        entry: dict[str, Any] = {"file": files[steps], "steps": steps, "role": roles.get(steps, "replay")}
-        if isinstance(policy, GaussianPolicy):
-            entry["std"] = [round(float(s), 3) for s in policy.std("policy")]
-        if steps in roles:
-            entry |= {kind: score(policy, args.env, noise, 40, CHECK_SEED) for kind, noise in standard.noises.items()}
-        else:
-            entry |= scores[steps]
-        entries.append(entry)
+    entries = [_keep(folder, ladder, steps, roles.get(steps, "replay"), scores, args, standard) for steps in files]
     low, high = reference_scores(args.env)
-    curve = json.loads((ladder / "curve.json").read_text())
     index = {
         "env_id": args.env,
         "ref_min_score": low,
         "ref_max_score": high,
         "algorithm": f"{args.algo.upper()} (sb3-contrib)",
         "seed": args.seed,
-        "n_timesteps": max(scores),
         "settings": TRAINERS[args.algo].settings,
-        "versions": {n: version(n) for n in ("sb3_contrib", "stable_baselines3", "torch", "gymnasium", "mujoco", "numpy")}
-        | {"python": platform.python_version()},
-        "command": _command(args),
         "standard": {"medium": standard.medium, "expert": standard.expert, "not_expert": standard.not_expert},
         "rungs": entries,
         "levels": levels(files, rungs, medium, expert, standard, args.algo.upper()),
+        **_history(ladder, scores, args, standard),
+    }
+    _write_json(folder / "index.json", index)
+
+
+def write_expert(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard) -> None:
+    """Add the expert of this ladder, and the levels that need one, to the rungs that are in ``folder``."""
+    index = json.loads((folder / "index.json").read_text())
+    expert = choose_expert(scores, standard)
+    assert expert is not None
+    entries = [entry for entry in index["rungs"] if entry["role"] != "expert"]
+    rungs = [entry["steps"] for entry in entries]
+    if expert in rungs:
+        raise ValueError(f"the actor of {expert} steps is a rung of {folder} already; train for longer")
+    (medium,) = (entry["steps"] for entry in entries if entry["role"] == "medium")
+    files = {steps: _file(args.algo, steps) for steps in (*rungs, expert)}
+    index["rungs"] = [*entries, _keep(folder, ladder, expert, "expert", scores, args, standard)]
+    index["standard"]["expert"] = standard.expert
+    index["levels"] = levels(files, rungs, medium, expert, standard, args.algo.upper())
+    index["expert"] = _history(ladder, scores, args, standard)
+    _write_json(folder / "index.json", index)
+    for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
+        stale.unlink()
+
+
+def _file(algo: str, steps: int) -> str:
+    return f"{algo}_{steps:07d}.safetensors"
+
+
+def _keep(
+    folder: Path, ladder: Path, steps: int, role: str, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard
+) -> dict[str, Any]:
+    """Write one actor of the ladder into ``folder``; its entry of the index."""
+    policy, file = load_policy(ladder / f"{steps}.safetensors"), _file(args.algo, steps)
+    policy.save(folder / file)
+    entry: dict[str, Any] = {"file": file, "steps": steps, "role": role}
+    if isinstance(policy, GaussianPolicy):
+        entry["std"] = [round(float(s), 3) for s in policy.std("policy")]
+    if role == "replay":
+        return entry | scores[steps]
+    return entry | {kind: score(policy, args.env, noise, 40, CHECK_SEED) for kind, noise in standard.noises.items()}
+
+
+def _history(ladder: Path, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard) -> dict[str, Any]:
+    """How a ladder came about, for the index."""
+    curve = json.loads((ladder / "curve.json").read_text())
+    return {
+        "n_timesteps": max(scores),
+        "versions": {n: version(n) for n in ("sb3_contrib", "stable_baselines3", "torch", "gymnasium", "mujoco", "numpy")}
+        | {"python": platform.python_version()},
+        "command": _command(args),
         "learning_curve": {
             "columns": ["steps", "return_mean_of_last_100_episodes"],
             "rows": curve[4::5] if args.algo == "trpo" else curve,
@@ -118,7 +153,6 @@ def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.
             "rows": [[t, *(found.get(kind, {}).get("normalized") for kind in standard.noises)] for t, found in scores.items()],
         },
     }
-    _write_json(folder / "index.json", index)
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -126,9 +160,8 @@ def _command(args: argparse.Namespace) -> str:
     flags += f" --score-every {args.score_every}"
     if args.medium:
         flags += f" --medium {args.medium[0]:g} {args.medium[1]:g}"
-    if args.without_expert:
-        flags += " --without-expert"
-    elif args.expert is not None:
+    flags += " --without-expert" if args.without_expert else " --expert-only" if args.expert_only else ""
+    if args.expert is not None:
         flags += f" --expert {args.expert:g}"
     return f"python -m zoo.behavior.train {flags}"
 
@@ -151,7 +184,9 @@ def main() -> None:
         "--medium", type=float, nargs=2, default=None, metavar=("LOW", "HIGH"), help="band of the medium score"
     )
     parser.add_argument("--expert", type=float, default=None, help="least score of the expert")
-    parser.add_argument("--without-expert", action="store_true", help="make no levels that need an expert")
+    levels = parser.add_mutually_exclusive_group()
+    levels.add_argument("--without-expert", action="store_true", help="make no levels that need an expert")
+    levels.add_argument("--expert-only", action="store_true", help="add the expert and its levels to the rungs that are there")
     parser.add_argument("--folder", type=Path, default=None, help="default: zoo/behavior/<name of the env>")
     parser.add_argument("--ladder", type=Path, default=None, help="default: logs/behavior/<env>-<algo>-<seed>")
     args = parser.parse_args()
@@ -170,7 +205,9 @@ def main() -> None:
         started = time.process_time()
         trainer.train(args.env, args.seed, args.n_timesteps, ladder)
         print(f"trained up to {args.n_timesteps} steps in {time.process_time() - started:.0f} CPU-seconds")
-    write(folder, ladder, score_ladder(ladder, args.env, args.score_every, standard), args, standard)
+    (write_expert if args.expert_only else write)(
+        folder, ladder, score_ladder(ladder, args.env, args.score_every, standard), args, standard
+    )
 
 
 if __name__ == "__main__":
