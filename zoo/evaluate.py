@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
@@ -15,7 +16,7 @@ from sb3_genoffline.data.scores import scored_by_success
 from sb3_genoffline.registry import ALGOS
 from zoo.envs import EnvFactory, env_factory, env_id_of, eval_envs
 from zoo.hyperparameters import parse_pairs
-from zoo.runs import Run, algo_name, find_run, load_agent, run_of, versions, write_json
+from zoo.runs import Run, algo_name, find_run, run_of, versions, write_json
 
 EVAL_SEED = 1_000
 BOOTSTRAPS = 10_000
@@ -184,7 +185,7 @@ def agent_and_env(args: argparse.Namespace) -> tuple[OfflineAlgorithm, EnvFactor
         run = find_run(args.folder, args.algo, args.dataset, args.exp_id)
         checkpoint = "best" if args.load_best else str(args.load_checkpoint or "last")
         path = run.checkpoint(checkpoint)
-    model = load_agent(path, args.device)
+    model = load_agent(path, device=args.device)
     env_id = args.env
     dataset = None if env_id is not None else _dataset_of(model, args.dataset)
     unknown = dataset is None or (dataset.env_spec is None and dataset.eval_env_spec is None)

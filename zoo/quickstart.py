@@ -57,10 +57,11 @@ def quickstart(
     :param verbose: show progress
     :return: what ``results.json`` holds
     """
+    from sb3_genoffline.checkpoint import load_agent
     from zoo.enjoy import film
     from zoo.envs import env_factory
     from zoo.plot.curves import plot_curves
-    from zoo.runs import load_agent, run_of, write_json
+    from zoo.runs import run_of, write_json
     from zoo.train import train
 
     sizes = sizes or Sizes()
@@ -98,7 +99,7 @@ def quickstart(
     replay: Path | None = folder / "replay.mp4"
     with _stage("film", seconds, f"film {sizes.film_steps} steps", verbose):
         try:
-            agent = load_agent(trained.run.model_path, "cpu")
+            agent = load_agent(trained.run.model_path, device="cpu")
             film(agent, env_factory(data), folder / "replay.mp4", sizes.film_steps, seed=seed)
         except (ValueError, OSError, RuntimeError) as error:
             replay = None
@@ -147,11 +148,12 @@ def _settings(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
 
 def _evaluate(model_path: Path, data: Any, episodes: int) -> dict[str, Any]:
     """Evaluate a checkpoint from its file, and write ``results.json`` beside it."""
+    from sb3_genoffline.checkpoint import load_agent
     from zoo.envs import env_factory
     from zoo.evaluate import evaluate
-    from zoo.runs import load_agent, write_json
+    from zoo.runs import write_json
 
-    result = evaluate(load_agent(model_path, "cpu"), env_factory(data), episodes, n_envs=episodes)
+    result = evaluate(load_agent(model_path, device="cpu"), env_factory(data), episodes, n_envs=episodes)
     write_json(model_path.parent / "results.json", result)
     return result
 

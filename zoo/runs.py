@@ -17,7 +17,6 @@ from typing import Any
 import yaml
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.common.serialization import read_archive
 from sb3_genoffline.registry import ALGOS
 
 PACKAGES = ("sb3_genoffline", "torch", "stable_baselines3", "gymnasium", "mujoco", "minari", "numpy")
@@ -143,20 +142,6 @@ def run_of(model_path: str | Path) -> Run | None:
         if isinstance(config, dict) and config.get("algo") in ALGOS:  # other programs have a config.yml too
             return Run(folder, settings.parent.name)
     return None
-
-
-def load_agent(path: str | Path, device: str = "auto", **changes: Any) -> OfflineAlgorithm:
-    """
-    Read an agent of whatever algorithm of ours.
-
-    :param path: of the checkpoint, with or without ``.zip``
-    :param device: of the networks
-    :param changes: hyper-parameters to change
-    """
-    data = json.loads(read_archive(path).get("data", b"{}"))
-    classes = {cls.__name__: cls for cls in ALGOS.values()}
-    cls = classes.get(data.get("algorithm"), next(iter(ALGOS.values())))  # a foreign file: let load say what is wrong
-    return cls.load(path, device=device, **changes)
 
 
 def algo_name(model: OfflineAlgorithm) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.registry import ALGOS
@@ -18,7 +19,7 @@ from zoo.callbacks import PhaseClock, ResumableEvalCallback, SaveLast, StopOnInt
 from zoo.envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
 from zoo.hyperparameters import load_hyperparameters, make_hyperparameters, parse_pairs
 from zoo.records import dataset_record, make_logger, write_settings
-from zoo.runs import Run, algo_name, load_agent, new_run, run_of, write_json
+from zoo.runs import Run, algo_name, new_run, run_of, write_json
 
 _SAVE_LAST_EVERY = 10_000
 
@@ -218,11 +219,11 @@ def _resumed_agent(
     path: str | Path, n_timesteps: int | None, hyperparameters: Mapping[str, Any] | None, device: str
 ) -> _Start:
     run = run_of(path)
-    model = load_agent(path, device)
+    model = load_agent(path, device=device)
     plain: dict[str, Any] = run.config()["hyperparameters"] if run is not None else {}
     if hyperparameters:
         changes = make_hyperparameters(type(model), hyperparameters)
-        model = load_agent(path, device, **changes.arguments)
+        model = load_agent(path, device=device, **changes.arguments)
         plain = {**plain, **{name: changes.plain[name] for name in hyperparameters}}
     wanted = plain.get("n_timesteps", model._total_timesteps)
     if (n_timesteps or wanted) <= model.num_timesteps:

@@ -10,9 +10,10 @@ from typing import Any, Self
 import numpy as np
 import stable_baselines3
 import torch as th
-from stable_baselines3.common.utils import get_system_info
+from stable_baselines3.common.utils import get_device, get_system_info
 
 from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces
+from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.common.serialization import (
     FORMAT_VERSION,
     CheckpointError,
@@ -21,15 +22,15 @@ from sb3_genoffline.common.serialization import (
     hyperparameter_to_json,
     read_archive,
     read_tensors,
-    space_from_json,
     space_to_json,
     tree_from_members,
     tree_to_members,
     write_archive,
 )
+from sb3_genoffline.common.untrusted import box_from_json, check_arguments, check_sizes, check_tensors, entry, parse_json
 from sb3_genoffline.version import __version__
 
-_COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
+COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 
 
 @contextmanager
@@ -42,6 +43,99 @@ def global_rng_preserved() -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def describe(algorithm: Any) -> dict[str, Any]:
+    """What an agent is, as plain data: all but its tensors."""
+    hyperparameters = {name: getattr(algorithm, name) for name in algorithm.hyperparameter_names()}
+    return {
+        "policy_class": algorithm.policy_class.__name__,
+        "observation_space": space_to_json(algorithm.observation_space),
+        "action_space": space_to_json(algorithm.action_space),
+        "hyperparameters": {name: hyperparameter_to_json(name, value) for name, value in hyperparameters.items()},
+        "counters": {name: getattr(algorithm, name) for name in COUNTERS},
+        "dataset": algorithm.dataset_info,
+        "versions": {
+            "sb3_genoffline": __version__,
+            "stable_baselines3": stable_baselines3.__version__,
+            "torch": th.__version__,
+        },
+    }
+
+
+def build_agent(
+    cls: Any,
+    data: dict[str, Any],
+    name: str,
+    n_stored: int,
+    env: EnvLike | None,
+    device: th.device | str,
+    policy_class: type | None,
+    changes: dict[str, Any],
+) -> Any:
+    """
+    Make an agent from its description, which is not trusted: everything is checked before it is used or built.
+
+    :param cls: class of the agent
+    :param data: as :func:`describe` returns
+    :param name: of the file, for errors
+    :param n_stored: entries that the file of the weights holds
+    :param env: environment or None
+    :param device: of the networks
+    :param policy_class: in the place of the one that is named
+    :param changes: hyper-parameters to change
+    :return: the agent, its tensors new
+    :raises CheckpointError: if the description is wrong
+    :raises ValueError: if the environment's spaces are not the agent's, or a change is wrong
+    """
+    if policy_class is None:
+        named = {policy.__name__: policy for policy in cls.policy_aliases.values()}
+        policy_name = entry(data, "policy_class", str, name)
+        policy_class = named.get(policy_name)
+        if policy_class is None:
+            raise CheckpointError(
+                f"The agent's policy class {policy_name!r} is not one of {cls.__name__}'s. If you know it, load the agent's "
+                f"archive with custom_objects={{'policy_class': {policy_name}}}."
+            )
+    observation_space, action_space = (
+        box_from_json(entry(data, key, dict[str, Any], name), f"{name}: {key}")
+        for key in ("observation_space", "action_space")
+    )
+    counters = entry(data, "counters", dict[str, Any], name)
+    numbers = {key: entry(counters, key, float if key == COUNTERS[-1] else int, name) for key in COUNTERS}
+    dataset = entry(data, "dataset", dict[str, str | float | bool | None], name)
+    stored = entry(data, "hyperparameters", dict[str, Any], name)
+    source, device = None if env is None else as_env(env), get_device(device)
+    with global_rng_preserved(), blamed_on(name):
+        known = {key: hyperparameter_from_json(key, stored[key]) for key in cls.hyperparameter_names() if key in stored}
+        check_arguments(known, cls, CheckpointMixin)
+        model = cls(
+            policy_class,
+            (observation_space, action_space) if source is None else source,
+            device=device,
+            _init_setup_model=False,
+            **{**known, **changes},
+        )
+        arguments = model._policy_arguments() | model.policy_kwargs
+        check_arguments(arguments, policy_class, OfflinePolicy)
+        check_sizes(arguments, observation_space.shape[0], action_space.shape[0], n_stored)
+    check_agent_spaces((observation_space, action_space), (model.observation_space, model.action_space))
+    with global_rng_preserved(), blamed_on(name):
+        model._setup_model()
+    model.__dict__.update(numbers)
+    model.dataset_info = dataset
+    return model
+
+
+@contextmanager
+def blamed_on(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside is a fault of the file: a :class:`CheckpointError` that says so."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{name} describes no agent that can be made ({type(error).__name__}: {error}).") from error
 
 
 class CheckpointMixin:
@@ -58,37 +152,25 @@ class CheckpointMixin:
         Write the agent to one file, atomically: a killed process leaves the old file or the new one.
 
         :param path: file name (``.zip`` is added) or open binary file
-        :param exclude: ``["training"]`` leaves out what only resuming needs
+        :param exclude: ``["training"]`` leaves out what only resuming needs: optimizers, generators, sampler, and of each
+            network and its target the one that the policy does not act with
         :param include: accepted for SB3's signature; everything is included by default
         :raises ValueError: if a hyper-parameter can't be stored as plain data
         """
         algorithm: Any = self
         if not hasattr(algorithm, "policy"):
             raise ValueError("There is nothing to save yet: the agent gets its networks from an env or in learn_offline().")
-        hyperparameters = {name: getattr(self, name) for name in algorithm.hyperparameter_names()}
-        data = {
-            "format_version": FORMAT_VERSION,
-            "algorithm": type(self).__name__,
-            "policy_class": algorithm.policy_class.__name__,
-            "observation_space": space_to_json(algorithm.observation_space),
-            "action_space": space_to_json(algorithm.action_space),
-            "hyperparameters": {name: hyperparameter_to_json(name, value) for name, value in hyperparameters.items()},
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
-            "dataset": algorithm.dataset_info,
-            "versions": {
-                "sb3_genoffline": __version__,
-                "stable_baselines3": stable_baselines3.__version__,
-                "torch": th.__version__,
-            },
-        }
-        policy = {name: tensor.cpu().contiguous() for name, tensor in algorithm.policy.state_dict().items()}
+        data = {"format_version": FORMAT_VERSION, "algorithm": type(self).__name__, **describe(algorithm)}
+        whole = "training" not in set(exclude or ())
+        state = algorithm.policy.state_dict() if whole else algorithm.policy.acting_state_dict()
+        policy = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         members = {
             "data": json.dumps(data, indent=2).encode(),
             "policy.safetensors": tree_to_members(policy, "policy")["policy.safetensors"],
             "_stable_baselines3_version": stable_baselines3.__version__.encode(),
             "system_info.txt": get_system_info(print_info=False)[1].encode(),
         }
-        if "training" not in set(exclude or ()):
+        if whole:
             members |= tree_to_members(self._training_state(), "training")
         write_archive(path, members)
 
@@ -157,60 +239,45 @@ class CheckpointMixin:
         if print_system_info:
             print("== SAVED MODEL SYSTEM INFO ==")
             print(members.get("system_info.txt", b"not recorded").decode())
-        named = {policy.__name__: policy for policy in cls.policy_aliases.values()}  # type: ignore[attr-defined]
-        named["custom"] = (custom_objects or {}).get("policy_class")
-        policy_class = named["custom"] or named.get(data["policy_class"])
-        if policy_class is None:
-            raise CheckpointError(
-                f"The agent's policy class {data['policy_class']!r} is not one of {cls.__name__}'s: pass it as "
-                f"custom_objects={{'policy_class': {data['policy_class']}}}."
-            )
-        observation_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
-        stored = {name: hyperparameter_from_json(name, value) for name, value in data["hyperparameters"].items()}
-        known = {name: value for name, value in stored.items() if name in cls.hyperparameter_names()}  # type: ignore[attr-defined]
-        with global_rng_preserved():
-            source = (observation_space, action_space) if env is None else as_env(env)
-            model: Any = cls(policy_class, source, device=device, _init_setup_model=False, **{**known, **kwargs})  # type: ignore[call-arg]
-            check_agent_spaces((observation_space, action_space), (model.observation_space, model.action_space))
-            model._setup_model()
-        model._set_policy_tensors(read_tensors(members, "policy.safetensors"))
-        model.__dict__.update({name: data["counters"][name] for name in _COUNTERS})
-        model.dataset_info = data["dataset"]
+        tensors = read_tensors(members, "policy.safetensors")
+        n_stored = sum(tensor.numel() for tensor in tensors.values())
+        policy_class = (custom_objects or {}).get("policy_class")
+        model: Any = build_agent(cls, data, f"{path}", n_stored, env, device, policy_class, kwargs)
+        model._set_policy_tensors(tensors)
         if "training.json" in members:
             # the variable of a hyper-parameter that the caller changes (eta_tensor, log_alpha) starts from the new value
             changed = {form.format(name) for name in kwargs for form in ("{}_tensor", "log_{}")}
-            model._load_training_state(tree_from_members(members, "training"), changed)
+            state = tree_from_members(members, "training")
+            with blamed_on(f"{path}, its part for training,"):
+                model._load_training_state(state, changed)
         return model
 
     @classmethod
     def _read_data(cls, path: Any, members: dict[str, bytes]) -> dict[str, Any]:
         if "data" not in members:
             raise CheckpointError(f"{path} holds no agent: the member 'data' is missing.")
-        try:
-            data = json.loads(members["data"])
-        except ValueError as error:
-            raise CheckpointError(f"{path}: the member 'data' is no JSON ({error}); take another copy.") from error
-        if not isinstance(data, dict) or "format_version" not in data:
+        data = parse_json(members["data"], f"{path}: the member 'data'", strict=False)
+        if "format_version" not in data:
             raise CheckpointError(
                 f"{path} was not saved by sb3_genoffline (it may be stable-baselines3's, whose zips hold pickles): load it "
                 "with the class that saved it."
             )
-        if data["format_version"] > FORMAT_VERSION:
+        if entry(data, "format_version", int, f"{path}") > FORMAT_VERSION:
             raise CheckpointError(
                 f"{path} has format {data['format_version']}, newer than the {FORMAT_VERSION} this version reads: upgrade "
                 "sb3-genoffline."
             )
-        if data["algorithm"] != cls.__name__:
+        if entry(data, "algorithm", str, f"{path}") != cls.__name__:
             raise CheckpointError(
                 f"{path} holds a {data['algorithm']} agent: use {data['algorithm']}.load, not {cls.__name__}.load."
             )
         return data
 
     def _set_policy_tensors(self, tensors: dict[str, th.Tensor]) -> None:
-        try:
-            self.policy.load_state_dict(tensors)  # type: ignore[attr-defined]
-        except RuntimeError as error:
-            raise CheckpointError(f"The checkpoint's weights do not fit its hyper-parameters: {error}") from error
+        policy: OfflinePolicy = self.policy  # type: ignore[attr-defined]
+        whole = policy.with_spare_modules(tensors) if tensors.keys() == policy.acting_state_dict().keys() else tensors
+        check_tensors(whole, policy.state_dict(), "policy.safetensors")
+        policy.load_state_dict(whole)
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
         """

@@ -44,6 +44,8 @@ class DiffusionPolicy(OfflinePolicy):
     :param variance: of DDPM's noise, see :class:`~sb3_genoffline.generative.diffusion.NoiseSchedule`
     """
 
+    acts_with_targets = ("critic_target",)
+
     def __init__(
         self,
         observation_space: spaces.Space,

@@ -19,6 +19,7 @@ from sb3_genoffline.common.checkpoints import CheckpointMixin
 from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces, has_simulator
 from sb3_genoffline.common.metrics import MetricsMixin, RunningMeans
 from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.pretrained import PretrainedMixin
 from sb3_genoffline.common.pretraining import Phase, PretrainingMixin
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.data import REWARD_TRANSFORMS, OfflineDataset, check_compatible, load_dataset, reward_affine
@@ -37,7 +38,7 @@ def check_positive(**counts: int) -> None:
             raise ValueError(f"{name}={value} must be at least 1.")
 
 
-class OfflineAlgorithm(CheckpointMixin, PretrainingMixin, MetricsMixin):
+class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, MetricsMixin):
     """
     An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can go on online (``learn``).
 

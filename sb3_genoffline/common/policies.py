@@ -1,7 +1,7 @@
 """What the policies of all offline algorithms share."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,6 +45,8 @@ class OfflinePolicy(BasePolicy):
 
     obs_mean: Tensor
     obs_std: Tensor
+    acts_with_targets: ClassVar[tuple[str, ...]] = ()
+    """The target networks that the policy acts with, in the place of those that they follow."""
 
     def __init__(
         self, observation_space: spaces.Space, action_space: spaces.Space, lr_schedule: Schedule, **kwargs: Any
@@ -75,6 +77,31 @@ class OfflinePolicy(BasePolicy):
         """[−1, 1] -> the action space, kept inside it where rounding would leave it by a last digit."""
         assert isinstance(self.action_space, spaces.Box)
         return np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
+
+    def _spare_modules(self) -> dict[str, str]:
+        """Of each network and its target the one that acting does without, and the other."""
+        spare: dict[str, str] = {}
+        for target in (name for name, _ in self.named_children() if name.endswith("_target")):
+            online = target.removesuffix("_target")
+            spare |= {online: target} if target in self.acts_with_targets else {target: online}
+        return spare
+
+    def acting_state_dict(self) -> dict[str, Tensor]:
+        """The state without those networks that are slow copies of others, or that others are slow copies of."""
+        spare = tuple(f"{name}." for name in self._spare_modules())
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(spare)}
+
+    def with_spare_modules(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """
+        :param tensors: as :meth:`acting_state_dict` returns them
+        :return: a whole state: of each pair of a network and its target, what was left out is a copy of the other
+        """
+        whole = dict(tensors)
+        for missing, kept in self._spare_modules().items():
+            whole |= {
+                missing + name.removeprefix(kept): tensor for name, tensor in tensors.items() if name.startswith(f"{kept}.")
+            }
+        return whole
 
     def seed_acting(self, seed: int) -> None:
         """Restart the stream of random numbers that actions are sampled with."""

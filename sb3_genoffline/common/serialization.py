@@ -2,10 +2,13 @@
 
 import io
 import json
+import lzma
 import os
 import pathlib
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,10 +94,19 @@ def read_tensors(members: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
     """:raises CheckpointError: if the member is missing or damaged"""
     if name not in members:
         raise CheckpointError(f"The checkpoint has no member {name!r}: it is incomplete, take another copy.")
+    return parse_tensors(members[name], f"The checkpoint's member {name!r}")
+
+
+def parse_tensors(content: bytes, name: str) -> dict[str, Tensor]:
+    """
+    :param content: of a safetensors file; no more memory is taken than it has bytes
+    :param name: of it, for the error
+    :raises CheckpointError: if it is damaged
+    """
     try:
-        return load_tensors(members[name])
-    except SafetensorError as error:
-        raise CheckpointError(f"The checkpoint's member {name!r} is damaged ({error}): take another copy.") from error
+        return load_tensors(content)
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{name} is damaged ({error}): take another copy.") from error
 
 
 def with_zip_suffix(path: str | pathlib.Path) -> pathlib.Path:
@@ -113,12 +125,18 @@ def write_archive(path: PathOrFile, members: Mapping[str, bytes]) -> None:
     if not isinstance(path, str | pathlib.Path):
         _write_zip(path, members)
         return
-    path = with_zip_suffix(path)
+    file = io.BytesIO()
+    _write_zip(file, members)
+    replace_file(with_zip_suffix(path), file.getvalue())
+
+
+def replace_file(path: pathlib.Path, content: bytes) -> None:
+    """Write a file, atomically: a killed process leaves the old file or the new one; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            _write_zip(file, members)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -150,9 +168,49 @@ def read_archive(path: PathOrFile) -> dict[str, bytes]:
             raise FileNotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it).")
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+            _check_members(archive, path)
+            return {member.filename: _read_member(archive, member) for member in archive.infolist()}
+    except _UNREADABLE as error:
         raise CheckpointError(f"{path!s} is not a readable zip archive ({error}): take another copy.") from error
+
+
+_LARGEST_RATIO, _FREE_BYTES, _LARGEST_ARCHIVE, _MOST_MEMBERS = 20, 2**20, 4 * 2**30, 1000
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+)
+
+
+def _check_members(archive: zipfile.ZipFile, path: Any) -> None:
+    """Refuse names that lead out of a folder, and sizes that only a zip bomb has, before anything is read."""
+    names = archive.namelist()
+    if len(names) > _MOST_MEMBERS:
+        raise CheckpointError(f"{path!s} has {len(names):,} members, more than any agent's ({_MOST_MEMBERS:,}): refused.")
+    for name in names:
+        parts = name.replace("\\", "/").split("/")
+        if ".." in parts or parts[0] == "" or ":" in parts[0] or not name.isprintable():
+            raise CheckpointError(f"{path!s} has a member named {name!r}, which leads out of its folder: refused.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CheckpointError(f"{path!s} has the member {twice!r} more than once: refused.")
+    file: Any = archive.fp
+    n_bytes, declared = file.seek(0, io.SEEK_END), sum(member.file_size for member in archive.infolist())
+    if declared > min(_LARGEST_RATIO * n_bytes + _FREE_BYTES, _LARGEST_ARCHIVE):
+        raise CheckpointError(f"{path!s} has {n_bytes:,} bytes and would unpack to {declared:,}, as a zip bomb does: refused.")
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    with archive.open(member) as file:
+        content = file.read(member.file_size + 1)  # with a size, no more than that is unpacked at a time
+    if len(content) != member.file_size:
+        raise zipfile.BadZipFile(f"{member.filename!r} has another size than it says")
+    return content
 
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -190,7 +248,10 @@ def hyperparameter_from_json(name: str, data: Any) -> Any:
     if name == "train_freq" and isinstance(data, list):
         return tuple(data)
     if isinstance(data, dict) and data.keys() == {"activation"}:
-        return _ACTIVATIONS[data["activation"]]
+        activation = _ACTIVATIONS.get(str(data["activation"]))
+        if activation is None:
+            raise CheckpointError(f"{name} is the activation {data['activation']!r}; known are {', '.join(_ACTIVATIONS)}.")
+        return activation
     if isinstance(data, dict) and data.keys() == {"linear"}:
         return schedule_from_json(data)
     if isinstance(data, dict):

@@ -18,6 +18,7 @@ import yaml
 
 import zoo.benchmark.job as job_module
 import zoo.benchmark.runner as runner_module
+from sb3_genoffline.checkpoint import load_agent
 from zoo.__main__ import main
 from zoo.benchmark.job import EXIT, run_job
 from zoo.benchmark.overview import Overview, span
@@ -25,7 +26,7 @@ from zoo.benchmark.plan import Job, read_plan
 from zoo.benchmark.records import DONE, FAILED, INTERRUPTED, WAITING, open_record, read_record, record_path
 from zoo.benchmark.runner import Benchmark, Event
 from zoo.benchmark.stopwatch import Stopwatch
-from zoo.runs import Run, load_agent, write_json
+from zoo.runs import Run, write_json
 
 TINY: dict[str, Any] = {"batch_size": 32, "policy_kwargs": {"net_arch": [8, 8]}}
 SETTINGS = {"n_timesteps": 20, "evaluations": 4, "eval_episodes": 2, "final_episodes": 3, "hyperparameters": TINY}
@@ -91,7 +92,7 @@ def test_a_record_holds_all_a_report_needs(dataset_id: str, tmp_path: Path) -> N
     run = Run(tmp_path / "logs" / record["run"], "tiny-hopper-random-v0")
     config = run.config()
     assert config["seed"] == 3 and config["hyperparameters"] == record["config"]["hyperparameters"]
-    assert load_agent(run.model_path, "cpu").num_timesteps == 20
+    assert load_agent(run.model_path, device="cpu").num_timesteps == 20
     assert not list(run.folder.glob("rl_model_*"))  # those that an interrupted run would have gone on from
 
 
@@ -103,7 +104,7 @@ def test_a_records_command_does_the_same_training(dataset_id: str, tmp_path: Pat
     main([*words[3:], "-f", str(tmp_path / "again"), "--no-progress", "--verbose", "0"])
     name = "tiny-hopper-random-v0"
     ours, theirs = (
-        load_agent(folder / f"{name}.zip", "cpu").policy.state_dict()
+        load_agent(folder / f"{name}.zip", device="cpu").policy.state_dict()
         for folder in (tmp_path / "logs" / record["run"], tmp_path / "again" / "td3_bc" / f"{name}_1")
     )
     assert all((ours[key] == theirs[key]).all() for key in ours)

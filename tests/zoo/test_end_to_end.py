@@ -15,6 +15,7 @@ import yaml
 from stable_baselines3.common.callbacks import ConvertCallback
 
 from sb3_genoffline import DAC, load_dataset
+from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.pretraining import Phase
 from zoo.__main__ import main
 from zoo.callbacks import StopOnInterrupt
@@ -22,7 +23,7 @@ from zoo.enjoy import RenderingError, film
 from zoo.envs import env_factory, env_for_pictures
 from zoo.evaluate import bootstrap_ci, evaluate
 from zoo.plot.curves import make_curve
-from zoo.runs import Run, find_run, load_agent
+from zoo.runs import Run, find_run
 
 pytestmark = [  # what QDQ rightly says after a handful of steps on random actions
     pytest.mark.filterwarnings("ignore:The uncertainty H is no larger"),

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 from filelock import FileLock
 
+from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.data import OfflineDataset
 from zoo.benchmark.records import DONE, FAILED, INTERRUPTED, RUNNING, job_run, last_lines, read_record
 from zoo.benchmark.stopwatch import Stopwatch
@@ -28,7 +29,7 @@ from zoo.evaluate import evaluate
 from zoo.plot.curves import read_run
 from zoo.records import dataset_record
 from zoo.rendering import prefer_offscreen
-from zoo.runs import Run, load_agent, versions, write_json
+from zoo.runs import Run, versions, write_json
 from zoo.train import find_dataset, train
 
 CHECKPOINTS = 10
@@ -79,7 +80,7 @@ def _work(path: Path, record: dict[str, Any]) -> bool:
     clock = Stopwatch(**record.get("clock", {})) if run is not None else Stopwatch()
     updates = 0
     if run is not None:
-        updates = load_agent(run.model_path, "cpu").num_timesteps
+        updates = load_agent(run.model_path, device="cpu").num_timesteps
         if record.get("attempt"):
             clock.add_killed(record["attempt"], run.model_path, updates)
     total = config["hyperparameters"]["n_timesteps"]
@@ -152,7 +153,7 @@ def _curve(run: Run, clock: Stopwatch) -> dict[str, Any] | None:
 
 def _final(run: Run, data: OfflineDataset, checkpoint: str, config: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint's result, in episodes that had no part in choosing it."""
-    model, protocol = load_agent(run.checkpoint(checkpoint), config["device"]), config["evaluation"]
+    model, protocol = load_agent(run.checkpoint(checkpoint), device=config["device"]), config["evaluation"]
     result = evaluate(
         model, env_factory(data), protocol["final_episodes"], eval_seed=protocol["final_seed"], checkpoint=checkpoint
     )

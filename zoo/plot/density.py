@@ -14,6 +14,7 @@ import numpy as np
 import torch as th
 
 from sb3_genoffline import OfflineAlgorithm
+from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.environments import check_compatible
@@ -32,7 +33,7 @@ from zoo.plot.nll import (
     summarize,
 )
 from zoo.plot.slices import ActionGrid, make_grid
-from zoo.runs import find_run, load_agent, versions
+from zoo.runs import find_run, versions
 
 
 def label_of(model: OfflineAlgorithm) -> str:
@@ -253,14 +254,14 @@ def main(args: argparse.Namespace) -> None:
             flags = ", ".join(_TOY_FLAGS[name] for name in bandit)
             raise ValueError(f"{flags}: of the bandit, which is drawn when no agent is named; leave out --dataset and -i.")
         path = args.trained_agent or find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
-        model = check_fitted(load_agent(path, args.device), path)
+        model = check_fitted(load_agent(path, device=args.device), path)
         source = args.dataset or model.dataset_info.get("id")
         if source is None:
             raise ValueError(f"{path} does not name its data: give them with --dataset.")
         other = agent.pop("other", None)
         if "neighbors" in agent:
             agent["n_neighbors"] = agent.pop("neighbors")
-        second = None if other is None else load_agent(other, args.device)
+        second = None if other is None else load_agent(other, device=args.device)
         files = plot_agent(model, load_dataset(source), args.output, second, seed=args.seed, **agent)
     for file in files:
         print(f"wrote {file}")

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from zoo.envs import EnvFactory, env_factory
 from zoo.evaluate import EVAL_SEED
 from zoo.plot.curves import baseline_of
 from zoo.plot.figures import new_figure, save_figure
-from zoo.runs import load_agent, run_of, versions, write_json
+from zoo.runs import run_of, versions, write_json
 
 COLORS = ["#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#bcbd22"]
 WALL, SUCCESS, FAILURE, MARK = "#4d5661", "#2ca02c", "#d62728", "#ffd92f"
@@ -254,7 +255,7 @@ def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
     agents: dict[str, OfflineAlgorithm] = {}
     for path in map(agent_file, args.agent):
-        model = load_agent(path, args.device)
+        model = load_agent(path, device=args.device)
         name = agent_name(path, model)
         agents[name if name not in agents else f"{name} ({len(agents) + 1})"] = model
     counts = {"n_episodes": args.n_episodes, "n_walks": args.n_walks, "seed": args.seed}

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.registry import ALGOS
 from zoo.plot.figures import new_figure, save_figure
 from zoo.plot.slices import ActionGrid, make_grid
-from zoo.runs import find_run, load_agent, versions, write_json
+from zoo.runs import find_run, versions, write_json
 
 QUANTILE = 0.95
 _SLICE_SAMPLES = 256
@@ -262,7 +263,7 @@ def main(args: argparse.Namespace) -> None:
         if args.dataset is None:
             raise ValueError("Which agent? Give --dataset (and -f, --exp-id), or -i with the agent's file.")
         path = find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
-    model = check_fitted(load_agent(path, args.device), path)
+    model = check_fitted(load_agent(path, device=args.device), path)
     source = args.dataset or model.dataset_info.get("id")
     if source is None:
         raise ValueError(f"{path} does not name its data: give them with --dataset.")

@@ -1,0 +1,89 @@
+"""``manifest.json``: size and sha256 of every file of an agent's folder, so that damage and exchange are noticed."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sb3_genoffline.common.serialization import CheckpointError, replace_file
+from sb3_genoffline.common.untrusted import entry, parse_json, short
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+_LARGEST_FILE = 4 * 2**30
+
+
+def folder_files(folder: Path) -> Iterator[str]:
+    """Names of all files below a folder, with ``/``, sorted, the manifest left out."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return iter(sorted(name for name in names if name != MANIFEST))
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the manifest of what is in the folder now."""
+    files = {}
+    for name in folder_files(folder):
+        content = (folder / name).read_bytes()
+        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    text = json.dumps({"format_version": MANIFEST_VERSION, "files": files}, indent=2) + "\n"
+    replace_file(folder / MANIFEST, text.encode())
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """
+    :param folder: of an agent
+    :return: ``sha256`` and ``size`` of each file
+    :raises FileNotFoundError: if there is no manifest
+    :raises CheckpointError: if it is damaged or newer than this version
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {MANIFEST}.")
+    data = parse_json(_read(path), str(path))
+    version = entry(data, "format_version", int, str(path))
+    if version > MANIFEST_VERSION:
+        raise CheckpointError(f"{path} has format {version}, newer than {MANIFEST_VERSION}: upgrade sb3-genoffline.")
+    files = entry(data, "files", dict[str, dict[str, Any]], str(path))
+    for name, facts in files.items():
+        entry(facts, "sha256", str, f"{path}, {short(name)}")
+        entry(facts, "size", int, f"{path}, {short(name)}")
+    return files
+
+
+def read_listed(folder: Path, name: str) -> bytes:
+    """
+    Read a file, and if the folder has a manifest, compare what was read with it.
+
+    :param folder: of an agent
+    :param name: of the file
+    :raises FileNotFoundError: if there is no such file
+    :raises CheckpointError: if it is not the one that the manifest lists
+    """
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {name}: it is incomplete, take another copy.")
+    if not (folder / MANIFEST).is_file():
+        return _read(path)
+    listed = read_manifest(folder).get(name)
+    if listed is None:
+        raise CheckpointError(f"{folder / MANIFEST} does not list {name}: the folder was changed after it was written.")
+    size = path.stat().st_size
+    if size != listed["size"]:
+        raise CheckpointError(
+            f"{path} has {size:,} bytes and the manifest says {short(listed['size'])}: damaged or changed, take another."
+        )
+    content = _read(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != listed["sha256"]:
+        raise CheckpointError(
+            f"{path} has the sha256 {found[:16]}… and the manifest says {short(listed['sha256'][:16])}: damaged or exchanged, "
+            "take another copy."
+        )
+    return content
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > _LARGEST_FILE:
+        raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes, more than the 4 GiB that are read.")
+    return path.read_bytes()

@@ -1,0 +1,244 @@
+"""Reading what somebody else wrote: JSON, spaces, hyper-parameters, sizes, tensors. Every fault is a ``CheckpointError``."""
+
+import json
+import math
+import pathlib
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, Union, get_args, get_origin
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from torch import Tensor
+
+from sb3_genoffline.common.serialization import CheckpointError
+
+MAX_JSON_BYTES = 64 * 2**20
+MAX_SPACE_DIM = 100_000
+# An upper bound on the networks' entries may be so many times what the file of the weights holds, or _FREE_ENTRIES
+_LARGEST_EXCESS, _FREE_ENTRIES = 64, 2**26
+_LARGEST = {"n_diffusion_steps": 10_000, "n_action_samples": 100_000, "ddim_stride": 10_000, "flow_transforms": 1000}
+_MULTIPLIERS = ("n_critics", "flow_transforms", "flow_bins")
+_LARGEST_WIDTH, _MOST_LAYERS, _DEFAULT_WIDTHS = 10_000_000, 64, [750, 750]
+
+
+def parse_json(content: bytes, name: str, strict: bool = True) -> dict[str, Any]:
+    """
+    :param content: of a file or member
+    :param name: of it, for the error
+    :param strict: refuse NaN and infinities, which are no JSON
+    :return: an object with string keys
+    """
+
+    def refuse(text: str) -> float:
+        raise ValueError(f"{text} is no number of JSON")
+
+    def finite(text: str) -> float:
+        value = float(text)
+        return value if math.isfinite(value) or not strict else refuse(text)
+
+    def bounded(text: str) -> int:
+        value = int(text)
+        if abs(value) >= 2**63:
+            raise ValueError(f"{text[:20]}... is too large")
+        return value
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(pairs) != len(dict(pairs)):
+            raise ValueError("a key appears twice in an object")
+        return dict(pairs)
+
+    if len(content) > MAX_JSON_BYTES:
+        raise CheckpointError(f"{name} has {len(content):,} bytes, more than any agent's: refused.")
+    constant = refuse if strict else float
+    try:
+        data = json.loads(content, parse_float=finite, parse_int=bounded, parse_constant=constant, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{name} is no JSON ({error}); take another copy.") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{name} holds no JSON object but a {type(data).__name__}; take another copy.")
+    return data
+
+
+def entry(data: Mapping[str, Any], key: str, hint: Any, name: str) -> Any:
+    """
+    :param data: an object that was read
+    :param key: of the entry
+    :param hint: type annotation that its value must conform to
+    :param name: of the object, for the error
+    :return: the value
+    """
+    if key not in data:
+        raise CheckpointError(f"{name} has no {key!r}: it is incomplete, take another copy.")
+    if not conforms(data[key], hint):
+        raise CheckpointError(f"{name} has {key}={short(data[key])}, which is not of the type {readable(hint)}.")
+    return data[key]
+
+
+def short(value: Any) -> str:
+    """The start of a value's ``repr``, for an error."""
+    try:
+        text = repr(value)
+    except Exception as error:  # nested too deeply
+        return f"<{type(value).__name__}: {type(error).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def readable(hint: Any) -> str:
+    """A type annotation for an error."""
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def conforms(value: Any, hint: Any) -> bool:
+    """
+    :param value: plain data, an activation class or a schedule
+    :param hint: type annotation
+    :return: whether the value is of that type; an integer is a float too, a whole float an integer, a list any sequence
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(conforms(value, option) for option in arguments)
+    if origin is Literal:
+        return any(type(value) is type(option) and value == option for option in arguments)
+    if origin is Callable or hint is Callable:
+        return callable(value)
+    if origin is type:
+        return isinstance(value, type) and issubclass(value, arguments[0])
+    if origin is tuple and Ellipsis not in arguments:
+        return isinstance(value, list | tuple) and len(value) == len(arguments) and all(map(conforms, value, arguments))
+    if origin in (list, tuple, Sequence):
+        return isinstance(value, list | tuple) and all(conforms(item, arguments[0]) for item in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, dict) and all(
+            conforms(k, arguments[0]) and conforms(v, arguments[1]) for k, v in value.items()
+        )
+    if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return hint is float or float(value).is_integer()
+    return isinstance(hint, type) and hint not in (int, float) and isinstance(value, hint)
+
+
+def argument_hints(cls: type, base: type) -> dict[str, Any]:
+    """Type annotations of the constructor's arguments, the bases' up to ``base`` included."""
+    hints: dict[str, Any] = {}
+    for ancestor in cls.__mro__[: cls.__mro__.index(base) + 1]:
+        if "__init__" in ancestor.__dict__:
+            hints = typing.get_type_hints(ancestor.__init__) | hints  # type: ignore[misc]
+    return hints
+
+
+def is_file_argument(hint: Any) -> bool:
+    """Whether an argument may be the path of a file."""
+    return any(option is pathlib.Path or is_file_argument(option) for option in get_args(hint))
+
+
+def check_arguments(values: Mapping[str, Any], cls: type, base: type) -> None:
+    """
+    :param values: arguments of a constructor, as read from a file
+    :param cls: class that they are for
+    :param base: where its chain of constructors ends
+    :raises CheckpointError: naming the one of another type, or that makes the constructor read a file
+    """
+    hints = argument_hints(cls, base)
+    for name, value in values.items():
+        hint = hints.get(name, Any)
+        if is_file_argument(hint) and value is not None:
+            raise CheckpointError(f"{name}={short(value)} names a file to read, which an agent's file must not do: refused.")
+        if not conforms(value, hint):
+            raise CheckpointError(f"{cls.__name__} has no {name}={short(value)}: it is not of the type {readable(hint)}.")
+
+
+def box_from_json(data: Any, name: str) -> spaces.Box:
+    """
+    :param data: as :func:`~sb3_genoffline.common.serialization.space_to_json` makes it of a one-dimensional box; infinite
+        bounds may be the strings ``"inf"`` and ``"-inf"``
+    :param name: of the space, for the error
+    """
+    if not conforms(data, dict[str, Any]) or data.get("type") != "Box":
+        raise CheckpointError(f"{name} is {short(data)}, not the Box that an agent has.")
+    dtype = entry(data, "dtype", str, name)
+    shape = entry(data, "shape", list[int], name)
+    if not re.fullmatch(r"(float|u?int)(8|16|32|64)|bool", dtype) or dtype == "float8":
+        raise CheckpointError(f"{name} has the dtype {short(dtype)}, which is no number's.")
+    if len(shape) != 1 or not 1 <= shape[0] <= MAX_SPACE_DIM:
+        raise CheckpointError(f"{name} has the shape {short(shape)}; an agent's has one axis of 1 to {MAX_SPACE_DIM:,}.")
+    bounds = []
+    for key in ("low", "high"):
+        values = entry(data, key, list[float | bool | Literal["inf", "-inf"]], name)
+        if len(values) != shape[0]:
+            raise CheckpointError(f"{name} has {len(values)} numbers as {key} and the shape {shape}.")
+        bounds.append([float(value) for value in values])
+    try:
+        low, high = (np.array(values).astype(dtype) for values in bounds)
+        if not (low <= high).all():
+            raise ValueError("low is above high, or no number")
+        return spaces.Box(low, high, dtype=np.dtype(dtype).type)
+    except (ValueError, OverflowError, AssertionError) as error:
+        raise CheckpointError(f"{name} has bounds that make no Box: {error}.") from error
+
+
+def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n_stored: int) -> None:
+    """
+    Refuse sizes that no agent has before anything is built: an upper bound on the networks' entries from the widths of their
+    layers, compared with what the file of the weights holds.
+
+    :param arguments: of the policy
+    :param state_dim: S
+    :param action_dim: A
+    :param n_stored: entries that the file of the weights holds
+    :raises CheckpointError: naming the size
+    """
+    chains, multiplier = [_DEFAULT_WIDTHS], 1
+    for name, value in arguments.items():
+        sizes = _integers(value)
+        largest = _LARGEST.get(name, _LARGEST_WIDTH)
+        if len(sizes) > _MOST_LAYERS or any(not 0 <= size <= largest for size in sizes):
+            raise CheckpointError(f"The agent has {name}={short(value)}, out of bounds (0 to {largest:,}): refused.")
+        if name in _MULTIPLIERS:
+            multiplier *= max(1, *sizes) if sizes else 1
+        elif name not in _LARGEST:
+            chains.append(sizes)
+    ends = state_dim + action_dim + 64  # 64: features of time
+    widths = [[ends, *chain, ends] for chain in chains if chain]
+    bound = multiplier * (ends * action_dim + sum(a * b for chain in widths for a, b in pairwise(chain)))
+    if bound > max(_LARGEST_EXCESS * n_stored, _FREE_ENTRIES):
+        raise CheckpointError(
+            f"The agent's settings ask for networks of up to {bound:,} numbers, and its weights are {n_stored:,}: refused "
+            "before anything is built."
+        )
+
+
+def _integers(value: Any) -> list[int]:
+    if isinstance(value, dict):
+        return [size for item in value.values() for size in _integers(item)]
+    if isinstance(value, list | tuple):
+        return [size for item in value for size in _integers(item)]
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else []
+
+
+def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
+    """
+    :param found: tensors of a file
+    :param expected: those of a new policy of the same settings
+    :param name: of the file, for the error
+    :raises CheckpointError: if names, shapes or types differ, or a number is not finite where the new policy's is
+    """
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or surplus:
+        parts = [f"{what} {', '.join(names[:3])}" for what, names in (("lacks", missing), ("has also", surplus)) if names]
+        raise CheckpointError(f"{name}: the weights do not fit the agent's hyper-parameters: the file {', and '.join(parts)}.")
+    for key, tensor in found.items():
+        own = expected[key]
+        for what, theirs, ours in (("shape", list(tensor.shape), list(own.shape)), ("type", tensor.dtype, own.dtype)):
+            if theirs != ours:
+                raise CheckpointError(
+                    f"{name}: the weights do not fit the agent's hyper-parameters: {key} has the {what} {theirs}, not {ours}."
+                )
+        if tensor.is_floating_point() and not bool((tensor.isfinite() | (tensor == own.to(tensor.device))).all()):
+            count = int((~th.isfinite(tensor)).sum())
+            raise CheckpointError(f"{name}: {key} has {count} entries that are not finite: the agent can't act, refused.")
