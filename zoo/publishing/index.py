@@ -1,0 +1,208 @@
+"""The list of the agents in a folder, beside what behaviour cloning reaches on the same data."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.benchmark.records import DONE, read_record
+from zoo.benchmark.results import score, spread
+from zoo.runs import write_json, write_text
+
+BC_FILE = "bc.json"
+TO_ACT = ("manifest.json", "config.json", "model.safetensors")
+_HEADER = [
+    *("agent", "dataset", "last checkpoint", "data", "BC", "updates", "seed", "seeds", "best checkpoint"),
+    *("KB to act", "KB in all"),
+]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    An agent's folder.
+
+    :param folder: the folder
+    :param results: its ``results.json``
+    """
+
+    folder: Path
+    results: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the folder, which is that of the repository."""
+        return self.folder.name
+
+    def size(self, *names: str) -> int:
+        """Bytes of the files of these names; of all if none is named."""
+        files = (file for file in self.folder.rglob("*") if file.is_file())
+        return sum(file.stat().st_size for file in files if not names or file.name in names)
+
+
+def find_entries(folder: str | Path) -> list[Entry]:
+    """
+    :param folder: with an agent per folder
+    :return: those with results, by dataset and algorithm
+    :raises ValueError: if a folder has no readable results
+    """
+    entries = []
+    for config in sorted(Path(folder).glob("*/config.json")):
+        path = config.with_name("results.json")
+        try:
+            entries.append(Entry(config.parent, json.loads(path.read_text())))
+        except (OSError, json.JSONDecodeError) as error:
+            raise ValueError(f"{config.parent} cannot be listed: {error}") from error
+    return sorted(entries, key=lambda entry: (str(entry.results.get("dataset")), str(entry.results.get("algo")), entry.name))
+
+
+def find_bc(log_folder: str | Path) -> dict[str, dict[str, Any]]:
+    """
+    What behaviour cloning reached according to the records of benchmarks.
+
+    :param log_folder: folder with benchmarks anywhere below it
+    :return: by the dataset's fingerprint
+    """
+    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    for path in sorted(file for kind in ("jobs", "records") for file in Path(log_folder).rglob(f"{kind}/bc-*.json")):
+        record = read_record(path)
+        if record["config"]["name"] != "bc" or record["state"] != DONE or not record.get("last"):
+            continue
+        seeds = runs.setdefault(record["data"]["fingerprint"], {})
+        seed = record["config"]["seed"]
+        seeds[seed] = max(seeds.get(seed, record), record, key=lambda other: other["ended"])
+    return {fingerprint: _bc_entry([seeds[seed] for seed in sorted(seeds)]) for fingerprint, seeds in runs.items()}
+
+
+def _bc_entry(records: list[dict[str, Any]]) -> dict[str, Any]:
+    scores, last = np.array([score(record["last"]) for record in records]), records[0]["last"]
+    return {
+        "dataset": records[0]["config"]["dataset"],
+        "unit": "return" if last["normalized_score"] is None else "normalized_score",
+        "mean": float(scores.mean()),
+        "std": spread(scores),
+        "seeds": [record["config"]["seed"] for record in records],
+        "updates": last["gradient_steps"],
+        "n_eval_episodes": last["n_eval_episodes"],
+        "eval_seed": last["eval_seed"],
+    }
+
+
+def write_index(folder: str | Path, log_folder: str | Path | None = None) -> Path:
+    """
+    Write ``README.md`` from the folders, and renew ``bc.json``, what is known of behaviour cloning, from records.
+
+    :param folder: with an agent per folder
+    :param log_folder: folder with benchmarks anywhere below it (None: ``bc.json`` stays as it is)
+    :return: the README
+    """
+    folder = Path(folder)
+    entries = find_entries(folder)
+    if log_folder is not None:
+        wanted = {entry.results.get("dataset_fingerprint") for entry in entries}
+        found = {name: bc for name, bc in find_bc(log_folder).items() if name in wanted}
+        if found:
+            known = read_bc(folder) | found
+            write_json(folder / BC_FILE, dict(sorted(known.items(), key=lambda item: item[1]["dataset"])))
+    write_text(folder / "README.md", index_text(entries, read_bc(folder)))
+    return folder / "README.md"
+
+
+def read_bc(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """What ``bc.json`` holds; empty if there is none."""
+    path = Path(folder) / BC_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def index_text(entries: Iterable[Entry], bc: dict[str, dict[str, Any]]) -> str:
+    """
+    :param entries: in their order
+    :param bc: by the dataset's fingerprint
+    :return: the README in Markdown
+    """
+    entries = list(entries)
+    parts = ["# Trained agents"]
+    if not entries:
+        return "\n\n".join([*parts, "None is here yet: `python -m zoo publish --help`."]) + "\n"
+    name = entries[0].name
+    parts += [
+        "One folder each, in exactly the layout that is uploaded to the Hugging Face Hub. From a checkout:",
+        f'```python\nfrom sb3_genoffline import load_from_hub\n\nmodel = load_from_hub("hub_models/{name}")\n```',
+        _table(entries, bc),
+        _reading(entries, bc),
+        "## Commands",
+    ]
+    parts += [f"`{entry.name}`\n\n```bash\n{entry.results.get('command') or '# unknown'}\n```" for entry in entries]
+    parts += ["## Again", "This page is made from the folders by\n\n```bash\npython -m zoo publish --index\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
+    rows = [_row(entry, bc.get(entry.results.get("dataset_fingerprint") or "")) for entry in entries]
+    aligned = [":--", ":--", *["--:"] * (len(_HEADER) - 2)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [_HEADER, aligned, *rows])
+
+
+def _row(entry: Entry, bc: dict[str, Any] | None) -> list[str]:
+    results = entry.results
+    data, best, seeds = results.get("data") or {}, results.get("best"), results.get("seeds")
+    size = f" ({data['n_transitions']:,})" if "n_transitions" in data else ""
+    last = results["checkpoint"] == "last"
+    return [
+        f"[{entry.name}]({entry.name})",
+        f"{results['dataset']}{size}",
+        _with_interval(results) if last else "",
+        _number(data.get("mean_return") if results["normalized_score"] is None else results["behavior_normalized_score"]),
+        "" if bc is None else _over_seeds(bc["mean"], bc["std"], len(bc["seeds"])),
+        f"{results['gradient_steps']:,}",
+        str(results["seed"]),
+        "" if seeds is None else _over_seeds(seeds["mean"], seeds["std"], seeds["n"]),
+        _with_interval(best if last else results) if best or not last else "",
+        f"{entry.size(*TO_ACT) / 1024:,.0f}",
+        f"{entry.size() / 1024:,.0f}",
+    ]
+
+
+def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
+    results = [entry.results for entry in entries]
+    protocols = sorted({(result["n_eval_episodes"], result["eval_seed"]) for result in results})
+    episodes = "; ".join(f"{number} episodes from seed {seed}" for number, seed in protocols)
+    lines = [
+        "Scores are 100 · (return − reference minimum) / (reference maximum − minimum), in mazes the percentage of episodes "
+        f"that reach the goal, with a 95 % bootstrap interval over the episodes ({episodes}). *Data* is the mean of the "
+        "dataset's episodes; *seed* that of the agent; *seeds* the mean ± standard deviation of the last checkpoints "
+        "of trainings that differ in the seed only. *Best* is the checkpoint with the highest return while training: it was "
+        "chosen by its score, so compare the last ones."
+    ]
+    if any(result["normalized_score"] is None for result in results):
+        lines.append("Where the reference returns of a dataset are not known, the numbers are returns.")
+    used = {result["dataset_fingerprint"]: result["dataset"] for result in results}
+    protocols = sorted(
+        {(bc[name]["n_eval_episodes"], bc[name]["eval_seed"], bc[name]["updates"]) for name in used if name in bc}
+    )
+    if protocols:
+        how = "; ".join(f"{updates:,} updates, {number} episodes from seed {seed}" for number, seed, updates in protocols)
+        lines.append(
+            f"*BC* is behaviour cloning in the benchmark on the same data, last checkpoint, mean ± std over seeds ({how})."
+        )
+    missing = sorted({str(dataset) for name, dataset in used.items() if name not in bc})
+    if missing:
+        lines.append(f"There is no finished run of BC in the benchmark's records on: {', '.join(missing)}.")
+    return "\n".join(lines)
+
+
+def _with_interval(result: dict[str, Any]) -> str:
+    known = result["normalized_score"] is not None
+    low, high = result["normalized_score_ci95" if known else "mean_reward_ci95"]
+    return f"{score(result):.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _over_seeds(mean: float, std: float | None, n: int) -> str:
+    return f"{mean:.1f} (1 seed)" if std is None else f"{mean:.1f} ± {std:.1f} ({n})"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
