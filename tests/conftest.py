@@ -1,0 +1,30 @@
+"""No test speaks to huggingface.co: all of them have a port of this machine for a Hub, where ``tests/hub`` puts a server."""
+
+import atexit
+import os
+import shutil
+import socket
+import tempfile
+
+
+def _keep_port() -> socket.socket:
+    """A port of this process alone, refusing connections until a server shares it (``SO_REUSEPORT``) and listens."""
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    keeper.bind(("127.0.0.1", 0))
+    return keeper
+
+
+# huggingface_hub reads these once, when it is imported
+HUB_PORT_KEEPER = _keep_port()
+_home = tempfile.mkdtemp(prefix="hub-home-")
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
+os.environ |= {
+    "HF_ENDPOINT": f"http://127.0.0.1:{HUB_PORT_KEEPER.getsockname()[1]}",
+    "HF_HOME": _home,
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+for _name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):
+    os.environ.pop(_name, None)
