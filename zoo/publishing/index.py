@@ -148,19 +148,19 @@ def _table(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
 
 def _row(entry: Entry, bc: dict[str, Any] | None) -> list[str]:
     results = entry.results
-    data, best, seeds = results.get("data") or {}, results.get("best"), results.get("seeds")
+    data, seeds = results.get("data") or {}, results.get("seeds")
     size = f" ({data['n_transitions']:,})" if "n_transitions" in data else ""
-    last = results["checkpoint"] == "last"
+    last, best = (results, results.get("best")) if results["checkpoint"] == "last" else (None, results)
     return [
         f"[{entry.name}]({entry.name})",
         f"{results['dataset']}{size}",
-        _with_interval(results) if last else "",
+        "" if last is None else _with_interval(last),
         _number(data.get("mean_return") if results["normalized_score"] is None else results["behavior_normalized_score"]),
         "" if bc is None else _over_seeds(bc["mean"], bc["std"], len(bc["seeds"])),
         f"{results['gradient_steps']:,}",
         str(results["seed"]),
         "" if seeds is None else _over_seeds(seeds["mean"], seeds["std"], seeds["n"]),
-        _with_interval(best if last else results) if best or not last else "",
+        "" if best is None else _with_interval(best),
         f"{entry.size(*TO_ACT) / 1024:,.0f}",
         f"{entry.size() / 1024:,.0f}",
     ]
@@ -180,11 +180,11 @@ def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
     if any(result["normalized_score"] is None for result in results):
         lines.append("Where the reference returns of a dataset are not known, the numbers are returns.")
     used = {result["dataset_fingerprint"]: result["dataset"] for result in results}
-    protocols = sorted(
+    budgets = sorted(
         {(bc[name]["n_eval_episodes"], bc[name]["eval_seed"], bc[name]["updates"]) for name in used if name in bc}
     )
-    if protocols:
-        how = "; ".join(f"{updates:,} updates, {number} episodes from seed {seed}" for number, seed, updates in protocols)
+    if budgets:
+        how = "; ".join(f"{updates:,} updates, {number} episodes from seed {seed}" for number, seed, updates in budgets)
         lines.append(
             f"*BC* is behaviour cloning in the benchmark on the same data, last checkpoint, mean ± std over seeds ({how})."
         )
