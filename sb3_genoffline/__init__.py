@@ -9,6 +9,7 @@ from sb3_genoffline.cql import CQL, CQLPolicy
 from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, combine, export_hdf5, export_minari, load_dataset, split
 from sb3_genoffline.dql import DQL, DiffusionQLPolicy
+from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS
@@ -35,6 +36,7 @@ __all__ = [
     "DiffusionPolicy",
     "DiffusionQLPolicy",
     "FlowDensityPolicy",
+    "HubError",
     "IQLPolicy",
     "OfflineAlgorithm",
     "OfflineDataset",
@@ -42,8 +44,11 @@ __all__ = [
     "VAEDensityPolicy",
     "__version__",
     "combine",
+    "download_from_hub",
     "export_hdf5",
     "export_minari",
     "load_dataset",
+    "load_from_hub",
+    "push_to_hub",
     "split",
 ]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ def folder_files(folder: Path) -> Iterator[str]:
     return iter(sorted(name for name in names if name != MANIFEST))
 
 
+def make_manifest(contents: Mapping[str, bytes]) -> bytes:
+    """The manifest of files by name; one of itself is left out."""
+    files = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        for name, content in sorted(contents.items())
+        if name != MANIFEST
+    }
+    return (json.dumps({"format_version": MANIFEST_VERSION, "files": files}, indent=2) + "\n").encode()
+
+
 def write_manifest(folder: Path) -> None:
     """Write the manifest of what is in the folder now."""
-    files = {}
-    for name in folder_files(folder):
-        content = (folder / name).read_bytes()
-        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    text = json.dumps({"format_version": MANIFEST_VERSION, "files": files}, indent=2) + "\n"
-    replace_file(folder / MANIFEST, text.encode())
+    replace_file(folder / MANIFEST, make_manifest({name: (folder / name).read_bytes() for name in folder_files(folder)}))
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
