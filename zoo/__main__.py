@@ -16,6 +16,7 @@ COMMANDS = {
     "benchmark": "train and evaluate algorithms x datasets x seeds from one plan, and report on them",
     "enjoy": "watch or film a trained agent",
     "plot": "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED",
+    "publish": "make agents ready for the Hugging Face Hub, and send them there",
     "speed": "measure the speed of training updates",
     "quickstart": "collect, train, evaluate, draw and film in a few minutes",
 }

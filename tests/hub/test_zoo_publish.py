@@ -10,8 +10,9 @@ import pytest
 from hub_server import HubServer
 from huggingface_hub import HfApi
 
+from sb3_genoffline.checkpoint import load_agent
 from zoo.__main__ import main
-from zoo.runs import find_run, load_agent
+from zoo.runs import find_run
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_published_agent_acts_the_same_in_a_fresh_process_with_an_empty_cache(
     assert sent >= {
         str(file.relative_to(tmp_path / "models" / "dac-car")) for file in (tmp_path / "models").rglob("*.*") if file.is_file()
     }
-    model = load_agent(find_run(tmp_path / "logs", "dac", tmp_path / "car-mixed.npz").model_path, "cpu")
+    model = load_agent(find_run(tmp_path / "logs", "dac", tmp_path / "car-mixed.npz").model_path, device="cpu")
     model.policy.seed_acting(5)
     expected = model.predict(np.ones((3, 2), dtype=np.float32), deterministic=True)[0]
     code = """

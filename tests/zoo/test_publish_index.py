@@ -89,8 +89,8 @@ def test_behaviour_cloning_stands_beside_agents_of_the_same_data(tmp_path: Path)
     make_agent(models, "dac-hopper-medium", "dac")
     make_agent(models, "dac-mine", "dac", MINE)
     make_bc_record(logs, 0, 8.0)
-    make_bc_record(logs, 1, 90.0, ended="2025-01-01")
-    make_bc_record(logs, 1, 10.0)  # made later than the one before
+    make_bc_record(logs, 1, 10.0)
+    make_bc_record(logs, 1, 90.0, ended="2025-01-01")  # made before
     make_bc_record(logs, 2, 50.0, state="failed")
     make_bc_record(logs, 3, None)
     make_bc_record(logs, 0, 70.0, MINE, data={"fingerprint": "of other data with this name"})

@@ -139,7 +139,7 @@ def make_results(
         **results,
         "best": best,
         "seeds": summary_of_seeds(last),
-        "data": config["dataset"],
+        "data": public(config["dataset"]),
         "trained_with": config["versions"],
         "source": source_of(candidate, settings),
     }
@@ -202,19 +202,29 @@ def training_command(trained: Trained) -> str:
     lines = file.read_text().splitlines() if file.is_file() else []
     words = [shlex.split(line) for line in lines]
     if words and all(line[:4] == ["python", "-m", "zoo", "train"] for line in words):
-        return "\n".join(shlex.join(_public(line)) for line in words)
+        return "\n".join(shlex.join(_public_words(line)) for line in words)
     plain = {"--algo": trained.algo, "--dataset": trained.dataset, "--seed": trained.seed}
     flags = [str(word) for pair in plain.items() for word in pair]
-    pairs = [f"{name}:{value}" for name, value in trained.config["hyperparameters"].items()]
+    pairs = [f"{name}:{value}" for name, value in public(trained.config["hyperparameters"]).items()]
     return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])
 
 
-def _public(words: list[str]) -> list[str]:
-    """A command without log folders, and without the folders of files with an absolute path."""
-    kept: list[str] = []
+def public(value: Any) -> Any:
+    """Plain data, of whose strings those that are absolute paths are file names only: folders say where and who one is."""
+    if isinstance(value, Mapping):
+        return {key: public(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [public(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
+
+
+def _public_words(words: list[str]) -> list[str]:
+    """A command without the folders that it logged to, and without those of its files."""
+    kept = []
     for before, word in zip(["", *words], words, strict=False):
         if before not in _PRIVATE_FLAGS and word.partition("=")[0] not in _PRIVATE_FLAGS:
-            kept.append(Path(word).name if Path(word).is_absolute() else word)
+            name, colon, value = word.partition(":")  # of `-params name:value`
+            kept.append(public(name) + colon + public(value))
     return kept
 
 
