@@ -8,11 +8,15 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 from hub_server import HubServer
 from huggingface_hub import HfApi, close_session, constants
+
+if TYPE_CHECKING:
+    from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 
 
 @pytest.fixture
@@ -65,3 +69,31 @@ def fresh_process(hub: HubServer, tmp_path: Path) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def agent() -> "OfflineAlgorithm":
+    """A small DAC agent; to be looked at only."""
+    from point_agents import train
+
+    return train()
+
+
+@pytest.fixture(scope="session")
+def agent_files(agent: "OfflineAlgorithm", tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes | None]:
+    """Contents of the agent's folder by path."""
+    from point_agents import REPO
+
+    from sb3_genoffline.hub import write_agent_folder
+
+    folder = write_agent_folder(agent, tmp_path_factory.mktemp("models") / "dac-point", repo_id=REPO)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def published(hub: HubServer, agent_files: dict[str, bytes | None]) -> str:
+    """The repository that the agent is in."""
+    from point_agents import REPO
+
+    hub.put(REPO, agent_files)
+    return REPO

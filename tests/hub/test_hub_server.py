@@ -54,7 +54,9 @@ def test_regular_and_large_files_come_back_as_they_were_sent(hub, api, repo):
     assert hub.storage.large_files == {hashlib.sha256(WEIGHTS).hexdigest(): WEIGHTS}
     assert [request.status for request in hub.requests("PUT /store|POST .*/batch|POST .*/verify")] == [200, 200, 200]
     assert hub.downloaded() == ["README.md", "folder/config.json", "model.safetensors"]
-    assert not [request for request in hub.requests("/cdn/|/store/") if request.token]
+    elsewhere = hub.requests("/cdn/|/store/")
+    assert elsewhere and not [request for request in elsewhere if request.token]
+    assert send(hub, "GET", elsewhere[-1].path, headers={"Authorization": "Bearer x"}).status_code == 400
 
 
 def test_a_folder_goes_up_and_a_snapshot_of_it_comes_down(hub, api, tmp_path):
