@@ -1,13 +1,16 @@
 """Train small, publish, and load by somebody else: through the real client and the loopback Hub."""
 
 import json
+import pickle
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch as th
 from huggingface_hub import HfApi
-from point_agents import NEEDED, REPO, act, make_dataset, train
+from point_agents import NEEDED, OBSERVATIONS, REPO, act, make_dataset, train
+from stable_baselines3 import TD3
 
 from sb3_genoffline import DAC, TD3BC, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -28,7 +31,7 @@ def test_agents_act_the_same_in_a_fresh_process_with_an_empty_cache(hub, agent, 
     expected = {REPO: act(agent).hex(), "ada/td3-point": act(second).hex()}
     hub.log.clear()
     code = f"""
-        import json, sys
+        import json
         import numpy as np
         from sb3_genoffline import load_from_hub
 
@@ -74,6 +77,7 @@ def test_all_files_are_of_one_commit(hub, agent, published):
 def test_a_revision_pins_the_agent(hub, api: HfApi, agent, other, published):
     api.create_tag(REPO, tag="v1")
     first = hub.repo(REPO).at("main").sha
+    assert act(load_from_hub(REPO)) == act(agent)
     push_to_hub(other, REPO)
     for revision, expected in ((None, other), ("main", other), ("v1", agent), (first, agent)):
         assert act(load_from_hub(REPO, revision=revision)) == act(expected)
@@ -176,3 +180,20 @@ def test_who_pushes_second_at_the_same_time_is_refused(hub, published, other):
     with pytest.raises(HubError, match="changed by somebody else at the same time"):
         push_to_hub(other, REPO)
     assert hub.repo(REPO).at("main").files["config.json"].content == b"{}", "one or the other, never a mixture"
+
+
+def test_an_agent_of_stable_baselines3_acts_the_same_without_its_pickles(hub, api: HfApi, tmp_path, monkeypatch):
+    original = TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=0, device="cpu")
+    original.save(tmp_path / "td3-pendulum.zip")
+    api.create_repo("ada/td3-pendulum")
+    api.upload_file(repo_id="ada/td3-pendulum", path_or_fileobj=tmp_path / "td3-pendulum.zip", path_in_repo="td3-pendulum.zip")
+    for module in (pickle, cloudpickle):
+        monkeypatch.setattr(module, "loads", lambda *_: pytest.fail("unpickled"))
+    hub.log.clear()
+    model = load_from_hub("ada/td3-pendulum", device="cpu")
+    assert type(model) is TD3 and hub.downloaded() == ["td3-pendulum.zip"]
+    expected = original.predict(OBSERVATIONS, deterministic=True)[0]
+    np.testing.assert_array_equal(model.predict(OBSERVATIONS, deterministic=True)[0], expected)
+    monkeypatch.undo()
+    trusted = load_from_hub("ada/td3-pendulum", device="cpu", trust_remote_code=True)
+    np.testing.assert_array_equal(trusted.predict(OBSERVATIONS, deterministic=True)[0], expected)
