@@ -229,7 +229,7 @@ def _limits(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     shapes = [config[space]["shape"][0] for space in ("observation_space", "action_space")]
     where = f"in {results['env_id']}" if results.get("env_id") else "in the environment that its data come from"
     return (
-        "## Intended use and limits\n\nFor research on offline reinforcement learning: to compare with, to start from, to look "
-        f"at, {where}. It takes {shapes[0]} numbers and gives {shapes[1]}, and knows nothing beyond what its data show. It was "
-        "neither trained nor tested on a real machine, and should not steer one.\n"
+        "## Intended use and limits\n\nFor research on offline reinforcement learning: to compare with, to start from, "
+        f"to look at, {where}. It takes {shapes[0]} numbers and gives {shapes[1]}, and knows nothing beyond what its data "
+        "show. It was neither trained nor tested on a real machine, and should not steer one.\n"
     )

@@ -34,7 +34,7 @@ def hub_errors(repo_id: str, revision: str | None = None, filename: str | None =
         raise NoSuchFileOnHubError(f"{_place(repo_id, revision)} has no file {filename!r}{there}.") from error
     except errors.HFValidationError as error:
         raise ValueError(f"{repo_id!r} is no name of a repository: {error}") from error
-    except (OSError, errors.HTTPError, errors.XetDownloadError) as error:
+    except (OSError, RuntimeError, errors.HTTPError, errors.XetDownloadError) as error:
         raise HubError(_explain(error, _place(repo_id, revision), filename)) from error
 
 
@@ -79,6 +79,8 @@ def _explain(error: BaseException, place: str, filename: str | None) -> str:
     if isinstance(error, errors.HTTPError | ConnectionError):
         what = f"{type(error).__name__}: {error}"
         return f"The Hub could not be reached for {place} ({what}): check the network, the proxy and HF_ENDPOINT."
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of an upload
+        return _explain(error.__cause__, place, filename)
     what = f"{filename} of {place}" if filename else place
     return f"{what} could not be transferred ({type(error).__name__}: {error}): try again."
 

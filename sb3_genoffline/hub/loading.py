@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch as th
@@ -9,13 +10,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.manifest import MANIFEST
+from sb3_genoffline.common.manifest import MANIFEST, read_listed
 from sb3_genoffline.common.pretrained import CONFIG, WEIGHTS
 from sb3_genoffline.common.serialization import CheckpointError, read_archive
 from sb3_genoffline.common.untrusted import parse_json
 from sb3_genoffline.hub.errors import HubError, NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.foreign import load_foreign
 from sb3_genoffline.hub.naming import check_repo_id
+from sb3_genoffline.version import __version__
 
 Token = str | bool | None
 
@@ -65,8 +67,8 @@ def load_from_hub(
     except ValueError as error:
         raise ValueError(f"There is no folder or archive {repo_id!r} here, and {error}") from None
 
-    def download(name: str, commit: str | None = revision) -> Path:
-        return download_from_hub(repo_id, name, commit, token, cache_dir, local_files_only)
+    def download(name: str, commit: str | None = revision, again: bool = False) -> Path:
+        return _download(repo_id, name, commit, token, cache_dir, local_files_only, again)
 
     if filename is None:
         try:
@@ -76,6 +78,10 @@ def load_from_hub(
         else:
             for name in (CONFIG, WEIGHTS):
                 download(name, folder.name)
+            if not local_files_only and not _is_whole(folder):  # damaged on the way, or in the cache
+                with suppress(HubError, ValueError):  # what is wrong with the files is then said below
+                    for name in (MANIFEST, CONFIG, WEIGHTS):
+                        download(name, folder.name, again=True)
             return load_agent(folder, env, device)
     agent = _load_archive(download(filename), env, device, trust_remote_code)
     _warn_of_normalisation(repo_id, revision, token, local_files_only)
@@ -103,9 +109,20 @@ def download_from_hub(
     :raises HubError: if the Hub does not have it (naming what it has), does not give it, or can't be reached
     :raises ValueError: if a name is none
     """
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    return _download(repo_id, filename, revision, token, cache_dir, local_files_only)
 
-    from sb3_genoffline.version import __version__
+
+def _download(
+    repo_id: str,
+    filename: str,
+    revision: str | None,
+    token: Token,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+    again: bool = False,
+) -> Path:
+    """:func:`download_from_hub`; ``again`` replaces what is in the cache."""
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 
     check_repo_id(repo_id)
     if not filename or filename.startswith("/") or ".." in filename.replace("\\", "/").split("/"):
@@ -120,6 +137,7 @@ def download_from_hub(
                     token=token,
                     cache_dir=cache_dir,
                     local_files_only=local_files_only,
+                    force_download=again,
                     library_name="sb3-genoffline",
                     library_version=__version__,
                 )
@@ -128,6 +146,15 @@ def download_from_hub(
             if try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=revision) is _CACHED_NO_EXIST:
                 raise NoSuchFileOnHubError(f"{repo_id} had no file {filename!r} when the Hub was last asked.") from None
             raise
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        for name in (CONFIG, WEIGHTS):
+            read_listed(folder, name)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _load_local(
