@@ -92,6 +92,8 @@ def test_behaviour_cloning_stands_beside_agents_of_the_same_data(tmp_path: Path)
     make_bc_record(logs, 1, 10.0)
     make_bc_record(logs, 1, 90.0, ended="2025-01-01")  # made before
     make_bc_record(logs, 2, 50.0, state="failed")
+    before = {"name": "bc", "algo": "bc", "dataset": HOPPER, "seed": 4, "hyperparameters": {"learning_rate": 1.0}}
+    make_bc_record(logs, 4, 60.0, config=before, ended="2025-01-01")  # of an older plan
     make_bc_record(logs, 3, None)
     make_bc_record(logs, 0, 70.0, MINE, data={"fingerprint": "of other data with this name"})
     text = write_index(models, tmp_path / "logs").read_text()

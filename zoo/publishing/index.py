@@ -66,15 +66,23 @@ def find_bc(log_folder: str | Path) -> dict[str, dict[str, Any]]:
     :param log_folder: folder with benchmarks anywhere below it
     :return: by the dataset's fingerprint
     """
-    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(file for kind in ("jobs", "records") for file in Path(log_folder).rglob(f"{kind}/bc-*.json")):
         record = read_record(path)
-        if record["config"]["name"] != "bc" or record["state"] != DONE or not record.get("last"):
-            continue
-        seeds = runs.setdefault(record["data"]["fingerprint"], {})
-        seed = record["config"]["seed"]
-        seeds[seed] = max(seeds.get(seed, record), record, key=lambda other: other["ended"])
-    return {fingerprint: _bc_entry([seeds[seed] for seed in sorted(seeds)]) for fingerprint, seeds in runs.items()}
+        if record["config"]["name"] == "bc" and record["state"] == DONE and record.get("last"):
+            found.setdefault(record["data"]["fingerprint"], []).append(record)
+    return {fingerprint: _bc_entry(_newest_settings(records)) for fingerprint, records in found.items()}
+
+
+def _newest_settings(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One record per seed, all made with the settings that the newest has."""
+
+    def settings(record: dict[str, Any]) -> dict[str, Any]:
+        return {**record["config"], "seed": None}
+
+    ordered = sorted(records, key=lambda record: record["ended"])
+    seeds = {record["config"]["seed"]: record for record in ordered if settings(record) == settings(ordered[-1])}
+    return [seeds[seed] for seed in sorted(seeds)]
 
 
 def _bc_entry(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -191,7 +199,7 @@ def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
     missing = sorted({str(dataset) for name, dataset in used.items() if name not in bc})
     if missing:
         lines.append(f"There is no finished run of BC in the benchmark's records on: {', '.join(missing)}.")
-    return "\n".join(lines)
+    return "\n\n".join(lines)
 
 
 def _with_interval(result: dict[str, Any]) -> str:
