@@ -109,7 +109,7 @@ class PretrainedMixin:
         unknown = sorted(entry(config, "hyperparameters", dict[str, Any], name).keys() - own)
         if unknown:
             raise CheckpointError(
-                f"{name} has the hyper-parameter {short(unknown[0])}, which {cls.__name__} does not: upgrade."
+                f"{name} has the hyper-parameter {short(unknown[0])}, which {cls.__name__} does not: upgrade sb3-genoffline."
             )
         found = parse_tensors(read_listed(folder, WEIGHTS), str(folder / WEIGHTS))
         n_stored = sum(tensor.numel() for tensor in found.values())

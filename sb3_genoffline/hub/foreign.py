@@ -45,7 +45,8 @@ _BY_POLICY = {
     f"{_CONTRIB}.common.maskable.policies": (_CONTRIB, "MaskablePPO"),
     f"{_CONTRIB}.common.recurrent.policies": (_CONTRIB, "RecurrentPPO"),
 }
-_SMALL = {"buffer_size": 1, "n_steps": 2, "batch_size": 2, "verbose": 0}  # nothing large for an agent that only acts
+# Nothing large for an agent that only acts
+_SMALL_REPLAY, _SMALL_ROLLOUT = {"buffer_size": 1}, {"n_steps": 2, "batch_size": 2}
 _KEPT = {"gamma": float, "use_sde": bool, "sde_sample_freq": int}
 _CLASSES: dict[str, type] = {
     **{
@@ -112,7 +113,8 @@ def load_foreign(
         )
         known = inspect.signature(cls.__init__).parameters
         kept = {name: data[name] for name, kind in _KEPT.items() if name in known and isinstance(data.get(name), kind)}
-        small = {name: value for name, value in _SMALL.items() if name in known}
+        buffers = _SMALL_REPLAY if "buffer_size" in known else _SMALL_ROLLOUT
+        small = {name: value for name, value in buffers.items() if name in known}
         policy: Any = _policy_class(cls, data, env.observation_space)
         settings: dict[str, Any] = {**kept, **small, "policy_kwargs": arguments, "device": device}
         agent = cls(policy, env, **settings)

@@ -1,0 +1,270 @@
+"""Folders: what acting needs comes back bit for bit for every algorithm, and everything else that is written is refused."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch as th
+from point_agents import ACTION_SPACE, OBSERVATION_SPACE, OBSERVATIONS, act, make_dataset, train
+from safetensors.torch import load_file, save_file
+
+from sb3_genoffline import ALGOS, load_from_hub
+from sb3_genoffline.checkpoint import load_agent
+from sb3_genoffline.common.manifest import write_manifest
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.pretrained import algorithm_name
+from sb3_genoffline.common.serialization import CheckpointError
+from sb3_genoffline.hub.fingerprint import fingerprint_difference, make_fingerprint
+from sb3_genoffline.hub.publishing import write_agent_folder
+
+SMALL: dict[str, dict[str, Any]] = {
+    "dac": {"n_critics": 2, "n_q_samples": 2, "n_action_samples": 3},
+    "dql": {"n_action_samples": 3},
+    "cql": {"n_actions": 2, "bc_steps": 0},
+    "cped": {"flow_steps": 3, "flow_eval_every": 2, "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8]}},
+    "qdq": {
+        "teacher_steps": 2,
+        "cd_steps": 2,
+        "stride": 2,
+        "window": 5,
+        "policy_kwargs": {"net_arch": [8], "q_net_arch": [8]},
+    },
+    "spot": {"vae_steps": 2, "policy_kwargs": {"net_arch": [8], "vae_net_arch": [8], "critic_init": 0.01}},
+}
+
+
+def trained(name: str, steps: int = 3) -> OfflineAlgorithm:
+    arguments = {"policy_kwargs": {"net_arch": [8, 8]}, "batch_size": 16, "seed": 0, "normalize_observations": True}
+    model = ALGOS[name]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), device="cpu", **(arguments | SMALL.get(name, {})))
+    return model.learn_offline(make_dataset(), steps)
+
+
+def change(path: Path, edit: Callable[[Any], Any]) -> None:
+    """Edit a JSON file in place."""
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps(edit(data) or data))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, agent: OfflineAlgorithm) -> Path:
+    """A DAC agent's folder without a manifest."""
+    return agent.save_pretrained(tmp_path / "dac-point")
+
+
+# ---------------------------------------------------------------------- every algorithm
+
+
+@pytest.mark.filterwarnings("ignore:The uncertainty H", "ignore:penalty=")
+@pytest.mark.parametrize("name", sorted(ALGOS))
+def test_an_agent_comes_back_acting_the_same_and_can_be_trained_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(name)
+    model.save_pretrained(tmp_path)
+    model.save(tmp_path / "acting", exclude=["training"])
+    for module in (pickle, cloudpickle):
+        monkeypatch.setattr(module, "loads", lambda *_: pytest.fail("something was unpickled"))
+    before = th.get_rng_state(), np.random.get_state()[1].tolist()
+    for path in (tmp_path, tmp_path / "acting"):
+        loaded = load_agent(path)
+        assert th.equal(th.get_rng_state(), before[0]) and np.random.get_state()[1].tolist() == before[1]
+        assert type(loaded) is type(model) and loaded.num_timesteps == 3 and loaded.dataset_info == model.dataset_info
+        assert act(loaded) == act(model)
+        for target in (part for part, _ in loaded.policy.named_children() if part.endswith("_target")):
+            online = getattr(loaded.policy, target.removesuffix("_target")).state_dict()
+            for key, tensor in getattr(loaded.policy, target).state_dict().items():
+                assert th.equal(tensor, online[key]), f"{target}.{key} is no copy"
+        loaded.learn_offline(make_dataset(), 2, reset_num_timesteps=False)
+        assert loaded.num_timesteps == 5
+
+
+@pytest.mark.parametrize("name", sorted(ALGOS))
+def test_an_algorithm_is_named_as_its_folder(name: str) -> None:
+    assert algorithm_name(ALGOS[name]) == name
+
+
+def test_what_acting_does_without_is_left_out(agent: OfflineAlgorithm, folder: Path) -> None:
+    stored = {name.partition(".")[0] for name in load_file(folder / "model.safetensors")}
+    assert stored == {"actor", "critic_target"}, "DAC acts with the online actor and the critics' targets"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["observation_statistics"] is None and config["algo"] == "dac"
+    assert config["observation_space"]["low"] == ["-inf"] * 3
+
+
+def test_statistics_and_settings_survive_exactly(tmp_path: Path) -> None:
+    model = trained("td3_bc")
+    model.save_pretrained(tmp_path)
+    loaded = ALGOS["td3_bc"].from_pretrained(tmp_path, gamma=0.5)
+    assert th.equal(loaded.policy.obs_mean, model.policy.obs_mean) and th.equal(loaded.policy.obs_std, model.policy.obs_std)
+    assert loaded.gamma == 0.5 and loaded.batch_size == 16 and loaded.observation_space == OBSERVATION_SPACE
+
+
+def test_an_agent_that_cannot_act_is_not_saved(tmp_path: Path) -> None:
+    model = train(ALGOS["bc"])
+    with th.no_grad():
+        next(model.policy.actor.parameters()).view(-1)[0] = th.nan
+    with pytest.raises(ValueError, match=r"actor\.net\.0\.weight"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.update(format_version=2), "format 2, newer.*upgrade"),
+        (lambda c: c.update(format_version="1"), "not of the type int"),
+        (lambda c: c.update(algo="os.system"), "algorithm 'os.system'.*knows awac"),
+        (lambda c: c.update(policy_class="builtins.exec"), "policy class 'builtins.exec' is not one of DAC's"),
+        (lambda c: c.pop("counters"), "no 'counters'"),
+        (lambda c: c["hyperparameters"].update(gamma="0.99"), "no gamma='0.99'"),
+        (lambda c: c["hyperparameters"].update(sampler="euler"), "no sampler='euler'"),
+        (lambda c: c["hyperparameters"].update(newer=1), "'newer', which DAC does not"),
+        (lambda c: c["hyperparameters"].update(n_critics=10**9), "n_critics=1000000000, out of bounds"),
+        (lambda c: c["hyperparameters"].update(n_diffusion_steps=10**9), "n_diffusion_steps=1000000000, out of bounds"),
+        (lambda c: c["hyperparameters"].update(policy_kwargs={"net_arch": [100_000] * 3}), "refused before anything is built"),
+        (lambda c: c["hyperparameters"].update(policy_kwargs={"net_arch": [8, 9]}), "do not fit"),
+        (lambda c: c["hyperparameters"].update(policy_kwargs={"critic_activation_fn": {"activation": "eval"}}), "'eval'"),
+        (lambda c: c["hyperparameters"].update(learning_rate={"linear": [1]}), "describes no agent"),
+        (lambda c: c["observation_space"].update(shape=[4]), "has 3 numbers as low"),
+        (lambda c: c["observation_space"].update(shape=[10**9]), "1 to 100,000"),
+        (lambda c: c["observation_space"].update(type="Discrete"), "not the Box"),
+        (lambda c: c["action_space"].update(low=["-inf", 0]), "finite bounds"),
+        (lambda c: c["action_space"].update(dtype="object"), "no number's"),
+        (lambda c: c.update(observation_statistics={"mean": [0, 0, 0], "std": [1, 0, 1]}), "above 0 for std"),
+        (lambda c: c["dataset"].update(mean_return=[1]), "has dataset="),
+    ],
+)
+def test_a_config_that_is_not_right_is_refused(folder: Path, edit: Callable[[Any], Any], message: str) -> None:
+    change(folder / "config.json", lambda config: edit(config) and None)
+    with pytest.raises(CheckpointError, match=message):
+        load_agent(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1]",
+        "{",
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": 1, "a": 2}',
+        '{"a":' * 100_000,
+        f'{{"a": {"9" * 5000}}}',
+        '{"a": 9999999999999999999}',
+    ],
+)
+def test_json_that_is_none_is_refused(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_agent(folder)
+
+
+@pytest.mark.parametrize(("algo", "name"), [("qdq", "q_sampler"), ("cped", "density"), ("spot", "density")])
+def test_no_other_file_is_read_because_a_config_names_it(tmp_path: Path, algo: str, name: str) -> None:
+    ALGOS[algo]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), device="cpu").save_pretrained(tmp_path)
+    change(tmp_path / "config.json", lambda config: config["hyperparameters"].update({name: "/etc/passwd"}))
+    with pytest.raises(CheckpointError, match=f"{name}='/etc/passwd' names a file"):
+        load_agent(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: next(iter(t.values())).view(-1)[:1].fill_(th.nan), "1 entries that are not finite"),
+        (lambda t: t.update(extra=th.zeros(3)), "has also extra"),
+        (lambda t: t.pop(next(iter(t))), "the file lacks"),
+        (lambda t: t.update({key: value.double() for key, value in t.items()}), "has the type torch.float64"),
+        (lambda t: t.update({key: value[..., :1].contiguous() for key, value in t.items()}), "has the shape"),
+        (lambda t: [value.view(-1)[:1].fill_(th.inf) for value in t.values()], "not finite"),
+    ],
+)
+def test_weights_that_are_not_right_are_refused(folder: Path, edit: Callable[[Any], Any], message: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        load_agent(folder)
+
+
+def test_a_header_that_lies_is_refused(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    for fake in (b"\xff" * 8 + content[8:], content[:-4], content[:20], b"", (2**62).to_bytes(8, "little")):
+        (folder / "model.safetensors").write_bytes(fake)
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+            load_agent(folder)
+
+
+def test_a_manifest_is_held_against_the_files(folder: Path) -> None:
+    write_manifest(folder)
+    load_agent(folder)
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has the sha256"):
+        load_agent(folder)
+    (folder / "model.safetensors").write_bytes(content + b"\0")
+    with pytest.raises(CheckpointError, match="bytes and the manifest says"):
+        load_agent(folder)
+    change(folder / "manifest.json", lambda manifest: manifest["files"].pop("model.safetensors") and None)
+    with pytest.raises(CheckpointError, match="does not list"):
+        load_agent(folder)
+
+
+def test_another_class_or_nothing_is_told(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="'dac' agent, not of TD3BC"):
+        ALGOS["td3_bc"].from_pretrained(folder)
+    with pytest.raises(FileNotFoundError, match="no agent's folder"):
+        load_from_hub(tmp_path)
+    with pytest.raises(ValueError, match="no folder or archive 'nothing-here' here"):
+        load_from_hub("nothing-here")
+    with pytest.raises(ValueError, match="observation space differs"):
+        load_agent(folder, env=(ACTION_SPACE, ACTION_SPACE))
+
+
+# ---------------------------------------------------------------------- whole folders
+
+
+def test_a_folder_replaces_another_only_when_told_and_only_when_whole(agent: OfflineAlgorithm, tmp_path: Path) -> None:
+    folder = write_agent_folder(agent, tmp_path / "dac-point", command="first")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        write_agent_folder(agent, folder)
+    with pytest.raises(ValueError, match=r"results\.json must be plain data"):
+        write_agent_folder(agent, folder, results={"mean_reward": np.nan}, overwrite=True)
+    assert "first" in (folder / "README.md").read_text() and [path.name for path in tmp_path.iterdir()] == ["dac-point"]
+    write_agent_folder(agent, folder, command="second", overwrite=True)
+    assert "second" in (folder / "README.md").read_text() and [path.name for path in tmp_path.iterdir()] == ["dac-point"]
+
+
+def test_an_archive_without_the_training_part_is_smaller_and_acts_the_same(agent: OfflineAlgorithm, tmp_path: Path) -> None:
+    whole = write_agent_folder(agent, tmp_path / "whole")
+    acting = write_agent_folder(agent, tmp_path / "acting", training=False)
+    assert (acting / "acting.zip").stat().st_size < 0.5 * (whole / "whole.zip").stat().st_size
+    assert act(type(agent).load(acting / "acting.zip")) == act(type(agent).load(whole / "whole.zip")) == act(agent)
+
+
+def test_a_fingerprint_recognises_its_agent_and_leaves_its_stream_alone(agent: OfflineAlgorithm, tmp_path: Path) -> None:
+    agent.policy.seed_acting(3)
+    first = agent.predict(OBSERVATIONS, deterministic=False)[0]
+    agent.policy.seed_acting(3)
+    fingerprint = make_fingerprint(agent)
+    np.testing.assert_array_equal(agent.predict(OBSERVATIONS, deterministic=False)[0], first)
+    assert fingerprint_difference(agent, json.loads(json.dumps(fingerprint))) == 0
+    assert fingerprint_difference(train(seed=1), fingerprint) > 0.01
+    stored = json.loads((write_agent_folder(agent, tmp_path / "new") / "fingerprint.json").read_text())
+    assert stored == fingerprint
+
+
+def test_an_agent_that_would_act_otherwise_once_loaded_is_not_published(tmp_path: Path) -> None:
+    model = train()
+    model.policy.clip_denoised, model.policy.n_action_samples = False, 7
+    with pytest.raises(ValueError, match="acts otherwise once it is loaded"):
+        write_agent_folder(model, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []

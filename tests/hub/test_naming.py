@@ -1,0 +1,42 @@
+"""Names of repositories: from algorithm and dataset, and by the Hub's rules."""
+
+import pytest
+
+from sb3_genoffline.hub.naming import check_repo_id, repo_name
+
+
+@pytest.mark.parametrize(
+    ("algo", "dataset", "name"),
+    [
+        ("dac", "genoffline/hopper/medium-replay-v0", "dac-hopper-medium-replay"),
+        ("dac", "hopper-medium-v2", "dac-hopper-medium"),
+        ("td3_bc", "D4RL/antmaze/umaze-diverse-v1", "td3_bc-antmaze-umaze-diverse"),
+        ("qdq", "data/my walks.hdf5", "qdq-my-walks"),
+        ("bc", "x/odd..name--v2-v10", "bc-odd.name-v2"),
+    ],
+)
+def test_a_name_is_the_algorithm_and_the_dataset_without_its_version(algo: str, dataset: str, name: str) -> None:
+    assert repo_name(algo, dataset) == name
+    check_repo_id(f"org/{name}")
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "rule"),
+    [
+        ("dac", "one slash"),
+        ("a/b/c", "one slash"),
+        ("org/", "is empty"),
+        ("org/" + "x" * 97, "97 characters"),
+        ("org/d ac", "the character ' '"),
+        ("org/dac\n", "the character"),
+        ("org/däc", "the character 'ä'"),
+        ("org/d--ac", "'--' or"),
+        ("../dac", "'--' or '..'"),
+        ("org/-dac", "begins or ends"),
+        (".org/dac", "begins or ends"),
+        ("org/dac.git", r"end in '\.git'"),
+    ],
+)
+def test_the_rule_that_a_name_breaks_is_named(repo_id: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        check_repo_id(repo_id)
