@@ -9,7 +9,7 @@ import gymnasium as gym
 import pytest
 from hub_server import HubServer
 from huggingface_hub import HfApi, constants, file_download
-from point_agents import REPO, act, train
+from point_agents import NEEDED, REPO, act, train
 
 from sb3_genoffline import TD3BC, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.common.serialization import CheckpointError
@@ -85,7 +85,7 @@ def test_nothing_cached_and_no_hub(hub, published, no_waiting):
         load_from_hub(REPO)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", NEEDED)
 def test_a_server_that_fails_is_told_with_its_status(hub, published, agent, no_waiting, name):
     hub.inject(f"(HEAD|GET) .*{name}", status=503)
     with pytest.raises(HubError, match=rf"503.*{REPO}"):
@@ -110,7 +110,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_long(hub, published, ag
     assert act(load_from_hub(REPO)) == act(agent)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", NEEDED)
 def test_a_download_that_is_cut_is_told_and_leaves_nothing_half(hub, published, agent, no_waiting, name):
     hub.inject(f"GET .*{name}", keep=20)
     with pytest.raises(HubError, match=REPO):
@@ -119,13 +119,28 @@ def test_a_download_that_is_cut_is_told_and_leaves_nothing_half(hub, published, 
     assert act(load_from_hub(REPO)) == act(agent)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_bytes_that_changed_on_the_way_are_noticed_and_fetched_again(hub, published, agent, name):
-    hub.inject(f"GET .*{name}", edit=lambda body: body[:-1] + bytes([body[-1] ^ 1]))
-    with pytest.raises(CheckpointError, match=rf"{name}[\s\S]*sha256"):
+@pytest.mark.parametrize("name", NEEDED)
+def test_bytes_that_changed_on_the_way_are_fetched_again(hub, published, agent, name):
+    def flip(body: bytes) -> bytes:
+        middle = len(body) // 2
+        return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+    hub.inject(f"GET .*{name}", edit=flip)
+    with pytest.raises(CheckpointError, match="damaged"):
         load_from_hub(REPO)
     hub.faults.clear()
-    assert act(load_from_hub(REPO)) == act(agent), "the cache must not keep what was damaged"
+    assert act(load_from_hub(REPO)) == act(agent), "the cache does not keep what was damaged"
+
+
+def test_a_damaged_cache_without_a_hub_is_told(hub, published):
+    load_from_hub(REPO)
+    cached = Path(download_from_hub(REPO, "model.safetensors")).resolve()
+    cached.write_bytes(cached.read_bytes()[:-1] + b"?")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has the sha256"):
+        load_from_hub(REPO, local_files_only=True)
+    hub.stop()
+    with pytest.raises((HubError, CheckpointError), match=rf"model\.safetensors|{REPO}"):
+        load_from_hub(REPO)
 
 
 def test_files_that_the_manifest_does_not_vouch_for_are_refused(hub, published):
