@@ -112,6 +112,7 @@ def test_modules_and_everything_public_in_them_have_docstrings(path: Path) -> No
 
 def test_importing_the_package_loads_nothing_heavy_that_stable_baselines3_does_not() -> None:
     heavy = ["mujoco", "matplotlib", "tensorboard", "tqdm", "rich", "gymnasium_robotics", "imageio", "yaml", "h5py", "zoo"]
+    heavy += ["huggingface_hub", "sb3_contrib"]
     script = f"""
 import sys
 import stable_baselines3, torch

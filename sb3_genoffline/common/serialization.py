@@ -85,9 +85,13 @@ def tree_to_members(tree: Any, name: str) -> dict[str, bytes]:
 
 
 def tree_from_members(members: Mapping[str, bytes], name: str, device: th.device | str = "cpu") -> Any:
-    """Inverse of :func:`tree_to_members`."""
+    """Inverse of :func:`tree_to_members`; raises :class:`CheckpointError` if a member is missing or damaged."""
     tensors = read_tensors(members, f"{name}.safetensors")
-    return unflatten_tensors(json.loads(members[f"{name}.json"]), {k: v.to(device) for k, v in tensors.items()})
+    try:
+        return unflatten_tensors(json.loads(members[f"{name}.json"]), {k: v.to(device) for k, v in tensors.items()})
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        what = f"The checkpoint's member '{name}.json' is damaged"
+        raise CheckpointError(f"{what} ({type(error).__name__}: {error}): take another copy.") from error
 
 
 def read_tensors(members: Mapping[str, bytes], name: str) -> dict[str, Tensor]:

@@ -174,11 +174,12 @@ def box_from_json(data: Any, name: str) -> spaces.Box:
             raise CheckpointError(f"{name} has {len(values)} numbers as {key} and the shape {shape}.")
         bounds.append([float(value) for value in values])
     try:
-        low, high = (np.array(values).astype(dtype) for values in bounds)
+        with np.errstate(over="raise", invalid="raise"):
+            low, high = (np.array(values).astype(dtype) for values in bounds)
         if not (low <= high).all():
             raise ValueError("low is above high, or no number")
         return spaces.Box(low, high, dtype=np.dtype(dtype).type)
-    except (ValueError, OverflowError, AssertionError) as error:
+    except (ValueError, ArithmeticError, AssertionError) as error:
         raise CheckpointError(f"{name} has bounds that make no Box: {error}.") from error
 
 
