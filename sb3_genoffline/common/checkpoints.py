@@ -4,7 +4,7 @@ import json
 import random
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
 import numpy as np
@@ -105,22 +105,23 @@ def build_agent(
     numbers = {key: entry(counters, key, float if key == COUNTERS[-1] else int, name) for key in COUNTERS}
     dataset = entry(data, "dataset", dict[str, str | float | bool | None], name)
     stored = entry(data, "hyperparameters", dict[str, Any], name)
-    source, device = None if env is None else as_env(env), get_device(device)
+    source, device = (observation_space, action_space) if env is None else as_env(env), get_device(device)
+
+    def make(arguments: dict[str, Any]) -> Any:
+        return cls(policy_class, source, device=device, _init_setup_model=False, **arguments)
+
     with global_rng_preserved(), blamed_on(name):
         known = {key: hyperparameter_from_json(key, stored[key]) for key in cls.hyperparameter_names() if key in stored}
         check_arguments(known, cls, CheckpointMixin)
-        model = cls(
-            policy_class,
-            (observation_space, action_space) if source is None else source,
-            device=device,
-            _init_setup_model=False,
-            **{**known, **changes},
-        )
+        model = make(known)
+    with global_rng_preserved():
+        model = make(known | changes) if changes else model  # a change that is wrong is no fault of the file
+    with blamed_on(name):
         arguments = model._policy_arguments() | model.policy_kwargs
         check_arguments(arguments, policy_class, OfflinePolicy)
         check_sizes(arguments, observation_space.shape[0], action_space.shape[0], n_stored)
     check_agent_spaces((observation_space, action_space), (model.observation_space, model.action_space))
-    with global_rng_preserved(), blamed_on(name):
+    with global_rng_preserved(), nullcontext() if changes else blamed_on(name):
         model._setup_model()
     model.__dict__.update(numbers)
     model.dataset_info = dataset
