@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,25 @@ def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) 
             f"{dataset_id!r} is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0: namespaces of two or "
             f"more characters, a name, and a version -v<number>.{_suggest(dataset_id)}"
         )
+    folder = Path(minari.storage.datasets_root_dir.get_dataset_path(dataset_id))
+    fetched = download and not (folder / "data").exists()
+    try:
+        return from_minari(_open(dataset_id, download), cache)
+    except _DamagedError as error:
+        if not fetched:
+            raise
+        shutil.rmtree(folder)
+        raise ConnectionError(f"{dataset_id} arrived damaged and was removed again: repeat the download.") from error
+
+
+def _open(dataset_id: str, download: bool) -> Any:
+    """The ``minari.MinariDataset``; its episodes are not read yet."""
+    import minari
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Gym.*", category=DeprecationWarning)
-            dataset = minari.load_dataset(dataset_id, download=download)
+            return minari.load_dataset(dataset_id, download=download)
     except FileNotFoundError as error:
         if download:
             raise ConnectionError(f"{dataset_id} could not be downloaded: {error}") from error
@@ -53,7 +69,6 @@ def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) 
         if isinstance(error, ImportError) or "does not support the dataset" in str(error):
             raise  # a missing pyarrow, another Minari version: Minari says what to install
         raise _damaged(dataset_id, error) from error
-    return from_minari(dataset, cache)
 
 
 def from_minari(dataset: Any, cache: bool = True) -> OfflineDataset:
@@ -145,8 +160,12 @@ def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], 
     columns["truncations"].append(truncations)
 
 
-def _damaged(dataset_id: str, error: Exception) -> ValueError:
-    return ValueError(
+class _DamagedError(ValueError):
+    """The files of a dataset can't be read."""
+
+
+def _damaged(dataset_id: str, error: Exception) -> _DamagedError:
+    return _DamagedError(
         f"The files of the dataset {dataset_id} are truncated or damaged ({type(error).__name__}: {error}). "
         "Delete it (minari.delete_dataset) and download or collect it again."
     )
