@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
@@ -225,5 +226,8 @@ def test_a_size_that_lies_unpacks_no_more_than_it_says(tmp_path: Path) -> None:
         place = content.find(signature) + offset
         content[place : place + 4] = (1000).to_bytes(4, "little")
     (tmp_path / "a.zip").write_bytes(bytes(content))
+    tracemalloc.start()
     with pytest.raises(CheckpointError, match="not a readable zip archive"):
         read_archive(tmp_path / "a.zip")
+    assert tracemalloc.get_traced_memory()[1] < 2**21
+    tracemalloc.stop()
