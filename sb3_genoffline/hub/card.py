@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.untrusted import conforms, short
 
 _ACTING = ("manifest.json", "config.json", "model.safetensors")
 _FILES = {
@@ -62,6 +63,20 @@ def make_card(
         f"## Licence\n\n{licence}\n",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def check_results(results: Any) -> None:
+    """
+    :param results: see :func:`~sb3_genoffline.hub.publishing.write_agent_folder`
+    :raises ValueError: naming what the card needs of them and does not find
+    """
+    needed = {"mean_reward": float, "n_eval_episodes": int, "gradient_steps": int, "env_id": str}
+    found = results if isinstance(results, Mapping) else {}
+    odd = [f"{name} ({hint.__name__})" for name, hint in needed.items() if not conforms(found.get(name), hint)]
+    if odd:
+        raise ValueError(
+            f"results must have {', '.join(odd)}, as zoo.evaluate.evaluate returns them; they are {short(results)}."
+        )
 
 
 def addressed_to(card: str, repo_id: str) -> str:
@@ -177,8 +192,7 @@ def _results(results: Mapping[str, Any]) -> str:
     text = [f"## Results\n\n{table}\n\nProtocol: {', '.join(notes)}; ± within an agent is over episodes, brackets are a 95 % "]
     text.append("bootstrap interval of the mean.")
     if results.get("protocol"):
-        protocol = str(results["protocol"])
-        text.append(f" {protocol[:1].upper()}{protocol[1:]}.")
+        text.append(f" `{results['protocol']}`.")
     if best and best.get("chosen_by"):
         text.append(f" The best checkpoint was chosen by {best['chosen_by']}, so its result is no unbiased one.")
     return "".join(text) + "\n"

@@ -16,7 +16,7 @@ from sb3_genoffline.common.manifest import MANIFEST, folder_files, make_manifest
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.pretrained import CONFIG
 from sb3_genoffline.common.serialization import CheckpointError, replace_file
-from sb3_genoffline.hub.card import addressed_to, make_card, make_eval_results
+from sb3_genoffline.hub.card import addressed_to, check_results, make_card, make_eval_results
 from sb3_genoffline.hub.errors import NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.fingerprint import actions_of, make_fingerprint
 from sb3_genoffline.hub.loading import Token, download_from_hub
@@ -62,6 +62,8 @@ def write_agent_folder(
     :raises ValueError: if a name is not allowed, or something can't be stored as plain data
     """
     folder = Path(folder)
+    if results is not None:
+        check_results(results)
     if repo_id is not None:
         check_repo_id(repo_id)
     name = folder.name if repo_id is None else repo_id.partition("/")[2]

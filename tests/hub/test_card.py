@@ -78,7 +78,7 @@ def test_all_that_was_given_is_told(folder: Path) -> None:
         "| the data's behaviour | -20.0 | 30.5 |",
         "chosen by a glance",
         "10 episodes of Pendulum-v1",
-        "Normalized_score: 100 * (mean_reward",
+        "`normalized_score: 100 * (mean_reward",
         "zoo train",
         "tests/point-v0: 40 transitions in 4 episodes, fingerprint `",
         "https://arxiv.org/abs/2405.20555.",
@@ -91,6 +91,23 @@ def test_all_that_was_given_is_told(folder: Path) -> None:
     hidden = {"README.md", ".gitattributes", ".eval_results/dac-point.yaml"}
     assert listed == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - hidden
     assert "*.safetensors filter=lfs" in (folder / ".gitattributes").read_text()
+
+
+@pytest.mark.parametrize(
+    ("results", "named"),
+    [
+        ({"mean_reward": 1.0}, r"n_eval_episodes \(int\), gradient_steps \(int\), env_id \(str\)"),
+        ([1.0], r"mean_reward \(float\)"),
+        (RESULTS | {"mean_reward": "high"}, r"have mean_reward \(float\), as zoo"),
+    ],
+    ids=["incomplete", "a list", "words"],
+)
+def test_results_that_cannot_be_told_are_refused_before_anything_is_written(
+    agent: OfflineAlgorithm, tmp_path: Path, results: Any, named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        write_agent_folder(agent, tmp_path / "dac-point", results=results)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_told_that_was_not_given(agent: OfflineAlgorithm, tmp_path: Path) -> None:
