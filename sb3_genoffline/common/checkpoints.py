@@ -3,7 +3,7 @@
 import json
 import random
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
@@ -27,7 +27,15 @@ from sb3_genoffline.common.serialization import (
     tree_to_members,
     write_archive,
 )
-from sb3_genoffline.common.untrusted import box_from_json, check_arguments, check_sizes, check_tensors, entry, parse_json
+from sb3_genoffline.common.untrusted import (
+    box_from_json,
+    check_arguments,
+    check_sizes,
+    check_tensors,
+    entry,
+    parse_json,
+    short,
+)
 from sb3_genoffline.version import __version__
 
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
@@ -94,8 +102,8 @@ def build_agent(
         policy_class = named.get(policy_name)
         if policy_class is None:
             raise CheckpointError(
-                f"The agent's policy class {policy_name!r} is not one of {cls.__name__}'s. If you know it, load the agent's "
-                f"archive with custom_objects={{'policy_class': {policy_name}}}."
+                f"The agent's policy class {short(policy_name)} is not one of {cls.__name__}'s. If you know it, load the "
+                "agent's archive with custom_objects={'policy_class': that class}."
             )
     observation_space, action_space = (
         box_from_json(entry(data, key, dict[str, Any], name), f"{name}: {key}")
@@ -118,7 +126,7 @@ def build_agent(
         model = make(known | changes) if changes else model  # a change that is wrong is no fault of the file
     with blamed_on(name):
         arguments = model._policy_arguments() | model.policy_kwargs
-        check_arguments(arguments, policy_class, OfflinePolicy)
+        check_arguments(arguments, policy_class, OfflinePolicy, strict=True)
         check_sizes(arguments, observation_space.shape[0], action_space.shape[0], n_stored)
     check_agent_spaces((observation_space, action_space), (model.observation_space, model.action_space))
     with global_rng_preserved(), nullcontext() if changes else blamed_on(name):
@@ -137,6 +145,14 @@ def blamed_on(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(f"{name} describes no agent that can be made ({type(error).__name__}: {error}).") from error
+
+
+def _known(name: Any, names: Collection[str]) -> str:
+    if name not in names:
+        raise CheckpointError(
+            f"The part for training has {short(name)}, and the agent only {', '.join(sorted(names))}: refused."
+        )
+    return name
 
 
 class CheckpointMixin:
@@ -192,11 +208,10 @@ class CheckpointMixin:
 
     def _load_training_state(self, state: dict[str, Any], changed: set[str]) -> None:
         algorithm: Any = self
-        for name, optimizer_state in state["optimizers"].items():
-            getattr(self, name).load_state_dict(optimizer_state)
+        self._load_optimizers(state["optimizers"])
         for name, value in state["variables"].items():
             if name not in changed:
-                getattr(self, name).data.copy_(value)
+                getattr(self, _known(name, algorithm._get_torch_save_params()[1])).data.copy_(value)
         algorithm._pending_phase_state = state.get("phase")
         if state.get("device", algorithm.device.type) != algorithm.device.type:
             warnings.warn(
@@ -207,6 +222,12 @@ class CheckpointMixin:
             return
         algorithm.generator.set_state(state["generator"])
         algorithm._pending_buffer_state = state["buffer"]
+
+    def _load_optimizers(self, states: dict[str, Any]) -> None:
+        algorithm: Any = self
+        names = set(algorithm._get_torch_save_params()[0]) - {"policy"}  # whose weights were checked, these are not
+        for name, state in states.items():
+            getattr(self, _known(name, names)).load_state_dict(state)
 
     @classmethod
     def load(
@@ -239,7 +260,8 @@ class CheckpointMixin:
         data = cls._read_data(path, members)
         if print_system_info:
             print("== SAVED MODEL SYSTEM INFO ==")
-            print(members.get("system_info.txt", b"not recorded").decode())
+            text = members.get("system_info.txt", b"not recorded").decode(errors="replace")
+            print("\n".join(line if line.isprintable() else repr(line) for line in text.splitlines()))
         tensors = read_tensors(members, "policy.safetensors")
         n_stored = sum(tensor.numel() for tensor in tensors.values())
         policy_class = (custom_objects or {}).get("policy_class")
@@ -295,8 +317,9 @@ class CheckpointMixin:
         self._read_data(load_path_or_dict, members)
         self._set_policy_tensors(read_tensors(members, "policy.safetensors"))
         if "training.json" in members:
-            for name, state in tree_from_members(members, "training")["optimizers"].items():
-                getattr(self, name).load_state_dict(state)
+            state = tree_from_members(members, "training")
+            with blamed_on(f"{load_path_or_dict}, its part for training,"):
+                self._load_optimizers(state["optimizers"])
 
     def save_replay_buffer(self, path: PathOrFile) -> None:
         """

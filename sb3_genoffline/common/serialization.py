@@ -27,11 +27,20 @@ from sb3_genoffline.generative.mish import Mish
 
 FORMAT_VERSION = 1
 _TENSOR = "__tensor__"
+_LONGEST_MESSAGE, _LARGEST_HEADER = 1000, 4 * 2**20
 PathOrFile = str | pathlib.Path | io.BufferedIOBase
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that can't be read; the message says why and what to do."""
+    """
+    A checkpoint that can't be read.
+
+    :param message: why, and what to do; what it cites from the file is made safe to print
+    """
+
+    def __init__(self, message: str) -> None:
+        short = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
+        super().__init__("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in short))
 
 
 def space_to_json(space: spaces.Space) -> dict[str, Any]:
@@ -103,10 +112,13 @@ def read_tensors(members: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
 
 def parse_tensors(content: bytes, name: str) -> dict[str, Tensor]:
     """
-    :param content: of a safetensors file; no more memory is taken than it has bytes
+    :param content: of a safetensors file; no more memory is taken than it has bytes, and some MiB for the names
     :param name: of it, for the error
     :raises CheckpointError: if it is damaged
     """
+    header = int.from_bytes(content[:8], "little")
+    if _LARGEST_HEADER < header <= len(content):
+        raise CheckpointError(f"{name} has a header of {header:,} bytes, more than any agent's: refused.")
     try:
         return load_tensors(content)
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
@@ -174,6 +186,8 @@ def read_archive(path: PathOrFile) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, path)
             return {member.filename: _read_member(archive, member) for member in archive.infolist()}
+    except CheckpointError:
+        raise
     except _UNREADABLE as error:
         raise CheckpointError(f"{path!s} is not a readable zip archive ({error}): take another copy.") from error
 
@@ -187,6 +201,8 @@ _UNREADABLE = (
     OSError,
     NotImplementedError,
     RuntimeError,
+    ValueError,
+    OverflowError,
     struct.error,
 )
 
@@ -203,6 +219,9 @@ def _check_members(archive: zipfile.ZipFile, path: Any) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise CheckpointError(f"{path!s} has the member {twice!r} more than once: refused.")
+    for member in archive.infolist():
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise CheckpointError(f"{path!s} has the member {member.filename!r} packed as no agent's is: refused.")
     file: Any = archive.fp
     n_bytes, declared = file.seek(0, io.SEEK_END), sum(member.file_size for member in archive.infolist())
     if declared > min(_LARGEST_RATIO * n_bytes + _FREE_BYTES, _LARGEST_ARCHIVE):

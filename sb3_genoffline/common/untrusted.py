@@ -7,7 +7,6 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
@@ -17,13 +16,16 @@ from torch import Tensor
 
 from sb3_genoffline.common.serialization import CheckpointError
 
-MAX_JSON_BYTES = 64 * 2**20
+MAX_JSON_BYTES = 16 * 2**20
 MAX_SPACE_DIM = 100_000
 # An upper bound on the networks' entries may be so many times what the file of the weights holds, or _FREE_ENTRIES
 _LARGEST_EXCESS, _FREE_ENTRIES = 64, 2**26
-_LARGEST = {"n_diffusion_steps": 10_000, "n_action_samples": 100_000, "ddim_stride": 10_000, "flow_transforms": 1000}
-_MULTIPLIERS = ("n_critics", "flow_transforms", "flow_bins")
-_LARGEST_WIDTH, _MOST_LAYERS, _DEFAULT_WIDTHS = 10_000_000, 64, [750, 750]
+_LARGEST = {
+    **{"n_diffusion_steps": 10_000, "ddim_stride": 10_000, "n_action_samples": 100_000},
+    **{"flow_transforms": 1000, "n_lstm_layers": 16},
+}
+_MULTIPLIERS = ("n_critics", "flow_transforms", "flow_bins", "n_lstm_layers")
+_LARGEST_WIDTH, _MOST_LAYERS, _DEFAULT_ENTRIES = 10_000_000, 64, 750**2
 
 
 def parse_json(content: bytes, name: str, strict: bool = True) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def parse_json(content: bytes, name: str, strict: bool = True) -> dict[str, Any]
     """
 
     def refuse(text: str) -> float:
-        raise ValueError(f"{text} is no number of JSON")
+        raise ValueError(f"{text[:20]} is no number of JSON")
 
     def finite(text: str) -> float:
         value = float(text)
@@ -93,17 +95,22 @@ def readable(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
-def conforms(value: Any, hint: Any) -> bool:
+def conforms(value: Any, hint: Any, strict: bool = False) -> bool:
     """
     :param value: plain data, an activation class or a schedule
     :param hint: type annotation
+    :param strict: a whole float is no integer
     :return: whether the value is of that type; an integer is a float too, a whole float an integer, a list any sequence
     """
+
+    def fits(part: Any, part_hint: Any) -> bool:
+        return conforms(part, part_hint, strict)
+
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
     if origin in (Union, types.UnionType):
-        return any(conforms(value, option) for option in arguments)
+        return any(fits(value, option) for option in arguments)
     if origin is Literal:
         return any(type(value) is type(option) and value == option for option in arguments)
     if origin is Callable or hint is Callable:
@@ -111,15 +118,13 @@ def conforms(value: Any, hint: Any) -> bool:
     if origin is type:
         return isinstance(value, type) and issubclass(value, arguments[0])
     if origin is tuple and Ellipsis not in arguments:
-        return isinstance(value, list | tuple) and len(value) == len(arguments) and all(map(conforms, value, arguments))
+        return isinstance(value, list | tuple) and len(value) == len(arguments) and all(map(fits, value, arguments))
     if origin in (list, tuple, Sequence):
-        return isinstance(value, list | tuple) and all(conforms(item, arguments[0]) for item in value)
+        return isinstance(value, list | tuple) and all(fits(item, arguments[0]) for item in value)
     if origin in (dict, Mapping):
-        return isinstance(value, dict) and all(
-            conforms(k, arguments[0]) and conforms(v, arguments[1]) for k, v in value.items()
-        )
+        return isinstance(value, dict) and all(fits(k, arguments[0]) and fits(v, arguments[1]) for k, v in value.items())
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        return hint is float or float(value).is_integer()
+        return hint is float or isinstance(value, int) or (value.is_integer() and not strict)
     return isinstance(hint, type) and hint not in (int, float) and isinstance(value, hint)
 
 
@@ -137,11 +142,12 @@ def is_file_argument(hint: Any) -> bool:
     return any(option is pathlib.Path or is_file_argument(option) for option in get_args(hint))
 
 
-def check_arguments(values: Mapping[str, Any], cls: type, base: type) -> None:
+def check_arguments(values: Mapping[str, Any], cls: type, base: type, strict: bool = False) -> None:
     """
     :param values: arguments of a constructor, as read from a file
     :param cls: class that they are for
     :param base: where its chain of constructors ends
+    :param strict: a whole float is no integer: sizes are integers
     :raises CheckpointError: naming the one of another type, or that makes the constructor read a file
     """
     hints = argument_hints(cls, base)
@@ -149,7 +155,7 @@ def check_arguments(values: Mapping[str, Any], cls: type, base: type) -> None:
         hint = hints.get(name, Any)
         if is_file_argument(hint) and value is not None:
             raise CheckpointError(f"{name}={short(value)} names a file to read, which an agent's file must not do: refused.")
-        if not conforms(value, hint):
+        if not conforms(value, hint, strict):
             raise CheckpointError(f"{cls.__name__} has no {name}={short(value)}: it is not of the type {readable(hint)}.")
 
 
@@ -185,7 +191,7 @@ def box_from_json(data: Any, name: str) -> spaces.Box:
 
 def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n_stored: int) -> None:
     """
-    Refuse sizes that no agent has before anything is built: an upper bound on the networks' entries from the widths of their
+    Refuse sizes that no agent has before anything is built: an upper bound on a network's entries from the widths of all
     layers, compared with what the file of the weights holds.
 
     :param arguments: of the policy
@@ -194,7 +200,7 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
     :param n_stored: entries that the file of the weights holds
     :raises CheckpointError: naming the size
     """
-    chains, multiplier = [_DEFAULT_WIDTHS], 1
+    total, multiplier = 0, 1
     for name, value in arguments.items():
         sizes = _integers(value)
         largest = _LARGEST.get(name, _LARGEST_WIDTH)
@@ -203,10 +209,10 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
         if name in _MULTIPLIERS:
             multiplier *= max(1, *sizes) if sizes else 1
         elif name not in _LARGEST:
-            chains.append(sizes)
+            total += sum(sizes)
     ends = state_dim + action_dim + 64  # 64: features of time
-    widths = [[ends, *chain, ends] for chain in chains if chain]
-    bound = multiplier * (ends * action_dim + sum(a * b for chain in widths for a, b in pairwise(chain)))
+    # Whatever the order of the layers and whoever multiplies one width by another: no product is missing in a square
+    bound = multiplier * (ends * (action_dim + 2 * total) + total**2 + _DEFAULT_ENTRIES)
     if bound > max(_LARGEST_EXCESS * n_stored, _FREE_ENTRIES):
         raise CheckpointError(
             f"The agent's settings ask for networks of up to {bound:,} numbers, and its weights are {n_stored:,}: refused "

@@ -10,6 +10,7 @@ import ast
 import inspect
 import io
 import pickle
+import pickletools
 import re
 import warnings
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline.common.checkpoints import blamed_on, global_rng_preserved
 from sb3_genoffline.common.envs import spaces_only
-from sb3_genoffline.common.serialization import CheckpointError, read_archive
+from sb3_genoffline.common.serialization import CheckpointError, read_archive, write_archive
 from sb3_genoffline.common.untrusted import MAX_SPACE_DIM, check_sizes, check_tensors, parse_json, short
 from sb3_genoffline.data.flattening import spaces_differ
 
@@ -58,6 +59,7 @@ _CLASSES: dict[str, type] = {
         for cls in (torch_layers.FlattenExtractor, torch_layers.NatureCNN, torch_layers.CombinedExtractor)
     },
 }
+_TENSOR_PARTS = re.compile(r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict")
 _NOT_TO_ACT = (
     *("learning_rate", "lr_schedule", "clip_range", "clip_range_vf", "exploration_schedule", "train_freq", "target_entropy"),
     *("replay_buffer_class", "rollout_buffer_class", "replay_buffer_kwargs", "rollout_buffer_kwargs", "action_noise"),
@@ -109,7 +111,7 @@ def load_foreign(
             arguments,
             _dimension(env.observation_space),
             _dimension(env.action_space),
-            sum(t.numel() for t in weights.values()),
+            len(members["policy.pth"]) // 4,
         )
         known = inspect.signature(cls.__init__).parameters
         kept = {name: data[name] for name, kind in _KEPT.items() if name in known and isinstance(data.get(name), kind)}
@@ -209,7 +211,7 @@ def _space(stored: Any, kind: str, path: Path) -> spaces.Space:
         if kinds is None or kinds.group(1) not in ("Box", "Discrete", "MultiDiscrete", "MultiBinary"):
             raise ValueError(f"it is {kinds.group(1) if kinds else short(stored)}")
         if kinds.group(1) == "Box":
-            shape = tuple(int(size) for size in re.findall(r"\d+", str(stored["_shape"])))
+            shape = tuple(int(size) for size in re.findall(r"\d+", str(stored["_shape"])[:100]))
             count = int(np.prod(shape, dtype=object))
             if not 1 <= count <= MAX_SPACE_DIM or not re.fullmatch(r"(float|u?int)(8|16|32|64)", str(stored["dtype"])):
                 raise ValueError("its shape or dtype is out of bounds")
@@ -251,10 +253,23 @@ def _dimension(space: spaces.Space) -> int:
     return 512 if len(space.shape or ()) == 3 else int(spaces.flatdim(space))  # images go through a convolution first
 
 
+def _check_opcodes(content: bytes) -> None:
+    """PyTorch lets a file ask for more than plain tensors: sparse and meta ones, ``bytearray`` of any size."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name == "GLOBAL" and not _TENSOR_PARTS.fullmatch(str(argument)):
+            raise ValueError(f"it asks for {short(argument)}")
+
+
 def _weights(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
-        read_archive(io.BytesIO(content))  # PyTorch unpacks what it finds: look for bombs first
-        weights = th.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        members = read_archive(io.BytesIO(content))
+        for name, member in members.items():
+            if name.endswith(".pkl"):
+                _check_opcodes(member)
+        whole = io.BytesIO()
+        write_archive(whole, members)  # what was checked, whatever another reader may see in the original
+        whole.seek(0)
+        weights = th.load(whole, map_location="cpu", weights_only=True)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: its member policy.pth is damaged or a zip bomb: {error}") from error
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, EOFError, OSError, AttributeError) as error:
