@@ -200,7 +200,7 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
     :param n_stored: entries that the file of the weights holds
     :raises CheckpointError: naming the size
     """
-    total, multiplier = 0, 1
+    total, multiplier, widest = 0, 1, ("", 0)
     for name, value in arguments.items():
         sizes = _integers(value)
         largest = _LARGEST.get(name, _LARGEST_WIDTH)
@@ -210,13 +210,14 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
             multiplier *= max(1, *sizes) if sizes else 1
         elif name not in _LARGEST:
             total += sum(sizes)
+        widest = max(widest, (f"{name}={short(value)}", sum(sizes)), key=lambda setting: setting[1])
     ends = state_dim + action_dim + 64  # 64: features of time
     # Whatever the order of the layers and whoever multiplies one width by another: no product is missing in a square
     bound = multiplier * (ends * (action_dim + 2 * total) + total**2 + _DEFAULT_ENTRIES)
     if bound > max(_LARGEST_EXCESS * n_stored, _FREE_ENTRIES):
         raise CheckpointError(
-            f"The agent's settings ask for networks of up to {bound:,} numbers, and its weights are {n_stored:,}: refused "
-            "before anything is built."
+            f"The agent's settings ({widest[0]}, ...) ask for networks of up to {bound:,} numbers, and its weights are "
+            f"{n_stored:,}: refused before anything is built."
         )
 
 

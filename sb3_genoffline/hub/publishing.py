@@ -213,6 +213,8 @@ def _contents(folder: Path, repo_id: str) -> dict[str, bytes]:
     if listed.keys() != there:
         odd = ", ".join(sorted(listed.keys() ^ there))
         raise CheckpointError(f"{folder} is not as its {MANIFEST} says: {odd} is missing or new. Write the folder anew.")
+    if _CARD not in there:
+        raise CheckpointError(f"{folder} has no card ({_CARD}), which write_agent_folder makes: write the folder with it.")
     contents = {name: read_listed(folder, name) for name in sorted(there)}
     contents[_CARD] = addressed_to(contents[_CARD].decode(), repo_id).encode()
     return contents | {MANIFEST: make_manifest(contents)}
