@@ -68,7 +68,7 @@ def load_from_hub(
         raise ValueError(f"There is no folder or archive {repo_id!r} here, and {error}") from None
 
     def download(name: str, commit: str | None = revision, again: bool = False) -> Path:
-        return _download(repo_id, name, commit, token, cache_dir, local_files_only, again)
+        return fetch(repo_id, name, commit, token, cache_dir, local_files_only, again)
 
     if filename is None:
         try:
@@ -89,7 +89,7 @@ def load_from_hub(
 
 
 def download_from_hub(
-    repo_id: str,
+    repo_id: str | Path,
     filename: str,
     revision: str | None = None,
     token: Token = None,
@@ -99,20 +99,25 @@ def download_from_hub(
     """
     Download one file of a model repository into the Hub's cache.
 
-    :param repo_id: ``"organization/name"``
+    :param repo_id: ``"organization/name"``, or a local folder, whose file is then returned as it is
     :param filename: path in the repository
     :param revision: branch, tag or commit (None: the main branch)
     :param token: access token (None: that of ``hf auth login`` or ``HF_TOKEN``)
     :param cache_dir: the Hub's cache (None: its usual place)
     :param local_files_only: ask nobody, take what is in the cache
     :return: where it is
+    :raises FileNotFoundError: if the local folder has no such file
     :raises HubError: if the Hub does not have it (naming what it has), does not give it, or can't be reached
     :raises ValueError: if a name is none
     """
-    return _download(repo_id, filename, revision, token, cache_dir, local_files_only)
+    local = Path(repo_id).expanduser()
+    if local.is_dir():
+        _check_filename(filename)
+        return _existing(local / filename)
+    return fetch(os.fspath(repo_id), filename, revision, token, cache_dir, local_files_only)
 
 
-def _download(
+def fetch(
     repo_id: str,
     filename: str,
     revision: str | None,
@@ -121,12 +126,11 @@ def _download(
     local_files_only: bool,
     again: bool = False,
 ) -> Path:
-    """:func:`download_from_hub`; ``again`` replaces what is in the cache."""
+    """:func:`download_from_hub`, but never from a folder here; ``again`` replaces what is in the cache."""
     from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 
     check_repo_id(repo_id)
-    if not filename or filename.startswith("/") or ".." in filename.replace("\\", "/").split("/"):
-        raise ValueError(f"{filename!r} is no file of a repository.")
+    _check_filename(filename)
     with hub_errors(repo_id, revision, filename, token):
         try:
             return Path(
@@ -148,6 +152,17 @@ def _download(
             raise
 
 
+def _check_filename(filename: str) -> None:
+    if not filename or filename.startswith("/") or ".." in filename.replace("\\", "/").split("/"):
+        raise ValueError(f"{filename!r} is no file of a repository.")
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    return path
+
+
 def _is_whole(folder: Path) -> bool:
     try:
         for name in (CONFIG, WEIGHTS):
@@ -164,9 +179,7 @@ def _load_local(
         if (path / CONFIG).is_file() or not (path / f"{path.name}.zip").is_file():
             return load_agent(path, env, device)
         filename = f"{path.name}.zip"
-    path = path / filename if filename is not None else path
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+    path = _existing(path / filename if filename is not None else path)
     return _load_archive(path, env, device, trust_remote_code)
 
 

@@ -19,7 +19,7 @@ from sb3_genoffline.common.serialization import CheckpointError, replace_file
 from sb3_genoffline.hub.card import addressed_to, check_results, make_card, make_eval_results
 from sb3_genoffline.hub.errors import NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.fingerprint import actions_of, make_fingerprint
-from sb3_genoffline.hub.loading import Token, download_from_hub
+from sb3_genoffline.hub.loading import Token, fetch
 from sb3_genoffline.hub.naming import check_repo_id
 
 _LFS = ("mp4", "png", "zip", "safetensors")
@@ -245,6 +245,6 @@ def _hub_hash(content: bytes, like: str | None) -> str | None:
 def _published_before(repo_id: str, commit: str | None, token: Token) -> set[str]:
     try:
         with tempfile.TemporaryDirectory() as cache:
-            return set(read_manifest(download_from_hub(repo_id, MANIFEST, commit, token, cache).parent))
+            return set(read_manifest(fetch(repo_id, MANIFEST, commit, token, cache, False).parent))
     except (NoSuchFileOnHubError, CheckpointError):
         return set()

@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import ModelCard
 from point_agents import ACTION_SPACE, OBSERVATION_SPACE, REPO
 
+from sb3_genoffline import download_from_hub
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.hub.card import addressed_to
 from sb3_genoffline.hub.publishing import write_agent_folder
@@ -150,6 +151,15 @@ def test_the_snippet_runs_as_it_stands(
     assert 'load_from_hub("hub_models/dac-point")' in code
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out == ("" if results is None else "return 2.0\n")
+
+
+def test_a_local_folder_serves_its_files_as_the_hub_does(folder: Path) -> None:
+    path = download_from_hub(folder, "dac-point.zip")
+    assert path == folder / "dac-point.zip"
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*other.zip"):
+        download_from_hub(str(folder), "other.zip")
+    with pytest.raises(ValueError, match="no file of a repository"):
+        download_from_hub(folder, "../film.mp4")
 
 
 def test_a_card_can_be_addressed_anew(folder: Path) -> None:

@@ -205,7 +205,10 @@ def training_command(trained: Trained) -> str:
         return "\n".join(shlex.join(_public_words(line)) for line in words)
     plain = {"--algo": trained.algo, "--dataset": trained.dataset, "--seed": trained.seed}
     flags = [str(word) for pair in plain.items() for word in pair]
-    pairs = [f"{name}:{value}" for name, value in public(trained.config["hyperparameters"]).items()]
+    pairs = [
+        f"{name}:{value}".replace("'", '"')  # which a shell leaves alone inside its own quotes
+        for name, value in public(trained.config["hyperparameters"]).items()
+    ]
     return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])
 
 
