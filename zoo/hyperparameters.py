@@ -75,6 +75,8 @@ def load_hyperparameters(
     entry = find_entry(content, dataset)
     if entry is None:
         raise ValueError(f"{path.name} has neither an entry for {dataset!r} nor a `default`: add one.")
+    if not isinstance(content[entry] or {}, Mapping):
+        raise ValueError(f"{path}: the entry {entry!r} maps no names to values, but is a {type(content[entry]).__name__}.")
     merged = dict(content[entry] or {})
     if profile is not None:
         if profile not in profiles:
@@ -97,7 +99,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"No hyper-parameter file at {path}.")
     try:
         content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not plain YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must map dataset ids to hyper-parameters, but holds a {type(content).__name__}.")

@@ -137,9 +137,9 @@ def run_of(model_path: str | Path) -> Run | None:
     for settings in sorted(folder.glob("*/config.yml")):
         try:
             config = yaml.safe_load(settings.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except (yaml.YAMLError, ValueError, RecursionError):
             continue
-        if isinstance(config, dict) and config.get("algo") in ALGOS:  # other programs have a config.yml too
+        if isinstance(config, dict) and config.get("algo") in list(ALGOS):  # other programs have a config.yml too
             return Run(folder, settings.parent.name)
     return None
 

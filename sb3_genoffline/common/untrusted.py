@@ -103,6 +103,11 @@ def conforms(value: Any, hint: Any, strict: bool = False) -> bool:
     :return: whether the value is of that type; an integer is a float too, a whole float an integer, a list any sequence
     """
 
+    if hint in (int, float):  # first: there may be millions of numbers
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return hint is float or isinstance(value, int) or (value.is_integer() and not strict)
+
     def fits(part: Any, part_hint: Any) -> bool:
         return conforms(part, part_hint, strict)
 
@@ -123,9 +128,7 @@ def conforms(value: Any, hint: Any, strict: bool = False) -> bool:
         return isinstance(value, list | tuple) and all(fits(item, arguments[0]) for item in value)
     if origin in (dict, Mapping):
         return isinstance(value, dict) and all(fits(k, arguments[0]) and fits(v, arguments[1]) for k, v in value.items())
-    if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        return hint is float or isinstance(value, int) or (value.is_integer() and not strict)
-    return isinstance(hint, type) and hint not in (int, float) and isinstance(value, hint)
+    return isinstance(hint, type) and isinstance(value, hint)
 
 
 def argument_hints(cls: type, base: type) -> dict[str, Any]:
