@@ -1,6 +1,5 @@
 """What an attacker writes, and a watch on what it does to who loads it."""
 
-import io
 import json
 import os
 import pickle
@@ -145,10 +144,6 @@ def acts_well(model: OfflineAlgorithm) -> bool:
     """Whether actions are finite and inside the action space, of a plain observation and both modes."""
     space = model.observation_space
     assert isinstance(space, spaces.Box)
-    observation = np.clip(np.zeros((2, *space.shape)), space.low, space.high).astype(space.dtype)
+    observation = np.clip(np.zeros((2, *space.shape), space.dtype), space.low, space.high)
     actions = [model.predict(observation, deterministic=mode)[0] for mode in (True, False)]
     return all(np.isfinite(action).all() and all(map(model.action_space.contains, action)) for action in actions)
-
-
-def in_memory(path: Path) -> io.BytesIO:
-    return io.BytesIO(path.read_bytes())

@@ -16,7 +16,8 @@ import torch as th
 from hostile import Trap, Watch, edited, members_of, pickled, zipped
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_genoffline import load_from_hub
+from sb3_genoffline import DAC, load_from_hub
+from sb3_genoffline.checkpoint import load_agent
 
 
 def planted(watch: Watch) -> dict[str, str]:
@@ -69,6 +70,16 @@ def test_no_pickle_of_a_member_runs(sb3_victim: Path, watch: Watch) -> None:
             load_from_hub(path)
 
 
+def test_what_reads_our_archives_only_runs_nothing_of_theirs(sb3_victim: Path, victims: Path, watch: Watch) -> None:
+    text = edited(
+        members_of(sb3_victim)["data"], lambda data: data.update(unknown=planted(watch), policy_class=planted(watch))
+    )
+    path = spoilt(sb3_victim, watch, data=text, policy_pth=pickled(watch.trap))
+    agent = DAC.load(victims / "dac.zip")
+    for load in (DAC.load, load_agent, agent.set_parameters):
+        watch.refused(partial(load, path), "was not saved by sb3_genoffline")  # type: ignore[operator]
+
+
 def test_only_trust_remote_code_runs_what_is_in_an_archive(sb3_victim: Path, watch: Watch) -> None:
     text = edited(members_of(sb3_victim)["data"], lambda data: data.update(unknown=planted(watch)))
     path = spoilt(sb3_victim, watch, data=text)
@@ -107,6 +118,7 @@ def test_weights_call_nothing_but_plain_tensors(sb3_victim: Path, watch: Watch, 
     watch.refused(lambda: load_from_hub(path), "policy.pth", "it asks for")
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize")
 @pytest.mark.parametrize(
     "change",
     [

@@ -20,13 +20,13 @@ from sb3_genoffline.common.serialization import CheckpointError, read_archive
 OURS = settings(
     deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-FEW, MANY = settings(OURS, derandomize=True, max_examples=60), settings(OURS, max_examples=4000)
+FEW, MANY = settings(OURS, derandomize=True, max_examples=60), settings(OURS, max_examples=1500)
 NUMBERS = st.sampled_from([0, -1, 1, 2, 3, 7, 10**5, 10**9, 2**31, 2**62, 2**63, -(2**63), 10**400]) | st.sampled_from(
     [0.0, -0.0, 0.5, 2.0, 1e5, 1e9, 1e-45, 1e38, 1e300, -1e300, float("nan"), float("inf"), float("-inf")]
 )
-WORDS = st.sampled_from(
-    "|inf|-inf|nan|NaN|1|Box|float8|float64|uint8|bool|object|cuda|ReLU|spline|dac|__init__".split("|")
-) | (st.sampled_from(["os.system", "__class__", "../../etc/passwd", "/etc/passwd", "\x1b[2J", "\ud800", "\x00", "x" * 10_000]))
+WORDS = st.sampled_from(["", "inf", "-inf", "nan", "1", "Box", "float8", "uint8", "bool", "cuda", "ReLU", "spline", "dac"]) | (
+    st.sampled_from(["os.system", "__class__", "../../etc/passwd", "/etc/passwd", "\x1b[2J", "\ud800", "\x00", "x" * 10_000])
+)
 SCALARS = st.none() | st.booleans() | NUMBERS | WORDS | st.integers(-10, 10)
 KNOWN_FORMS: list[Any] = [
     *({"activation": "ReLU"}, {"activation": "eval"}, {"linear": [1, 0, 0.5]}, {"linear": []}, {"__tensor__": "actor"}),
