@@ -241,8 +241,9 @@ def test_a_folder_replaces_another_only_when_told_and_only_when_whole(agent: Off
     folder = write_agent_folder(agent, tmp_path / "dac-point", command="first")
     with pytest.raises(FileExistsError, match="overwrite=True"):
         write_agent_folder(agent, folder)
+    results = {"mean_reward": np.nan, "n_eval_episodes": 1, "gradient_steps": 3, "env_id": "Pendulum-v1"}
     with pytest.raises(ValueError, match=r"results\.json must be plain data"):
-        write_agent_folder(agent, folder, results={"mean_reward": np.nan}, overwrite=True)
+        write_agent_folder(agent, folder, results=results, overwrite=True)
     assert "first" in (folder / "README.md").read_text() and [path.name for path in tmp_path.iterdir()] == ["dac-point"]
     write_agent_folder(agent, folder, command="second", overwrite=True)
     assert "second" in (folder / "README.md").read_text() and [path.name for path in tmp_path.iterdir()] == ["dac-point"]
