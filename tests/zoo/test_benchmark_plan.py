@@ -97,5 +97,7 @@ def test_the_committed_plan_runs_all_algorithms_with_three_seeds_where_the_budge
     ours = [job.dataset == first for job in plan.jobs]
     assert ours == sorted(ours, reverse=True)
     for job in plan.jobs:
-        length = {"n_timesteps": 40_000, "lr_decay_steps": 40_000, "tau": 0.02} if job.name == "dac" else {}
-        assert job.config["hyperparameters"] == load_hyperparameters(job.name, job.dataset, "cpu").plain | length
+        changes = {"dac": {"n_timesteps": 40_000, "lr_decay_steps": 40_000, "tau": 0.02}, "cped": {"n_timesteps": 40_000}}
+        assert job.config["hyperparameters"] == load_hyperparameters(job.name, job.dataset, "cpu").plain | changes.get(
+            job.name, {}
+        )
