@@ -19,6 +19,11 @@ _FILES = {
     "training_curve.png": "the training curve",
     "replay.mp4": "a film",
 }
+_NEEDED: dict[str, dict[str, type]] = {
+    "": {"mean_reward": float, "n_eval_episodes": int, "gradient_steps": int, "env_id": str},
+    "best": {"mean_reward": float, "gradient_steps": int},
+    "seeds": {"unit": str, "n": int, "mean": float},
+}
 
 
 def make_card(
@@ -70,9 +75,15 @@ def check_results(results: Any) -> None:
     :param results: see :func:`~sb3_genoffline.hub.publishing.write_agent_folder`
     :raises ValueError: naming what the card needs of them and does not find
     """
-    needed = {"mean_reward": float, "n_eval_episodes": int, "gradient_steps": int, "env_id": str}
-    found = results if isinstance(results, Mapping) else {}
-    odd = [f"{name} ({hint.__name__})" for name, hint in needed.items() if not conforms(found.get(name), hint)]
+    whole = results if isinstance(results, Mapping) else {}
+    odd = []
+    for part, needed in _NEEDED.items():
+        given = whole.get(part) if part else whole
+        if given is None:
+            continue
+        found = given if isinstance(given, Mapping) else {}
+        names = [f"{name} ({hint.__name__})" for name, hint in needed.items() if not conforms(found.get(name), hint)]
+        odd += [f"{part}: {name}" if part else name for name in names]
     if odd:
         raise ValueError(
             f"results must have {', '.join(odd)}, as zoo.evaluate.evaluate returns them; they are {short(results)}."
@@ -103,7 +114,7 @@ def make_eval_results(config: Mapping[str, Any], results: Mapping[str, Any] | No
         task_id=rest,
         value=score,
         date=results.get("eval_datetime"),
-        notes=f"{results['n_eval_episodes']} episodes of {results['env_id']}, {results['checkpoint']} checkpoint",
+        notes=f"{results['n_eval_episodes']} episodes of {results['env_id']}, {results.get('checkpoint', 'last')} checkpoint",
     )
     return yaml_dump(eval_result_entries_to_yaml([entry]))
 
@@ -164,7 +175,8 @@ def _usage(algorithm: str, address: str, name: str, env_id: str | None, training
     else:
         more = f"The archive holds the same acting part: `{archive}`."
     code = "\n".join(lines)
-    return f"## Use\n\n`pip install sb3-genoffline`. Nothing is unpickled.\n\n```python\n{code}\n```\n\n{more}\n"
+    package = "sb3-genoffline" if env_id is None else '"sb3-genoffline[zoo]"'  # with MuJoCo
+    return f"## Use\n\n`pip install {package}`. Nothing is unpickled.\n\n```python\n{code}\n```\n\n{more}\n"
 
 
 def _results(results: Mapping[str, Any]) -> str:
@@ -175,7 +187,7 @@ def _results(results: Mapping[str, Any]) -> str:
     if best:
         rows.append(_row(f"best checkpoint, {best['gradient_steps']:,} updates", best))
     if seeds and seeds.get("n", 0) > 1:
-        cell = _with_spread(seeds["mean"], seeds["std"])
+        cell = _with_spread(seeds["mean"], seeds.get("std"))
         cells = ("", cell) if seeds["unit"] == "normalized_score" else (cell, "")
         rows.append((f"last checkpoints of {seeds['n']} seeds, mean ± std over seeds", *cells))
     behavior = (results.get("behavior_mean_reward"), results.get("behavior_normalized_score"))

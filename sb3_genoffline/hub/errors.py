@@ -56,10 +56,14 @@ def _explain(error: BaseException, place: str, filename: str | None) -> str:
     from huggingface_hub import errors
 
     log_in = "Log in with `hf auth login`, set HF_TOKEN, or pass token="
+    nor_folder = " (nor is there such a folder here)" if filename else ""
     if isinstance(error, errors.GatedRepoError):
         return f"{place} is gated: ask for access on its page, then {log_in[0].lower()}{log_in[1:]}."
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"There is no model repository {place} on the Hub, or it is private. Check the name. {log_in} if it is private."
+        return (
+            f"There is no model repository {place} on the Hub, or it is private{nor_folder}. Check the name. {log_in} if "
+            "it is private."
+        )
     if isinstance(error, errors.RevisionNotFoundError):
         return f"There is no such revision: {place}. Use a branch, a tag or a whole commit hash of the repository."
     if isinstance(error, errors.DisabledRepoError):
@@ -78,7 +82,7 @@ def _explain(error: BaseException, place: str, filename: str | None) -> str:
         return f"The Hub did not answer in time about {place}: try again; HF_HUB_DOWNLOAD_TIMEOUT gives it more seconds."
     if isinstance(error, errors.HTTPError | ConnectionError):
         what = f"{type(error).__name__}: {error}"
-        return f"The Hub could not be reached for {place} ({what}): check the network, the proxy and HF_ENDPOINT."
+        return f"The Hub could not be reached for {place}{nor_folder} ({what}): check the network, the proxy and HF_ENDPOINT."
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of an upload
         return _explain(error.__cause__, place, filename)
     what = f"{filename} of {place}" if filename else place

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,11 +71,13 @@ def load_from_hub(
     def download(name: str, commit: str | None = revision, again: bool = False) -> Path:
         return fetch(repo_id, name, commit, token, cache_dir, local_files_only, again)
 
-    if filename is None:
+    if filename is not None:
+        archive = download(filename)
+    else:
         try:
             folder = download(MANIFEST).parent
         except NoSuchFileOnHubError:
-            filename = f"{repo_id.partition('/')[2]}.zip"
+            archive = _archive_of(repo_id, download)
         else:
             for name in (CONFIG, WEIGHTS):
                 download(name, folder.name)
@@ -83,7 +86,7 @@ def load_from_hub(
                     for name in (MANIFEST, CONFIG, WEIGHTS):
                         download(name, folder.name, again=True)
             return load_agent(folder, env, device)
-    agent = _load_archive(download(filename), env, device, trust_remote_code)
+    agent = _load_archive(archive, env, device, trust_remote_code)
     _warn_of_normalisation(repo_id, revision, token, local_files_only)
     return agent
 
@@ -150,6 +153,13 @@ def fetch(
             if try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=revision) is _CACHED_NO_EXIST:
                 raise NoSuchFileOnHubError(f"{repo_id} had no file {filename!r} when the Hub was last asked.") from None
             raise
+
+
+def _archive_of(repo_id: str, download: Callable[[str], Path]) -> Path:
+    try:
+        return download(f"{repo_id.partition('/')[2]}.zip")
+    except NoSuchFileOnHubError as error:
+        raise NoSuchFileOnHubError(f"{error} Say with filename= which archive is the agent.") from None
 
 
 def _check_filename(filename: str) -> None:

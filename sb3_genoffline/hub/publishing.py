@@ -23,6 +23,7 @@ from sb3_genoffline.hub.loading import Token, fetch
 from sb3_genoffline.hub.naming import check_repo_id
 
 _LFS = ("mp4", "png", "zip", "safetensors")
+_ATTRIBUTES = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LFS).encode()
 _CARD = "README.md"
 
 
@@ -56,9 +57,9 @@ def write_agent_folder(
     :param film: an mp4 of the agent
     :param training: with what going on with training needs: optimizers, generators, sampler
     :param licence: of the agent, in the Hub's short form
-    :param overwrite: replace the folder if there is one
+    :param overwrite: replace the folder if there is one of an agent
     :return: the folder
-    :raises FileExistsError: if there is such a folder
+    :raises FileExistsError: if there is such a folder; even with ``overwrite``, if it is something else than an agent's
     :raises ValueError: if a name is not allowed, or something can't be stored as plain data
     """
     folder = Path(folder)
@@ -70,6 +71,8 @@ def write_agent_folder(
     check_repo_id(f"organization/{name}")
     if folder.exists() and not overwrite:
         raise FileExistsError(f"There is a {folder} already: pass overwrite=True to replace it, or another name.")
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise FileExistsError(f"{folder} is no agent's folder (it has no {MANIFEST}) and is not replaced: take another name.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         new = Path(scratch) / folder.name
@@ -90,8 +93,6 @@ def write_agent_folder(
         entries = make_eval_results(config, results)
         if entries is not None:
             replace_file(new / ".eval_results" / f"{name}.yaml", entries.encode())
-        lfs = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LFS)
-        replace_file(new / ".gitattributes", lfs.encode())
         sizes = {file: (new / file).stat().st_size for file in folder_files(new)}
         address = folder.as_posix() if repo_id is None and not folder.is_absolute() else repo_id or name
         card = make_card(model, config, address, name, results, command, sizes, training, licence)
@@ -208,7 +209,9 @@ def _write_json(path: Path, content: Mapping[str, Any] | None) -> None:
 
 
 def _contents(folder: Path, repo_id: str) -> dict[str, bytes]:
-    """All files of a folder, compared with its manifest, and the card with the repository's name."""
+    """All files of a folder, compared with its manifest, with the repository's name on the card, and what is kept in LFS."""
+    if folder.is_dir() and not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(f"{folder} has no {MANIFEST}: write_agent_folder makes a folder with all that is published.")
     listed, there = read_manifest(folder), set(folder_files(folder))
     if listed.keys() != there:
         odd = ", ".join(sorted(listed.keys() ^ there))
@@ -217,6 +220,7 @@ def _contents(folder: Path, repo_id: str) -> dict[str, bytes]:
         raise CheckpointError(f"{folder} has no card ({_CARD}), which write_agent_folder makes: write the folder with it.")
     contents = {name: read_listed(folder, name) for name in sorted(there)}
     contents[_CARD] = addressed_to(contents[_CARD].decode(), repo_id).encode()
+    contents[".gitattributes"] = _ATTRIBUTES  # in a folder of a checkout, git-lfs would take the files for its own
     return contents | {MANIFEST: make_manifest(contents)}
 
 

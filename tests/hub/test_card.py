@@ -89,9 +89,8 @@ def test_all_that_was_given_is_told(folder: Path) -> None:
     ):
         assert told in text, told
     listed = set(re.findall(r"^\| `([^`]+)` \|", text, flags=re.MULTILINE))
-    hidden = {"README.md", ".gitattributes", ".eval_results/dac-point.yaml"}
+    hidden = {"README.md", ".eval_results/dac-point.yaml"}
     assert listed == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - hidden
-    assert "*.safetensors filter=lfs" in (folder / ".gitattributes").read_text()
 
 
 @pytest.mark.parametrize(
@@ -100,8 +99,12 @@ def test_all_that_was_given_is_told(folder: Path) -> None:
         ({"mean_reward": 1.0}, r"n_eval_episodes \(int\), gradient_steps \(int\), env_id \(str\)"),
         ([1.0], r"mean_reward \(float\)"),
         (RESULTS | {"mean_reward": "high"}, r"have mean_reward \(float\), as zoo"),
+        (
+            RESULTS | {"best": {"mean_reward": 1.0}, "seeds": {"n": 2}},
+            r"best: gradient_steps .* seeds: unit \(str\), seeds: mean",
+        ),
     ],
-    ids=["incomplete", "a list", "words"],
+    ids=["incomplete", "a list", "words", "parts"],
 )
 def test_results_that_cannot_be_told_are_refused_before_anything_is_written(
     agent: OfflineAlgorithm, tmp_path: Path, results: Any, named: str
@@ -109,6 +112,14 @@ def test_results_that_cannot_be_told_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=named):
         write_agent_folder(agent, tmp_path / "dac-point", results=results)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_least_results_make_a_card(agent: OfflineAlgorithm, tmp_path: Path) -> None:
+    least = {"mean_reward": 1.5, "n_eval_episodes": 2, "gradient_steps": 3, "env_id": "Hopper-v5", "normalized_score": 4.0}
+    seeds = {"unit": "normalized_score", "n": 2, "mean": 5.0}
+    text = (write_agent_folder(agent, tmp_path / "dac-point", results=least | {"seeds": seeds}) / "README.md").read_text()
+    assert "| last checkpoint, 3 updates | 1.5 | 4.0 |" in text and "over seeds |  | 5.0 |" in text
+    assert '`pip install "sb3-genoffline[zoo]"`' in text
 
 
 def test_nothing_is_told_that_was_not_given(agent: OfflineAlgorithm, tmp_path: Path) -> None:

@@ -249,6 +249,16 @@ def test_a_folder_replaces_another_only_when_told_and_only_when_whole(agent: Off
     assert "second" in (folder / "README.md").read_text() and [path.name for path in tmp_path.iterdir()] == ["dac-point"]
 
 
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_what_is_no_agent_s_folder_is_never_replaced(
+    agent: OfflineAlgorithm, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "mine")
+    with pytest.raises(FileExistsError, match="is no agent's folder"):
+        write_agent_folder(agent, tmp_path / "mine", overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
 def test_an_archive_without_the_training_part_is_smaller_and_acts_the_same(agent: OfflineAlgorithm, tmp_path: Path) -> None:
     whole = write_agent_folder(agent, tmp_path / "whole")
     acting = write_agent_folder(agent, tmp_path / "acting", training=False)

@@ -1,5 +1,6 @@
 """Train small, publish, and load by somebody else: through the real client and the loopback Hub."""
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -129,7 +130,13 @@ def test_a_publication_is_one_commit_and_nothing_at_all_if_nothing_changed(hub, 
     push_folder(folder, REPO)
     assert len(hub.requests("POST .*/commit/")) == 1
     there = {path: blob.content for path, blob in hub.repo(REPO).at("main").files.items()}
-    assert there == {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    manifest = there.pop("manifest.json")
+    assert json.loads(manifest)["files"] == {
+        path: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)} for path, content in there.items()
+    }
+    assert b"*.mp4 filter=lfs" in there.pop(".gitattributes")
+    written = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert there == {path: content for path, content in written.items() if path != "manifest.json"}
     assert {path for path, blob in hub.repo(REPO).at("main").files.items() if blob.lfs} >= {
         "model.safetensors",
         "dac-point.zip",

@@ -38,7 +38,7 @@ def with_config(hub: HubServer, **changes: Any) -> None:
 
 
 def test_a_repo_that_is_not_there_is_named(hub):
-    with pytest.raises(HubError, match="org/dac-none"):
+    with pytest.raises(HubError, match=r"org/dac-none on the Hub.*nor is there such a folder here"):
         load_from_hub("org/dac-none")
     with pytest.raises(HubError, match="org/dac-none"):
         download_from_hub("org/dac-none", "config.json")
@@ -68,6 +68,12 @@ def test_a_gated_repo_says_where_to_ask(hub, api: HfApi, published, tmp_path):
 def test_a_file_that_is_not_there_is_named_with_those_that_are(hub, published):
     with pytest.raises(HubError, match=r"replay\.mp4[\s\S]*model\.safetensors"):
         download_from_hub(REPO, "replay.mp4")
+
+
+def test_an_archive_of_another_name_than_the_repo_has_to_be_named(hub):
+    hub.put("org/course", {"sac-Pendulum-v1.zip": b"zip"})
+    with pytest.raises(HubError, match=r"no file 'course\.zip'; it has .*sac-Pendulum-v1\.zip.* filename="):
+        load_from_hub("org/course")
 
 
 def test_a_revision_that_is_not_there_is_named(hub, published):
@@ -122,8 +128,8 @@ def test_a_download_that_is_cut_is_told_and_leaves_nothing_half(hub, published, 
 @pytest.mark.parametrize("name", NEEDED)
 def test_bytes_that_changed_on_the_way_are_fetched_again(hub, published, agent, name):
     def flip(body: bytes) -> bytes:
-        middle = len(body) // 2
-        return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+        late = len(body) * 9 // 10  # of the manifest: the hash of the last file, the weights
+        return body[:late] + bytes([body[late] ^ 1]) + body[late + 1 :]
 
     hub.inject(f"GET .*{name}", edit=flip)
     with pytest.raises(CheckpointError, match="damaged"):
