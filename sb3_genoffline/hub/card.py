@@ -59,6 +59,7 @@ def make_card(
         f"# {cls.__name__} on {where}\n",
         f"An offline reinforcement-learning agent, trained by sb3-genoffline. {about[0]}\n",
         *(f"{part}.\n" for part in paper),
+        _baseline(results),
         "![training curve](training_curve.png)\n" if "training_curve.png" in sizes else "",
         _usage(cls.__name__, address, name, results.get("env_id"), training),
         _results(results),
@@ -148,6 +149,11 @@ def _front_matter(algorithm: str, config: Mapping[str, Any], results: Mapping[st
         eval_results=scores or None,
     )
     return f"---\n{card.to_yaml()}\n---\n"
+
+
+def _baseline(results: Mapping[str, Any]) -> str:
+    name = results.get("baseline")
+    return f"This agent is a baseline, with the method's idea switched off: {name}.\n" if name else ""
 
 
 def _usage(algorithm: str, address: str, name: str, env_id: str | None, training: bool) -> str:

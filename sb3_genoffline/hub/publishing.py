@@ -50,7 +50,8 @@ def write_agent_folder(
     :param folder: to make
     :param repo_id: ``"organization/name"`` that the card shows how to load (None: the folder); the archive gets its name
     :param results: what :func:`zoo.evaluate.evaluate` returns; may have ``"best"``, the same of the best checkpoint, and
-        ``"seeds"``, a dict with ``unit``, ``n``, ``mean``, ``std`` and ``runs`` of the last checkpoints of other seeds
+        ``"seeds"``, a dict with ``unit``, ``n``, ``mean``, ``std`` and ``runs`` of the last checkpoints of other seeds, and
+        ``"baseline"``, what an agent is called whose method's idea was switched off
     :param hyperparameters: as the training's YAML file had them
     :param command: the training's
     :param curve: a PNG of the training
@@ -84,7 +85,10 @@ def write_agent_folder(
         if hyperparameters is not None:
             import yaml
 
-            text = yaml.safe_dump(dict(hyperparameters), sort_keys=False, allow_unicode=True)
+            try:
+                text = yaml.safe_dump(dict(hyperparameters), sort_keys=False, allow_unicode=True)
+            except yaml.YAMLError as error:
+                raise ValueError(f"hyperparameters must be plain data: {error}.") from error
             replace_file(new / "hyperparameters.yml", text.encode())
         for source, file in ((curve, "training_curve.png"), (film, "replay.mp4")):
             if source is not None:

@@ -119,7 +119,18 @@ def test_the_least_results_make_a_card(agent: OfflineAlgorithm, tmp_path: Path) 
     seeds = {"unit": "normalized_score", "n": 2, "mean": 5.0}
     text = (write_agent_folder(agent, tmp_path / "dac-point", results=least | {"seeds": seeds}) / "README.md").read_text()
     assert "| last checkpoint, 3 updates | 1.5 | 4.0 |" in text and "over seeds |  | 5.0 |" in text
-    assert '`pip install "sb3-genoffline[zoo]"`' in text
+    assert '`pip install "sb3-genoffline[zoo]"`' in text and "is a baseline" not in text
+
+
+def test_a_baseline_is_called_one(agent: OfflineAlgorithm, tmp_path: Path) -> None:
+    folder = write_agent_folder(agent, tmp_path / "dac-point", results=RESULTS | {"baseline": "imitation only"})
+    assert "the method's idea switched off: imitation only." in (folder / "README.md").read_text()
+
+
+def test_settings_that_are_no_plain_data_are_refused(agent: OfflineAlgorithm, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hyperparameters must be plain data"):
+        write_agent_folder(agent, tmp_path / "dac-point", hyperparameters={"tau": np.float32(0.1)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_told_that_was_not_given(agent: OfflineAlgorithm, tmp_path: Path) -> None:

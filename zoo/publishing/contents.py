@@ -108,7 +108,8 @@ def make_results(
     :param make: makes the environment
     :param settings: checkpoint and protocol
     :param say: is told what is evaluated
-    :return: what :func:`zoo.evaluate.evaluate` says of the agent, with ``best``, ``seeds``, ``data`` and ``source``
+    :return: what :func:`zoo.evaluate.evaluate` says of the agent, with ``best``, ``seeds``, ``data``, ``baseline``
+        and ``source``
     """
     run, config = candidate.chosen.run, candidate.chosen.config
 
@@ -140,6 +141,7 @@ def make_results(
         "best": best,
         "seeds": summary_of_seeds(last),
         "data": public(config["dataset"]),
+        "baseline": candidate.chosen.baseline or None,
         "trained_with": config["versions"],
         "source": source_of(candidate, settings),
     }
