@@ -132,6 +132,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     :raises FileNotFoundError: if there is none
     :raises CheckpointError: if it is damaged or newer than this version
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder} here. sb3_genoffline.load_from_hub loads from the Hub, too.")
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} is no agent's folder: it has no {CONFIG}.")
     name = str(folder / CONFIG)

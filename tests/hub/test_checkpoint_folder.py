@@ -228,6 +228,8 @@ def test_another_class_or_nothing_is_told(folder: Path, tmp_path: Path) -> None:
         ALGOS["td3_bc"].from_pretrained(folder)
     with pytest.raises(FileNotFoundError, match="no agent's folder"):
         load_from_hub(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no folder org/dac-point here.*load_from_hub"):
+        ALGOS["dac"].from_pretrained("org/dac-point")
     with pytest.raises(ValueError, match="no folder or archive 'nothing-here' here"):
         load_from_hub("nothing-here")
     with pytest.raises(ValueError, match="observation space differs"):
