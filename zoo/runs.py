@@ -118,6 +118,7 @@ def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -
     """
     :param exp_id: number of the run; 0 is the latest
     :raises FileNotFoundError: naming the runs that there are
+    :raises ValueError: if there is no such algorithm
     """
     runs = list_runs(log_folder, algo, dataset)
     if exp_id == 0 and runs:
@@ -125,6 +126,8 @@ def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -
     for run in runs:
         if run_number(run) == exp_id:
             return run
+    if algo not in ALGOS:
+        raise ValueError(f"There is no algorithm {algo!r}; there are {', '.join(ALGOS)}.")
     here = Path(log_folder) / algo
     others = ", ".join(sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())) or "none"
     what = "no run" if exp_id == 0 else f"no run {exp_id}"

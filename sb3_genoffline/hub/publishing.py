@@ -63,6 +63,8 @@ def write_agent_folder(
     :raises FileExistsError: if there is such a folder; even with ``overwrite``, if it is something else than an agent's
     :raises ValueError: if a name is not allowed, or something can't be stored as plain data
     """
+    if not isinstance(model, OfflineAlgorithm):
+        raise ValueError(f"{type(model).__name__} is no algorithm of sb3_genoffline: only agents of these are published.")
     folder = Path(folder)
     if results is not None:
         check_results(results)

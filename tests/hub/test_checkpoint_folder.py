@@ -12,6 +12,7 @@ import pytest
 import torch as th
 from point_agents import ACTION_SPACE, OBSERVATION_SPACE, OBSERVATIONS, act, make_dataset, train
 from safetensors.torch import load_file, save_file
+from stable_baselines3 import SAC
 
 from sb3_genoffline import ALGOS, load_from_hub
 from sb3_genoffline.checkpoint import load_agent
@@ -259,6 +260,13 @@ def test_what_is_no_agent_s_folder_is_never_replaced(
     with pytest.raises(FileExistsError, match="is no agent's folder"):
         write_agent_folder(agent, tmp_path / "mine", overwrite=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_an_agent_of_stable_baselines3_is_not_published(tmp_path: Path) -> None:
+    foreign: Any = SAC("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs={"net_arch": [4]})
+    with pytest.raises(ValueError, match="SAC is no algorithm of sb3_genoffline"):
+        write_agent_folder(foreign, tmp_path / "sac-pendulum")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_archive_without_the_training_part_is_smaller_and_acts_the_same(agent: OfflineAlgorithm, tmp_path: Path) -> None:

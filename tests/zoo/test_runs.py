@@ -43,6 +43,8 @@ def test_a_missing_run_or_checkpoint_is_an_error_that_names_what_there_is(tmp_pa
     (run.folder / "rl_model_5_steps.zip").touch()
     with pytest.raises(FileNotFoundError, match=r"no run 7 of dac on a/b-v0.*a-b-v0_1"):
         find_run(tmp_path, "dac", "a/b-v0", exp_id=7)
+    with pytest.raises(ValueError, match="no algorithm 'qdp'; there are awac"):
+        find_run(tmp_path, "qdp", "a/b-v0")
     with pytest.raises(FileNotFoundError, match=r"no run of qdq on a/b-v0.*none"):
         find_run(tmp_path, "qdq", "a/b-v0")
     with pytest.raises(FileNotFoundError, match=r"best_model\.zip.*rl_model_5_steps\.zip"):
