@@ -7,8 +7,8 @@ import torch as th
 
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.common.pretrained import read_config
-from sb3_genoffline.common.serialization import CheckpointError, read_archive
+from sb3_genoffline.common.pretrained import CONFIG, read_config
+from sb3_genoffline.common.serialization import CheckpointError, read_archive, with_zip_suffix
 from sb3_genoffline.common.untrusted import parse_json, short
 from sb3_genoffline.registry import ALGOS
 
@@ -28,7 +28,7 @@ def load_agent(
     :raises ValueError: if the environment's spaces are not the agent's
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and ((path / CONFIG).is_file() or not with_zip_suffix(path).is_file()):
         return _class_of(ALGOS, read_config(path)["algo"], path).from_pretrained(path, env, device, **changes)
     data = read_archive(path).get("data", b"")
     found = parse_json(data, f"{path}: the member 'data'", strict=False) if data else {}

@@ -138,7 +138,7 @@ def test_datasets_whose_agents_have_the_same_name_do_not_overwrite_each_other(tm
         (
             "job.py /somewhere/jobs/dac.json --threads 1\n",
             "python -m zoo train --algo dac --dataset genoffline/hopper/medium-v0 --seed 0 -params n_timesteps:20 "
-            "'policy_kwargs:{'\"'\"'net_arch'\"'\"': [16]}' q_sampler:q.zip",
+            """'policy_kwargs:{"net_arch": [16]}' q_sampler:q.zip""",
         ),
     ],
 )
