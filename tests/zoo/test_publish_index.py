@@ -72,10 +72,18 @@ def test_the_list_has_a_row_per_agent_by_dataset_and_algorithm(tmp_path: Path) -
         *("99.0 [98.0, 99.9]", "2"),
         f"{sum(file.stat().st_size for file in (tmp_path / 'dac-hopper-medium').iterdir()) / 1024:.0f}",
     ]
+    collect, train, evaluate = text.split("`dac-hopper-medium`\n\n```bash\n")[1].splitlines()[:3]
+    assert collect == "python -m zoo collect genoffline/hopper/medium-v0 --steps 500000" and train.startswith(
+        "python -m zoo train"
+    )
+    assert evaluate == "python -m zoo evaluate --algo dac --dataset genoffline/hopper/medium-v0 -n 20 --seed 1000"
+    assert "collect mine" not in text
     assert (table["dac-mine"]["last checkpoint"], table["dac-mine"]["data"]) == ("900.0 [800.0, 1000.0]", "1143.0")
     assert table["dac-mine"]["seeds"] == "" and "not known, the numbers are returns" in text
-    assert "no finished run of BC in the benchmark's records on: genoffline/hopper/medium-v0, mine." in text
-    assert "```bash\npython -m zoo train --algo qdq --dataset genoffline/hopper/medium-v0\n```" in text
+    assert (
+        "no finished run of BC in the benchmark's records on: genoffline/hopper/medium-v0 (500,000), mine (500,000)." in text
+    )
+    assert "\npython -m zoo train --algo qdq --dataset genoffline/hopper/medium-v0\n" in text
 
 
 def test_an_agent_chosen_by_its_score_is_not_shown_as_the_last(tmp_path: Path) -> None:
@@ -99,7 +107,7 @@ def test_behaviour_cloning_stands_beside_agents_of_the_same_data(tmp_path: Path)
     text = write_index(models, tmp_path / "logs").read_text()
     table = rows(text)
     assert (table["dac-hopper-medium"]["BC"], table["dac-mine"]["BC"]) == ("9.0 ± 1.4 (2)", "")
-    assert "(30,000 updates, 20 episodes from seed 9)" in text and "records on: mine." in text
+    assert "(30,000 updates, 20 episodes from seed 9)" in text and "records on: mine (500,000)." in text
     shutil.rmtree(tmp_path / "logs")
     assert write_index(models, tmp_path / "logs").read_text() == text, "what was known stays known where there are no logs"
     assert write_index(models).read_text() == text

@@ -143,9 +143,20 @@ def index_text(entries: Iterable[Entry], bc: dict[str, dict[str, Any]]) -> str:
         _reading(entries, bc),
         "## Commands",
     ]
-    parts += [f"`{entry.name}`\n\n```bash\n{entry.results.get('command') or '# unknown'}\n```" for entry in entries]
+    parts += [f"`{entry.name}`\n\n```bash\n{_commands(entry)}\n```" for entry in entries]
     parts += ["## Again", "This page is made from the folders by\n\n```bash\npython -m zoo publish --index\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _commands(entry: Entry) -> str:
+    """To collect the data, where they are ours, to train, and to measure."""
+    results = entry.results
+    dataset, data = str(results["dataset"]), results.get("data") or {}
+    lines = [results.get("command") or "# training: unknown"]
+    if dataset.startswith("genoffline/") and "n_transitions" in data:
+        lines.insert(0, f"python -m zoo collect {dataset} --steps {data['n_transitions']}")
+    protocol = f"-n {results['n_eval_episodes']} --seed {results['eval_seed']}"
+    return "\n".join([*lines, f"python -m zoo evaluate --algo {results['algo']} --dataset {dataset} {protocol}"])
 
 
 def _table(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
@@ -196,7 +207,10 @@ def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
         lines.append(
             f"*BC* is behaviour cloning in the benchmark on the same data, last checkpoint, mean ± std over seeds ({how})."
         )
-    missing = sorted({str(dataset) for name, dataset in used.items() if name not in bc})
+    sizes = {result["dataset_fingerprint"]: (result.get("data") or {}).get("n_transitions") for result in results}
+    missing = sorted(
+        str(dataset) + (f" ({sizes[name]:,})" if sizes[name] else "") for name, dataset in used.items() if name not in bc
+    )
     if missing:
         lines.append(f"There is no finished run of BC in the benchmark's records on: {', '.join(missing)}.")
     return "\n\n".join(lines)
