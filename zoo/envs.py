@@ -1,10 +1,12 @@
 """Environments to evaluate and film in: the dataset's own, or one that is named."""
 
+import json
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
@@ -74,6 +76,28 @@ def env_id_of(env: VecEnv) -> str | None:
     """Id of a vectorised environment, if it has one."""
     spec = env.get_attr("spec")[0]
     return None if spec is None else spec.id
+
+
+def own_spec(env: VecEnv) -> dict[str, Any] | None:
+    """
+    What makes a vectorised environment where its id does not: a maze of one's own, or arguments that differ from the registered.
+
+    :return: ``entry_point``, ``max_episode_steps`` and ``kwargs``, plain data; None if ``gymnasium.make(id)`` makes the same, or
+        if they cannot be written down
+    """
+    spec = env.get_attr("spec")[0]
+    if spec is None or not isinstance(spec.entry_point, str):
+        return None
+    own, registered = _essence(spec), gym.registry.get(spec.id)
+    try:
+        json.dumps(own)
+    except TypeError:
+        return None
+    return None if registered is not None and _essence(registered) == own else own
+
+
+def _essence(spec: EnvSpec) -> dict[str, Any]:
+    return {"entry_point": spec.entry_point, "max_episode_steps": spec.max_episode_steps, "kwargs": spec.kwargs}
 
 
 def env_for_pictures(make: EnvFactory, render_mode: str, width: int, height: int) -> gym.Env:

@@ -14,7 +14,7 @@ from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.scores import scored_by_success
 from sb3_genoffline.registry import ALGOS
-from zoo.envs import EnvFactory, env_factory, env_id_of, eval_envs
+from zoo.envs import EnvFactory, env_factory, env_id_of, eval_envs, own_spec
 from zoo.hyperparameters import parse_pairs
 from zoo.runs import Run, algo_name, find_run, run_of, versions, write_json
 
@@ -61,7 +61,7 @@ def evaluate(
             successes.append(bool(local["info"]["is_success"]))
 
     try:
-        env_id = env_id_of(envs)
+        env_id, env_spec = env_id_of(envs), own_spec(envs)
         if n_eval_episodes is None:
             n_eval_episodes = default_episodes(info.get("id"), env_id)
         check_agent_spaces((model.observation_space, model.action_space), (envs.observation_space, envs.action_space))
@@ -83,6 +83,7 @@ def evaluate(
         "dataset": info.get("id"),
         "dataset_fingerprint": info.get("fingerprint"),
         "env_id": env_id,
+        "env_spec": env_spec,
         "checkpoint": checkpoint,
         "gradient_steps": model.num_timesteps,
         "seed": model.seed,

@@ -21,6 +21,7 @@ _FILES = {
 }
 _NEEDED: dict[str, dict[str, type]] = {
     "": {"mean_reward": float, "n_eval_episodes": int, "gradient_steps": int, "env_id": str},
+    "env_spec": {"entry_point": str, "kwargs": dict},
     "best": {"mean_reward": float, "gradient_steps": int},
     "seeds": {"unit": str, "n": int, "mean": float},
 }
@@ -61,7 +62,7 @@ def make_card(
         *(f"{part}.\n" for part in paper),
         _baseline(results),
         "![training curve](training_curve.png)\n" if "training_curve.png" in sizes else "",
-        _usage(cls.__name__, address, name, results.get("env_id"), training),
+        _usage(cls.__name__, address, name, results, training),
         _results(results),
         _training(config, results, command, "hyperparameters.yml" in sizes),
         _files(sizes, name, training),
@@ -156,17 +157,20 @@ def _baseline(results: Mapping[str, Any]) -> str:
     return f"This agent is a baseline, with the method's idea switched off: {name}.\n" if name else ""
 
 
-def _usage(algorithm: str, address: str, name: str, env_id: str | None, training: bool) -> str:
+def _usage(algorithm: str, address: str, name: str, results: Mapping[str, Any], training: bool) -> str:
+    env_id, spec = results.get("env_id"), results.get("env_spec")
     lines = ["from sb3_genoffline import load_from_hub", "", f'model = load_from_hub("{address}")']
     if env_id is None:
         lines += ["action, _ = model.predict(model.observation_space.sample(), deterministic=True)"]
     else:
-        maze = "Maze" in env_id
-        before = ["import gymnasium as gym", *(["import gymnasium_robotics"] if maze else []), ""]
+        maze, made = "Maze" in env_id, "spec" if spec else f'"{env_id}"'
+        before = ["import gymnasium as gym", *(["import gymnasium_robotics"] if maze else [])]
+        before += ["from gymnasium.envs.registration import EnvSpec", ""] if spec else [""]
         lines = [*before, lines[0], *(["from sb3_genoffline.data import flatten_env"] if maze else []), *lines[1:]]
         lines += [
             *(["gym.register_envs(gymnasium_robotics)"] if maze else []),
-            f'env = flatten_env(gym.make("{env_id}"))' if maze else f'env = gym.make("{env_id}")',
+            *(_spec_lines(env_id, spec) if spec else []),
+            f"env = flatten_env(gym.make({made}))" if maze else f"env = gym.make({made})",
             "observation, _ = env.reset(seed=0)",
             "done, total = False, 0.0",
             "while not done:",
@@ -183,6 +187,15 @@ def _usage(algorithm: str, address: str, name: str, env_id: str | None, training
     code = "\n".join(lines)
     package = "sb3-genoffline" if env_id is None else '"sb3-genoffline[zoo]"'  # with MuJoCo
     return f"## Use\n\n`pip install {package}`. Nothing is unpickled.\n\n```python\n{code}\n```\n\n{more}\n"
+
+
+def _spec_lines(env_id: str, spec: Mapping[str, Any]) -> list[str]:
+    arguments = {name: spec.get(name) for name in ("entry_point", "max_episode_steps", "kwargs")}
+    return [
+        "spec = EnvSpec(",
+        *(f"    {name}={value!r}," for name, value in {"id": env_id, **arguments}.items()),
+        ")",
+    ]
 
 
 def _results(results: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The card: metadata as the Hub reads it, a snippet that runs, and nothing that was not given."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,9 @@ class Corridor(gym.Env):
     observation_space, action_space = OBSERVATION_SPACE, ACTION_SPACE
     steps = 0
 
+    def __init__(self, reward: float = 0.5, names: Sequence[Any] = ()) -> None:
+        self.reward, self.names = reward, names
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         self.steps = 0
         return np.zeros(3, np.float32), {}
@@ -156,15 +160,31 @@ class Corridor(gym.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action)
         self.steps += 1
-        return np.full(3, self.steps, np.float32), 0.5, self.steps == 4, False, {}
+        return np.full(3, self.steps, np.float32), self.reward, self.steps == 4, False, {}
 
 
 gym.register("hub-tests/Corridor-v0", entry_point=Corridor)
 
 
-@pytest.mark.parametrize("results", [None, RESULTS | {"env_id": "hub-tests/Corridor-v0"}])
+OWN = {"entry_point": f"{__name__}:Corridor", "max_episode_steps": 3, "kwargs": {"reward": 0.25, "names": ["r", 0, None]}}
+
+
+@pytest.mark.parametrize(
+    ("results", "printed"),
+    [
+        (None, ""),
+        (RESULTS | {"env_id": "hub-tests/Corridor-v0", "env_spec": None}, "return 2.0\n"),
+        (RESULTS | {"env_id": "hub-tests/Nowhere-v0", "env_spec": OWN}, "return 0.8\n"),  # cut after three steps
+    ],
+    ids=["no results", "registered environment", "an environment of its own"],
+)
 def test_the_snippet_runs_as_it_stands(
-    agent: OfflineAlgorithm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any, capsys: pytest.CaptureFixture
+    agent: OfflineAlgorithm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    results: Any,
+    printed: str,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_agent_folder(agent, Path("hub_models/dac-point"), results=results)
@@ -172,7 +192,7 @@ def test_the_snippet_runs_as_it_stands(
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert 'load_from_hub("hub_models/dac-point")' in code
     exec(compile(code, "README.md", "exec"), {})
-    assert capsys.readouterr().out == ("" if results is None else "return 2.0\n")
+    assert capsys.readouterr().out == printed
 
 
 def test_a_local_folder_serves_its_files_as_the_hub_does(folder: Path) -> None:

@@ -158,6 +158,8 @@ def test_an_agent_of_the_stitching_set_can_be_evaluated(run: Path) -> None:
     main(["evaluate", "--model", str(run / "genoffline-pointmaze-stitch-v0.zip"), "-n", "1"])
     result = json.loads((run / "results.json").read_text())
     assert result["env_id"] == "PointMaze_Stitch-v3" and result["normalized_score"] == 100.0 * result["mean_reward"]
+    spec = load_dataset(STITCH).eval_env_spec
+    assert spec is not None and result["env_spec"]["kwargs"] == spec.kwargs and result["env_spec"]["max_episode_steps"] == 250
     assert load_agent(run / "genoffline-pointmaze-stitch-v0").observation_space.shape == (8,)
 
 

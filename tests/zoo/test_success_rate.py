@@ -12,7 +12,7 @@ import pytest
 
 from sb3_genoffline import DAC, OfflineDataset, load_dataset
 from zoo.__main__ import main
-from zoo.envs import ReachedGoal, env_factory
+from zoo.envs import ReachedGoal, env_factory, eval_envs, own_spec
 from zoo.evaluate import default_episodes, evaluate
 from zoo.hyperparameters import FOLDER, read_yaml
 from zoo.plot import curves
@@ -185,3 +185,18 @@ def test_every_antmaze_entry_names_its_reward_transform() -> None:
         for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse"):
             assert f"D4RL/antmaze/{maze}-v1" in mazes
         assert "genoffline/antmaze/umaze-v0" in mazes
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "told"),
+    [
+        ("Pendulum-v1", {}, None),
+        ("Pendulum-v1", {"g": 9.5}, {"max_episode_steps": 200, "kwargs": {"g": 9.5}}),
+        ("Pendulum-v1", {"max_episode_steps": 7}, {"max_episode_steps": 7, "kwargs": {}}),
+        ("Pendulum-v1", {"g": np.float32(9.5)}, None),  # cannot be written down
+        (TOY, {}, None),
+    ],
+)
+def test_what_the_id_does_not_say_of_an_environment_is_told(env_id: str, kwargs: dict[str, Any], told: Any) -> None:
+    found = own_spec(eval_envs(env_factory(None, env_id, **kwargs), 1))
+    assert (found is None) if told is None else found == told | {"entry_point": gym.spec(env_id).entry_point}

@@ -138,6 +138,7 @@ def make_results(
             last.append(brief(result_of(*open_agent(trained.run, "last", settings), "last")))
     return {
         **results,
+        "env_spec": public(results["env_spec"]),
         "best": best,
         "seeds": summary_of_seeds(last),
         "data": public(config["dataset"]),
