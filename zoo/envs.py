@@ -80,9 +80,9 @@ def env_id_of(env: VecEnv) -> str | None:
 
 def own_spec(env: VecEnv) -> dict[str, Any] | None:
     """
-    What makes a vectorised environment where its id does not: a maze of one's own, or arguments that differ from the registered.
+    What makes a vectorised environment where its id does not: a maze of its own, or arguments unlike the registered ones.
 
-    :return: ``entry_point``, ``max_episode_steps`` and ``kwargs``, plain data; None if ``gymnasium.make(id)`` makes the same, or
+    :return: ``entry_point``, ``max_episode_steps`` and ``kwargs``, plain data; None if ``gymnasium.make(id)`` does the same or
         if they cannot be written down
     """
     spec = env.get_attr("spec")[0]
