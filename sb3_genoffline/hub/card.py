@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
+from pprint import pformat
 from typing import Any
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -190,12 +191,13 @@ def _usage(algorithm: str, address: str, name: str, results: Mapping[str, Any], 
 
 
 def _spec_lines(env_id: str, spec: Mapping[str, Any]) -> list[str]:
-    arguments = {name: spec.get(name) for name in ("entry_point", "max_episode_steps", "kwargs")}
-    return [
-        "spec = EnvSpec(",
-        *(f"    {name}={value!r}," for name, value in {"id": env_id, **arguments}.items()),
-        ")",
-    ]
+    arguments = {"id": env_id, **{name: spec.get(name) for name in ("entry_point", "max_episode_steps", "kwargs")}}
+    lines = []
+    for name, value in arguments.items():
+        start = f"    {name}="
+        shown = pformat(value, width=120 - len(start), sort_dicts=False)  # a maze's map: a line for each of its rows
+        lines += (start + shown.replace("\n", "\n" + " " * len(start)) + ",").split("\n")
+    return ["spec = EnvSpec(", *lines, ")"]
 
 
 def _results(results: Mapping[str, Any]) -> str:
