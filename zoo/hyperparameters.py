@@ -3,8 +3,9 @@
 import ast
 import difflib
 import inspect
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -237,6 +238,41 @@ def constructor_parameters(cls: type[OfflineAlgorithm]) -> dict[str, inspect.Par
     return found
 
 
+def unnamed_defaults(algo: str, hyperparameters: Hyperparameters) -> dict[str, Any]:
+    """
+    What holds where the hyper-parameters say nothing: the defaults of the constructors of the algorithm and of its policy.
+
+    :param algo: name in ``ALGOS``
+    :param hyperparameters: of it
+    :return: plain data by name, those of the policy under ``policy_kwargs``
+    """
+    cls = ALGOS[algo]
+    own, policy = constructor_parameters(cls), _policy_parameters(cls, hyperparameters.policy)
+    given = hyperparameters.arguments.get("policy_kwargs") or {}
+    return {
+        **_plain_defaults(own, {*hyperparameters.plain, *_FLAGS, "policy_kwargs"}),
+        "policy_kwargs": _plain_defaults(policy, {*given, *own}),
+    }
+
+
+def _policy_parameters(cls: type[OfflineAlgorithm], policy: str) -> dict[str, inspect.Parameter]:
+    """The arguments of a policy's constructor, its own before those of its bases."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in reversed(cls.policy_aliases[policy].__mro__):
+        if "__init__" in base.__dict__:
+            found |= inspect.signature(base.__init__).parameters  # type: ignore[misc]
+    return found
+
+
+def _plain_defaults(parameters: Mapping[str, inspect.Parameter], besides: Collection[str]) -> dict[str, Any]:
+    found = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not inspect.Parameter.empty and name not in besides
+    }
+    return json.loads(json.dumps(found, default=lambda value: getattr(value, "__name__", type(value).__name__)))
+
+
 def _check_type(name: str, value: Any, default: Any, annotation: Any) -> Any:
     """The value, an integral float made an int where the default is one; a ValueError if the type cannot be right."""
     if isinstance(default, bool):
@@ -273,10 +309,7 @@ def _schedule(name: str, text: str) -> LinearSchedule:
 def _policy_kwargs(cls: type[OfflineAlgorithm], policy: str, values: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise ValueError(f"policy_kwargs={values!r} must be a mapping or a string such as 'dict(net_arch=[256, 256])'.")
-    known: dict[str, None] = {}
-    for base in cls.policy_aliases[policy].__mro__:
-        if "__init__" in base.__dict__:
-            known |= dict.fromkeys(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
+    known = _policy_parameters(cls, policy)
     result = {}
     for key, value in values.items():
         if key not in known:

@@ -55,6 +55,7 @@ class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
     3. Batches of the actor-critic are slices of random permutations; ``replacement=True`` draws as the released code does.
     4. Actions are clipped to ± (1 − 1e-5).
     5. A constant observation column is left unscaled; the released code adds 1e-3 to every standard deviation.
+    6. The actor moves at updates 1, 3, 5, ...; in the code at 2, 4, 6, ...
 
     :param policy: ``"VAEDensityPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`

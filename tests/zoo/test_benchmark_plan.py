@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sb3_genoffline import DAC
 from zoo.benchmark.plan import FINAL_SEED, Plan, read_plan
 from zoo.hyperparameters import load_hyperparameters
 
@@ -50,7 +51,7 @@ def test_an_algorithms_settings_win_over_the_datasets_and_those_over_the_default
     assert greedy.config["algo"] == "dac"
 
 
-def test_a_jobs_key_depends_on_all_it_is_made_of_and_on_nothing_else(tmp_path: Path) -> None:
+def test_a_jobs_key_depends_on_all_it_is_made_of_and_on_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def keys(**changes: Any) -> list[str]:
         return [job.key for job in plan_of(tmp_path, **changes).jobs]
 
@@ -58,6 +59,11 @@ def test_a_jobs_key_depends_on_all_it_is_made_of_and_on_nothing_else(tmp_path: P
     assert keys(title="other") == before == keys(defaults={"eval_episodes": 10})
     for setting in ({"n_timesteps": 7}, {"final_episodes": 3}, {"device": "cuda"}, {"hyperparameters": {"tau": 0.3}}):
         assert not set(keys(defaults=setting)) & set(before)
+    before_unnamed = plan_of(tmp_path).jobs[0].config["defaults"]
+    assert before_unnamed["ddim_stride"] == 1 and before_unnamed["policy_kwargs"]["variance"] == "beta"
+    monkeypatch.setattr(DAC.__init__, "__kwdefaults__", DAC.__init__.__kwdefaults__ | {"ddim_stride": 2})
+    assert not set(keys()) & set(before)  # a constructor's default is a setting too
+    monkeypatch.undo()
     seeds = keys(stages=[{"datasets": ["a/b-v0"], "seeds": [0, 1]}])
     assert seeds[:2] == before and len(set(seeds)) == 4
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zoo.hyperparameters import load_hyperparameters, read_yaml
+from zoo.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
 from zoo.runs import dataset_name
 
 SETTINGS: dict[str, Any] = {
@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
 """What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins."""
 FINAL_SEED = 20_000
 """Of the final episodes; those on the way, which choose the best checkpoint, have seeds from 1,000."""
-_SECTIONS = ("title", "defaults", "algorithms", "datasets", "stages")
+_SECTIONS = ("title", "note", "defaults", "algorithms", "datasets", "stages")
 _STAGE = ("datasets", "algorithms", "seeds")
 
 
@@ -80,6 +80,7 @@ class Skipped:
 class Plan:
     """
     :param title: of the report
+    :param note: what a reader of the report must know about the settings
     :param algorithms: names in the order of the plan
     :param datasets: ids in the order of the stages
     :param jobs: in the order in which they are to be run
@@ -87,6 +88,7 @@ class Plan:
     """
 
     title: str
+    note: str
     algorithms: list[str]
     datasets: list[str]
     jobs: list[Job]
@@ -99,8 +101,8 @@ def read_plan(path: str | Path) -> Plan:
     with the next one. A cell that an earlier stage has is not run twice.
 
     :param path: YAML with ``algorithms`` (name: settings), ``stages`` (lists of ``datasets``, ``seeds`` and, if not all are
-        meant, ``algorithms``), and perhaps ``title``, ``defaults`` and ``datasets`` (id: settings); settings are those of
-        :data:`SETTINGS`
+        meant, ``algorithms``), and perhaps ``title``, ``note``, ``defaults`` and ``datasets`` (id: settings); settings are
+        those of :data:`SETTINGS`
     :raises ValueError: naming the section and the word that is not understood
     """
     path = Path(path)
@@ -135,6 +137,7 @@ def read_plan(path: str | Path) -> Plan:
         raise ValueError(f"{path}: no stage has the dataset {', '.join(sorted(unused))}.")
     return Plan(
         str(content.get("title") or path.stem),
+        " ".join(str(content.get("note") or "").split()),
         list(algorithms),
         list(dict.fromkeys(job.dataset for job in jobs.values())),
         [job for job in jobs.values() if isinstance(job, Job)],
@@ -169,6 +172,7 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "dataset": dataset,
         "seed": seed,
         "hyperparameters": resolved.plain,
+        "defaults": unnamed_defaults(algo, resolved),
         "evaluation": evaluation,
         "device": settings["device"],
     }

@@ -98,6 +98,7 @@ class Cell:
     :param record: of its job; None if there is none
     :param reason: why there is no record, or no result in it; empty if there is one
     :param outdated: whether the record was made with other settings than the plan would use today
+    :param superseded: records with results that other settings gave before
     """
 
     name: str
@@ -106,6 +107,7 @@ class Cell:
     record: dict[str, Any] | None
     reason: str = ""
     outdated: bool = False
+    superseded: tuple[dict[str, Any], ...] = ()
 
 
 def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
@@ -127,7 +129,8 @@ def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
         place = (cell.name, cell.dataset, cell.seed)
         best = _preferred(found.get(place, ()), keys.get(place))
         if best is not None:
-            cells[index] = Cell(*place, best, _reason(best), best["key"] != keys.get(place))
+            others = sorted((r for r in found[place] if r is not best and not _reason(r)), key=lambda r: r.get("ended") or "")
+            cells[index] = Cell(*place, best, _reason(best), best["key"] != keys.get(place), tuple(others))
     order = {name: index for index, name in enumerate(plan.algorithms)}
     return sorted(cells, key=lambda cell: (plan.datasets.index(cell.dataset), order[cell.name], cell.seed))
 

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 from zoo.benchmark.pictures import draw_aggregate, draw_dataset
 from zoo.benchmark.plan import Plan
 from zoo.benchmark.records import Cell, read_cells
-from zoo.benchmark.results import Published, Results, score, spread, title
+from zoo.benchmark.results import LATE, Published, Results, score, spread, title
 from zoo.benchmark.statistics import improvement, interquartile_mean, interval
 from zoo.runs import dataset_name, write_text
 
 _LONGEST_REASON = 160
+_ENOUGH_SEEDS = 6
+"""The fewest of which the lowest and the highest hold a median with 95 %."""
 
 
 def write_report(plan: Plan, records: str | Path, output: str | Path, command: str) -> list[Path]:
@@ -41,7 +44,7 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
             files += draw_dataset(results, dataset, output / dataset_name(dataset))
     if results.compared[1]:
         files += draw_aggregate(results, output / "aggregate")
-    write_text(output / "README.md", _markdown(plan.title, results, command))
+    write_text(output / "README.md", _markdown(plan, results, command))
     return [output / "README.md", *files]
 
 
@@ -52,7 +55,7 @@ def _tables(results: Results) -> dict[str, list[dict[str, Any]]]:
     """Rows of ``runs.csv``, ``curves.csv``, ``scores.csv``, ``aggregate.csv`` and ``improvement.csv``."""
     runs, curves, scores = [], [], []
     for cell in results.cells:
-        runs.append(_run_row(cell))
+        runs += [_run_row(cell), *(_run_row(replace(cell, record=old, reason=""), True) for old in cell.superseded)]
         curve = cell.record.get("curve") if cell.record and not cell.reason else None
         columns = [curve[key] for key in ("timesteps", "seconds", "mean", "std")] if curve else []
         for row in zip(*columns, strict=True):
@@ -85,8 +88,9 @@ def _aggregates(results: Results) -> dict[str, list[dict[str, Any]]]:
     return {"aggregate": aggregate, "improvement": pairs}
 
 
-def _run_row(cell: Cell) -> dict[str, Any]:
+def _run_row(cell: Cell, superseded: bool = False) -> dict[str, Any]:
     row: dict[str, Any] = {"algorithm": cell.name, "dataset": cell.dataset, "seed": cell.seed}
+    row["settings"] = "superseded" if superseded else "earlier" if cell.outdated and not cell.reason else "the plan's"
     values = dict.fromkeys(("last", "best", "best_at", "return", "updates", "updates_per_second"))
     minutes = dict.fromkeys(("total", "fit", "training", "evaluation", "cpu"))
     record = cell.record
@@ -114,14 +118,15 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 # ------------------------------------------------------------------ Markdown
 
 
-def _markdown(name: str, results: Results, command: str) -> str:
-    parts = [f"# {name}", _introduction(results)]
+def _markdown(plan: Plan, results: Results, command: str) -> str:
+    parts = [f"# {plan.title}", _introduction(results), *([plan.note] if plan.note else [])]
     parts += [f"**{warning}**" for warning in results.warnings()]
     parts += ["## Last checkpoint", *_overview(results)]
     if results.compared[1]:
-        parts += ["## All datasets together", *_together(results)]
+        parts += ["## Comparison", *_comparison(results)]
     for dataset in results.datasets:
         parts += [f"## {dataset}", *_dataset(results, dataset)]
+    parts += _superseded(results)
     sources = Published().sources
     by_source: dict[str, list[str]] = {}
     for algorithm in results.algorithms:
@@ -131,8 +136,8 @@ def _markdown(name: str, results: Results, command: str) -> str:
     parts += ["## Published numbers", "Normalised scores on D4RL's v2 datasets, not on our data.", "\n".join(shown)]
     parts += ["## Again", f"Everything here is made from the records by\n\n```bash\n{command}\n```"]
     parts.append(
-        "`runs.csv` has a row for each run, `scores.csv` for each algorithm and dataset, `curves.csv` for each evaluation, "
-        "`aggregate.csv` and `improvement.csv` hold the comparison over all datasets with its intervals."
+        "`runs.csv` has a row for each run, superseded ones too, `scores.csv` for each algorithm and dataset, `curves.csv` "
+        "for each evaluation, `aggregate.csv` and `improvement.csv` hold the comparison over all datasets with its intervals."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -147,9 +152,11 @@ def _introduction(results: Results) -> str:
     return (
         f"{len(records)} of {len(results.cells)} runs. Scores are normalised (0 random, 100 expert; in mazes 100 times the "
         f"success rate), of the **last** checkpoint unless said otherwise, each the mean of {episodes} episodes; then mean ± "
-        "sample standard deviation over seeds, where there are several. *Best* is the checkpoint that scored best on the way, "
+        f"sample standard deviation over seeds, where there are several. *Last {LATE} on the way* is the mean of the last "
+        "evaluations in training, which shows how steady the end was. *Best* is the checkpoint that scored best on the way, "
         "measured again in the same new episodes as the last. Minutes are wall time of a run, fits of generative models and "
-        "evaluations on the way included, on machines that may have been busy; CPU minutes are processor time. "
+        "evaluations on the way included, on machines that may have been busy, as they are for updates/s; CPU minutes are "
+        "processor time. "
         f"Made with {versions}, on {hosts}."
     )
 
@@ -183,7 +190,7 @@ def _overview(results: Results) -> list[str]:
     ]
 
 
-def _together(results: Results) -> list[str]:
+def _comparison(results: Results) -> list[str]:
     names, common = results.compared
     tables = _aggregates(results)
     rows = []
@@ -193,26 +200,50 @@ def _together(results: Results) -> list[str]:
     p = {(row["algorithm"], row["over"]): row["probability"] for row in tables["improvement"]}
     grid = [[title(a), *("" if a == b else f"{100 * p[a, b]:.0f}" for b in names)] for a in names]
     single = [d for d in common if all(len(results.scores(name, d)) < 2 for name in names)]
+    most = max(len(results.scores(name, d)) for name in names for d in common)
     note = (
         f"Over {', '.join(common)}, where all algorithms have results. Interquartile mean of all runs, each dataset with the "
         "same weight; 95 % stratified bootstrap over seeds."
     )
+    if most < _ENOUGH_SEEDS:
+        note += (
+            f" So few seeds make the intervals too narrow: from {most} of a dataset they reach from its lowest to its highest "
+            f"score at most, between which a median lies with a probability of {100 - 200 * 0.5**most:.0f} %."
+        )
     if single:
-        note += f" With one seed, {', '.join(single)} add nothing to the intervals, which are too narrow for it."
+        note += f" With one seed, {', '.join(single)} add nothing to them."
+    anywhere = ", on a dataset at random" if len(common) > 1 else ""
     return [
         note,
         _table(["", "interquartile mean", "95 %", "runs"], rows),
-        "Probability (%) that a run of the row's algorithm scores higher than one of the column's, on a dataset at random:",
+        f"Probability (%) that a run of the row's algorithm scores higher than one of the column's{anywhere}:",
         _table(["", *map(title, names)], grid),
-        "![All datasets together](aggregate.png)",
+        "![Comparison](aggregate.png)",
     ]
+
+
+def _superseded(results: Results) -> list[str]:
+    """What earlier settings gave, so that nothing that was tried is out of sight."""
+    rows = []
+    for cell in results.cells:
+        for old in cell.superseded:
+            counted = (cell.record or old)["config"]["hyperparameters"]
+            before = old["config"]["hyperparameters"]
+            changed = [name for name in {**before, **counted} if before.get(name) != counted.get(name)]
+            what = ", ".join(f"{name} {before.get(name, 'not set')}, then {counted.get(name, 'not set')}" for name in changed)
+            new = "–" if cell.record is None or cell.reason else f"{score(cell.record['last']):.1f}"
+            rows.append([title(cell.name), cell.dataset, str(cell.seed), f"{score(old['last']):.1f}", new, what])
+    if not rows:
+        return []
+    text = "Runs of this plan with settings that were changed after their result was seen. They count nowhere above."
+    return ["## Superseded runs", text, _table(["", "dataset", "seed", "last", "last, counted", "changed"], rows)]
 
 
 def _dataset(results: Results, dataset: str) -> list[str]:
     data = results.data(dataset)
     published = Published()
     quoted = any(published.score(name, dataset) is not None for name in results.algorithms)
-    header = ["", "last", "each seed", "best", *(["published, D4RL v2"] if quoted else [])]
+    header = ["", "last", "each seed", f"last {LATE} on the way", "best", *(["published, D4RL v2"] if quoted else [])]
     header += ["updates", "updates/s", "minutes", "CPU minutes"]
     rows = []
     for name in results.algorithms:
@@ -220,13 +251,16 @@ def _dataset(results: Results, dataset: str) -> list[str]:
         if not cells:
             continue
         records = results.records(name, dataset)
-        seeds = [f"{score(c.record['last']):.1f}" if c.record and not c.reason else _reason(c.reason) for c in cells]
+        seeds = [
+            f"{score(c.record['last']):.1f}{'†' * c.outdated}" if c.record and not c.reason else _reason(c.reason)
+            for c in cells
+        ]
         row = [
             title(name),
             _mean_std(results.scores(name, dataset)),
             ", ".join(dict.fromkeys(seeds) if not records else seeds),
         ]
-        row.append(_mean_std(results.scores(name, dataset, "best")))
+        row += [_mean_std(results.late_scores(name, dataset)), _mean_std(results.scores(name, dataset, "best"))]
         if quoted:
             found = published.score(name, dataset)
             row.append("–" if found is None else f"*{found:.1f}*")

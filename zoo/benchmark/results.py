@@ -16,6 +16,10 @@ from zoo.benchmark.records import Cell
 _KIND = re.compile(r"(?:genoffline/|mujoco/|)(halfcheetah|hopper|walker2d)[/-](medium(?:-replay|-expert)?)-v\d+")
 
 
+LATE = 3
+"""Evaluations at the end of a training, see :meth:`Results.late_scores`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """
@@ -80,6 +84,11 @@ class Results:
         common = [d for d in self.datasets if self.normalized(d) and all(self.records(name, d) for name in names)]
         return names, common
 
+    def late_scores(self, name: str, dataset: str) -> np.ndarray:
+        """(seeds,) means of the last evaluations on the way, :data:`LATE` of them."""
+        curves = [record["curve"] for record in self.records(name, dataset) if record.get("curve")]
+        return np.array([np.mean(curve["mean"][-LATE:]) for curve in curves])
+
     def strata(self, name: str) -> dict[str, np.ndarray]:
         """Scores of an algorithm by dataset, on those that all have."""
         return {dataset: self.scores(name, dataset) for dataset in self.compared[1]}
@@ -113,7 +122,7 @@ class Results:
                     found.append(f"Runs on {dataset} had {what}: they cannot be compared.")
         outdated = sorted({title(cell.name) for cell in self.cells if cell.outdated and not cell.reason})
         if outdated:
-            found.append(f"Some runs of {', '.join(outdated)} were made with other settings than the plan has now.")
+            found.append(f"Some runs of {', '.join(outdated)} were made with other settings than the plan has now (†).")
         return found
 
 

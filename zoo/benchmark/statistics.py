@@ -1,6 +1,6 @@
 """
 Comparisons over runs and datasets (Agarwal et al., NeurIPS 2021, arXiv 2108.13264), where datasets may have different numbers
-of seeds: every dataset counts the same.
+of seeds: every dataset counts the same. Their library rliable, and scipy's trimmed mean, want the same number everywhere.
 """
 
 from collections.abc import Mapping
