@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
 
@@ -40,3 +43,15 @@ class Recipe:
     ref_min_score: float | None
     ref_max_score: float | None
     episodes: Callable[[int, int], Iterator[Episode]] = field(repr=False)
+
+
+def fingerprint_of(env: EnvSpec, eval_env: EnvSpec, controller: dict[str, Any]) -> str:
+    """
+    The fingerprint of data that a controller makes. It is of numbers, not of source files, which change without the data.
+
+    :param env: The environment the data come from
+    :param eval_env: The environment agents are evaluated in
+    :param controller: Every number it goes by, and a ``recipe`` number for what its code does, plain data
+    """
+    content = [env.to_json(), eval_env.to_json(), controller]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
