@@ -247,10 +247,11 @@ def test_committed_records_alone_make_the_same_report_again(report: Path, tmp_pa
     out = tmp_path / "out"
     main(["benchmark", str(tmp_path / "plan.yml"), "-f", str(tmp_path / "logs"), "--report", str(out)])
     assert len(list((out / "records").glob("*.json"))) == len(LAST)
-    first = {path.name: path.read_text() for path in out.iterdir() if path.suffix in (".md", ".csv")}
-    command = next(line for line in first["README.md"].splitlines() if line.startswith("python -m zoo benchmark"))
+    first = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert len([name for name in first if name.endswith((".png", ".svg"))]) == 6
+    command = next(line for line in first["README.md"].decode().splitlines() if line.startswith("python -m zoo benchmark"))
     main(command.split()[3:])
-    assert {path.name: path.read_text() for path in out.iterdir() if path.suffix in (".md", ".csv")} == first
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == first
     assert f"wrote {out / 'README.md'}" in capsys.readouterr().out
 
 

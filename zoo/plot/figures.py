@@ -23,16 +23,20 @@ def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[A
 
 def save_figure(figure: Any, output: str | Path) -> list[Path]:
     """
-    Write a PNG and an SVG side by side.
+    Write a PNG and an SVG side by side; the same figure gives the same bytes again.
 
     :param figure: what to write
     :param output: file name; its suffix does not matter
     :return: the files
     """
+    from matplotlib import rc_context
+
     output = Path(output)
     stem = output.with_suffix("") if output.suffix.lower() in (".png", ".svg") else output
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
-    for file in files:
-        figure.savefig(file, dpi=150)
+    png, svg = files
+    figure.savefig(png, dpi=150)
+    with rc_context({"svg.hashsalt": "sb3-genoffline"}):
+        figure.savefig(svg, dpi=150, metadata={"Date": None})
     return files
