@@ -9,7 +9,8 @@ them (:func:`mark_cuts`, then :func:`~sb3_genoffline.data.array_source.from_arra
    papers, so episodes of one row with reward 1 are usual. :func:`success_rate` puts the pieces together again.
 2. ``timeouts`` of the v0 sets do not sit where the episodes end. Wherever the ant is more than 1 m away in the next row (it
    walks less than half of that), the row is treated as a time-out too, with a warning: it has no next observation, so it is
-   dropped. A flag in the middle of an episode costs the row it is in. A file without the flags is cut at the jumps alone.
+   dropped. A termination needs none and stays. A flag in the middle of an episode costs the row it is in. A file without the
+   flags is cut at the jumps and terminations alone.
 3. Rewards stay as logged, 1 at the goal and else 0; ``reward_transform`` changes them.
 
 Minari's sets (``D4RL/antmaze/…-v1``) come from gymnasium-robotics: Dict observations with the goal in them, flattened to
@@ -27,8 +28,10 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.validation import flag_rows
 
 OBSERVATIONS = 29
+TERMINALS = ("terminations", "terminals", "dones")  # the names terminations may come under
 JUMP = 1.0  # m between two rows that are not one step apart
 AT_GOAL = float(np.exp(-0.45)) - 1e-6  # least reward at the goal: 1 if sparse, exp(-distance) within 0.45 m if dense
 BODIES = {"d4rl": 0.1, "gymnasium": 0.05}  # seconds of a step
@@ -80,15 +83,18 @@ def mark_cuts(arrays: dict[str, Any], name: str) -> dict[str, Any]:
     """
     :param arrays: Of a D4RL AntMaze file: ``observations`` ``(N, 29)`` and the rest, by D4RL's names
     :param name: What to call the file in the warning
-    :return: The arrays, with ``timeouts`` wherever the next row is another episode's
+    :return: The arrays, with ``timeouts`` wherever the next row is another episode's and the row itself no termination
     """
     jumps = np.zeros(len(arrays["observations"]), dtype=np.bool_)
     jumps[:-1] = _far(arrays["observations"][:-1], arrays["observations"][1:])
-    if "timeouts" not in arrays:
-        return arrays | {"timeouts": jumps}
-    flags = np.asarray(arrays["timeouts"]).astype(np.bool_)
-    if flags.shape != jumps.shape:
+    given = {name: flag_rows(name, arrays[name]) for name in ("timeouts", *TERMINALS) if name in arrays}
+    if any(flags.shape != jumps.shape for flags in given.values()):
         return arrays  # refused, with the numbers, by whoever reads on
+    flags = given.pop("timeouts", None)
+    for terminals in given.values():
+        jumps &= ~terminals
+    if flags is None:
+        return arrays | {"timeouts": jumps}
     unmarked = np.flatnonzero(jumps & ~flags)
     if len(unmarked):
         warnings.warn(

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from sb3_genoffline.data.antmaze import OBSERVATIONS, canonical_id, eval_spec, mark_cuts
+from sb3_genoffline.data.antmaze import OBSERVATIONS, TERMINALS, canonical_id, eval_spec, mark_cuts
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import resolve_env
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations, is_image
@@ -25,7 +26,7 @@ KEYS = {
     "actions": ("actions",),
     "rewards": ("rewards",),
     "next_observations": ("next_observations", "next_obs"),
-    "terminations": ("terminations", "terminals", "dones"),
+    "terminations": TERMINALS,
     "truncations": ("truncations", "timeouts"),
     "episode_ends": ("episode_ends",),
     "observation_space": ("observation_space",),
@@ -61,10 +62,11 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
     **With** ``next_observations`` every row is kept.
 
     **Without** them row i's next observation is row i + 1's observation, as in D4RL's "q-learning" view. Rows flagged as
-    time-outs have no valid next observation and are dropped, terminal or not, and so is the last row; the row before is
-    marked truncated unless it is terminal. If there is no ``truncations``/``timeouts`` key, rows that reach the step limit
-    (from ``env``, or known for D4RL names) are dropped instead. A terminal row gets its *own* observation as its next one,
-    where D4RL puts the first of another episode: it is never bootstrapped from, so only a leak is lost.
+    time-outs have no valid next observation and are dropped, terminal or not, and so is a last row that is not terminal; the
+    row before is marked truncated unless it is terminal. If there is no ``truncations``/``timeouts`` key, rows that reach the
+    step limit (from ``env``, or known for D4RL names) are dropped instead. Two things differ from D4RL's view: a terminal row
+    gets its *own* observation as its next one, where D4RL puts the first of another episode (it is never bootstrapped from, so
+    only a leak is lost), and a terminal last row, which needs no next one, is kept.
 
     An episode ends at a termination, a time-out, where the next observation is not the next row's observation (distance above
     1e-6), and at the last row; ends that are no termination are marked as truncations. Given ``episode_ends`` count instead of
@@ -118,10 +120,7 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
     if timeouts is None:
         timeouts = np.zeros(n_rows, dtype=np.bool_)
     if episode_ends is None:
-        gap = np.linalg.norm(raw["observations"][1:] - raw["next_observations"][:-1], axis=1) > SAME_STATE
-        ends_here = raw["terminations"] | timeouts
-        ends_here[:-1] |= gap
-        ends_here[-1] = True
+        ends_here = raw["terminations"] | timeouts | chain_ends(raw["observations"], raw["next_observations"])
         episode_ends = np.flatnonzero(ends_here) + 1
     else:
         ends_here = np.zeros(n_rows, dtype=np.bool_)
@@ -136,6 +135,18 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
         id=id,
         env_spec=spec,
     )
+
+
+def chain_ends(observations: np.ndarray, next_observations: np.ndarray) -> np.ndarray:
+    """
+    :param observations: float32 ``(N, obs_dim)``, N at least 1.
+    :param next_observations: Likewise.
+    :return: Bool ``(N,)``: the rows whose next observation is not the next row's observation (distance above 1e-6), and the
+        last row.
+    """
+    ends = np.ones(len(observations), dtype=np.bool_)
+    ends[:-1] = np.linalg.norm(observations[1:] - next_observations[:-1], axis=1) > SAME_STATE
+    return ends
 
 
 def from_npz(path: Path, env: Any = None) -> OfflineDataset:
@@ -159,7 +170,8 @@ def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
 
     :param path: The file. A name that D4RL uses (``hopper_medium-v2.hdf5``) brings reference scores and environment with it; a
         file that ``export_hdf5`` wrote brings its id, spaces, environments and scores. AntMaze's traps: see
-        :mod:`~sb3_genoffline.data.antmaze`.
+        :mod:`~sb3_genoffline.data.antmaze`. Other arrays of one row per step are not read, with a warning; what is in groups
+        (``infos/...``, ``metadata/...``) is not read either.
     :param env: As in :func:`from_arrays`.
     """
     import h5py
@@ -173,12 +185,14 @@ def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
     try:
         with h5py.File(path, "r") as file:
             arrays = {key: item[()] for key, item in file.items() if isinstance(item, h5py.Dataset) and key in known}
+            unread = {key: item.shape for key, item in file.items() if isinstance(item, h5py.Dataset) and key not in known}
             groups = [key for key, item in file.items() if isinstance(item, h5py.Group)]
             described = {key: item[()] for key, item in file.get("metadata", {}).items() if key in DESCRIBED}
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path} is truncated or damaged: {error}. Fetch or write it again.") from error
     if "observations" not in arrays and any(re.fullmatch(r"episode_\d+", key) for key in groups):
         raise ValueError(f"{path} is the storage of a Minari dataset; load it by its id, or pass the MinariDataset.")
+    _warn_of_unread(path, arrays, unread)
     for space in ("observation_space", "action_space"):
         if f"{space}_low" in described:
             low, high = described.pop(f"{space}_low"), described.pop(f"{space}_high")
@@ -195,6 +209,18 @@ def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
     if dataset.env_spec is None and antmaze is not None:
         dataset = dataset.replace(env_spec=eval_spec(antmaze, dataset.observations))
     return dataset
+
+
+def _warn_of_unread(path: Path, arrays: Mapping[str, Any], unread: Mapping[str, tuple[int, ...]]) -> None:
+    """Name arrays of one row per step that are not read, each with the name it may have been meant to have."""
+    rows = np.shape(arrays["observations"])[:1] if "observations" in arrays else None
+    free = [name for names in KEYS.values() if not set(names) & {*arrays} for name in names]
+    listed = []
+    for key in [key for key, shape in unread.items() if shape[:1] == rows]:
+        close = difflib.get_close_matches(key.lower(), free, n=1)
+        listed.append(repr(key) + (f" (rename it to {close[0]!r} if it is that)" if close else ""))
+    if listed:
+        warnings.warn(f"{path} has arrays of one row per step that are not read: {', '.join(listed)}.", stacklevel=5)
 
 
 def _as_antmaze(stem: str, arrays: Mapping[str, Any]) -> str | None:
@@ -316,12 +342,12 @@ def _limit_rows(terminations: np.ndarray, limit: int | None, name: str) -> np.nd
 def _q_learning_view(raw: dict[str, np.ndarray], timeouts: np.ndarray, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Rows with their next observations, and where a dropped row cut an episode; see :func:`from_arrays`."""
     keep = ~timeouts
-    keep[-1] = False
+    keep[-1] &= raw["terminations"][-1]
     kept = np.flatnonzero(keep)
     if len(kept) == 0:
         raise ValueError(
-            f"{name} is empty: without next_observations, time-out rows and the last row have no next observation, "
-            "and no other row is left."
+            f"{name} is empty: without next_observations, time-out rows and a last row that is not terminal have no "
+            "next observation, and no other row is left."
         )
     following = kept + 1
     following[raw["terminations"][kept]] -= 1

@@ -26,10 +26,16 @@ def combine(*datasets: OfflineDataset, id: str | None = None) -> OfflineDataset:
 
     :param datasets: At least one.
     :param id: Id of the result; None keeps the id they share, if they do.
+    :raises TypeError: For anything else, such as a list of them.
     :raises ValueError: If there is none, or spaces, reference scores or environments differ, naming the first that does.
     """
     if not datasets:
         raise ValueError("combine() got no dataset; give at least one.")
+    for other in datasets:
+        if not isinstance(other, OfflineDataset):
+            raise TypeError(
+                f"combine() got a {type(other).__name__}; it takes datasets one by one: combine(a, b), or combine(*[a, b])."
+            )
     first = datasets[0]
     for number, other in enumerate(datasets):
         for name in ("observation_space", "action_space"):
@@ -62,6 +68,8 @@ def split(dataset: OfflineDataset, sizes: Sequence[float], seed: int) -> tuple[O
     :return: The parts; episodes keep their order.
     :raises ValueError: If a part would be empty, or the parts do not fit into the dataset.
     """
+    if isinstance(sizes, numbers.Number):
+        raise ValueError(f"sizes is {sizes}; give one entry per part, such as (0.9, 0.1) or (90, 10).")
     n, sizes = dataset.n_episodes, list(sizes)
     counts = all(isinstance(size, numbers.Integral) for size in sizes)
     if not sizes or not (counts or all(isinstance(size, float | np.floating) for size in sizes)):

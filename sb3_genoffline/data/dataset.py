@@ -184,6 +184,9 @@ class OfflineDataset:
         """
         Make the environment of the data, with observations as the dataset has them (flat float32 vectors).
 
+        What is built is what the data name, and a file or Minari's metadata can name any callable: call this on data you trust
+        only, and for others make the environment yourself (``gymnasium.make``).
+
         :param eval_env: The environment meant for evaluation, if there is a separate one.
         :param kwargs: Passed to ``gymnasium.make`` (``render_mode``, …).
         :raises ValueError: If no environment is known, or none of the ways to make it works; says what was tried.

@@ -83,7 +83,7 @@ def export_hdf5(dataset: OfflineDataset, path: str | os.PathLike[str], overwrite
     Data without an id take the file's name when they are loaded.
 
     :param dataset: What to write.
-    :param path: The file, ``.hdf5`` or ``.h5``; missing folders are made.
+    :param path: The file, ``.hdf5`` or ``.h5``, ``~`` for the home folder; missing folders are made.
     :param overwrite: Replace an existing file.
     :return: The path.
     :raises ValueError: For another suffix.
@@ -91,8 +91,8 @@ def export_hdf5(dataset: OfflineDataset, path: str | os.PathLike[str], overwrite
     """
     import h5py
 
-    path = Path(path)
-    if path.suffix not in HDF5_SUFFIXES:
+    path = Path(os.path.expanduser(path))
+    if path.suffix.lower() not in HDF5_SUFFIXES:
         raise ValueError(f"{path} has the suffix {path.suffix!r}; HDF5 files are called {' or '.join(HDF5_SUFFIXES)}.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it, or choose another name.")

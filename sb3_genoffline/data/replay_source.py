@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from sb3_genoffline.data.array_source import chain_ends
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
 from sb3_genoffline.data.transforms import unscale_actions
@@ -18,10 +19,13 @@ def from_replay_buffer(buffer: Any) -> OfflineDataset:
     - SB3's off-policy algorithms store actions scaled to [-1, 1]; they are scaled back to the units of the action space here.
     - ``terminations`` are dones that are no time-outs. A buffer with ``handle_timeout_termination=False`` (which
       ``optimize_memory_usage`` demands) did not record time-outs, so there they count as terminations, as in SB3 itself.
-    - The last step of each environment is marked truncated if it did not end an episode.
+    - SB3 resets the environments at each ``learn()`` without a mark in the buffer: a step whose next observation is not the
+      next row's observation (distance above 1e-6) ends an episode. It is marked truncated, as is the last step of each
+      environment, if it is no termination.
     - With ``optimize_memory_usage`` the next observation is the next row's observation: a full ring has overwritten its oldest
       observation with the newest next one, so the oldest row is dropped; a done row (never bootstrapped from) gets its own
-      observation, since the next row's belongs to another episode.
+      observation, since the next row's belongs to another episode. Nothing in such a buffer tells where a second ``learn()``
+      began: there two episodes are joined, by a step that nobody made.
 
     :param buffer: A ``ReplayBuffer`` or ``DictReplayBuffer`` (dict observations are flattened).
     :raises ValueError: If the buffer is empty, or holds discrete actions, images or actions outside [-1, 1].
@@ -68,9 +72,8 @@ def from_replay_buffer(buffer: Any) -> OfflineDataset:
             f"actions[{row}, {column}] = {scaled[row, column]} in the replay buffer is outside [-1, 1]. SB3's off-policy "
             "algorithms store actions scaled to that range; if yours are in the environment's units, pass a dict of arrays."
         )
-    last = np.arange(1, buffer.n_envs + 1) * len(times) - 1
-    closed = dones | timeouts
-    closed[last] = True
+    closed = dones | timeouts | chain_ends(observations, next_observations)
+    closed[np.arange(1, buffer.n_envs + 1) * len(times) - 1] = True
     terminations = dones & ~timeouts
     return OfflineDataset(
         observations=observations,

@@ -59,6 +59,11 @@ _NAMES = [
     # D4RL: hopper-medium-v2, hopper_medium-v2.hdf5, maze2d-umaze-v1, antmaze-large-play-v2
     re.compile(rf"(?P<key>halfcheetah|hopper|walker2d|ant|pen|hammer|door|relocate|antmaze|kitchen)-(?:{_QUALITIES})-v\d+"),
     re.compile(r"(?P<key>maze2d-(?:umaze|medium|large))-v\d+"),
+    # D4RL's server: hopper_medium.hdf5 (v0), maze2d-umaze-sparse-v1.hdf5, pen-v0_demos_clipped.hdf5, …
+    re.compile(r"(?P<key>halfcheetah|hopper|walker2d|ant)-(?:random|medium|expert|mixed|medium-expert)"),
+    re.compile(r"(?P<key>maze2d-(?:umaze|medium|large))-sparse-v1"),
+    re.compile(r"(?P<key>pen|hammer|door|relocate)-(?:v0-(?:demos|expert)-clipped|demos-v0-bc-combined)"),
+    re.compile(r"(?:mini-)?(?P<key>kitchen)-microwave-kettle-(?:light-slider|bottomburner-light)-v0"),
 ]
 _POINTMAZE = re.compile(r"pointmaze_[\w-]*-v\d+|(?:d4rl|genoffline)/pointmaze/.+-v\d+")
 
@@ -68,7 +73,7 @@ def reference_key(name: str) -> str | None:
     :param name: A dataset or environment id, or the name of a D4RL file.
     :return: The key of :data:`REFERENCE` that it belongs to, or None.
     """
-    lowered = name.lower()
+    lowered = name.lower().replace("walker_mixed", "walker2d_mixed")  # what D4RL's server calls it
     for candidate in (lowered, re.sub(r"\.(hdf5|h5|npz)$", "", lowered).rsplit("/", 1)[-1].replace("_", "-")):
         for pattern in _NAMES:
             match = pattern.fullmatch(candidate)

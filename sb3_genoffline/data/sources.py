@@ -29,8 +29,8 @@ def load_dataset(source: Any, *, download: bool = False, env: Any = None, cache:
     :param source: One of
 
         - the id of a Minari dataset, or a ``MinariDataset``;
-        - the path of an HDF5 file in D4RL's layout (``.hdf5``, ``.h5``), or of a ``.npz`` file with the same keys;
-          :func:`~sb3_genoffline.data.array_source.from_arrays` says what happens at time-outs;
+        - the path of an HDF5 file in D4RL's layout (``.hdf5``, ``.h5``), or of a ``.npz`` file with the same keys (``~`` is
+          the home folder); :func:`~sb3_genoffline.data.array_source.from_arrays` says what happens at time-outs;
         - a dict of arrays ``observations, actions, rewards, terminations``, optionally ``next_observations, truncations, …``;
         - an SB3 ``ReplayBuffer``, whose actions are taken as scaled to [-1, 1], as SB3 stores them;
         - an ``OfflineDataset``, which is returned as it is.
@@ -59,10 +59,11 @@ def _load(source: Any, download: bool, env: Any, cache: bool) -> OfflineDataset:
     if isinstance(source, Mapping):
         return from_arrays(source, env)
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if path.suffix in HDF5_SUFFIXES:
+        path = Path(os.path.expanduser(source))
+        suffix = path.suffix.lower()
+        if suffix in HDF5_SUFFIXES:
             return from_hdf5(path, env)
-        if path.suffix == ".npz":
+        if suffix == ".npz":
             return from_npz(path, env)
         if isinstance(source, os.PathLike) or path.is_file():
             raise ValueError(

@@ -53,13 +53,25 @@ def float_rows(name: str, values: Any, dim: int | None) -> np.ndarray:
         raise ValueError(f"{name} has shape {given.shape}, but {expected} is expected: one row per transition.")
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=np.float32)
-    if not np.isfinite(rows).all():
-        index = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
+    bad = ~np.isfinite(rows)
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
         value = array[index]
         reason = "does not fit into float32" if np.isfinite(value) else "is not finite"
         where = ", ".join(map(str, index))
-        raise ValueError(f"{name}[{where}] = {value} {reason}. Remove row {index[0]} (or its episode), or repair the value.")
+        raise ValueError(
+            f"{name}[{where}] = {value} {reason}. Remove row {index[0]} (or its episode), or repair the value.{_extent(bad)}"
+        )
     return frozen(rows, given)
+
+
+def _extent(bad: np.ndarray) -> str:
+    """How many rows of a mask ``(N,)`` or ``(N, dim)`` are bad, and in which columns; nothing if it is one."""
+    cells = bad.reshape(len(bad), -1)
+    count, columns = int(cells.any(axis=1).sum()), np.flatnonzero(cells.any(axis=0)).tolist()
+    listed = ", ".join(map(str, columns[:8])) + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
+    where = f", in column{'s' if len(columns) > 1 else ''} {listed}" if bad.ndim == 2 else ""
+    return f" There are such values in {count} of {len(bad)} rows{where}." if bad.sum() > 1 else ""
 
 
 def frozen(array: np.ndarray, given: np.ndarray) -> np.ndarray:

@@ -47,20 +47,23 @@ def test_goal_observations_in_a_dict_are_flattened_in_alphabetical_order(seed):
 
 
 def d4rl_view(data):
-    """D4RL's q-learning view, row by row as D4RL does it, with the own observation as a terminal row's next one."""
+    """
+    D4RL's q-learning view, row by row as D4RL does it, but for terminal rows: they have their own observation as the next
+    one, and the log's last row stays if it is one.
+    """
     rows = []
-    for i in range(len(data["rewards"]) - 1):
-        if data["truncations"][i]:
+    for i in range(len(data["rewards"])):
+        if data["truncations"][i] or (i == len(data["rewards"]) - 1 and not data["terminations"][i]):
             continue
         following = data["observations"][i if data["terminations"][i] else i + 1]
         rows.append((data["observations"][i], following, data["actions"][i], data["rewards"][i], data["terminations"][i]))
     return [np.asarray(column) for column in zip(*rows, strict=True)]
 
 
-@given(SEEDS)
+@given(SEEDS, st.sampled_from(["cut", "terminated"]))
 @settings(max_examples=60, deadline=None)
-def test_without_next_observations_the_rows_are_those_of_d4rls_q_learning_view(seed):
-    episodes = [*random_episodes(seed), Episode(8, 3, "cut")]
+def test_without_next_observations_the_rows_are_those_of_d4rls_q_learning_view(seed, end):
+    episodes = [*random_episodes(seed), Episode(8, 3, end)]
     data = arrays(episodes, next_observations=False)
     dataset = load_dataset(data | SPACES)
     for name, expected in zip(
@@ -71,6 +74,16 @@ def test_without_next_observations_the_rows_are_those_of_d4rls_q_learning_view(s
         Episode(e.number, e.length - (e.end != "terminated"), "cut" if e.end != "terminated" else e.end) for e in episodes
     ]
     assert_aligned(dataset, [e for e in shortened if e.length > 0], own_observation_at_terminal=True)
+
+
+@pytest.mark.parametrize("timed_out", [False, True])
+def test_a_log_that_ends_at_the_goal_keeps_the_goal_unless_it_is_a_time_out(timed_out):
+    goal = np.arange(10) == 9
+    data = {"observations": np.arange(10.0), "actions": np.zeros((10, 1)), "rewards": goal, "terminals": goal}
+    dataset = load_dataset(data | {"timeouts": goal & timed_out})
+    assert (len(dataset), dataset.n_episodes, dataset.rewards.sum()) == (10 - timed_out, 1, 1 - timed_out)
+    assert dataset.terminations[-1] != dataset.truncations[-1] == timed_out
+    assert not dataset.truncations[:-1].any() and dataset.next_observations[-1] == 9
 
 
 def test_the_row_after_a_dropped_time_out_starts_an_episode_even_if_the_observations_are_equal():
@@ -324,3 +337,35 @@ def test_a_replay_buffer_that_an_algorithm_filled_gives_the_actions_the_environm
     np.testing.assert_array_equal(dataset.next_observations[:, 0], dataset.observations[:, 0])
     np.testing.assert_array_equal(dataset.episode_lengths(), [4] * 10)
     np.testing.assert_array_equal(dataset.terminations[dataset.episode_ends - 1], [0, 1, 0, 1, 0] * 2)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_second_learn_starts_another_episode_unless_it_goes_on_with_the_first(goes_on):
+    import gymnasium as gym
+    from stable_baselines3 import TD3
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    class Endless(gym.Env):
+        observation_space, action_space = OBSERVATION_SPACE, ACTION_SPACE
+
+        def __init__(self, number):
+            self.number, self.time = number, 0
+
+        def reset(self, *, seed=None, options=None):
+            self.number, self.time = self.number + 1, 0
+            return self.look(), {}
+
+        def look(self):
+            return observation(self.number, np.float64(self.time)).astype(np.float32)
+
+        def step(self, action):
+            self.time += 1
+            return self.look(), 1.0, False, False, {}
+
+    model = TD3("MlpPolicy", DummyVecEnv([lambda: Endless(0), lambda: Endless(10)]), learning_starts=99, device="cpu")
+    model.learn(10)
+    model.learn(8, reset_num_timesteps=not goes_on)
+    dataset = load_dataset(model.replay_buffer)
+    np.testing.assert_array_equal(dataset.episode_lengths(), [9, 9] if goes_on else [5, 4, 5, 4])
+    np.testing.assert_array_equal(np.flatnonzero(dataset.truncations) + 1, dataset.episode_ends)
+    assert not dataset.terminations.any()

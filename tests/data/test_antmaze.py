@@ -105,6 +105,23 @@ def test_wrong_time_outs_of_the_v0_sets_do_not_join_two_episodes(tmp_path: Path,
     assert dataset.truncations[dataset.episode_ends - 1].all()
 
 
+@pytest.mark.parametrize("timeouts", [True, False])
+def test_episodes_that_end_at_the_goal_keep_their_successes(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, timeouts: bool
+) -> None:
+    raw = log(20, 20, 20, goal_at={19: 1, 59: 1})
+    raw["timeouts"] &= ~raw["terminals"]
+    if not timeouts:
+        del raw["timeouts"]
+    dataset = load_dataset(write(tmp_path / "antmaze-umaze-v2.hdf5", raw))
+    kept = np.setdiff1d(np.arange(60), [39])
+    np.testing.assert_array_equal(dataset.observations, raw["observations"][kept])
+    np.testing.assert_array_equal(dataset.episode_ends, [20, 39, 59])
+    np.testing.assert_array_equal(np.flatnonzero(dataset.terminations), [19, 58])
+    assert success_rate(dataset) == pytest.approx(2 / 3)
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
+
+
 def test_right_flags_warn_of_nothing_and_missing_ones_are_found_by_the_jumps(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -99,6 +99,8 @@ def test_bounds_are_widened_to_hold_both():
     assert combine(narrow, make_dataset(SECOND)).observation_space == OBSERVATION_SPACE
     with pytest.raises(ValueError, match="got no dataset"):
         combine()
+    with pytest.raises(TypeError, match=r"combine\(\) got a list; it takes datasets one by one: combine\(a, b\)"):
+        combine([make_dataset(), make_dataset(SECOND)])
 
 
 MANY = [Episode(i, 1 + i % 3, "terminated") for i in range(20)]
@@ -140,6 +142,7 @@ def test_sizes_are_fractions_or_numbers_of_episodes():
         ([11, 10], r"add up to 21\. .* numbers of episodes to 20"),
         ([-0.5, 0.6], "None may be negative"),
         ([0.5, 3], "give all fractions"),
+        (0.5, r"sizes is 0.5; give one entry per part, such as \(0.9, 0.1\)"),
         ([], r"sizes is \[\]"),
         ([0.99, 0.01], r"sizes\[1\] = 0.01 of 20 episodes is no episode"),
         ([3, 0], r"sizes\[1\] = 0 of 20 episodes is no episode"),

@@ -112,6 +112,11 @@ IMAGES = np.zeros((9, 8, 8, 3), np.uint8)
 BAD = {
     "nan": (changed("observations", (4, 2), np.nan), r"observations\[4, 2\] = nan is not finite. Remove row 4"),
     "inf": (changed("next_observations", (1, 0), np.inf), r"next_observations\[1, 0\] = inf is not finite"),
+    "nans": (
+        changed("observations", ([2, 4, 4], [1, 0, 1]), np.nan),
+        r"\[2, 1\] = nan .* value. .* 2 of 9 rows, in columns 0, 1",
+    ),
+    "infs": (changed("rewards", [3, 7], np.inf), r"rewards\[3\] = inf is .* There are such values in 2 of 9 rows\.$"),
     "minus inf": (changed("rewards", 7, -np.inf), r"rewards\[7\] = -inf is not finite. Remove row 7"),
     "nan action": (changed("actions", (8, 1), np.nan), r"actions\[8, 1\] = nan"),
     "too large for float32": (changed("rewards", 1, 1e300), r"rewards\[1\] = 1e\+300 does not fit into float32"),

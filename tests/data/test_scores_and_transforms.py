@@ -49,6 +49,14 @@ from sb3_genoffline.data import (
         ("kitchen-complete-v0", "kitchen"),
         ("maze2d-umaze-v1", "maze2d-umaze"),
         ("maze2d-large-v1", "maze2d-large"),
+        ("hopper_medium.hdf5", "hopper"),
+        ("hopper_mixed.hdf5", "hopper"),
+        ("walker_mixed.hdf5", "walker2d"),
+        ("data/ant_medium_expert", "ant"),
+        ("maze2d-umaze-sparse-v1.hdf5", "maze2d-umaze"),
+        ("pen-v0_demos_clipped.hdf5", "pen"),
+        ("relocate-demos-v0-bc-combined.hdf5", "relocate"),
+        ("mini_kitchen_microwave_kettle_light_slider-v0.hdf5", "kitchen"),
     ],
 )
 def test_both_worlds_names_find_their_reference(name, key):
@@ -56,7 +64,17 @@ def test_both_worlds_names_find_their_reference(name, key):
 
 
 @pytest.mark.parametrize(
-    "name", ["colony/ant/x-v0", "Pendulum-v1", "hopper", "PointMaze_UMaze-v3", "maze2d-umaze-dense-v1", ""]
+    "name",
+    [
+        "colony/ant/x-v0",
+        "Pendulum-v1",
+        "hopper",
+        "my_hopper_medium.hdf5",
+        "PointMaze_UMaze-v3",
+        "maze2d-umaze-dense-v1",
+        "maze2d-eval-umaze-sparse-v1.hdf5",
+        "",
+    ],
 )
 def test_names_that_are_not_surely_known_have_no_reference(name):
     with pytest.raises(KeyError, match=f"No reference returns are known for '{name}'. Known are .* halfcheetah, hopper"):

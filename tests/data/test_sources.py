@@ -11,7 +11,7 @@ from labelled_episodes import ACTION_SPACE, OBSERVATION_SPACE, Episode, arrays, 
 from minari.data_collector import EpisodeBuffer
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.data import OfflineDataset, export_hdf5, load_dataset
 
 EPISODES = [Episode(0, 3, "truncated"), Episode(1, 2, "terminated")]
 
@@ -250,6 +250,38 @@ def test_a_d4rl_file_name_brings_reference_scores_and_the_environment_of_today(t
     assert dataset.id == "hopper_medium-v2"
     assert (dataset.ref_min_score, dataset.ref_max_score) == (-20.272305, 3234.3)
     assert dataset.env_spec.id == "Hopper-v4"
+
+
+def test_arrays_of_a_file_that_are_not_read_are_named(tmp_path):
+    rows = {"observations": np.zeros((4, 3)), "next_observations": np.zeros((4, 3)), "actions": np.zeros((4, 1))}
+    rows |= {"rewards": np.zeros(4), "terminals": np.zeros(4)}
+    ignored = {"infos/qpos": np.zeros((4, 3)), "metadata/algorithm": "SAC", "notes": "mine", "seeds": np.zeros(7)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_dataset(write_hdf5(tmp_path / "mine.hdf5", **rows, **ignored))
+    misnamed = write_hdf5(tmp_path / "mine.hdf5", **rows, Timeout=np.eye(4)[1], terminated=np.zeros(4), zzz=np.zeros((4, 2)))
+    with pytest.warns(UserWarning) as caught:
+        load_dataset(misnamed)
+    assert [str(warning.message) for warning in caught] == [
+        f"{misnamed} has arrays of one row per step that are not read: 'Timeout' (rename it to 'timeouts' if it is that), "
+        "'terminated', 'zzz'."
+    ]
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", ["mine.HDF5", "mine.H5", "mine.NPZ"])
+def test_the_home_folder_and_the_case_of_a_suffix_are_understood(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plain = arrays(EPISODES)
+    plain["actions"] = plain["actions"] / 6
+    if name.endswith("NPZ"):
+        with (tmp_path / name).open("wb") as file:
+            np.savez(file, **plain)
+    else:
+        assert export_hdf5(load_dataset(plain), f"~/{name}") == tmp_path / name
+    assert (
+        load_dataset(f"~/{name}").fingerprint == load_dataset(tmp_path / name).fingerprint == load_dataset(plain).fingerprint
+    )
 
 
 @pytest.mark.parametrize(

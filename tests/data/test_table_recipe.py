@@ -1,5 +1,8 @@
 """The README's way from a table of steps to a dataset."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,23 +10,8 @@ from gymnasium import spaces
 from labelled_episodes import Episode, arrays, assert_aligned
 
 EPISODES = [Episode(0, 3, "truncated"), Episode(1, 1, "terminated"), Episode(2, 4, "cut"), Episode(3, 2, "terminated")]
-RECIPE = """
-import pandas as pd
-
-from sb3_genoffline import load_dataset
-
-table = pd.read_csv("log.csv").sort_values(["episode", "step"])  # or pd.read_parquet("log.parquet")
-ended = table["terminated"].astype(bool)  # the task ended at this step: nothing is bootstrapped
-last = ~table["episode"].duplicated(keep="last")
-arrays = {
-    "observations": table.filter(regex="^obs_").to_numpy(),
-    "actions": table.filter(regex="^act_").to_numpy(),
-    "rewards": table["reward"].to_numpy(),
-    "terminals": ended.to_numpy(),
-    "timeouts": (last & ~ended).to_numpy(),  # cut by a time limit, or by the end of the log: bootstrapped
-}
-dataset = load_dataset(arrays)  # env="Hopper-v5" brings its spaces, reference scores and make_env()
-"""
+README = (Path(__file__).parents[2] / "README.md").read_text()
+(RECIPE,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "read_csv" in block]
 
 
 def table(flags=bool, **more):
@@ -53,9 +41,22 @@ def test_a_shuffled_log_becomes_aligned_episodes_without_the_rows_that_were_cut(
     else:
         table(flags).to_parquet("log.parquet")
         code = RECIPE.replace('pd.read_csv("log.csv")', 'pd.read_parquet("log.parquet")')
-    # The last step of an episode that was cut has no next observation in such a log; nor is the log's last row kept.
-    kept = [Episode(0, 2, "truncated"), Episode(1, 1, "terminated"), Episode(2, 3, "truncated"), Episode(3, 1, "truncated")]
+    # The last step of an episode that was cut has no next observation in such a log.
+    kept = [Episode(0, 2, "truncated"), Episode(1, 1, "terminated"), Episode(2, 3, "truncated"), Episode(3, 2, "terminated")]
     assert_aligned(run(code), kept, own_observation_at_terminal=True)
+
+
+@pytest.mark.parametrize("yes", ["True", "1"])
+def test_blank_cells_say_that_the_task_went_on_and_other_words_are_refused(tmp_path, monkeypatch, yes):
+    monkeypatch.chdir(tmp_path)
+    log = table(str)
+    log["terminated"] = log["terminated"].map({"True": yes, "False": ""})
+    log.to_csv("log.csv", index=False)
+    assert np.flatnonzero(run(RECIPE).terminations).tolist() == [2, 7]
+    log["terminated"] = log["terminated"].map({yes: "yes", "": ""})
+    log.to_csv("log.csv", index=False)
+    with pytest.raises(ValueError, match="could not convert string to float: 'yes'"):
+        run(RECIPE)
 
 
 def test_with_columns_of_next_observations_every_row_is_kept(tmp_path, monkeypatch):
