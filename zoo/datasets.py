@@ -28,8 +28,9 @@ D4RL = {f"{env}/{level}": score for env, scores in _PUBLISHED.items() for level,
 COLUMNS = ("dataset", "steps", "episodes", "MB", "return", "min", "max", "score", "D4RL", "success")
 LEGEND = (
     "Return: mean ± standard deviation of the episodes' undiscounted returns. Score: the mean return on the scale on which a "
-    "random policy has 0 and an expert 100. D4RL: the score of D4RL's v2 dataset of the same environment and level, approx., "
-    "as published in the literature. Success: episodes that were at the goal at some step, in %."
+    "random policy has 0 and an expert 100; of mazes the success rate. D4RL: the score of D4RL's v2 dataset of the same "
+    "environment and level, approx., as published in the literature. Success: episodes that were at the goal at some step, "
+    "in %."
 )
 NOTHING = "–"
 
@@ -54,7 +55,9 @@ class Contents:
 
     @property
     def score(self) -> float | None:
-        """Normalised mean return."""
+        """Normalised mean return; the success rate of a maze, in %."""
+        if self.successes is not None:
+            return 100.0 * float(self.successes.mean())
         return None if self.references is None else float(scale_returns(self.returns.mean(), *self.references))
 
 
@@ -121,7 +124,7 @@ def row(dataset_id: str, contents: Contents | None) -> list[str]:
         f"{returns.mean():,.{digits}f} ± {returns.std():,.{digits}f}",
         f"{returns.min():,.{digits}f}",
         f"{returns.max():,.{digits}f}",
-        NOTHING if contents.score is None else f"{contents.score:.1f}",
+        NOTHING if contents.score is None else f"{contents.score:z.1f}",
         d4rl,
         NOTHING if contents.successes is None else f"{100 * contents.successes.mean():.0f}",
     ]

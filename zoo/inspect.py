@@ -69,7 +69,9 @@ def _lines_of_episodes(report: Report) -> Iterator[str]:
         rows.append(["normalised", *(f"{value:.1f}" for value in scores)])
     yield ""
     yield from _table(["", "mean", "std", "min", "25 %", "median", "75 %", "max"], rows)
-    if returns.references is None:
+    if returns.success_rate is not None:
+        yield _line("score", f"{returns.score_mean:.1f}, of a maze: the share of episodes that reach the goal, in %")
+    elif returns.references is None:
         yield _line(
             "normalised", "unknown: no reference returns (dataset.replace(ref_min_score=…, ref_max_score=…) gives them)"
         )

@@ -11,12 +11,16 @@ import numpy as np
 
 from sb3_genoffline.data import OfflineDataset
 from zoo import measures
+from zoo.continuity import JUMP, Continuity, measure_continuity
 from zoo.coverage import Coverage, Repeats, measure_coverage, measure_repeats
 
 TERMINATED_AT_LIMIT = 0.5
 """Share of the episodes as long as the step limit that end as terminations, from which they look like time-outs."""
 MOSTLY = 0.5
 """Share of episodes of one step, or of rows that stay where they are, from which the rows look shuffled or not shifted."""
+MANY_TERMINATIONS, ROUGH = 0.8, 0.5
+"""Share of rows that terminate from which the flags look inverted; if all do, they look so below this roughness, since rows of
+one-step tasks are independent."""
 SATURATED = 0.05
 """Share of rows with an action dimension at a bound, from which a density has a point mass to cope with."""
 FEW_VALUES, FEW_VALUES_ROWS = 20, 1000
@@ -69,6 +73,7 @@ class Report:
     :param observation_bounds: (2, S) lowest and highest of the observation space
     :param action_bounds: (2, A) lowest and highest of the action space
     :param episodes: lengths and ends
+    :param continuity: how states move from row to row
     :param returns: of the episodes
     :param actions: by dimension
     :param observations: by column
@@ -85,6 +90,7 @@ class Report:
     observation_bounds: np.ndarray
     action_bounds: np.ndarray
     episodes: measures.Episodes
+    continuity: Continuity
     returns: measures.Returns
     actions: measures.Actions
     observations: measures.Observations
@@ -126,6 +132,7 @@ def inspect_dataset(data: OfflineDataset, gamma: float = 0.99, seed: int = 0) ->
         observation_bounds=np.stack([data.observation_space.low, data.observation_space.high]),
         action_bounds=np.stack([data.action_space.low, data.action_space.high]),
         episodes=measures.measure_episodes(data),
+        continuity=measure_continuity(data, observations.std),
         returns=measures.measure_returns(data),
         actions=measures.measure_actions(data, seed),
         observations=observations,
@@ -163,6 +170,21 @@ def _check_episodes(report: Report) -> Iterator[Finding]:
             f"In {ends.gaps:,} rows inside episodes the next observation is not the observation of the row after them: ends "
             "were not logged, rows are missing, or observations were changed after logging. Pass truncations or episode_ends "
             "at the gaps; windows of several steps would reach across them.",
+        )
+    if report.n_episodes == 1 and ends.step_limit is None:
+        jumps = report.continuity.jumps
+        seen = f", though in {jumps:,} of them the state moves more than {JUMP:.0f} times as far as usual" if jumps else ""
+        yield Finding(
+            "one_episode",
+            f"All {report.n_transitions:,} rows are one episode{seen}: ends seem not to have been logged. Pass terminations, "
+            "truncations or episode_ends, else values flow from each episode into the one before it. Only of a log without "
+            "resets is this right.",
+        )
+    if ends.termination_share > MANY_TERMINATIONS and (ends.lengths[2] > 1 or report.continuity.roughness < ROUGH):
+        yield Finding(
+            "mostly_terminations",
+            f"{_percent(ends.termination_share)} of the rows are terminations, behind which a critic learns that nothing "
+            "follows: the flags look inverted, masks that are 1 where the episode goes on. Pass 1 − flags.",
         )
     if ends.single_steps > MOSTLY * report.n_episodes:
         yield Finding(
@@ -258,7 +280,7 @@ def _check_rewards(report: Report) -> Iterator[Finding]:
             f"{_percent(rewards.mode_share)} of the rewards are {rewards.mode:g} (sparse): scale them by a transform made for "
             'that, such as reward_transform="iql_antmaze" or "antmaze100", and report success rates.',
         )
-    if quartiles[0] == quartiles[-1]:
+    if quartiles[0] == quartiles[-1] and report.n_episodes > 1:
         yield Finding(
             "equal_returns",
             f"All episodes return {quartiles[0]:g}: reward transforms that divide by the spread of the returns "

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.data import OfflineDataset, scale_actions
+from sb3_genoffline.data.antmaze import success_rate
 from sb3_genoffline.data.array_source import SAME_STATE
+from zoo.records import is_maze
 
 SATURATION_MARGIN = 1e-3
 """An action this near to a bound, on the scale of [−1, 1], counts as saturated."""
@@ -38,6 +40,7 @@ class Episodes:
     :param at_limit: episodes with exactly as many steps
     :param terminated_at_limit: those of them that are marked as terminations
     :param above_limit: episodes with more steps
+    :param termination_share: share of the rows that are terminations
     :param flags_inside: rows inside episodes that are marked as an end
     :param single_steps: episodes of one step that do not terminate
     :param gaps: rows inside episodes whose next observation is not the observation of the row after them
@@ -54,6 +57,7 @@ class Episodes:
     at_limit: int
     terminated_at_limit: int
     above_limit: int
+    termination_share: float
     flags_inside: int
     single_steps: int
     gaps: int
@@ -70,10 +74,11 @@ class Returns:
     :param quartiles: (5,) minimum, quartiles and maximum
     :param counts: (B,) episodes in each bin of the histogram
     :param edges: (B + 1,) of the bins
-    :param score_mean: mean on the normalised scale (None: no reference returns are known)
-    :param score_std: standard deviation there
-    :param score_quartiles: the quartiles there
-    :param references: returns that count as 0 and as 100
+    :param success_rate: share of the episodes in which the goal is reached (None: not a maze)
+    :param score_mean: mean on the normalised scale (None: no reference returns are known); of a maze 100 · ``success_rate``
+    :param score_std: standard deviation there; None for mazes too
+    :param score_quartiles: the quartiles there; None for mazes too
+    :param references: returns that count as 0 and as 100; None for mazes, whose returns do not count
     """
 
     mean: float
@@ -81,6 +86,7 @@ class Returns:
     quartiles: np.ndarray
     counts: np.ndarray
     edges: np.ndarray
+    success_rate: float | None
     score_mean: float | None
     score_std: float | None
     score_quartiles: np.ndarray | None
@@ -209,6 +215,7 @@ def measure_episodes(data: OfflineDataset) -> Episodes:
         at_limit=int(at_limit.sum()),
         terminated_at_limit=int((at_limit & terminated).sum()),
         above_limit=int((lengths > limit).sum()) if limit is not None else 0,
+        termination_share=float(data.terminations.mean()),
         flags_inside=int(inside.sum()),
         single_steps=int(((lengths == 1) & ~terminated).sum()),
         gaps=gaps,
@@ -231,8 +238,9 @@ def measure_returns(data: OfflineDataset) -> Returns:
     """:param data: any"""
     returns = data.episode_returns()
     counts, edges = histogram(returns, HISTOGRAM_BINS)
+    success = success_rate(data) if is_maze(data) else None
     low, high = data.ref_min_score, data.ref_max_score
-    references = (low, high) if low is not None and high is not None else None
+    references = (low, high) if low is not None and high is not None and success is None else None
     scores = data.normalized_score(returns) if references is not None else None
     levels = [0.0, 0.25, 0.5, 0.75, 1.0]
     return Returns(
@@ -241,7 +249,8 @@ def measure_returns(data: OfflineDataset) -> Returns:
         quartiles=np.quantile(returns, levels),
         counts=counts,
         edges=edges,
-        score_mean=None if scores is None else float(scores.mean()),
+        success_rate=success,
+        score_mean=100.0 * success if success is not None else None if scores is None else float(scores.mean()),
         score_std=None if scores is None else float(scores.std()),
         score_quartiles=None if scores is None else np.quantile(scores, levels),
         references=references,

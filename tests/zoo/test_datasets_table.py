@@ -70,11 +70,16 @@ def test_the_table_states_what_is_in_the_data(tmp_path: Path, capsys: pytest.Cap
     assert absent == "| `genoffline/hopper/expert-v0` | – | – | – | – | – | – | – | 109 | – |"
 
 
-def test_a_maze_has_a_success_rate_and_no_level_of_d4rl(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_score_just_below_zero_is_zero() -> None:
+    contents = module.Contents(size=1, n_steps=1, returns=np.array([-0.0004]), successes=None, references=(0.0, 1.0))
+    assert module.row(HOPPER, contents)[7] == "0.0"
+
+
+def test_a_maze_is_scored_by_its_success_rate_and_has_no_level_of_d4rl(capsys: pytest.CaptureFixture[str]) -> None:
     maze_dataset([True, False, True, True])
     run(MAZE)
     cells = capsys.readouterr().out.splitlines()[1].split()
-    assert cells[:3] == [MAZE, "8", "4"] and cells[-3:] == ["–", "–", "75"]
+    assert cells[:3] == [MAZE, "8", "4"] and cells[-3:] == ["75.0", "–", "75"]
 
 
 def test_the_returns_are_read_once_and_follow_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:

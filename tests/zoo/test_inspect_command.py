@@ -83,6 +83,18 @@ def test_a_file_gets_its_spaces_from_an_environment_and_numbers_go_to_json(
     )
 
 
+def test_of_a_maze_success_is_printed_in_the_place_of_normalised_returns() -> None:
+    maze = dataset().replace(
+        id="genoffline/pointmaze/umaze-v0", rewards=np.arange(40) < 20, ref_min_score=0.0, ref_max_score=1.0
+    )
+    report = inspect_dataset(maze)
+    lines = text(report).splitlines()
+    assert "score         50.0, of a maze: the share of episodes that reach the goal, in %" in lines
+    assert not any("normalised" in line for line in lines)
+    titles = {axes.get_title(): axes for axes in draw_dataset(maze, report).axes}
+    assert titles["Returns"].get_xlabel() == "return"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_bad_numbers_are_the_finding(value: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = arrays()

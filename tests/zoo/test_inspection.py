@@ -85,6 +85,16 @@ def shuffled() -> OfflineDataset:
     return load_dataset({name: getattr(CLEAN, name)[order] for name in names})
 
 
+def without_ends() -> OfflineDataset:
+    """What a log gives of which only states, actions and rewards are known."""
+    columns: dict[str, Any] = {name: getattr(CLEAN, name) for name in ("observations", "actions", "rewards")}
+    return load_dataset(columns | dict.fromkeys(("terminals", "timeouts"), np.zeros(len(CLEAN))))
+
+
+def inverted() -> OfflineDataset:
+    return CLEAN.replace(terminations=~CLEAN.terminations, truncations=np.zeros(len(CLEAN), dtype=bool), episode_ends=None)
+
+
 def spike(rows: np.ndarray) -> np.ndarray:
     return np.where(rows == CLEAN.observations[7, 1], np.float32(1e4), rows)
 
@@ -98,6 +108,8 @@ FLAWS: dict[str, tuple[Callable[[], OfflineDataset], str]] = {
         lambda: CLEAN.replace(env_spec=EnvSpec("Walk-v0", max_episode_steps=59)),
         "30 episodes are longer than the environment's 59 steps",
     ),
+    "one_episode": (without_ends, "rows are one episode: ends seem not to have been logged"),
+    "mostly_terminations": (inverted, "100 % of the rows are terminations, behind which"),
     "flags_inside_episodes": (lambda: with_rows("truncations", [3, 5], True), "2 rows inside episodes are marked"),
     "gaps": (lambda: with_rows("next_observations", [4, 9], 0.5), "In 2 rows inside episodes the next observation is not"),
     "shuffled_rows": (shuffled, "episodes are one step long without a termination"),
@@ -164,9 +176,44 @@ def test_a_flaw_is_not_taken_for_another(name: str) -> None:
         "equal_returns": {"sparse_rewards", "loose_bound"},
         "repeated_rows": {"repeated_episodes"},
         "repeated_episodes": {"repeated_rows"},
+        "mostly_terminations": {"gaps", "loose_bound"},
         "small_actions": {"narrow_behavior"},
     }
     assert found == {name} | together.get(name, set())
+
+
+def test_jumps_of_the_state_count_the_ends_that_were_not_logged() -> None:
+    starts = np.random.default_rng(0).normal(size=(50, 3))
+    slow = np.concatenate([start + np.linspace(0, 0.01, 40)[:, None] for start in starts])
+    arrays = {"observations": slow, "actions": np.zeros((2000, 1)), "rewards": np.ones(2000)}
+    arrays |= dict.fromkeys(("terminals", "timeouts"), np.zeros(2000))
+    findings = {finding.name: finding.text for finding in inspect_dataset(load_dataset(arrays)).findings}
+    assert "rows are one episode, though in 49 of them the state moves more than 10 times as far" in findings["one_episode"]
+    assert "equal_returns" not in findings, "one episode is no comparison"
+    limited = load_dataset(arrays).replace(env_spec=EnvSpec("Walk-v0", max_episode_steps=2000))
+    assert "one_episode" not in {finding.name for finding in inspect_dataset(limited).findings}, "it is as long as it may be"
+
+
+def test_rows_that_all_terminate_are_one_step_tasks_if_they_are_independent_and_else_a_log_with_masks() -> None:
+    def names(data: OfflineDataset) -> set[str]:
+        everywhere = np.ones(len(data), dtype=bool)
+        data = data.replace(terminations=everywhere, truncations=~everywhere, episode_ends=None)
+        return {finding.name for finding in inspect_dataset(data).findings}
+
+    states = np.random.default_rng(0).normal(size=CLEAN.observations.shape)
+    assert "mostly_terminations" in names(CLEAN)
+    assert "mostly_terminations" not in names(CLEAN.replace(observations=states))
+    assert "mostly_terminations" not in names(CLEAN.replace(observations=np.zeros_like(states)))
+
+
+def test_a_maze_is_scored_by_its_success_whatever_the_returns() -> None:
+    rewards = np.zeros(len(CLEAN))
+    for first in CLEAN.episode_starts[:10]:
+        rewards[first : first + 11] = 1.0  # it goes on at the goal
+    maze = CLEAN.replace(id="D4RL/antmaze/umaze-v1", rewards=rewards, ref_min_score=0.0, ref_max_score=1.0)
+    returns = inspect_dataset(maze).returns
+    assert (returns.success_rate, returns.score_mean, returns.score_std, returns.references) == (0.25, 25.0, None, None)
+    assert inspect_dataset(CLEAN).returns.success_rate is None
 
 
 def test_small_returns_are_a_finding_too() -> None:

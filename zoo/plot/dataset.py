@@ -9,6 +9,7 @@ from sb3_genoffline.data import OfflineDataset, scale_actions
 from zoo.inspection import Report
 from zoo.measures import HISTOGRAM_BINS, SATURATION_MARGIN, histogram, sample_rows
 from zoo.plot.figures import new_figure, save_figure
+from zoo.records import is_maze
 
 ROWS_DRAWN = 50_000
 """Rows in the pictures of actions and states; those of episodes and rewards show all."""
@@ -58,9 +59,9 @@ def draw_dataset(data: OfflineDataset, report: Report, seed: int = 0) -> Any:
 
 
 def scores_of(data: OfflineDataset) -> tuple[np.ndarray, str]:
-    """(E,) what is shown as the episodes' returns: normalised if the references are known; and what it is called."""
+    """(E,) what is shown as the episodes' returns: normalised if that says something; and what it is called."""
     returns = data.episode_returns()
-    if data.ref_min_score is None or data.ref_max_score is None:
+    if data.ref_min_score is None or data.ref_max_score is None or is_maze(data):
         return returns, "return"
     return data.normalized_score(returns), "normalised score"
 
