@@ -1,14 +1,16 @@
 """Recording what any SB3 algorithm does to its environment while it trains, as an :class:`OfflineDataset`."""
 
 import copy
+import warnings
 from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecCheckNan, VecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecEnv, VecMonitor, VecNormalize, VecVideoRecorder
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from sb3_genoffline.data import OfflineDataset, flat_observation_space, flatten_observations
 from sb3_genoffline.data.validation import check_action_space
@@ -31,8 +33,9 @@ class RecordDatasetCallback(BaseCallback):
     (``TimeLimit.truncated``). Training is not changed in any way.
 
     Consecutive calls of ``learn`` go on in the same dataset. An episode goes on too with ``reset_num_timesteps=False``;
-    otherwise SB3 resets the environments, and the episode is cut there. Below wrappers that change observations in other ways
-    (``VecFrameStack``, …) recording begins with each environment's next episode.
+    otherwise SB3 resets the environments, and the episode is cut there. A ``DummyVecEnv`` still has the observations with
+    which training begins. Another ``VecEnv`` (``SubprocVecEnv``) has not: below a wrapper that may have changed them
+    (``VecFrameStack``, your own, …) recording begins with each environment's next episode, with a warning.
 
     :param max_steps: Keep the last ``max_steps`` steps only, all environments together; the oldest episode of each environment
         may then have lost its beginning. None keeps all. A step takes 4 · (2 · obs_dim + act_dim + 2) + 2 bytes; memory grows
@@ -142,13 +145,21 @@ class RecordDatasetCallback(BaseCallback):
         self._last_row = np.full(env.num_envs, -1)
 
     def _seen_at_start(self) -> np.ndarray | None:
-        """The observations the environments have given last, float32 ``(n_envs, obs_dim)``, if a wrapper still has them."""
+        """The observations the environments have given last, float32 ``(n_envs, obs_dim)``, if anyone still has them."""
+        env = self.training_env.unwrapped
+        if isinstance(env, DummyVecEnv):
+            return self._flat(env, dict_to_obs(env.observation_space, env.buf_obs))
         observations: Any = self.model._last_obs  # type: ignore[attr-defined]
         layer = self.training_env
         while isinstance(layer, VecEnvWrapper):
             if isinstance(layer, VecNormalize):
                 observations = layer.get_original_obs()
-            elif not isinstance(layer, VecMonitor | VecCheckNan):
+            elif not isinstance(layer, VecMonitor | VecCheckNan | VecVideoRecorder):
+                warnings.warn(
+                    f"{type(layer).__name__} may have changed the observations with which training begins, and "
+                    f"{type(env).__name__} has not kept them: each environment is recorded from its next episode on.",
+                    stacklevel=2,
+                )
                 return None
             layer = layer.venv
         return None if observations is None else self._flat(layer, observations)

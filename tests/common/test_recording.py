@@ -13,7 +13,7 @@ from sb3_contrib import TQC, TRPO
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from sb3_genoffline import RecordDatasetCallback
 from sb3_genoffline.common import recording
@@ -253,11 +253,58 @@ def test_a_reset_is_an_end_also_where_it_shows_the_same_observation(monkeypatch:
     assert_equals_log(recorder.dataset(), envs)
 
 
-def test_below_a_wrapper_that_changes_observations_recording_begins_with_the_next_episodes() -> None:
-    envs = VecFrameStack(make_envs(), 2)
+class PassingThrough(VecEnvWrapper):
+    """A user's wrapper, which the recorder does not know."""
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        return self.venv.step_wait()
+
+
+@pytest.mark.parametrize("env_id", ["LoggingEnv-v0", "LoggingGoalEnv-v0"])
+@pytest.mark.parametrize("wrap", [PassingThrough, lambda envs: VecFrameStack(VecNormalize(envs), 2)])
+@pytest.mark.filterwarnings("error:.*may have changed")
+def test_below_any_wrapper_the_first_episodes_are_recorded_too(wrap: Callable[[Any], Any], env_id: str) -> None:
+    envs = wrap(make_envs(env_id=env_id))
     recorder = RecordDatasetCallback()
-    make_model(A2C, envs).learn(N_STEPS, callback=recorder)
-    assert_equals_log(recorder.dataset(), envs, skip_first_episode=True)
+    model = make_model(PPO, envs)
+    model.learn(40, callback=recorder)
+    model.learn(80, callback=recorder, reset_num_timesteps=False)
+    assert len(recorder.dataset()) == 120
+    assert_equals_log(recorder.dataset(), envs)
+
+
+def test_other_processes_keep_no_observations_below_unknown_wrappers_which_is_said() -> None:
+    processes = make_envs(2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"})
+    envs = VecFrameStack(processes, 2)
+    try:
+        recorder = RecordDatasetCallback()
+        with pytest.warns(
+            UserWarning, match=r"VecFrameStack may have changed .* SubprocVecEnv has not kept them: .*next episode on"
+        ):
+            make_model(A2C, envs).learn(N_STEPS, callback=recorder)
+        assert_equals_log(recorder.dataset(), envs, skip_first_episode=True)
+    finally:
+        envs.close()
+
+
+def test_what_others_did_to_the_environments_between_two_calls_is_not_recorded_as_ours() -> None:
+    envs = make_envs()
+    recorder = RecordDatasetCallback()
+    model = make_model(A2C, envs)
+    model.learn(20, callback=recorder)
+    lengths = [len(log) for log in envs.get_attr("log")]
+    envs.reset()
+    for _ in range(3):
+        envs.step(np.zeros((2, 2), np.float32))
+    model.learn(N_STEPS, callback=recorder, reset_num_timesteps=False)
+    for env, length in zip(envs.envs, lengths, strict=True):
+        log = env.unwrapped.log
+        others = [i for i in range(length, len(log)) if log[i]][:3]
+        log[length : others[-1] + 1] = [()]
+    assert_equals_log(recorder.dataset(), envs)
 
 
 def test_what_cannot_be_recorded_is_named() -> None:
