@@ -9,7 +9,9 @@ process, and seconds are the processor's, so other programs disturb them little.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,12 +25,24 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from zoo.behavior.rollout import _Slot
 from zoo.collect import collect
 from zoo.episodes import Episode
-from zoo.recipes import load_recipe
+from zoo.recipes import NAMESPACE, load_recipe, locomotion
+
+
+def measurable() -> list[str]:
+    """
+    :return: Datasets whose copies act in one unbroken row: Gym-MuJoCo levels of one part. Medium-expert's copies begin anew
+        halfway, and mazes are collected without ``env.step``
+    """
+    names = []
+    for name, (folder, level) in locomotion.levels().items():
+        if len(json.loads((folder / "index.json").read_text())["levels"][level]["parts"]) == 1:
+            names.append(f"{NAMESPACE}/{name}-v0")
+    return names
 
 
 def behavior_actions(dataset_id: str, steps: int, n_envs: int) -> np.ndarray:
     """
-    :param dataset_id: A Gym-MuJoCo level that is one part (not medium-expert, whose copies begin anew halfway)
+    :param dataset_id: One of :func:`measurable`
     :param steps: Steps in all
     :param n_envs: Copies of the environment
     :return: ``(steps // n_envs, n_envs, act_dim)`` what ``collect`` does with seed 0
@@ -85,12 +99,16 @@ def seconds_of_collect(dataset_id: str, steps: int, n_envs: int) -> float:
 
 def rates(dataset_id: str, steps: int, n_envs: int, repeats: int) -> dict[str, float]:
     """
-    :param dataset_id: See :func:`behavior_actions`
+    :param dataset_id: One of :func:`measurable`
     :param steps: Steps of each turn; rounded down to whole sweeps over the copies
     :param n_envs: Copies of the environment
     :param repeats: Turns
     :return: Steps per second of processor time: ``vector``, ``loop``, ``collect``
+    :raises ValueError: If the dataset cannot be measured, naming those that can
     """
+    if dataset_id not in measurable():
+        load_recipe(dataset_id)  # names the nearest of a misspelt one
+        raise ValueError(f"the rate of {dataset_id} cannot be compared; these can be: {', '.join(measurable())}")
     steps -= steps % n_envs
     env = load_recipe(dataset_id, steps).env
     actions = behavior_actions(dataset_id, steps, n_envs)
@@ -116,7 +134,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     for dataset_id in args.datasets:
-        found = rates(dataset_id, args.steps, args.n_envs, args.repeats)
+        try:
+            found = rates(dataset_id, args.steps, args.n_envs, args.repeats)
+        except ValueError as error:
+            sys.exit(f"zoo collect_speed: {error}")
         print(
             f"{dataset_id}, steps per CPU-second: SyncVectorEnv {found['vector']:,.0f}, plain loop {found['loop']:,.0f}, "
             f"collect {found['collect']:,.0f}, which is {found['collect'] / found['vector']:.0%} of SyncVectorEnv, "
