@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import h5py
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from zoo.__main__ import main
 from zoo.collect import collect
 from zoo.evaluate import EVAL_SEED
 from zoo.plot.figures import new_figure
-from zoo.plot.maze import draw_data, draw_map, episode_paths, plot_maze, walk
+from zoo.plot.maze import draw_data, draw_map, episode_paths, map_of, plot_maze, walk
 
 STITCH = "genoffline/pointmaze/stitch-v0"
 TINY = ["-params", "n_critics:2", "n_q_samples:1", "policy_kwargs:dict(net_arch=[8])", "batch_size:8"]
@@ -83,6 +85,34 @@ def test_walls_are_dark_where_the_ball_cannot_be_and_start_and_goal_are_marked(m
     assert (shades[rows, columns] == 255).all() and (shades != 255).any()
     marks = {collection.get_label(): np.asarray(collection.get_offsets()) for collection in axes.collections}
     assert marks["start of the task"].tolist() == [[2.0, -1.5]] and marks["goal of the task"].tolist() == [[2.0, 1.5]]
+
+
+def test_d4rls_ants_walk_on_their_own_map_from_its_start_to_its_goal(tmp_path: Path) -> None:
+    corners = np.array([[0, 0], [8, 0], [8, 8], [0, 8]], dtype=float)  # D4RL's U-maze, whose origin is the start
+    way = np.concatenate([np.linspace(a, b, 10, endpoint=False) for a, b in pairwise(corners)] + [corners[-1:]])
+    states = np.zeros((35, 29))
+    states[:, :2] = np.concatenate([way, np.repeat(corners[-1:], 4, axis=0)])  # the log goes on at the goal
+    at_goal = np.arange(35) >= 30
+    with h5py.File(tmp_path / "antmaze-umaze-v2.hdf5", "w") as file:
+        file["observations"], file["actions"] = states, np.zeros((35, 8))
+        file["rewards"], file["terminals"] = at_goal.astype(float), at_goal
+        file["timeouts"] = np.arange(35) == 34
+    data = load_dataset(str(tmp_path / "antmaze-umaze-v2.hdf5"))
+    known = map_of(data.make_env())
+    assert known is not None
+    maze, origin = known
+    (axes,) = new_figure(1, 4.0, 4.0)[1]
+    draw_map(axes, maze)
+    (image,) = axes.images
+    left, right, bottom, top = image.get_extent()
+    columns, rows = ((way + origin - [left, top]) / [right - left, bottom - top] * 5).astype(int).T
+    shades = np.asarray(image.get_array())
+    assert (shades[rows, columns] == 255).all() and (shades == 255).all(axis=2).sum() == 7, "the way takes all free cells"
+    marks = {collection.get_label(): np.asarray(collection.get_offsets())[0] for collection in axes.collections}
+    assert np.array_equal(marks["start of the task"] - origin, corners[0])
+    assert np.array_equal(marks["goal of the task"] - origin, corners[-1])
+    plot_maze(data, tmp_path / "ant.png")
+    assert json.loads((tmp_path / "ant.json").read_text())["episodes_drawn"] == 1 < data.n_episodes
 
 
 def draw(maze: Any, paths: list[np.ndarray], returns: np.ndarray, color: str) -> tuple[Any, Any, list[str]]:

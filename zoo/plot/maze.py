@@ -2,15 +2,17 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.data.antmaze_env import FlatAntMaze
 from zoo.envs import EnvFactory, env_factory
 from zoo.evaluate import EVAL_SEED
 from zoo.plot.curves import baseline_of
@@ -32,6 +34,22 @@ class Walk:
     path: np.ndarray
     total: float
     success: bool
+
+
+def map_of(env: gym.Env) -> tuple[Any, np.ndarray] | None:
+    """
+    :param env: any
+    :return: gymnasium-robotics' ``Maze``, and the observations' origin on it ``(2,)``; None if the environment has no map
+    """
+    plain: Any = env.unwrapped
+    if isinstance(plain, FlatAntMaze):
+        inner, cells = plain._maze.maze, plain._cells
+        marked = [list(row) for row in inner.maze_map]
+        for name, letter in (("reset_cell", "r"), ("goal_cell", "g")):
+            marked[cells[name][0]][cells[name][1]] = letter
+        return type(inner)(marked, inner.maze_size_scaling, inner.maze_height), plain._origin
+    maze = getattr(plain, "maze", None)
+    return None if maze is None else (maze, np.zeros(2))
 
 
 def episode_paths(data: OfflineDataset, indices: np.ndarray) -> list[np.ndarray]:
@@ -107,23 +125,26 @@ def plot_maze(
             raise ValueError(f"{flag} is {number}; draw at least 1.")
     make = env_factory(data)
     env = make()
-    maze = getattr(env.unwrapped, "maze", None)
+    known = map_of(env)
+    flat = isinstance(env.unwrapped, FlatAntMaze)
     env.close()
-    if maze is None:
+    if known is None:
         raise ValueError(
             f"{data.id or 'The dataset'} is of no maze of gymnasium-robotics: its environment has no map to draw."
         )
+    maze, origin = known
     agents = agents or {}
-    chosen = np.arange(data.n_episodes)
+    walked = data.episode_lengths() > int(flat)  # in D4RL's data each further row at the goal is an episode
+    chosen = np.flatnonzero(walked)
     if len(chosen) > n_episodes:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, n_episodes, replace=False))
-    paths = episode_paths(data, chosen)
+    paths = [path + origin for path in episode_paths(data, chosen)]
     figure, panels = new_figure(1 + len(agents), 0.3 + 3.2 * maze.map_width / maze.map_length, 4.6)
     draw_data(figure, panels[0], maze, paths, data.episode_returns()[chosen], color)
-    panels[0].set_title(f"{len(chosen)} of {data.n_episodes} episodes of the data", fontsize="medium")
+    panels[0].set_title(f"{len(chosen)} of {walked.sum()} episodes of the data", fontsize="medium")
     numbers = {}
     for axes, (name, agent) in zip(panels[1:], agents.items(), strict=True):
-        walks = walk(agent, make, n_walks)
+        walks = [replace(one, path=one.path + origin) for one in walk(agent, make, n_walks)]
         draw_walks(axes, maze, paths, walks)
         numbers[name] = {
             "episodes": n_walks,
