@@ -38,5 +38,5 @@ def measure_continuity(data: OfflineDataset, std: np.ndarray) -> Continuity:
         steps[rows] = np.sqrt((differences**2).mean(axis=1))
     return Continuity(
         jumps=int((steps > JUMP * np.median(steps)).sum()),
-        roughness=float((steps.astype(np.float64) ** 2).mean()) / 2,
+        roughness=float(np.mean(steps**2, dtype=np.float64)) / 2,
     )
