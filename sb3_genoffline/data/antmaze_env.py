@@ -53,7 +53,7 @@ class FlatAntMaze(gym.Env):
             "reset_cell": np.array([len(layout) - 1 - AT_START[0], AT_START[1]]),
             "goal_cell": np.array([len(layout) - 1 - LAYOUTS[maze].goal[0], LAYOUTS[maze].goal[1]]),
         }
-        self._origin = self._maze.maze.cell_rowcol_to_xy(self._cells["reset_cell"])
+        self.origin: np.ndarray = self._maze.maze.cell_rowcol_to_xy(self._cells["reset_cell"])
         if body == "d4rl":
             self._maze.model.actuator_gear[:, 0] = 30.0
             self._maze.model.opt.timestep = 0.02
@@ -64,7 +64,17 @@ class FlatAntMaze(gym.Env):
     @property
     def goal(self) -> np.ndarray:
         """Where the ant shall go, in the coordinates of the observation, ``(2,)``."""
-        return self._maze.goal - self._origin
+        return self._maze.goal - self.origin
+
+    @property
+    def marked_map(self) -> Any:
+        """gymnasium-robotics' ``Maze`` with start and goal in it; the observations' zero is at ``origin`` ``(2,)`` on it."""
+        plain = self._maze.maze
+        rows = [list(row) for row in plain.maze_map]
+        for name, letter in (("reset_cell", "r"), ("goal_cell", "g")):
+            row, column = self._cells[name]
+            rows[row][column] = letter
+        return type(plain)(rows, plain.maze_size_scaling, plain.maze_height)
 
     @property
     def model(self) -> Any:
@@ -99,7 +109,7 @@ class FlatAntMaze(gym.Env):
 
     def _observation(self) -> np.ndarray:
         observation = np.concatenate([self._maze.data.qpos, self._maze.data.qvel])
-        observation[:2] -= self._origin
+        observation[:2] -= self.origin
         return observation
 
     def _reached(self, observation: np.ndarray) -> bool:

@@ -43,11 +43,7 @@ def map_of(env: gym.Env) -> tuple[Any, np.ndarray] | None:
     """
     plain: Any = env.unwrapped
     if isinstance(plain, FlatAntMaze):
-        inner, cells = plain._maze.maze, plain._cells
-        marked = [list(row) for row in inner.maze_map]
-        for name, letter in (("reset_cell", "r"), ("goal_cell", "g")):
-            marked[cells[name][0]][cells[name][1]] = letter
-        return type(inner)(marked, inner.maze_size_scaling, inner.maze_height), plain._origin
+        return plain.marked_map, plain.origin
     maze = getattr(plain, "maze", None)
     return None if maze is None else (maze, np.zeros(2))
 
