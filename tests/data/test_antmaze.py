@@ -179,7 +179,7 @@ def test_the_goal_lies_where_d4rl_evaluates_and_a_way_leads_there(
 def _free_places(inner: Any) -> list[np.ndarray]:
     maze = inner._maze.maze
     return [
-        maze.cell_rowcol_to_xy((i, j)) - inner._origin
+        maze.cell_rowcol_to_xy((i, j)) - inner.origin
         for i, row in enumerate(maze.maze_map)
         for j, cell in enumerate(row)
         if cell != 1
@@ -192,12 +192,12 @@ def test_an_episode_ends_at_the_goal_with_reward_one_and_observes_in_d4rls_order
     inner = env.unwrapped
     observation, reward, terminated, truncated, info = env.step(np.zeros(8, np.float32))
     data = inner.data
-    np.testing.assert_allclose(observation[:2] + inner._origin, data.qpos[:2])
+    np.testing.assert_allclose(observation[:2] + inner.origin, data.qpos[:2])
     np.testing.assert_allclose(observation[2:], np.concatenate([data.qpos[2:], data.qvel]))
     assert (reward, terminated, truncated, info["success"]) == (0, False, False, False)
     for offset, expected in ((0.7, False), (0.3, True)):
         qpos = data.qpos.copy()
-        qpos[:2] = inner._origin + inner.goal + [offset, 0]
+        qpos[:2] = inner.origin + inner.goal + [offset, 0]
         inner._maze.ant_env.set_state(qpos, np.zeros(14))
         _, reward, terminated, _, info = env.step(np.zeros(8, np.float32))
         assert (reward, terminated, info["success"]) == (float(expected), expected, expected)
