@@ -145,6 +145,13 @@ def test_means_and_deviations_over_seeds_are_those_of_the_last_checkpoint(report
     assert float(found["dac", HOPPER, "best"]["mean"]) == 21.5 and found["bc", MAZE, "last"]["std"] == ""
 
 
+def test_only_a_table_with_empty_cells_speaks_of_them(report: Path, tmp_path: Path) -> None:
+    assert "Empty cells" in (report / "README.md").read_text()
+    content = {"algorithms": {"bc": None}, "stages": [{"datasets": [HOPPER, MAZE], "seeds": [0]}]}
+    (tmp_path / "plan.yml").write_text(yaml.safe_dump(content))
+    assert "Empty cells" not in write_and_read(read_plan(tmp_path / "plan.yml"), tmp_path, LAST)
+
+
 def test_a_datasets_table_has_seeds_best_published_costs_and_why_a_cell_is_empty(report: Path) -> None:
     text = (report / "README.md").read_text()
     cost = ["3,000", "50", "2.0", "1.5"]

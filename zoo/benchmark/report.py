@@ -184,10 +184,10 @@ def _overview(results: Results) -> list[str]:
     row = ["*the data*", *("–" if value is None else f"*{value:.1f}*" for value in data)]
     rows.append(row + ([f"*{sum(data):.1f}*" if None not in data else "–"] if totals else []))  # type: ignore[arg-type]
     header = ["", *(dataset.removeprefix("genoffline/") for dataset in results.datasets), *(["total"] if totals else [])]
-    return [
-        _table(header, rows),
-        "In brackets the number of seeds; bold is a dataset's highest mean. Empty cells have their reasons below.",
-    ]
+    legend = "In brackets the number of seeds; bold is a dataset's highest mean."
+    if any("–" in row for row in rows):
+        legend += " Empty cells have their reasons below."
+    return [_table(header, rows), legend]
 
 
 def _comparison(results: Results) -> list[str]:
