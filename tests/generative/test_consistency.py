@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch as th
+from exact import close
 from torch import Tensor, nn
 
 from sb3_genoffline.generative.consistency import (
@@ -35,10 +35,6 @@ def float64() -> Iterator[None]:
     th.set_default_dtype(th.float64)
     yield
     th.set_default_dtype(th.float32)
-
-
-def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
-    np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=tolerance)
 
 
 def make_network(spread: float = 0.3, **kwargs: Any) -> NoisyScalarNetwork:

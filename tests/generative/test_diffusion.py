@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from exact import close
 from torch import Tensor
 
 from sb3_genoffline.generative.diffusion import (
@@ -27,10 +28,6 @@ def float64() -> Iterator[None]:
     th.set_default_dtype(th.float64)
     yield
     th.set_default_dtype(th.float32)
-
-
-def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
-    np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=tolerance)
 
 
 # ---------------------------------------------------------------------- schedules

@@ -149,8 +149,9 @@ def _introduction(results: Results) -> str:
         f"torch {record['versions']['torch']}, MuJoCo {record['versions'].get('mujoco')}" for record in records
     )
     hosts = _distinct(record["host"] for record in records)
+    hours = sum(record["seconds"]["cpu"] or 0.0 for record in records) / 3600
     return (
-        f"{len(records)} of {len(results.cells)} runs. Scores are normalised (0 random, 100 expert; in mazes 100 times the "
+        f"{len(records)} of {len(results.cells)} runs, {hours:.1f} hours of processor time. Scores are normalised (0 random, 100 expert; in mazes 100 times the "
         f"success rate), of the **last** checkpoint unless said otherwise, each the mean of {episodes} episodes; then mean ± "
         f"sample standard deviation over seeds, where there are several. *Last {LATE} on the way* is the mean of the last "
         "evaluations in training, which shows how steady the end was. *Best* is the checkpoint that scored best on the way, "
