@@ -151,13 +151,13 @@ def _introduction(results: Results) -> str:
     hosts = _distinct(record["host"] for record in records)
     hours = sum(record["seconds"]["cpu"] or 0.0 for record in records) / 3600
     return (
-        f"{len(records)} of {len(results.cells)} runs, {hours:.1f} hours of processor time. Scores are normalised (0 random, 100 expert; in mazes 100 times the "
-        f"success rate), of the **last** checkpoint unless said otherwise, each the mean of {episodes} episodes; then mean ± "
-        f"sample standard deviation over seeds, where there are several. *Last {LATE} on the way* is the mean of the last "
-        "evaluations in training, which shows how steady the end was. *Best* is the checkpoint that scored best on the way, "
-        "measured again in the same new episodes as the last. Minutes are wall time of a run, fits of generative models and "
-        "evaluations on the way included, on machines that may have been busy, as they are for updates/s; CPU minutes are "
-        "processor time. "
+        f"{len(records)} of {len(results.cells)} runs, {hours:.1f} hours of processor time. Scores are normalised (0 random, "
+        "100 expert; in mazes 100 times the success rate), of the **last** checkpoint unless said otherwise, each the mean of "
+        f"{episodes} episodes; then mean ± sample standard deviation over seeds, where there are several. *Last {LATE} on the "
+        "way* is the mean of the last evaluations in training, which shows how steady the end was. *Best* is the checkpoint "
+        "that scored best on the way, measured again in the same new episodes as the last. Minutes are wall time of a run, "
+        "fits of generative models and evaluations on the way included, on machines that may have been busy, as they are for "
+        "updates/s; CPU minutes are processor time. "
         f"Made with {versions}, on {hosts}."
     )
 
