@@ -3,11 +3,11 @@
 from sb3_genoffline.awac import AWAC, AWACPolicy
 from sb3_genoffline.bc import BC, BCPolicy
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.common.recording import RecordDatasetCallback
 from sb3_genoffline.cped import CPED, FlowDensityPolicy
 from sb3_genoffline.cql import CQL, CQLPolicy
 from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, combine, export_hdf5, export_minari, load_dataset, split
+from sb3_genoffline.data.recording import RecordDatasetCallback
 from sb3_genoffline.dql import DQL, DiffusionQLPolicy
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy

@@ -8,8 +8,8 @@ import torch as th
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.pretrained import CONFIG, read_config
-from sb3_genoffline.common.serialization import CheckpointError, read_archive, with_zip_suffix
-from sb3_genoffline.common.untrusted import parse_json, short
+from sb3_genoffline.files.archive import CheckpointError, read_archive, with_zip_suffix
+from sb3_genoffline.files.untrusted import parse_json, short
 from sb3_genoffline.registry import ALGOS
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_genoffline.data.cache import cached_arrays
+from sb3_genoffline.data.reading.cache import cached_arrays
 from sb3_genoffline.data.scores import scale_returns
 from zoo.collect import chosen
 from zoo.runs import command_line, write_text

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from sb3_genoffline.cped import CPED
-from sb3_genoffline.generative.density import Density
+from sb3_genoffline.generative.behavior import Density
 
 STATE_DIM, ACTION_DIM = 1, 2
 NOISE_STD = 0.08

@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.generative.mish import Mish
+from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.registry import ALGOS
 
 FOLDER = Path(__file__).parent / "hyperparams"

@@ -8,7 +8,7 @@ import numpy as np
 
 from sb3_genoffline.data import OfflineDataset, scale_actions
 from sb3_genoffline.data.antmaze import success_rate
-from sb3_genoffline.data.array_source import SAME_STATE
+from sb3_genoffline.data.reading.arrays import SAME_STATE
 from zoo.records import is_maze
 
 SATURATION_MARGIN = 1e-3

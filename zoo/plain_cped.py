@@ -13,12 +13,12 @@ import math
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.common.actors import DeterministicActor
-from sb3_genoffline.common.networks import EnsembleLinear, EnsembleQ
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.cped.cped import UpdateNoise
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.actors import DeterministicActor
+from sb3_genoffline.nets.ensembles import EnsembleLinear, EnsembleQ
 
 TOO_LARGE = 1e7
 LayerTensors = tuple[Tensor, Tensor]

@@ -13,12 +13,12 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sb3_genoffline.common.networks import EnsembleLinear, EnsembleQ
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.dac import DAC, UpdateNoise
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import NoiseNetwork
-from sb3_genoffline.generative.mish import Mish
+from sb3_genoffline.nets.activations import Mish
+from sb3_genoffline.nets.ensembles import EnsembleLinear, EnsembleQ
 
 
 class PlainNoiseNetwork(nn.Module):

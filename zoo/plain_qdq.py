@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from sb3_genoffline.common.actors import GaussianActor
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.consistency import NoisyScalarNetwork
+from sb3_genoffline.nets.actors import GaussianActor
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.qdq import UpdateNoise
 from sb3_genoffline.qdq.sampler import ConsistencyQ

@@ -18,9 +18,9 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_genoffline import ALGOS, OfflineAlgorithm
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.common.pretraining import Phase
 from sb3_genoffline.cped.cped import OFFICIAL
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 from zoo.hyperparameters import load_hyperparameters
 from zoo.plain_cped import PlainCPED
 from zoo.plain_dac import PlainDAC

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from sb3_genoffline.awac.policies import AWACPolicy
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.actors import GaussianActor
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import soft_update
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.actors import GaussianActor
+from sb3_genoffline.nets.ensembles import soft_update
 
 Weighting = Literal["softmax", "exp"]
 

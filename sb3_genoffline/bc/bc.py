@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.bc.policies import BCPolicy
-from sb3_genoffline.common.actors import DeterministicActor, GaussianActor
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.actors import DeterministicActor, GaussianActor
 
 
 class BC(OfflineAlgorithm):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import EnsembleQ
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.nets.ensembles import EnsembleQ
 
 
 class ActorCriticAlgorithm(OfflineAlgorithm):

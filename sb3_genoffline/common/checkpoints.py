@@ -12,14 +12,13 @@ import stable_baselines3
 import torch as th
 from stable_baselines3.common.utils import get_device, get_system_info
 
+from sb3_genoffline.common.arguments import hyperparameter_from_json, hyperparameter_to_json
 from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces
 from sb3_genoffline.common.policies import OfflinePolicy
-from sb3_genoffline.common.serialization import (
+from sb3_genoffline.files.archive import (
     FORMAT_VERSION,
     CheckpointError,
     PathOrFile,
-    hyperparameter_from_json,
-    hyperparameter_to_json,
     read_archive,
     read_tensors,
     space_to_json,
@@ -27,7 +26,7 @@ from sb3_genoffline.common.serialization import (
     tree_to_members,
     write_archive,
 )
-from sb3_genoffline.common.untrusted import (
+from sb3_genoffline.files.untrusted import (
     box_from_json,
     check_arguments,
     check_sizes,

@@ -7,8 +7,8 @@ import torch as th
 from torch import Tensor
 
 from sb3_genoffline.common.pretraining import load_fitted, save_fitted
-from sb3_genoffline.common.serialization import PathOrFile
-from sb3_genoffline.generative.density import BehaviourModel
+from sb3_genoffline.files.archive import PathOrFile
+from sb3_genoffline.generative.behavior import BehaviourModel
 
 
 class DensitySharingMixin:

@@ -9,10 +9,10 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.networks import EnsembleQ
 from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, ReverseVariance, SamplerName
-from sb3_genoffline.generative.mish import Mish
+from sb3_genoffline.nets.activations import Mish
+from sb3_genoffline.nets.ensembles import EnsembleQ
 
 
 class DiffusionPolicy(OfflinePolicy):

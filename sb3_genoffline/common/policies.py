@@ -11,8 +11,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.actors import DeterministicActor, GaussianActor
-from sb3_genoffline.common.networks import EnsembleQ
+from sb3_genoffline.nets.actors import DeterministicActor, GaussianActor
+from sb3_genoffline.nets.ensembles import EnsembleQ
 
 EXPLORATION_STD = 0.1  # TD3's
 

@@ -9,15 +9,15 @@ import torch as th
 
 from sb3_genoffline.common.checkpoints import build_agent, describe
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.manifest import read_listed
-from sb3_genoffline.common.serialization import (
+from sb3_genoffline.files.archive import (
     FORMAT_VERSION,
     CheckpointError,
     parse_tensors,
     replace_file,
     save_tensors,
 )
-from sb3_genoffline.common.untrusted import check_tensors, entry, parse_json, short
+from sb3_genoffline.files.manifest import read_listed
+from sb3_genoffline.files.untrusted import check_tensors, entry, parse_json, short
 from sb3_genoffline.version import __version__
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

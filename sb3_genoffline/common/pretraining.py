@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, nn
 
 from sb3_genoffline.common.metrics import METRICS_EVERY, RunningMeans
-from sb3_genoffline.common.serialization import (
+from sb3_genoffline.files.archive import (
     CheckpointError,
     PathOrFile,
     read_archive,

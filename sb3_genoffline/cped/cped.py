@@ -11,9 +11,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from sb3_genoffline.common.actors import DeterministicActor
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import EnsembleQ, soft_update
 from sb3_genoffline.common.offline_algorithm import check_positive
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.cped.density_algorithm import DensityAlgorithm
@@ -28,6 +26,8 @@ from sb3_genoffline.cped.multiplier import (
 )
 from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.actors import DeterministicActor
+from sb3_genoffline.nets.ensembles import EnsembleQ, soft_update
 
 _LARGEST_LOSS = 1e7
 _MOST_SKIPS = 100

@@ -11,11 +11,11 @@ from sb3_genoffline.common.density_sharing import DensitySharingMixin
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.common.pretraining import Phase
-from sb3_genoffline.common.serialization import PathOrFile
 from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.cped.pretraining import DensityPhase, DensityTrainer
 from sb3_genoffline.data.buffers import OfflineBuffer
-from sb3_genoffline.generative.density import BehaviourModel, Density
+from sb3_genoffline.files.archive import PathOrFile
+from sb3_genoffline.generative.behavior import BehaviourModel, Density
 from sb3_genoffline.generative.flow import FlowName
 from sb3_genoffline.generative.flow_gan import Discriminator, Divergence, FlowGAN, Interpolation
 
@@ -49,7 +49,7 @@ class DensityAlgorithm(DensitySharingMixin, OfflineAlgorithm):
     :param flow_eval_every: steps between two looks at their NLL
     :param flow_patience: looks without a new best before the flow stops
     :param standardize_context: the density sees standardised observations
-    :param density: a fitted :class:`~sb3_genoffline.generative.density.Density`, or a file of :meth:`save_density`, in the
+    :param density: a fitted :class:`~sb3_genoffline.generative.behavior.Density`, or a file of :meth:`save_density`, in the
         place of fitting one; None once it is taken over
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
     """

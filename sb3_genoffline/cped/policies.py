@@ -9,9 +9,9 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from sb3_genoffline.common.actors import DeterministicActor
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.generative.flow import FlowName, Squash, make_density
+from sb3_genoffline.nets.actors import DeterministicActor
 
 _QUANTILE_ROWS, _BLOCK_ROWS = 50_000, 5_000
 

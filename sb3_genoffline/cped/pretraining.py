@@ -8,7 +8,7 @@ from torch import Tensor
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.pretraining import Phase
 from sb3_genoffline.cped.policies import FlowDensityPolicy
-from sb3_genoffline.generative.density import Density
+from sb3_genoffline.generative.behavior import Density
 from sb3_genoffline.generative.flow_gan import Discriminator, FlowGAN
 
 _HELD_OUT_ROWS = 10_000

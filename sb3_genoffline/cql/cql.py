@@ -9,13 +9,13 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.actors import SquashedGaussianActor
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import soft_update
 from sb3_genoffline.common.offline_algorithm import check_positive
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.cql.policies import CQLPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.actors import SquashedGaussianActor
+from sb3_genoffline.nets.ensembles import soft_update
 
 _BACKUP_ACTIONS = 10  # of max_q_backup, the released code's
 _LARGEST_MULTIPLIER = 1e6

@@ -7,8 +7,8 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.actors import SquashedGaussianActor
 from sb3_genoffline.common.policies import ActorCriticPolicy
+from sb3_genoffline.nets.actors import SquashedGaussianActor
 
 
 class CQLPolicy(ActorCriticPolicy):

@@ -11,13 +11,13 @@ from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import EnsembleQ, soft_update
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import ActingSetting
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
-from sb3_genoffline.generative.mish import Mish
+from sb3_genoffline.nets.activations import Mish
+from sb3_genoffline.nets.ensembles import EnsembleQ, soft_update
 
 Guidance = Literal["soft", "hard", "denoised", "none"]
 QTarget = Literal["lcb", "min", "convex", "rand_convex"]

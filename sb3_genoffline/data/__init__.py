@@ -3,11 +3,9 @@
 from sb3_genoffline.data.combining import combine, split
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import check_compatible
-from sb3_genoffline.data.export import export_hdf5, export_minari
 from sb3_genoffline.data.flattening import FlatFloatObservation, flat_observation_space, flatten_env, flatten_observations
-from sb3_genoffline.data.minari_writing import write_minari
+from sb3_genoffline.data.reading.sources import load_dataset
 from sb3_genoffline.data.scores import REFERENCE, normalized_score, reference_scores
-from sb3_genoffline.data.sources import load_dataset
 from sb3_genoffline.data.transforms import (
     REWARD_TRANSFORMS,
     clip_actions,
@@ -17,6 +15,8 @@ from sb3_genoffline.data.transforms import (
     unscale_actions,
 )
 from sb3_genoffline.data.windows import WindowedReturns, windowed_returns
+from sb3_genoffline.data.writing.export import export_hdf5, export_minari
+from sb3_genoffline.data.writing.minari import write_minari
 
 __all__ = [
     "REFERENCE",

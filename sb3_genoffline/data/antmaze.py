@@ -2,7 +2,7 @@
 AntMaze: D4RL's files, the environments to evaluate in today, and success rates.
 
 D4RL's files hold 29 observations (place, then the 27 of gymnasium's ant), no goal, and flags with traps. What is done with
-them (:func:`mark_cuts`, then :func:`~sb3_genoffline.data.array_source.from_arrays`):
+them (:func:`mark_cuts`, then :func:`~sb3_genoffline.data.reading.arrays.from_arrays`):
 
 1. ``terminals`` is set in every row in which the ant is at the goal, although the log goes on: it walks about there until the
    time-out. Such a row is a termination (not bootstrapped from) and ends an episode; the rows after it are kept, as in the

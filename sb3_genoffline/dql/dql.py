@@ -10,13 +10,13 @@ from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import soft_update
 from sb3_genoffline.common.offline_algorithm import check_positive
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import ActingSetting
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.dql.policies import DiffusionQLPolicy
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion
+from sb3_genoffline.nets.ensembles import soft_update
 
 _BACKUP_ACTIONS = 10  # of max_q_backup, the released code's
 

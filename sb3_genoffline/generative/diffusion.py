@@ -16,7 +16,7 @@ import numpy as np
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.generative.mish import Mish, mish
+from sb3_genoffline.nets.activations import Mish, mish
 
 BetaSchedule = Literal["vp", "linear", "cosine"]
 SamplerName = Literal["ddpm", "ddim"]

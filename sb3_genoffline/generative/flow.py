@@ -13,7 +13,7 @@ import torch as th
 import zuko
 from torch import Tensor
 
-from sb3_genoffline.generative.density import Base, Density
+from sb3_genoffline.generative.behavior import Base, Density
 from sb3_genoffline.generative.nice import JointNICE
 
 ConditionalFlowName = Literal["spline", "affine"]

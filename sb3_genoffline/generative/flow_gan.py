@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import layer_norm, softplus
 
-from sb3_genoffline.generative.density import Density
+from sb3_genoffline.generative.behavior import Density
 
 Divergence = Literal["wgan", "ce", "hellinger", "rkl", "kl", "tv", "lsgan"]
 Interpolation = Literal["uniform", "normal"]

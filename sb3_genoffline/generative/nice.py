@@ -6,7 +6,7 @@ from typing import Any
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.generative.density import Base, Density
+from sb3_genoffline.generative.behavior import Base, Density
 
 
 def shift_network(dim_in: int, dim_out: int, net_arch: Sequence[int]) -> nn.Sequential:

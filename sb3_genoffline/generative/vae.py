@@ -8,7 +8,7 @@ from typing import Any
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.generative.density import BehaviourModel
+from sb3_genoffline.generative.behavior import BehaviourModel
 
 _LOG_STD_MIN, _LOG_STD_MAX = -4.0, 15.0
 

@@ -7,7 +7,7 @@ from pprint import pformat
 from typing import Any
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.common.untrusted import conforms, short
+from sb3_genoffline.files.untrusted import conforms, short
 
 _ACTING = ("manifest.json", "config.json", "model.safetensors")
 _FILES = {

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from sb3_genoffline.common.checkpoints import blamed_on, global_rng_preserved
 from sb3_genoffline.common.envs import spaces_only
-from sb3_genoffline.common.serialization import CheckpointError, read_archive, write_archive
-from sb3_genoffline.common.untrusted import MAX_SPACE_DIM, check_sizes, check_tensors, parse_json, short
 from sb3_genoffline.data.flattening import spaces_differ
+from sb3_genoffline.files.archive import CheckpointError, read_archive, write_archive
+from sb3_genoffline.files.untrusted import MAX_SPACE_DIM, check_sizes, check_tensors, parse_json, short
 
 _PICKLE = ":serialized:"
 _SB3, _CONTRIB = "stable_baselines3", "sb3_contrib"

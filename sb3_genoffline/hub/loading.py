@@ -11,10 +11,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.manifest import MANIFEST, read_listed
 from sb3_genoffline.common.pretrained import CONFIG, WEIGHTS
-from sb3_genoffline.common.serialization import CheckpointError, read_archive
-from sb3_genoffline.common.untrusted import parse_json
+from sb3_genoffline.files.archive import CheckpointError, read_archive
+from sb3_genoffline.files.manifest import MANIFEST, read_listed
+from sb3_genoffline.files.untrusted import parse_json
 from sb3_genoffline.hub.errors import HubError, NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.foreign import load_foreign
 from sb3_genoffline.hub.naming import check_repo_id

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.checkpoint import load_agent
-from sb3_genoffline.common.manifest import MANIFEST, folder_files, make_manifest, read_listed, read_manifest, write_manifest
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.pretrained import CONFIG
-from sb3_genoffline.common.serialization import CheckpointError, replace_file
+from sb3_genoffline.files.archive import CheckpointError, replace_file
+from sb3_genoffline.files.manifest import MANIFEST, folder_files, make_manifest, read_listed, read_manifest, write_manifest
 from sb3_genoffline.hub.card import addressed_to, check_results, make_card, make_eval_results
 from sb3_genoffline.hub.errors import NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.fingerprint import actions_of, make_fingerprint

@@ -8,12 +8,12 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.actors import GaussianActor
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import soft_update
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.iql.policies import IQLPolicy, StateValue
+from sb3_genoffline.nets.actors import GaussianActor
+from sb3_genoffline.nets.ensembles import soft_update
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:

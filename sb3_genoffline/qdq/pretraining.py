@@ -9,8 +9,8 @@ import torch as th
 
 from sb3_genoffline.common.checkpoints import global_rng_preserved
 from sb3_genoffline.common.pretraining import Phase, load_fitted, save_fitted
-from sb3_genoffline.common.serialization import PathOrFile
 from sb3_genoffline.data.windows import windowed_returns
+from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.consistency import ConsistencyModel, DiffusionTeacher
 from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.qdq.sampler import ConsistencyQ, DistillationPhase, QItems, TeacherPhase

@@ -11,13 +11,13 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from sb3_genoffline.common.actors import GaussianActor
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import EnsembleQ, soft_update
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.common.serialization import PathOrFile
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.files.archive import PathOrFile
+from sb3_genoffline.nets.actors import GaussianActor
+from sb3_genoffline.nets.ensembles import EnsembleQ, soft_update
 from sb3_genoffline.qdq.penalty import Penalty, penalized_value, penalty_weight, uncertain_actions
 from sb3_genoffline.qdq.policies import ConsistencyQPolicy
 from sb3_genoffline.qdq.pretraining import QPretrainingMixin

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.common.networks import soft_update
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.pretraining import Phase
 from sb3_genoffline.common.schedules import cosine_decay
@@ -19,6 +18,7 @@ from sb3_genoffline.generative.consistency import (
     draw_noise_levels,
     karras_grid,
 )
+from sb3_genoffline.nets.ensembles import soft_update
 
 
 class ConsistencyQ(nn.Module):

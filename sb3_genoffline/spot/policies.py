@@ -8,10 +8,10 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.actors import DeterministicActor
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.generative.vae import ConditionalVAE
+from sb3_genoffline.nets.actors import DeterministicActor
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 
 
 class DropoutActor(DeterministicActor):

@@ -10,13 +10,13 @@ from torch import Tensor
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.common.density_sharing import DensitySharingMixin
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import soft_update
 from sb3_genoffline.common.offline_algorithm import check_positive
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.pretraining import Phase
-from sb3_genoffline.common.serialization import PathOrFile
 from sb3_genoffline.data.buffers import OfflineBuffer, TransitionBatch
+from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.vae import ConditionalVAE
+from sb3_genoffline.nets.ensembles import soft_update
 from sb3_genoffline.spot.policies import DropoutActor, VAEDensityPolicy
 from sb3_genoffline.spot.pretraining import VAEPhase
 

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.actors import DeterministicActor
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.networks import soft_update
 from sb3_genoffline.common.offline_algorithm import check_positive
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.actors import DeterministicActor
+from sb3_genoffline.nets.ensembles import soft_update
 
 
 class TD3BC(ActorCriticAlgorithm):

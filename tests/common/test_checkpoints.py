@@ -22,7 +22,7 @@ from tiny_world import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, differing, mem
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.common.serialization import CheckpointError
+from sb3_genoffline.files.archive import CheckpointError
 
 MakeAgent = Callable[..., OfflineAlgorithm]
 

@@ -3,8 +3,8 @@
 import pytest
 import torch as th
 
-from sb3_genoffline.common import networks
-from sb3_genoffline.common.networks import EnsembleQ
+from sb3_genoffline.nets import ensembles as networks
+from sb3_genoffline.nets.ensembles import EnsembleQ
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])

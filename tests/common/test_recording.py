@@ -16,7 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from sb3_genoffline import RecordDatasetCallback
-from sb3_genoffline.common import recording
+from sb3_genoffline.data import recording
 
 N_STEPS = 120
 ON_POLICY = {

@@ -10,11 +10,11 @@ import torch as th
 from torch import Tensor
 
 from sb3_genoffline import OfflineDataset
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.cped.cped import UpdateNoise
 from sb3_genoffline.cped.multiplier import SCHEDULES, scheduled_alpha
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 
 MakeCped = Callable[..., CPED]
 MakeBatch = Callable[..., TransitionBatch]

@@ -6,7 +6,7 @@ import pytest
 import torch as th
 from toy_world import ACTION_DIM, MEAN_NLL, STATE_DIM, draw_behaviour, draw_unsupported, fit, true_log_prob
 
-from sb3_genoffline.generative.density import Density
+from sb3_genoffline.generative.behavior import Density
 from sb3_genoffline.generative.flow import FlowName, make_density
 from sb3_genoffline.generative.flow_gan import Discriminator, FlowGAN
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.pretraining import Phase, PhaseListener
-from sb3_genoffline.common.serialization import tree_from_members
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.cped.pretraining import DensityPhase, DensityTrainer
+from sb3_genoffline.files.archive import tree_from_members
 from sb3_genoffline.generative.flow_gan import FlowGAN
 
 MakeCped = Callable[..., CPED]

@@ -7,9 +7,9 @@ import pytest
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 from zoo.plain_cped import PlainCPED
 
 TOLERANCE = 1e-10

@@ -12,9 +12,9 @@ import torch as th
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.pretraining import save_fitted
-from sb3_genoffline.common.serialization import CheckpointError
 from sb3_genoffline.cped import CPED
-from sb3_genoffline.generative.density import Density
+from sb3_genoffline.files.archive import CheckpointError
+from sb3_genoffline.generative.behavior import Density
 from sb3_genoffline.generative.flow import make_density
 
 MakeCped = Callable[..., CPED]

@@ -5,7 +5,7 @@ What the tests need of the two-mode bandit beside the zoo's: actions that the be
 import torch as th
 from torch import Tensor
 
-from sb3_genoffline.generative.density import Density
+from sb3_genoffline.generative.behavior import Density
 from zoo.density_toy import (
     ACTION_DIM,
     MEAN_NLL,

@@ -9,9 +9,9 @@ from exact import close
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC
-from sb3_genoffline.common.networks import EnsembleLinear, EnsembleQ, soft_update
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import ConditionalDiffusion
+from sb3_genoffline.nets.ensembles import EnsembleLinear, EnsembleQ, soft_update
 
 pytestmark = pytest.mark.usefixtures("float64")
 MakeDac = Callable[..., DAC]

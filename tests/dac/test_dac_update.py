@@ -11,11 +11,11 @@ from exact import close
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import ConditionalDiffusion
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 
 pytestmark = pytest.mark.usefixtures("float64")
 MakeDac = Callable[..., DAC]

@@ -9,9 +9,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.dac import UpdateNoise
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 
 S, A, H, N, B, T = 3, 2, 2, 2, 2, 5
 

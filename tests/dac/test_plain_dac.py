@@ -10,9 +10,9 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.dac import UpdateNoise
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 from zoo.plain_dac import PlainDAC
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -15,9 +15,9 @@ from stable_baselines3.common.utils import ConstantSchedule
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC, OfflineDataset
-from sb3_genoffline.common.networks import EnsembleLinear, EnsembleQ
 from sb3_genoffline.dac import UpdateNoise
 from sb3_genoffline.data.buffers import OfflineBuffer, TransitionBatch
+from sb3_genoffline.nets.ensembles import EnsembleLinear, EnsembleQ
 
 pytestmark = pytest.mark.usefixtures("float64")
 MakeDac = Callable[..., DAC]

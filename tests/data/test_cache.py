@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from labelled_episodes import Episode, assert_aligned, write_minari
 
-from sb3_genoffline.data import cache, load_dataset, minari_source
+from sb3_genoffline.data import load_dataset
+from sb3_genoffline.data.reading import cache
+from sb3_genoffline.data.reading import minari as minari_source
 
 EPISODES = [Episode(0, 3, "truncated"), Episode(1, 2, "terminated")]
 OTHERS = [Episode(4, 3, "truncated"), Episode(5, 2, "terminated")]

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
-from sb3_genoffline.data.minari_episodes import append_episodes
+from sb3_genoffline.data.reading.minari_episodes import append_episodes
 
 BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)
 IMAGE = spaces.Box(0, 255, (40, 40, 3), np.uint8)

@@ -16,8 +16,8 @@ from labelled_episodes import ACTION_SPACE, GOAL_SPACE, OBSERVATION_SPACE, Episo
 from minari.data_collector import EpisodeBuffer
 from minari.namespace import list_local_namespaces
 
-from sb3_genoffline.data import minari_writing
-from sb3_genoffline.data.minari_writing import write_minari
+from sb3_genoffline.data.writing import minari as minari_writing
+from sb3_genoffline.data.writing.minari import write_minari
 
 NAME = "some/labelled/one-v0"
 SPACES = {"observation_space": OBSERVATION_SPACE, "action_space": ACTION_SPACE}

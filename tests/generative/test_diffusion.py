@@ -18,7 +18,7 @@ from sb3_genoffline.generative.diffusion import (
     ddpm_sample,
     time_embedding,
 )
-from sb3_genoffline.generative.mish import Mish, mish
+from sb3_genoffline.nets.activations import Mish, mish
 
 SCHEDULES = ["vp", "linear", "cosine"]
 

@@ -10,7 +10,7 @@ import pytest
 import torch as th
 from torch import Tensor
 
-from sb3_genoffline.generative.density import Base, Density
+from sb3_genoffline.generative.behavior import Base, Density
 from sb3_genoffline.generative.flow import make_density
 
 DENSITIES: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.generative.density import Density
+from sb3_genoffline.generative.behavior import Density
 from sb3_genoffline.generative.flow import make_density
 from sb3_genoffline.generative.flow_gan import (
     REAL_LABEL,

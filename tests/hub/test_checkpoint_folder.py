@@ -16,10 +16,10 @@ from stable_baselines3 import SAC
 
 from sb3_genoffline import ALGOS, load_from_hub
 from sb3_genoffline.checkpoint import load_agent
-from sb3_genoffline.common.manifest import write_manifest
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.pretrained import algorithm_name
-from sb3_genoffline.common.serialization import CheckpointError
+from sb3_genoffline.files.archive import CheckpointError
+from sb3_genoffline.files.manifest import write_manifest
 from sb3_genoffline.hub.fingerprint import fingerprint_difference, make_fingerprint
 from sb3_genoffline.hub.publishing import write_agent_folder
 

@@ -22,7 +22,7 @@ from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_genoffline import load_from_hub
-from sb3_genoffline.common.serialization import CheckpointError, read_archive
+from sb3_genoffline.files.archive import CheckpointError, read_archive
 
 ACTIONS = spaces.Box(np.array([-0.4, -2.0], np.float32), np.array([0.4, 5.0], np.float32))
 

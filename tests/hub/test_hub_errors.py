@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, constants, file_download
 from point_agents import NEEDED, REPO, act, train
 
 from sb3_genoffline import TD3BC, download_from_hub, load_from_hub, push_to_hub
-from sb3_genoffline.common.serialization import CheckpointError
+from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.hub.errors import HubError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own

@@ -17,7 +17,7 @@ import pytest
 from gymnasium import spaces
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.common.serialization import CheckpointError
+from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.hub import HubError
 
 OBSERVATION_SPACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)

@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from sb3_genoffline import ALGOS, load_from_hub
 from sb3_genoffline.checkpoint import load_agent
-from sb3_genoffline.common.manifest import write_manifest
+from sb3_genoffline.files.manifest import write_manifest
 from sb3_genoffline.hub import push_folder
 
 NEEDED = "config.json", "model.safetensors"

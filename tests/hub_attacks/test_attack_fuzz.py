@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from sb3_genoffline.checkpoint import load_agent
-from sb3_genoffline.common.manifest import write_manifest
-from sb3_genoffline.common.serialization import CheckpointError, read_archive
+from sb3_genoffline.files.archive import CheckpointError, read_archive
+from sb3_genoffline.files.manifest import write_manifest
 
 OURS = settings(
     deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

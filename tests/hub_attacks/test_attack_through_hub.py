@@ -11,7 +11,7 @@ from hostile import Watch, edited, members_of, pickled, zipped
 from huggingface_hub import constants
 
 from sb3_genoffline import download_from_hub, load_from_hub
-from sb3_genoffline.common.manifest import make_manifest
+from sb3_genoffline.files.manifest import make_manifest
 
 REPO = "org/dac-point"
 Files = dict[str, bytes]

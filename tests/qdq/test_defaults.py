@@ -9,7 +9,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from sb3_genoffline.common.networks import EnsembleLinear
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 from sb3_genoffline.qdq import QDQ
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 from sb3_genoffline.qdq import QDQ
 from zoo.plain_qdq import PlainQDQ
 

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.distributions import Normal
 
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.penalty import uncertain_actions
 

@@ -14,8 +14,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from sb3_genoffline import OfflineDataset
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 from sb3_genoffline.qdq import QDQ
 
 MakeQdq = Callable[..., QDQ]

@@ -9,8 +9,8 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_genoffline.common.networks import EnsembleLinear
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.nets.ensembles import EnsembleLinear
 from sb3_genoffline.spot import SPOT, UpdateNoise
 
 S, A, Z, B = 3, 2, 4, 7

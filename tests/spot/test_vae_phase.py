@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "common"))
 from tiny_world import PointEnv, make_agent, make_dataset, members
 
 from sb3_genoffline.common.pretraining import Phase, PhaseListener, save_fitted
-from sb3_genoffline.common.serialization import CheckpointError
+from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.generative.vae import ConditionalVAE
 from sb3_genoffline.spot import SPOT
 

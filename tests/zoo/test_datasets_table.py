@@ -9,7 +9,8 @@ import pytest
 from minari import MinariDataset
 from minari.data_collector import EpisodeBuffer
 
-from sb3_genoffline.data import cache, write_minari
+from sb3_genoffline.data import write_minari
+from sb3_genoffline.data.reading import cache
 from zoo import datasets as module
 from zoo.collect import collect
 from zoo.recipes import collectible

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_genoffline.data.array_source import chain_ends
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
+from sb3_genoffline.data.reading.arrays import chain_ends
 from sb3_genoffline.data.transforms import unscale_actions
 
 

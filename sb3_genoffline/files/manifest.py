@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.common.serialization import CheckpointError, replace_file
-from sb3_genoffline.common.untrusted import entry, parse_json, short
+from sb3_genoffline.files.archive import CheckpointError, replace_file
+from sb3_genoffline.files.untrusted import entry, parse_json, short
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.generative.mish import Mish
+from sb3_genoffline.nets.activations import Mish
 
 # On a CPU, larger no-gradient passes go member by member in blocks of so many rows: activations then stay in its cache.
 _CPU_BLOCK_ROWS = 640

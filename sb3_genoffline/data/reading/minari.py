@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sb3_genoffline.data.cache import Arrays, cached_arrays
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
+from sb3_genoffline.data.reading.cache import Arrays, cached_arrays
 from sb3_genoffline.data.validation import check_action_space, numeric_array
 
 _ID = re.compile(r"(?:[-\w]{2,}/)*[-\w]+-v\d+")

@@ -14,7 +14,7 @@ import torch as th
 from gymnasium import spaces
 from torch import Tensor
 
-from sb3_genoffline.common.serialization import CheckpointError
+from sb3_genoffline.files.archive import CheckpointError
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_SPACE_DIM = 100_000
@@ -164,7 +164,7 @@ def check_arguments(values: Mapping[str, Any], cls: type, base: type, strict: bo
 
 def box_from_json(data: Any, name: str) -> spaces.Box:
     """
-    :param data: as :func:`~sb3_genoffline.common.serialization.space_to_json` makes it of a one-dimensional box; infinite
+    :param data: as :func:`~sb3_genoffline.files.archive.space_to_json` makes it of a one-dimensional box; infinite
         bounds may be the strings ``"inf"`` and ``"-inf"``
     :param name: of the space, for the error
     """

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.data.array_source import from_arrays, from_hdf5, from_npz
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import check_compatible, resolve_env
-from sb3_genoffline.data.minari_source import from_minari, from_minari_id
-from sb3_genoffline.data.replay_source import from_replay_buffer
+from sb3_genoffline.data.reading.arrays import from_arrays, from_hdf5, from_npz
+from sb3_genoffline.data.reading.minari import from_minari, from_minari_id
+from sb3_genoffline.data.reading.replay import from_replay_buffer
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 SOURCES = (
@@ -30,7 +30,7 @@ def load_dataset(source: Any, *, download: bool = False, env: Any = None, cache:
 
         - the id of a Minari dataset, or a ``MinariDataset``;
         - the path of an HDF5 file in D4RL's layout (``.hdf5``, ``.h5``), or of a ``.npz`` file with the same keys (``~`` is
-          the home folder); :func:`~sb3_genoffline.data.array_source.from_arrays` says what happens at time-outs;
+          the home folder); :func:`~sb3_genoffline.data.reading.arrays.from_arrays` says what happens at time-outs;
         - a dict of arrays ``observations, actions, rewards, terminations``, optionally ``next_observations, truncations, …``;
         - an SB3 ``ReplayBuffer``, whose actions are taken as scaled to [-1, 1], as SB3 stores them;
         - an ``OfflineDataset``, which is returned as it is.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from sb3_genoffline.data.array_source import SAME_STATE
 from sb3_genoffline.data.dataset import OfflineDataset
-from sb3_genoffline.data.minari_writing import spec_json, write_minari
-from sb3_genoffline.data.sources import HDF5_SUFFIXES
+from sb3_genoffline.data.reading.arrays import SAME_STATE
+from sb3_genoffline.data.reading.sources import HDF5_SUFFIXES
+from sb3_genoffline.data.writing.minari import spec_json, write_minari
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -33,7 +33,7 @@ def export_minari(
 ) -> MinariDataset:
     """
     Write a dataset to Minari's local root, with its environments and reference scores; ``load_dataset(dataset_id)`` gives it
-    back. The write is atomic, see :func:`~sb3_genoffline.data.minari_writing.write_minari`.
+    back. The write is atomic, see :func:`~sb3_genoffline.data.writing.minari.write_minari`.
 
     The flat float32 observations and their flat space are written, also where the environment has Dict observations:
     ``load_dataset(dataset_id).make_env()`` gives an environment that flattens alike, Minari's own ``recover_environment`` the

@@ -17,8 +17,8 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from sb3_genoffline.data.minari_episodes import append_episodes
-from sb3_genoffline.data.minari_source import _ID
+from sb3_genoffline.data.reading.minari import _ID
+from sb3_genoffline.data.reading.minari_episodes import append_episodes
 
 try:
     import fcntl

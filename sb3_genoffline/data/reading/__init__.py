@@ -1,0 +1,1 @@
+"""From whatever holds logged data to an ``OfflineDataset``."""

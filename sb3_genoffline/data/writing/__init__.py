@@ -1,0 +1,1 @@
+"""From an ``OfflineDataset`` to HDF5 and Minari."""

@@ -1,0 +1,1 @@
+"""Files that are safe to read and whole when written: archives, folders with a manifest, untrusted JSON."""

@@ -1,0 +1,1 @@
+"""Networks: ensembles, actors, values, activations."""
