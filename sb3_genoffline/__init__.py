@@ -12,7 +12,7 @@ from sb3_genoffline.dql import DQL, DiffusionQLPolicy
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
-from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.registry import ALGOS, load_agent
 from sb3_genoffline.spot import SPOT, VAEDensityPolicy
 from sb3_genoffline.td3_bc import TD3BC
 from sb3_genoffline.version import __version__
@@ -47,6 +47,7 @@ __all__ = [
     "download_from_hub",
     "export_hdf5",
     "export_minari",
+    "load_agent",
     "load_dataset",
     "load_from_hub",
     "push_to_hub",

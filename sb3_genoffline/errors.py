@@ -11,3 +11,7 @@ class NotFoundError(UserError, FileNotFoundError):
 
 class DivergedError(UserError, FloatingPointError):
     """Training or fitting that produced numbers which are not finite. The message says which, and what helps."""
+
+
+class UnknownArgumentError(UserError, TypeError):
+    """An argument that does not exist, or that this library does not take. The message says which are near, or why."""

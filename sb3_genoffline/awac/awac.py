@@ -1,15 +1,16 @@
 """Advantage Weighted Actor-Critic (Nair et al., 2020, arXiv 2006.09359)."""
 
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from sb3_genoffline.awac.policies import AWACPolicy
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.arguments import NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.actors import GaussianActor
@@ -18,7 +19,7 @@ from sb3_genoffline.nets.ensembles import soft_update
 Weighting = Literal["softmax", "exp"]
 
 
-class UpdateNoise(NamedTuple):
+class AWACNoise(NamedTuple):
     """
     The random numbers of one update, standard normal.
 
@@ -30,7 +31,7 @@ class UpdateNoise(NamedTuple):
     baseline: Tensor
 
 
-class AWAC(ActorCriticAlgorithm):
+class AWAC(ActorCriticAlgorithm[AWACNoise]):
     """
     Advantage Weighted Actor-Critic: critics of the actor's own actions, and an actor that imitates the data's actions weighted
     by how much better than its own they are.
@@ -70,37 +71,55 @@ class AWAC(ActorCriticAlgorithm):
         self,
         policy: str | type[AWACPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: Rate = 3e-4,
+        critic_learning_rate: Rate | None = None,
         *,
-        batch_size: int = 1024,
-        lam: float = 1.0,
+        lam: Positive = 1.0,
         weighting: Weighting = "softmax",
-        max_weight: float = 100.0,
-        actor_weight_decay: float = 1e-4,
-        **kwargs: Any,
+        max_weight: Positive = 100.0,
+        actor_weight_decay: NonNegative = 1e-4,
+        batch_size: PositiveInt = 1024,
+        lr_decay_steps: PositiveInt | None = None,
+        max_grad_norm: Positive | None = None,
+        reward_transform: RewardTransform = None,
+        normalize_observations: Normalized = False,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
-        if not lam > 0:
-            raise ValueError(f"lam={lam} must be positive: advantages are divided by it.")
-        if weighting not in get_args(Weighting):
-            known = ", ".join(map(repr, get_args(Weighting)))
-            raise ValueError(f"weighting={weighting!r} is not known; use one of {known}.")
         self.lam = lam
-        self.weighting: Weighting = weighting
+        self.weighting = weighting
         self.max_weight = max_weight
         self.actor_weight_decay = actor_weight_decay
-        super().__init__(policy, env, learning_rate, batch_size=batch_size, **kwargs)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
+        )
 
-    def _overestimation_hint(self) -> str:
+    def declare_state(self) -> None:
+        """As the base; Adam's L2 penalty is on the actor alone."""
+        self.add_networks("actor", "critic", "critic_target")
+        self.add_optimizer("actor", self.actor.parameters(), options=lambda: {"weight_decay": self.actor_weight_decay})
+        self.add_optimizer("critic", self.critic.parameters())
+
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
         return (
             f"What helps: more imitation (lam above {self.lam}), rewards on a smaller scale (reward_transform), or LayerNorm "
             "(policy_kwargs=dict(critic_layer_norm=True))."
         )
 
-    def draw_noise(self, batch_size: int) -> UpdateNoise:
+    def draw_noise(self, batch_size: int) -> AWACNoise:
         """The random numbers of one update from this algorithm's generator."""
-        return UpdateNoise(*self.normal_noise(2, batch_size, self.policy.action_dim))
+        return AWACNoise(*self.normal_noise(2, batch_size, self.policy.action_dim))
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: AWACNoise) -> dict[str, Tensor]:
         """
         One gradient step (algorithm 1).
 
@@ -114,7 +133,7 @@ class AWAC(ActorCriticAlgorithm):
         # ------ E[(Q_i(s, a) − y)²], y = r + γ·m·min_i Q̄_i(s', a'), a' ~ π(s')
         with th.no_grad():
             next_actions = self.actor.sample(next_states, noise.next_action).clamp(-1.0, 1.0)
-            target = batch.rewards + self.gamma * batch.masks * self.critic_target(next_states, next_actions).amin(0)
+            target = self.td_target(batch, self.critic_target(next_states, next_actions).amin(0))
         info = self.critic_step(states, batch.actions, target)
 
         # ------ −E[w·log π(a | s)], w from A = min_i Q_i(s, a) − min_i Q_i(s, a_π), a_π ~ π(s)
@@ -123,11 +142,9 @@ class AWAC(ActorCriticAlgorithm):
             advantages = self.critic(states, batch.actions).amin(0) - self.critic(states, own_actions).amin(0)  # (B,)
             weights = self.weights(advantages)
         actor_loss = -(weights * self.actor.log_prob(states, batch.actions)).mean()
-        self.actor_optimizer.param_groups[0]["weight_decay"] = self.actor_weight_decay
-        gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
+        gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
 
         soft_update(self.critic, self.critic_target, self.tau)
-        self._n_updates += 1
         return info | {
             "actor_loss": actor_loss.detach(),
             "advantage_mean": advantages.mean(),

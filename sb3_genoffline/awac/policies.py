@@ -1,11 +1,11 @@
 """The policy of AWAC: a Gaussian actor and twin critics, four layers deep."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 
+from sb3_genoffline.common.arguments import NetArch
 from sb3_genoffline.common.policies import GaussianActorCriticPolicy
 
 
@@ -27,7 +27,7 @@ class AWACPolicy(GaussianActorCriticPolicy):
         action_space: spaces.Space,
         lr_schedule: Schedule,
         *,
-        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256, 256, 256),
+        net_arch: NetArch = (256, 256, 256, 256),
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, net_arch=net_arch, **kwargs)

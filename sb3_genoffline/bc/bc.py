@@ -1,22 +1,22 @@
 """Behaviour cloning, deterministic or Gaussian."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
-import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.bc.policies import BCPolicy
+from sb3_genoffline.common.arguments import Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.actors import DeterministicActor, GaussianActor
 
 
-class BC(OfflineAlgorithm):
+class BC(OfflineAlgorithm[TransitionBatch, None]):
     """
     Behaviour cloning: regression of the data's actions on its states. Rewards play no part, so that what another algorithm
     scores above it is what reinforcement learning has added. (``learn`` imitates the agent's own steps and improves nothing.)
@@ -49,26 +49,37 @@ class BC(OfflineAlgorithm):
         self,
         policy: str | type[BCPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: Rate = 3e-4,
         *,
         gaussian: bool = False,
-        **kwargs: Any,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = None,
+        max_grad_norm: Positive | None = None,
+        reward_transform: RewardTransform = None,
+        normalize_observations: Normalized = False,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
         self.gaussian = gaussian
-        super().__init__(policy, env, learning_rate, **kwargs)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
+        )
 
-    def _policy_arguments(self) -> dict[str, Any]:
+    def policy_arguments(self) -> dict[str, Any]:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
         return {"gaussian": self.gaussian}
 
-    def _setup_training(self) -> None:
-        self.actor = self.policy.actor
-        self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=self.lr_schedule(1.0), fused=True)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor_optimizer"], []
+    def declare_state(self) -> None:
+        """The actor and its optimizer."""
+        self.add_networks("actor")
+        self.add_optimizer("actor", self.actor.parameters())
 
     def draw_noise(self, batch_size: int) -> None:
         """Nothing: an update has no random numbers of its own."""
@@ -90,6 +101,5 @@ class BC(OfflineAlgorithm):
         else:
             # ------ E[(π(s) − a)²], the mean over action dimensions too
             loss = mse_loss(self.actor(states), batch.actions)
-        gradient_step(self.actor_optimizer, loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
-        self._n_updates += 1
+        gradient_step(self.actor_optimizer, loss, self.rate_now(self.learning_rate), self.max_grad_norm)
         return info | {"actor_loss": loss.detach()}

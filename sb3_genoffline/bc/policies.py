@@ -1,12 +1,12 @@
 """The policy of behaviour cloning: an actor and nothing else."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from sb3_genoffline.common.arguments import NetArch
 from sb3_genoffline.common.policies import EXPLORATION_STD, OfflinePolicy
 from sb3_genoffline.nets.actors import DeterministicActor, GaussianActor
 
@@ -31,7 +31,7 @@ class BCPolicy(OfflinePolicy):
         lr_schedule: Schedule,
         *,
         gaussian: bool = False,
-        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256),
+        net_arch: NetArch = (256, 256),
         activation_fn: type[nn.Module] = nn.ReLU,
         **kwargs: Any,
     ) -> None:

@@ -1,58 +1,448 @@
-"""Arguments of algorithms as plain data."""
+"""
+The arguments of algorithms and policies: one table, read from the constructors' annotations, checks every value once.
 
-from typing import Any
+``Annotated[int, Bounds(1)]`` in a signature is all that an argument needs: the constructor, a later ``agent.name = value``,
+``load(path, name=value)``, ``config.json``, the zoo's YAML files and its ``-params`` go through the same :class:`Argument`.
+"""
+
+import difflib
+import functools
+import inspect
+import math
+import pathlib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
 
 import numpy as np
-from stable_baselines3.common.type_aliases import TrainFreq
+import torch as th
+from stable_baselines3.common.type_aliases import Schedule, TrainFreq
 from torch import nn
 
-from sb3_genoffline.common.schedules import schedule_from_json, schedule_to_json
-from sb3_genoffline.files.archive import CheckpointError
+from sb3_genoffline.common.schedules import is_storable_schedule, schedule_from_json, schedule_to_json
+from sb3_genoffline.errors import UnknownArgumentError, UserError
+from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.activations import Mish
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)
+
+class Rule(Protocol):
+    """What an annotation says beside the type."""
+
+    def check(self, value: Any) -> str | None:
+        """:return: what is wrong with the value, as the end of a sentence that starts with the argument; None if nothing is"""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """
+    The range of a number, its ends included unless they are open.
+
+    :param low: smallest value
+    :param high: largest value
+    :param open_low: the smallest value itself is not allowed
+    :param open_high: the largest value itself is not allowed
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def check(self, value: Any) -> str | None:
+        """See :class:`Rule`."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return None if above and below else str(self)
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            if self.low == 0:
+                return "must be positive" if self.open_low else "must not be negative"
+            return f"must be {'above' if self.open_low else 'at least'} {self.low:g}"
+        if math.isinf(self.low):
+            return f"must be {'below' if self.open_high else 'at most'} {self.high:g}"
+        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"must lie in {left}{self.low:g}, {self.high:g}{right}"
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """
+    Marks an argument that a live agent can't change.
+
+    :param reason: what it decides, as the end of a sentence that starts with the argument: "sizes the buffer"
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Storable:
+    """Marks a learning rate: a number ≥ 0, or a schedule that can be saved without a pickle."""
+
+    def check(self, value: Any) -> str | None:
+        """See :class:`Rule`."""
+        if not callable(value):
+            return Bounds(0.0).check(value)
+        if is_storable_schedule(value):
+            return None
+        return (
+            "is a function, which can't be saved without a pickle: use a number, "
+            "stable_baselines3.common.utils.LinearSchedule, or `lr_decay_steps` for a cosine"
+        )
+
+
+@dataclass(frozen=True)
+class AtLeastOneLayer:
+    """Marks hidden widths: positive whole numbers."""
+
+    def check(self, value: Any) -> str | None:
+        """See :class:`Rule`."""
+        if isinstance(value, Mapping) and not value.keys() <= {"pi", "qf"}:
+            return "has keys other than 'pi' (actor) and 'qf' (critics); on-policy networks ('vf') have no place here"
+        widths = [w for part in (value.values() if isinstance(value, Mapping) else [value]) for w in part or ()]
+        return None if all(width >= 1 for width in widths) else "must have widths of at least 1"
+
+
+PositiveInt = Annotated[int, Bounds(1)]
+Count = Annotated[int, Bounds(0)]
+Positive = Annotated[float, Bounds(0.0, open_low=True)]
+NonNegative = Annotated[float, Bounds(0.0)]
+Share = Annotated[float, Bounds(0.0, 1.0)]
+PositiveShare = Annotated[float, Bounds(0.0, 1.0, open_low=True)]
+Rate = Annotated[float | Schedule, Storable()]
+Widths = Annotated[Sequence[int], AtLeastOneLayer()]
+Betas = Annotated[Sequence[Annotated[float, Bounds(0.0, 1.0, open_high=True)]], "Adam's β1 and β2"]
+NetArch = Annotated[Sequence[int] | dict[str, Sequence[int]], AtLeastOneLayer()]
+RewardTransform = Annotated[str | None, Fixed("decides which rewards the buffer holds")]
+Normalized = Annotated[bool, Fixed("decides what the networks were trained on")]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    cls.__name__: cls
+    for cls in (
+        *(Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Softplus, nn.SELU, nn.CELU, nn.ReLU6),
+        *(nn.Hardtanh, nn.Hardswish, nn.Sigmoid, nn.LogSigmoid, nn.Softsign, nn.Tanhshrink, nn.Identity),
+    )
+}
+OPTIMIZERS: dict[str, type[th.optim.Optimizer]] = {
+    cls.__name__: cls
+    for cls in (
+        *(th.optim.Adam, th.optim.AdamW, th.optim.NAdam, th.optim.RAdam, th.optim.Adamax),
+        *(th.optim.SGD, th.optim.RMSprop, th.optim.Adagrad),
+    )
 }
 
 
-def hyperparameter_to_json(name: str, value: Any) -> Any:
+@dataclass(frozen=True)
+class Argument:
     """
-    :param name: of the hyper-parameter, for the error
-    :param value: number, string, None, list, tuple, dict, schedule, ``TrainFreq`` or a known activation class
-    :return: plain data for :func:`hyperparameter_from_json`
-    :raises ValueError: naming the hyper-parameter that can't be stored without a pickle
+    One argument of a constructor.
+
+    :param name: of it
+    :param hint: type annotation, rules included
+    :param default: ``inspect.Parameter.empty`` if there is none
+    """
+
+    name: str
+    hint: Any
+    default: Any
+
+    def check(self, value: Any) -> Any:
+        """
+        :param value: as given
+        :return: the same in plain types: numpy numbers become Python's, whole floats integers where those are wanted
+        :raises UserError: naming the argument, the value and what is allowed
+        """
+        try:
+            return _conform(value, self.hint)
+        except _Misfit as misfit:
+            raise UserError(f"{self.name}={short(value)} {misfit}.") from None
+
+    @property
+    def fixed(self) -> str | None:
+        """Why a live agent can't change it; None if it can."""
+        return next((rule.reason for rule in _rules(self.hint) if isinstance(rule, Fixed)), None)
+
+    @property
+    def names_file(self) -> bool:
+        """Whether its value may be the path of a file to read."""
+        return _mentions(self.hint, pathlib.Path)
+
+
+class _Misfit(Exception):
+    """The end of a sentence that starts with the argument."""
+
+
+def _rules(hint: Any) -> Iterable[Any]:
+    if get_origin(hint) is Annotated:
+        yield from hint.__metadata__
+        yield from _rules(hint.__origin__)
+
+
+def _mentions(hint: Any, cls: type) -> bool:
+    return hint is cls or any(_mentions(part, cls) for part in get_args(hint))
+
+
+def _conform(value: Any, hint: Any) -> Any:
+    """The value as the type annotation wants it; raises :class:`_Misfit`."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        value = _conform(value, hint.__origin__)
+        for rule in hint.__metadata__:
+            wrong = rule.check(value) if hasattr(rule, "check") else None
+            if wrong is not None:
+                raise _Misfit(wrong)
+        return value
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _conform_to_one(value, parts)
+    if origin is Literal:
+        if any(type(value) is type(option) and value == option for option in parts):
+            return value
+        raise _Misfit(f"is not known; use one of {', '.join(map(repr, parts))}")
+    if hint in _SCALARS:
+        return _SCALARS[hint](value)
+    if origin is Callable or hint is Callable or origin is typing.get_origin(Schedule):
+        if callable(value) and not isinstance(value, type):
+            return value
+    elif origin is type:
+        return _conform_class(value, parts[0])
+    elif origin in (list, tuple, Sequence):
+        return _conform_items(value, origin, parts)
+    elif origin in (dict, Mapping):
+        if isinstance(value, Mapping):
+            return {_conform(key, parts[0]): _conform(item, parts[1]) for key, item in value.items()}
+    elif isinstance(hint, type) and isinstance(value, hint):
+        return value
+    raise _Misfit(f"must be {_readable(hint)}")
+
+
+def _conform_to_one(value: Any, options: tuple[Any, ...]) -> Any:
+    if value is None and type(None) in options:
+        return None
+    misfits = []
+    # an exact fit before a converted one: 1.0 is a float before it is the integer 1
+    for option in sorted(options, key=lambda option: _bare(option) is not type(value)):
+        if option is type(None):
+            continue
+        try:
+            return _conform(value, option)
+        except _Misfit as misfit:
+            misfits.append((option, str(misfit)))
+    if len(misfits) == 1:  # X | None
+        raise _Misfit(misfits[0][1] + (" (or None)" if misfits[0][1].startswith("must") else ""))
+    of_its_type = [text for option, text in misfits if isinstance(value, _SCALAR_TYPES.get(_bare(option), ()))]
+    words = [text for option, text in misfits if get_origin(_bare(option)) is Literal and isinstance(value, str)]
+    if of_its_type and not isinstance(value, bool):
+        raise _Misfit(of_its_type[0])
+    others = [_readable(option) for option, _ in misfits if get_origin(_bare(option)) is not Literal]
+    if words and not isinstance(value, bool):
+        raise _Misfit(words[0] + (f", or {' or '.join(others)}" if others else ""))
+    raise _Misfit(f"must be {' or '.join(dict.fromkeys(_readable(option) for option in options))}")
+
+
+def _bare(hint: Any) -> Any:
+    return _bare(hint.__origin__) if get_origin(hint) is Annotated else hint
+
+
+def _as_bool(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise _Misfit("must be True or False")
+
+
+def _as_int(value: Any) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise _Misfit("must be a whole number")
+    if not (math.isfinite(value) and int(value) == value):
+        raise _Misfit("must be a whole number")
+    if abs(int(value)) >= 2**63:
+        raise _Misfit("is too large")
+    return int(value)
+
+
+def _as_float(value: Any) -> float:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise _Misfit("must be a number")
+    if not math.isfinite(value):
+        raise _Misfit("must be finite")
+    return float(value)
+
+
+def _as_str(value: Any) -> str:
+    if isinstance(value, str):
+        return str(value)
+    raise _Misfit("must be a word")
+
+
+_SCALARS: dict[Any, Callable[[Any], Any]] = {bool: _as_bool, int: _as_int, float: _as_float, str: _as_str}
+_SCALAR_TYPES: dict[Any, Any] = {bool: bool, int: (int, float, np.number), float: (int, float, np.number), str: str}
+
+
+def _conform_items(value: Any, origin: Any, parts: tuple[Any, ...]) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
+    if not isinstance(value, list | tuple):
+        raise _Misfit(f"must be a list of {_readable(parts[0])}s" if parts else "must be a list")
+    if origin is tuple and Ellipsis not in parts:
+        if len(value) != len(parts):
+            raise _Misfit(f"must have {len(parts)} entries")
+        return tuple(_conform(item, part) for item, part in zip(value, parts, strict=True))
+    items = [_conform(item, parts[0]) for item in value]
+    return tuple(items) if isinstance(value, tuple) else items
+
+
+def _conform_class(value: Any, base: Any) -> Any:
+    known: Mapping[str, Any] = ACTIVATIONS if base is nn.Module else OPTIMIZERS if base is th.optim.Optimizer else {}
+    if not (isinstance(value, type) and issubclass(value, base)):
+        raise _Misfit(f"must be a class derived from {base.__name__}")
+    found = known.get(value.__name__)
+    if known and not (found is value or value is nn.Mish):
+        raise _Misfit(f"can't be saved without a pickle; use one of {', '.join(known)}")
+    return found if known else value
+
+
+_READABLE = {bool: "True or False", int: "a whole number", float: "a number", str: "a word", type(None): "None"}
+
+
+def _readable(hint: Any) -> str:
+    hint = _bare(hint)
+    if hint in _READABLE:
+        return _READABLE[hint]
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(repr, get_args(hint)))}"
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_readable, get_args(hint))))
+    if get_origin(hint) in (list, tuple, Sequence):
+        return "a list"
+    if get_origin(hint) in (dict, Mapping):
+        return "a mapping"
+    if callable(hint) and not isinstance(hint, type):
+        return "a schedule" if "Callable" in str(hint) else str(hint).replace("typing.", "")
+    return f"a {hint.__name__}" if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+@functools.cache
+def constructor_arguments(cls: type, base: type) -> dict[str, Argument]:
+    """
+    The arguments of a class by name, its own before those of its bases.
+
+    :param cls: class derived from ``base``
+    :param base: where the chain of constructors ends
+    """
+    found: dict[str, Argument] = {}
+    for ancestor in cls.__mro__[: cls.__mro__.index(base) + 1]:
+        if "__init__" not in ancestor.__dict__:
+            continue
+        hints = typing.get_type_hints(ancestor.__init__, include_extras=True)  # type: ignore[misc]
+        for name, parameter in inspect.signature(ancestor.__init__).parameters.items():  # type: ignore[misc]
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self":
+                found.setdefault(name, Argument(name, hints.get(name, Any), parameter.default))
+    return found
+
+
+@dataclass(frozen=True)
+class ArgumentTable:
+    """
+    The arguments that make up an agent or a policy.
+
+    :param owner: name of the class, for errors
+    :param arguments: by name
+    :param refused: names that stable-baselines3 has and this class does not take, with the reason
+    """
+
+    owner: str
+    arguments: Mapping[str, Argument]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """
+        :param values: by name
+        :param where: put before a name in errors (``"policy_kwargs: "``)
+        :return: the values in plain types
+        :raises UserError: naming the first one that is unknown or wrong
+        """
+        checked = {}
+        for name, value in values.items():
+            if name in self.refused:
+                raise UnknownArgumentError(f"{where}{self.owner} takes no {name}: {self.refused[name]}")
+            if name not in self.arguments:
+                raise UnknownArgumentError(f"{where}{self.owner} has no argument {name!r}{nearest(name, self.arguments)}")
+            try:
+                checked[name] = self.arguments[name].check(value)
+            except UserError as error:
+                raise UserError(f"{where}{error}") from None
+        return checked
+
+
+def split_net_arch(net_arch: Sequence[int] | Mapping[str, Sequence[int]]) -> tuple[list[int], list[int]]:
+    """
+    :param net_arch: hidden widths of all networks, or SB3's ``dict(pi=[...], qf=[...])``
+    :return: those of the actor and of the critics
+    :raises UserError: if a mapping lacks one of the two
+    """
+    if not isinstance(net_arch, Mapping):
+        return list(net_arch), list(net_arch)
+    for key in ("pi", "qf"):
+        if key not in net_arch:
+            raise UserError(
+                f"net_arch={short(dict(net_arch))} has no {key!r}: give dict(pi=[...], qf=[...]), or one list for all."
+            )
+    return list(net_arch["pi"]), list(net_arch["qf"])
+
+
+def nearest(name: str, known: Iterable[Any]) -> str:
+    """The end of a sentence: ``"; did you mean 'rho'?"``, or a full stop if no known name is near."""
+    close = difflib.get_close_matches(str(name), [str(item) for item in known], n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+
+
+def to_json(name: str, value: Any) -> Any:
+    """
+    :param name: of the argument, for the error
+    :param value: as :meth:`Argument.check` returns it, or a ``TrainFreq``
+    :return: plain data for :func:`from_json`
+    :raises UserError: naming an argument that can't be stored without a pickle
     """
     if isinstance(value, TrainFreq):
         return [value.frequency, value.unit.value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.integer | np.floating):
-        return value.item()
     if isinstance(value, list | tuple):
-        return [hyperparameter_to_json(name, item) for item in value]
-    if isinstance(value, dict):
-        return {key: hyperparameter_to_json(f"{name}[{key!r}]", item) for key, item in value.items()}
-    for activation_name, activation in _ACTIVATIONS.items():
-        if value is activation:
-            return {"activation": activation_name}
-    if callable(value) and name.endswith("learning_rate"):
+        return [to_json(name, item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_json(f"{name}[{key!r}]", item) for key, item in value.items()}
+    for kind, known in (("activation", ACTIVATIONS), ("optimizer", OPTIMIZERS)):
+        if isinstance(value, type) and known.get(value.__name__) is value:
+            return {kind: value.__name__}
+    if callable(value) and is_storable_schedule(value):
         return schedule_to_json(value)
-    raise ValueError(f"The hyper-parameter {name}={value!r} can't be stored without a pickle: use plain data.")
+    raise UserError(f"The argument {name}={short(value)} can't be stored without a pickle: use plain data.")
 
 
-def hyperparameter_from_json(name: str, data: Any) -> Any:
-    """Inverse of :func:`hyperparameter_to_json` (tuples come back as lists)."""
-    if name == "train_freq" and isinstance(data, list):
-        return tuple(data)
-    if isinstance(data, dict) and data.keys() == {"activation"}:
-        activation = _ACTIVATIONS.get(str(data["activation"]))
-        if activation is None:
-            raise CheckpointError(f"{name} is the activation {data['activation']!r}; known are {', '.join(_ACTIVATIONS)}.")
-        return activation
-    if isinstance(data, dict) and data.keys() == {"linear"}:
-        return schedule_from_json(data)
+def from_json(name: str, data: Any) -> Any:
+    """
+    Inverse of :func:`to_json` (tuples come back as lists).
+
+    :raises UserError: for an unknown activation or optimizer
+    """
+    if isinstance(data, dict) and len(data) == 1:
+        (kind, value), *_ = data.items()
+        known: Mapping[str, Any] | None = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}.get(kind)
+        if known is not None:
+            if str(value) not in known:
+                raise UserError(f"{name} is the {kind} {short(value)}; known are {', '.join(known)}.")
+            return known[str(value)]
+        if kind == "linear":
+            return schedule_from_json(data)
     if isinstance(data, dict):
-        return {key: hyperparameter_from_json(key, item) for key, item in data.items()}
+        return {key: from_json(key, item) for key, item in data.items()}
     if isinstance(data, list):
-        return [hyperparameter_from_json(name, item) for item in data]
+        items = [from_json(name, item) for item in data]
+        return tuple(items) if name == "train_freq" else items
     return data

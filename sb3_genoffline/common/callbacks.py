@@ -7,12 +7,12 @@ import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_genoffline.common.pretraining import Phase, PhaseListener
+from sb3_genoffline.common.fitting import Fit, FitListener
 
 
-class OfflineProgressBarCallback(BaseCallback, PhaseListener):
+class OfflineProgressBarCallback(BaseCallback, FitListener):
     """
-    One line for each phase and one for the policy's training: steps, steps/s, the latest losses and the latest score. Where
+    One line for each fit and one for the policy's training: steps, steps/s, the latest losses and the latest score. Where
     the output is no terminal, a line a minute instead of a flood.
 
     :param every: gradient steps between two refreshes of the numbers
@@ -44,18 +44,18 @@ class OfflineProgressBarCallback(BaseCallback, PhaseListener):
             self.bar.close()
         self.bar = None
 
-    def on_phase_start(self, phase: Phase) -> None:
-        """Open the phase's bar."""
-        self._open(phase.n_steps, phase.step, phase.name)
+    def on_fit_start(self, fit: Fit) -> None:
+        """Open the fit's bar."""
+        self._open(fit.n_steps, fit.step, fit.name)
 
-    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+    def on_fit_step(self, fit: Fit, metrics: dict[str, float]) -> bool:
         """Move it."""
         self.bar.update(1)
-        if phase.step % self.every == 0:
+        if fit.step % self.every == 0:
             self.bar.set_postfix({key.rpartition("/")[2]: f"{value:.3g}" for key, value in metrics.items()}, refresh=False)
         return True
 
-    def on_phase_end(self, phase: Phase) -> None:
+    def on_fit_end(self, fit: Fit) -> None:
         """Close it."""
         self._close()
 

@@ -1,7 +1,6 @@
 """A policy of a diffusion actor, an ensemble of critics, and their targets."""
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch as th
@@ -9,6 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from sb3_genoffline.common.arguments import NetArch, NonNegative, PositiveInt, split_net_arch
 from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, ReverseVariance, SamplerName
 from sb3_genoffline.nets.activations import Mish
@@ -46,22 +46,27 @@ class DiffusionPolicy(OfflinePolicy):
 
     acts_with_targets = ("critic_target",)
 
+    acting_settings = (
+        *("n_action_samples", "softmax_temperature", "sampler", "ddim_stride"),
+        *("clip_denoised", "use_critic"),
+    )
+
     def __init__(
         self,
         observation_space: spaces.Space,
         action_space: spaces.Space,
         lr_schedule: Schedule,
         *,
-        n_critics: int = 10,
-        n_diffusion_steps: int = 5,
+        n_critics: PositiveInt = 10,
+        n_diffusion_steps: PositiveInt = 5,
         beta_schedule: BetaSchedule = "vp",
-        n_action_samples: int = 10,
-        softmax_temperature: float = 0.0,
+        n_action_samples: PositiveInt = 10,
+        softmax_temperature: NonNegative = 0.0,
         sampler: SamplerName = "ddpm",
-        ddim_stride: int = 1,
+        ddim_stride: PositiveInt = 1,
         clip_denoised: bool = True,
         use_critic: bool = True,
-        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256, 256),
+        net_arch: NetArch = (256, 256, 256),
         critic_activation_fn: type[nn.Module] = Mish,
         critic_layer_norm: bool = False,
         residual: bool = False,
@@ -72,16 +77,16 @@ class DiffusionPolicy(OfflinePolicy):
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         self.n_action_samples = n_action_samples
         self.softmax_temperature = softmax_temperature
-        self.sampler: SamplerName = sampler
+        self.sampler = sampler
         self.ddim_stride = ddim_stride
         self.clip_denoised = clip_denoised
         self.use_critic = use_critic
-        arch = net_arch if isinstance(net_arch, dict) else {"pi": net_arch, "qf": net_arch}
+        actor_arch, critic_arch = split_net_arch(net_arch)
         self.actor = ConditionalDiffusion(
-            self.state_dim, self.action_dim, n_diffusion_steps, beta_schedule, arch["pi"], residual, torch_init, variance
+            self.state_dim, self.action_dim, n_diffusion_steps, beta_schedule, actor_arch, residual, torch_init, variance
         )
         self.critic = EnsembleQ(
-            n_critics, self.state_dim, self.action_dim, arch["qf"], critic_activation_fn, critic_layer_norm, torch_init
+            n_critics, self.state_dim, self.action_dim, critic_arch, critic_activation_fn, critic_layer_norm, torch_init
         )
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)

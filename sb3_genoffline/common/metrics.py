@@ -1,14 +1,13 @@
-"""Training metrics: running means that stay on the device until they are read, the logger, and what is noticed in them."""
+"""Training metrics: running means that stay on the device until they are read, and what is noticed in them."""
 
-import sys
-import time
 import warnings
-from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.logger import Logger
 from torch import Tensor
+
+from sb3_genoffline.errors import DivergedError
 
 # Metrics are read, all at once, this often even when nothing is logged: divergence must be noticed.
 METRICS_EVERY = 1000
@@ -45,62 +44,50 @@ class RunningMeans:
         return result
 
 
-class MetricsMixin(OffPolicyAlgorithm):
-    """Logging of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`."""
+class TrainingMonitor:
+    """
+    What the metrics of a training say: their latest means, whether it has diverged, and warnings, each given once.
 
-    dataset_info: dict[str, Any]
-    last_metrics: dict[str, float]
-    _means: RunningMeans
-    _offline_phase: bool
-    _warned: set[str]
+    :param device: of the scalars
+    """
 
-    def _record_metrics(self, metrics: dict[str, Tensor]) -> None:
-        """Add one update's scalars to the running means, without reading them from the device."""
-        self._means.add(metrics)
-        if self._means.count >= METRICS_EVERY:
-            self._flush_metrics()
+    def __init__(self, device: th.device) -> None:
+        self.means = RunningMeans(device)
+        self.latest: dict[str, float] = {}
+        """The latest means by name, those of fits and evaluations too."""
+        self._warned: set[str] = set()
 
-    def _flush_metrics(self) -> None:
-        """Read the running means and hand them to the logger; notice divergence."""
-        metrics = self._means.read()
+    def warn_once(self, about: str, message: str) -> None:
+        """
+        :param about: name of the warning; a second one of this name is not shown
+        :param message: what was noticed and what helps
+        """
+        if about not in self._warned:
+            self._warned.add(about)
+            warnings.warn(message, stacklevel=3)
+
+    def flush(self, logger: Logger, n_updates: int, q_bound: float | None) -> dict[str, float]:
+        """
+        Read the running means and hand them to the logger.
+
+        :param logger: takes them below ``train/``
+        :param n_updates: updates done
+        :param q_bound: the largest attainable |Q|, if it is known: adds ``q_over_bound`` to the metrics
+        :return: the means by name; nothing if there was no update
+        :raises DivergedError: when a mean is not finite any more
+        """
+        metrics = self.means.read()
         if not metrics:
-            return
-        bound = self.dataset_info.get("q_bound")
-        if "q_mean" in metrics and bound:
-            metrics["q_over_bound"] = metrics["q_mean"] / bound
-        self.last_metrics |= metrics
+            return {}
+        if "q_mean" in metrics and q_bound:
+            metrics["q_over_bound"] = metrics["q_mean"] / q_bound
+        self.latest |= metrics
         for key, value in metrics.items():
-            self.logger.record(f"train/{key}", value)
+            logger.record(f"train/{key}", value)
             if not np.isfinite(value):
-                raise FloatingPointError(
-                    f"train/{key} became {value} within the last {METRICS_EVERY} updates before update {self._n_updates}: "
+                raise DivergedError(
+                    f"train/{key} became {value} within the last {METRICS_EVERY} updates before update {n_updates}: "
                     "training diverged. Lower learning_rate, or restart from an earlier checkpoint."
                 )
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        if abs(metrics.get("q_over_bound", 0.0)) > 1.0 and "q_over_bound" not in self._warned:
-            self._warned.add("q_over_bound")
-            warnings.warn(
-                f"At update {self._n_updates} the mean Q is {metrics['q_mean']:.4g}, beyond the largest attainable discounted "
-                f"return {bound:.4g} (max |r| / (1 − gamma)): the critics over-estimate. {self._overestimation_hint()}",
-                stacklevel=2,
-            )
-        self._watch(metrics)
-
-    def _watch(self, metrics: dict[str, float]) -> None:
-        """Look at the metrics' means, just read: warn, or log more."""
-
-    def _overestimation_hint(self) -> str:
-        """The knobs that help against over-estimation."""
-        return "A lower learning rate or more data may help."
-
-    def dump_logs(self) -> None:
-        """Write the logger's data (SB3's keys; ``time/fps`` counts gradient steps in :meth:`learn_offline`)."""
-        self._flush_metrics()
-        if not self._offline_phase:
-            super().dump_logs()
-            return
-        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
-        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / elapsed))
-        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
-        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.dump(step=self.num_timesteps)
+        logger.record("train/n_updates", n_updates, exclude="tensorboard")
+        return metrics

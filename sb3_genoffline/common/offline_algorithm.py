@@ -1,202 +1,57 @@
 """The base class of all offline algorithms and the only training loop."""
 
-import inspect
+import sys
 import time
 import warnings
 from collections import deque
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
-from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
-from torch import Tensor
+from stable_baselines3.common.type_aliases import MaybeCallback
+from torch import Tensor, nn
 
+from sb3_genoffline.common.arguments import Argument, Count, Rate
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
-from sb3_genoffline.common.checkpoints import CheckpointMixin
-from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces, has_simulator
-from sb3_genoffline.common.metrics import MetricsMixin, RunningMeans
-from sb3_genoffline.common.policies import OfflinePolicy
-from sb3_genoffline.common.pretrained import PretrainedMixin
-from sb3_genoffline.common.pretraining import Phase, PretrainingMixin
+from sb3_genoffline.common.envs import as_env, has_simulator
+from sb3_genoffline.common.fitting import Fit, SharedModel
+from sb3_genoffline.common.metrics import METRICS_EVERY
 from sb3_genoffline.common.schedules import cosine_decay
-from sb3_genoffline.data import REWARD_TRANSFORMS, OfflineDataset, check_compatible, load_dataset, reward_affine
-from sb3_genoffline.data.buffers import OfflineBuffer, TransitionBatch
+from sb3_genoffline.common.stored_learner import StoredLearner
+from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset, reward_affine
+from sb3_genoffline.data.buffers import OfflineBuffer
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.archive import PathOrFile
 
-SelfOfflineAlgorithm = TypeVar("SelfOfflineAlgorithm", bound="OfflineAlgorithm")
-
-# Not part of an agent: what it is made from, and what belongs to one machine
-_NO_HYPERPARAMETERS = {"self", "policy", "env", "device", "kwargs", "_init_setup_model", "tensorboard_log"}
-
-
-def check_positive(**counts: int) -> None:
-    """:raises ValueError: naming the first that is not at least 1"""
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1.")
+BatchT = TypeVar("BatchT")
+NoiseT = TypeVar("NoiseT")
 
 
-class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, MetricsMixin):
+class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
     """
-    An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can go on online (``learn``).
+    An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can go on online (:meth:`learn`).
 
-    A subclass writes its paper into :meth:`update` and says, in :meth:`_setup_training`, which modules and optimizers it has.
-
-    :param policy: policy class or its name
-    :param env: environment, id, dataset, or ``(observation_space, action_space)``; None takes the spaces of the dataset
-        given to :meth:`learn_offline`. No simulator is needed to train or predict.
-    :param learning_rate: a number or an SB3 schedule of the remaining progress
-    :param lr_decay_steps: K of the cosine decay to 0 per gradient step, multiplied onto ``learning_rate``; None: no decay
-    :param buffer_size: number of online rows kept by ``learn`` (offline rows are never dropped)
-    :param learning_starts: random steps before ``learn`` acts by the policy
-    :param batch_size: B
-    :param tau: soft-update coefficient of the target networks
-    :param gamma: discount
-    :param train_freq: environment steps between updates in ``learn``
-    :param gradient_steps: updates each time in ``learn`` (−1: as many as environment steps)
-    :param max_grad_norm: L2 norm that gradients are clipped to (None: no clipping)
-    :param reward_transform: name in ``sb3_genoffline.data.REWARD_TRANSFORMS`` or None
-    :param replacement: sample batches with replacement
-    :param normalize_observations: standardise observations by the dataset's statistics, kept in the policy
-    :param policy_kwargs: additional arguments of the policy
-    :param stats_window_size: see SB3
-    :param tensorboard_log: folder for tensorboard
-    :param verbose: 0 silent, 1 info, 2 debug
-    :param seed: of all random numbers; the same seed gives the same weights bit for bit on a CPU
-    :param device: of networks and data
+    A subclass writes its paper into :meth:`update` and declares in :meth:`declare_state` what it learns. The arguments are
+    those of :class:`~sb3_genoffline.common.learner.Learner`.
     """
 
-    policy: OfflinePolicy
-    default_gradient_steps: ClassVar[int]
+    default_gradient_steps: ClassVar[int] = 1_000_000
     """Gradient steps of :meth:`learn_offline` when the caller names none: the paper's."""
+    goes_online: ClassVar[bool] = True
+    """Whether :meth:`learn` can go on in an environment."""
+    fitted_model_arguments: ClassVar[str] = "the same settings"
+    """Which arguments give two agents fitted models of the same shape, for the message where they differ."""
 
-    def __init__(
-        self,
-        policy: str | type[OfflinePolicy],
-        env: EnvLike | None,
-        learning_rate: float | Schedule,
-        *,
-        lr_decay_steps: int | None = None,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 0,
-        batch_size: int = 256,
-        tau: float = 0.005,
-        gamma: float = 0.99,
-        train_freq: int | tuple[int, str] = 1,
-        gradient_steps: int = 1,
-        max_grad_norm: float | None = None,
-        reward_transform: str | None = None,
-        replacement: bool = False,
-        normalize_observations: bool = False,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: th.device | str = "auto",
-        _init_setup_model: bool = True,
-    ) -> None:
-        check_positive(batch_size=batch_size, buffer_size=buffer_size)
-        if reward_transform is not None and reward_transform not in REWARD_TRANSFORMS:
-            known = ", ".join(map(repr, REWARD_TRANSFORMS))
-            raise ValueError(f"reward_transform={reward_transform!r} is not known; use None or one of {known}.")
-        super().__init__(
-            policy,
-            as_env(env),  # type: ignore[arg-type]
-            learning_rate,
-            buffer_size=buffer_size,
-            learning_starts=learning_starts,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            policy_kwargs=dict(policy_kwargs or {}),
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            device=device,
-            support_multi_env=True,
-            seed=seed,
-            sde_support=False,
-            supported_action_spaces=(spaces.Box,),
-        )
-        self.stats_window_size = stats_window_size
-        self.lr_decay_steps = lr_decay_steps
-        self.max_grad_norm = max_grad_norm
-        self.reward_transform = reward_transform
-        self.replacement = replacement
-        self.normalize_observations = normalize_observations
-        self.dataset_info: dict[str, Any] = {}
-        self._pending_buffer_state: dict[str, Any] | None = None
-        self._phases: list[Phase] = []
-        self._pending_phase_state: dict[str, Any] | None = None
-        self.last_metrics: dict[str, float] = {}
-        self._warned: set[str] = set()
-        self._offline_phase = True
-        if _init_setup_model and env is not None:
-            self._setup_model()
-
-    # ------------------------------------------------------------------ set-up
+    _learns_offline = True
 
     def _setup_model(self) -> None:
-        """Build the policy; no buffer, which only training needs."""
-        self._setup_lr_schedule()
-        self.set_random_seed(self.seed)
-        arguments = self._policy_arguments()
-        if doubled := arguments.keys() & self.policy_kwargs.keys():
-            name = min(doubled)
-            raise ValueError(
-                f"policy_kwargs has {name!r}, which is an argument of {type(self).__name__}: pass {name}="
-                f"{self.policy_kwargs[name]!r} there."
-            )
-        arguments |= self.policy_kwargs
-        policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
-        self.policy = policy.to(self.device)  # type: ignore[assignment]
-        self._convert_train_freq()
-        self.generator = th.Generator(self.device)
-        self._means = RunningMeans(self.device)
-        self._seed_generators(int(th.randint(2**62, (1,))) if self.seed is None else self.seed)
-        self._setup_training()
-
-    def _policy_arguments(self) -> dict[str, Any]:
-        """Arguments of the policy that are arguments of the algorithm."""
-        return {}
-
-    def _setup_training(self) -> None:
-        """Name the policy's modules on ``self`` and make the optimizers."""
-        raise NotImplementedError
-
-    def _seed_generators(self, seed: int) -> None:
-        self.generator.manual_seed(seed)
-        # Drawn here and not where a buffer is made: a resumed training makes one more buffer than an uninterrupted one
-        self._buffer_seed = int(th.randint(2**62, (1,), generator=self.generator, device=self.device))
-        self.policy.seed_acting(seed + 1)  # another stream than the training's
-
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """
-        Seed SB3's global generators, this algorithm's, and the policy's.
-
-        :param seed: None leaves all as they are
-        """
-        super().set_random_seed(seed)
-        if seed is not None and hasattr(self, "generator"):
-            self._seed_generators(seed)
-
-    def set_env(self, env: EnvLike, force_reset: bool = True) -> None:  # type: ignore[override]
-        """
-        :param env: an environment whose spaces fit the agent's (their dtype may differ), or a ``VecEnv`` of any number
-        :param force_reset: see SB3
-        :raises ValueError: naming the space that does not fit
-        """
-        wrapped = self._wrap_env(as_env(env), self.verbose)  # type: ignore[arg-type]
-        check_agent_spaces((self.observation_space, self.action_space), (wrapped.observation_space, wrapped.action_space))
-        # SB3 compares the dtypes and the number of environments too, neither of which matters here
-        self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
-        self.n_envs = wrapped.num_envs
-        super().set_env(wrapped, force_reset)
+        super()._setup_model()
+        name = self.policy.fitted_model
+        if name is not None and (given := getattr(self, name, None)) is not None:
+            self.set_fitted_model(given)
+            self.__dict__[name] = None  # taken over: it is the policy's now
 
     # ------------------------------------------------------------------ data
 
@@ -207,7 +62,7 @@ class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, Metri
 
         :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes
         :return: the dataset
-        :raises ValueError: if its spaces are not the agent's
+        :raises UserError: if its spaces are not the agent's
         """
         dataset = load_dataset(dataset)
         if not hasattr(self, "observation_space"):
@@ -232,24 +87,22 @@ class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, Metri
             "reward_scale": scale,
             "reward_shift": shift,
             "min_reward": float(rewards.min()),
-            "q_bound": float(np.abs(rewards).max()) / (1.0 - self.gamma) if self.gamma < 1 else None,
+            "max_abs_reward": float(np.abs(rewards).max()),
         }
-        self.replay_buffer = self._make_buffer(dataset, scale, shift)  # type: ignore[assignment]
-        buffer: OfflineBuffer = self.replay_buffer  # type: ignore[assignment]
+        self.replay_buffer = buffer = self._make_buffer(dataset, scale, shift)
+        resumed, self._resumed_buffer = self._resumed_buffer, None
         if previous is not None:
             buffer.adopt_online_rows(previous)
-        elif self._pending_buffer_state is not None:
-            if self.dataset_info.get("fingerprint") == info["fingerprint"]:
-                buffer.load_state_dict(self._pending_buffer_state)
-            else:
-                self._pending_phase_state = None
-                warnings.warn(
-                    f"The agent was trained on {self.dataset_info.get('id') or 'another dataset'} and goes on with "
-                    f"{dataset.id or 'a different one'}: sampling starts anew, so this is not an exact resume.",
-                    stacklevel=3,
-                )
-        self._pending_buffer_state = None
-        self._phases = []
+            self.fits.forget()
+        elif resumed is not None and self.dataset_info.get("fingerprint") == info["fingerprint"]:
+            buffer.load_state_dict(resumed)
+        elif resumed is not None:
+            self.fits.forget()
+            warnings.warn(
+                f"The agent was trained on {self.dataset_info.get('id') or 'another dataset'} and goes on with "
+                f"{dataset.id or 'a different one'}: sampling starts anew, so this is not an exact resume.",
+                stacklevel=3,
+            )
         if self.normalize_observations and "fingerprint" not in self.dataset_info:
             self.policy.set_observation_statistics(*buffer.observation_statistics())
         self.dataset_info = info
@@ -269,10 +122,124 @@ class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, Metri
             seed=self._buffer_seed,
         )
 
+    def empty_buffer(self) -> OfflineBuffer:
+        """A buffer for online rows alone, their rewards on the scale of the data that the agent was trained on."""
+        scale, shift = self.dataset_info.get("reward_scale", 1.0), self.dataset_info.get("reward_shift", 0.0)
+        return self._make_buffer(None, scale, shift)
+
+    def offline_rows(self) -> tuple[Tensor, Tensor]:
+        """Raw observations (N, S) and actions (N, A), in [−1, 1], of the buffer's offline rows."""
+        assert self.replay_buffer is not None
+        rows = self.replay_buffer.rows_at(th.arange(self.replay_buffer.n_offline, device=self.replay_buffer.device))
+        return rows.observations.clone(), rows.actions.clone()
+
+    # ------------------------------------------------------------------ fits before the policy
+
+    def make_fits(self) -> list[Fit]:
+        """All fits that come before the policy's training, new, on the buffer's offline rows, in order."""
+        return []
+
+    def uses_fitted_model(self) -> bool:
+        """Whether the model that is fitted first plays a part with these hyper-parameters."""
+        return self.policy.fitted_model is not None
+
+    def facts_of_fit(self) -> dict[str, Any]:
+        """What a fitted model that is handed over must agree with, by name; plain data and tensors."""
+        return {}
+
+    def meet_data(self) -> None:
+        """Called before training when the fitted model is there already: fitted, loaded, or handed over."""
+
+    def save_fitted_model(self, path: PathOrFile) -> None:
+        """
+        Write the model that is fitted before the policy to a file of its own, for agents with other seeds or settings: the
+        constructor's argument of the model's name takes it (QDQ's ``q_sampler``, CPED's and SPOT's ``density``).
+
+        :param path: file name (``.zip`` is added) or open binary file
+        :raises UserError: if there is none, or it is not fitted
+        """
+        name = self.policy.fitted_model
+        if name is None:
+            raise UserError(f"{type(self).__name__} fits no model before its policy: there is nothing to save.")
+        self._require_fitted()
+        dataset = {key: self.dataset_info.get(key) for key in ("id", "fingerprint")}
+        SharedModel.of(getattr(self.policy, name), dataset | self.facts_of_fit()).write(path)
+
+    def set_fitted_model(self, source: Any) -> None:
+        """
+        Take over a fitted model; nothing is fitted then.
+
+        :param source: a model, or a file of :meth:`save_fitted_model`
+        :raises CheckpointError: if the file holds something else
+        :raises UserError: if it is not fitted, or its shape is not that of the policy's
+        """
+        name, fitted = self.policy.fitted_model, self.policy.is_fitted
+        if name is None or fitted is None:
+            raise UserError(f"{type(self).__name__} fits no model before its policy: it takes none.")
+        own = getattr(self.policy, name)
+        shared = SharedModel.of(source, {}) if isinstance(source, nn.Module) else SharedModel.read(source, own.kind)
+        if "fitted" in shared.weights and not bool(shared.weights["fitted"]):
+            raise UserError(f"The given {name} is not fitted: pass one from an agent that has run pretrain(dataset).")
+        shared.hand_to(own, name, self.fitted_model_arguments)
+        fitted.fill_(True)
+        self.fits.take(shared)
+
+    def _require_fitted(self) -> None:
+        fitted = self.policy.is_fitted
+        if fitted is not None and not bool(fitted):
+            raise UserError(
+                f"The {self.policy.fitted_model} is not fitted yet: call pretrain(dataset) or learn_offline(dataset) first."
+            )
+
+    def _run_fits(self, callback: BaseCallback | None, log_interval: int | None) -> bool:
+        """Run what is left to fit; False if a callback ended the training."""
+        if self.fits.left is None:
+            fitted, fits = self.policy.is_fitted, list[Fit]()
+            if fitted is not None and self.uses_fitted_model():
+                if bool(fitted):
+                    self.meet_data()
+                    self.fits.compare(self.policy.fitted_model or "", self.facts_of_fit(), self.dataset_info)
+                elif self.replay_buffer is None or self.replay_buffer.n_offline == 0:
+                    raise UserError(
+                        f"The {self.policy.fitted_model} is not fitted and there are no offline rows to fit it on: call "
+                        f"learn_offline(dataset), or pass a fitted one with {type(self).__name__}(..., "
+                        f"{self.policy.fitted_model}=...)."
+                    )
+                else:
+                    fits = self.make_fits()
+            self.fits.begin(fits)
+        return self.fits.run(callback, log_interval, self.logger, self.monitor)
+
+    def pretrain(
+        self,
+        dataset: Any,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1000,
+        tb_log_name: str | None = None,
+        progress_bar: bool = False,
+    ) -> Self:
+        """
+        Fit the generative models only; the policy is left alone. :meth:`learn_offline` does this by itself.
+
+        :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes
+        :param callback: those that are a :class:`~sb3_genoffline.common.fitting.FitListener` are told
+        :param log_interval: steps between two dumps of the logger (None or not positive: never)
+        :param tb_log_name: name of the run for tensorboard (None: the class name)
+        :param progress_bar: show one for each fit
+        :return: self
+        """
+        self.set_dataset(dataset)
+        name = tb_log_name or type(self).__name__
+        _, callbacks = self._setup_learn_offline(0, callback, False, name, progress_bar)
+        callbacks.on_training_start(locals(), globals())
+        self._run_fits(callbacks, log_interval)
+        callbacks.on_training_end()
+        return self
+
     # ------------------------------------------------------------------ training
 
     def learn_offline(
-        self: SelfOfflineAlgorithm,
+        self,
         dataset: Any,
         gradient_steps: int | None = None,
         callback: MaybeCallback = None,
@@ -280,7 +247,7 @@ class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, Metri
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> SelfOfflineAlgorithm:
+    ) -> Self:
         """
         Train on a dataset. ``num_timesteps`` counts gradient steps, and callbacks fire after each. An algorithm that needs a
         generative model fits it first (:meth:`pretrain`), unless it has one.
@@ -295,16 +262,13 @@ class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, Metri
         :param progress_bar: show one
         :return: self
         """
+        steps = self.default_gradient_steps if gradient_steps is None else _GRADIENT_STEPS.check(gradient_steps)
         self.set_dataset(dataset)
         total_timesteps, callback = self._setup_learn_offline(
-            self.default_gradient_steps if gradient_steps is None else gradient_steps,
-            callback,
-            reset_num_timesteps,
-            tb_log_name or type(self).__name__,
-            progress_bar,
+            steps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
         callback.on_training_start(locals(), globals())
-        proceed = self.num_timesteps < total_timesteps and self._run_phases(callback, log_interval)
+        proceed = self.num_timesteps < total_timesteps and self._run_fits(callback, log_interval)
         self.start_time = time.time_ns()  # time/fps is the policy's training
         while proceed and self.num_timesteps < total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -322,9 +286,7 @@ class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, Metri
         self, gradient_steps: int, callback: MaybeCallback, reset_num_timesteps: bool, tb_log_name: str, progress_bar: bool
     ) -> tuple[int, BaseCallback]:
         """SB3's ``_setup_learn`` without touching the environment."""
-        if gradient_steps < 0:
-            raise ValueError(f"gradient_steps={gradient_steps} must not be negative.")
-        self._offline_phase = True
+        self._learns_offline = True
         self.start_time = time.time_ns()
         if self.ep_info_buffer is None or reset_num_timesteps:
             self.ep_info_buffer = deque(maxlen=self._stats_window_size)
@@ -344,17 +306,19 @@ class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, Metri
             callback = [*known, OfflineProgressBarCallback()]
         return gradient_steps, self._init_callback(callback, progress_bar=False)
 
-    def learn(self: SelfOfflineAlgorithm, total_timesteps: int, *args: Any, **kwargs: Any) -> SelfOfflineAlgorithm:
+    def learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> Self:
         """
         Go on online from the same weights, as SB3's off-policy algorithms learn: the offline rows stay in the buffer, online
         rows join them, and ``num_timesteps`` counts environment steps.
 
         :param total_timesteps: number of environment steps; the other arguments are SB3's
         :return: self
-        :raises ValueError: if there is no environment to step
+        :raises UserError: if there is no environment to step
         """
+        if not self.goes_online:
+            raise UserError(f"{type(self).__name__} can't go on online: it learns from whole episodes of a dataset.")
         if self.env is None or not has_simulator(self.env):
-            raise ValueError("learn() steps an environment and this agent has none: call `model.set_env(env)` first.")
+            raise UserError("learn() steps an environment and this agent has none: call `model.set_env(env)` first.")
         if self.replay_buffer is None:
             if self.dataset_info:
                 warnings.warn(
@@ -362,12 +326,9 @@ class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, Metri
                     "`model.set_dataset(dataset)` first to keep them.",
                     stacklevel=2,
                 )
-            scale, shift = (
-                self.dataset_info.get(key, default) for key, default in (("reward_scale", 1.0), ("reward_shift", 0.0))
-            )
-            self.replay_buffer = self._make_buffer(None, scale, shift)  # type: ignore[assignment]
-        self._run_phases(None, None)
-        self._offline_phase = False
+            self.replay_buffer = self.empty_buffer()
+        self._run_fits(None, None)
+        self._learns_offline = False
         return super().learn(total_timesteps, *args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
@@ -375,50 +336,113 @@ class OfflineAlgorithm(CheckpointMixin, PretrainedMixin, PretrainingMixin, Metri
         :param gradient_steps: number of updates
         :param batch_size: B
         """
+        assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
         for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size)  # type: ignore[union-attr]
-            self._record_metrics(self.update(batch, self.draw_noise(len(batch.rewards))))  # type: ignore[arg-type]
+            batch: Any = self.replay_buffer.sample(batch_size)
+            self.step(batch, self.draw_noise(len(batch[0])))
 
-    def draw_noise(self, batch_size: int) -> Any:
+    def step(self, batch: BatchT, noise: NoiseT) -> dict[str, Tensor]:
+        """
+        :meth:`update`, counted and logged.
+
+        :param batch: B rows
+        :param noise: all random numbers of the step
+        :return: what the update returned
+        """
+        metrics = self.update(batch, noise)
+        self._n_updates += 1
+        self.monitor.means.add(metrics)
+        if self.monitor.means.count >= METRICS_EVERY:
+            self._flush_metrics()
+        return metrics
+
+    def draw_noise(self, batch_size: int) -> NoiseT:
         """All random numbers of one update, from this algorithm's generator."""
         raise NotImplementedError
 
-    def update(self, batch: TransitionBatch, noise: Any) -> dict[str, Tensor]:
+    def update(self, batch: BatchT, noise: NoiseT) -> dict[str, Tensor]:
         """
-        One gradient step, in the paper's order.
+        One gradient step, in the paper's order. ``self._n_updates`` are the updates done before it.
 
-        :param batch: B transitions
+        :param batch: B rows
         :param noise: all random numbers of the step
         :return: scalars to log, on the device
         """
         raise NotImplementedError
 
-    def _learning_rate_now(self, schedule: Schedule, update: int | None = None) -> float:
+    def rate_now(self, rate: Rate, update: int | None = None) -> float:
         """
-        Learning rate of the coming update: the schedule's value times the cosine decay.
+        A learning rate at the coming update, with the cosine decay of ``lr_decay_steps``.
 
-        :param schedule: of the remaining progress
+        :param rate: a number or a schedule of the remaining progress
         :param update: what the cosine counts (None: updates)
         """
         update = self._n_updates if update is None else update
-        if self.lr_decay_steps is not None and update >= self.lr_decay_steps and "lr_decay" not in self._warned:
-            self._warned.add("lr_decay")
-            warnings.warn(
+        if self.lr_decay_steps is not None and update >= self.lr_decay_steps:
+            self.monitor.warn_once(
+                "lr_decay",
                 f"After {self._n_updates} updates the learning rate has decayed to 0 (lr_decay_steps={self.lr_decay_steps}): "
                 "nothing is learned any more. To go on, set `model.lr_decay_steps = None` or a larger number.",
-                stacklevel=2,
             )
-        return schedule(self._current_progress_remaining) * cosine_decay(update, self.lr_decay_steps)
+        return self.rate_without_decay(rate) * cosine_decay(update, self.lr_decay_steps)
 
-    @classmethod
-    def hyperparameter_names(cls) -> list[str]:
+    def rate_without_decay(self, rate: Rate) -> float:
         """
-        The constructor's arguments that make up the agent; each is an attribute of the same name. Not among them: what
-        belongs to one machine, such as the tensorboard folder.
+        A learning rate at the coming update.
+
+        :param rate: a number or a schedule of the remaining progress
         """
-        names: dict[str, None] = {}
-        for base in cls.__mro__[: cls.__mro__.index(OfflineAlgorithm) + 1]:
-            if "__init__" in base.__dict__:
-                names |= dict.fromkeys(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
-        return [name for name in names if name not in _NO_HYPERPARAMETERS]
+        return float(rate(self._current_progress_remaining) if callable(rate) else rate)
+
+    def normal_noise(self, *shape: int) -> Tensor:
+        """Standard normal numbers from this algorithm's generator."""
+        return th.randn(shape, generator=self.generator, device=self.device, dtype=self.policy.obs_mean.dtype)
+
+    # ------------------------------------------------------------------ logs
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """The latest means by name: of updates (``critic_loss``), of fits (``vae/loss``), and the latest score."""
+        return self.monitor.latest
+
+    def _flush_metrics(self) -> None:
+        """Read the running means and hand them to the logger; notice divergence."""
+        largest = self.dataset_info.get("max_abs_reward")
+        bound = largest / (1.0 - self.gamma) if largest and self.gamma < 1 else None
+        metrics = self.monitor.flush(self.logger, self._n_updates, bound)
+        if not metrics:
+            return
+        if abs(metrics.get("q_over_bound", 0.0)) > 1.0:
+            self.monitor.warn_once(
+                "q_over_bound",
+                f"At update {self._n_updates} the mean Q is {metrics['q_mean']:.4g}, beyond the largest attainable discounted "
+                f"return {bound:.4g} (max |r| / (1 − gamma)): the critics over-estimate. {self.overestimation_hint()}",
+            )
+        self.watch(metrics)
+
+    def watch(self, metrics: dict[str, float]) -> None:
+        """
+        Look at the metrics: warn (``self.monitor.warn_once``), raise ``DivergedError``, or log more.
+
+        :param metrics: means by name, just read
+        """
+
+    def overestimation_hint(self) -> str:
+        """The arguments that help against over-estimation, as sentences."""
+        return "A lower learning rate or more data may help."
+
+    def dump_logs(self) -> None:
+        """Write the logger's data (SB3's keys; ``time/fps`` counts gradient steps in :meth:`learn_offline`)."""
+        self._flush_metrics()
+        if not self._learns_offline:
+            super().dump_logs()
+            return
+        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
+        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / elapsed))
+        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(step=self.num_timesteps)
+
+
+_GRADIENT_STEPS = Argument("gradient_steps", Count, 0)

@@ -1,35 +1,34 @@
 """What the policies of all offline algorithms share."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from sb3_genoffline.common.arguments import ArgumentTable, NetArch, PositiveInt, Widths, constructor_arguments, split_net_arch
+from sb3_genoffline.common.policy_files import load_policy, save_policy
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.nets.actors import DeterministicActor, GaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleQ
 
 EXPLORATION_STD = 0.1  # TD3's
-
-
-class ActingSetting:
-    """An attribute of an algorithm that its policy acts by: setting it on the algorithm later sets it on the policy too."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else instance.__dict__[self.name]
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        instance.__dict__[self.name] = value
-        if "policy" in instance.__dict__:
-            setattr(instance.policy, self.name, value)
+_NO_EXTRACTOR = "its networks read the vector of observations as it is; put what you extract into the observations."
+_REFUSED = {
+    "share_features_extractor": _NO_EXTRACTOR,
+    "features_extractor": _NO_EXTRACTOR,
+    "normalize_images": "observations are vectors, and images would have to be flattened.",
+    "use_sde": "state-dependent exploration is not built.",
+    "log_std_init": "the initial spread is the paper's.",
+    "squash_output": "actions are always squashed.",
+}
 
 
 class OfflinePolicy(BasePolicy):
@@ -41,23 +40,85 @@ class OfflinePolicy(BasePolicy):
     :param observation_space: flat Box
     :param action_space: bounded Box
     :param lr_schedule: unused: the algorithm owns the optimizers
+    :param optimizer_class: of the optimizers of networks (None: Adam, as the papers)
+    :param optimizer_kwargs: their further arguments
+    :param features_extractor_class: accepted for SB3's signature; only its ``FlattenExtractor``
+    :param features_extractor_kwargs: accepted for SB3's signature; only empty
     """
 
     obs_mean: Tensor
     obs_std: Tensor
     acts_with_targets: ClassVar[tuple[str, ...]] = ()
-    """The target networks that the policy acts with, in the place of those that they follow."""
+    """The target networks that the policy acts with, instead of those that they follow."""
+    acting_settings: ClassVar[tuple[str, ...]] = ()
+    """Constructor arguments that only say how to act: attributes that may be set on a policy at any time."""
+    fitted_model: ClassVar[str | None] = None
+    """Name of the model that is fitted before the policy is trained; None if there is none."""
+    constructor_values: dict[str, Any]
+    """The keyword arguments that it was made with."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember what it is made with, for :meth:`save`."""
+        policy = super().__new__(cls)
+        policy.__dict__["constructor_values"] = kwargs
+        return policy
 
     def __init__(
-        self, observation_space: spaces.Space, action_space: spaces.Space, lr_schedule: Schedule, **kwargs: Any
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *,
+        optimizer_class: type[th.optim.Optimizer] | None = None,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        features_extractor_class: Any = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(observation_space, action_space, squash_output=True, **kwargs)
+        if features_extractor_class is not FlattenExtractor or features_extractor_kwargs:
+            raise UserError(f"policy_kwargs: {type(self).__name__} takes no features extractor: {_NO_EXTRACTOR}")
+        super().__init__(observation_space, action_space, squash_output=True)
         self.state_dim = int(np.prod(observation_space.shape or ()))
         self.action_dim = int(np.prod(action_space.shape or ()))
+        self.optimizer_class = optimizer_class or th.optim.Adam
+        self.optimizer_kwargs = dict(optimizer_kwargs or {})
         self.register_buffer("obs_mean", th.zeros(self.state_dim))
         self.register_buffer("obs_std", th.ones(self.state_dim))
         self._acting_generator: th.Generator | None = None
         self._acting_seed = 0
+
+    @classmethod
+    def argument_table(cls) -> ArgumentTable:
+        """The arguments of its constructor beside the spaces and the schedule."""
+        arguments = dict(constructor_arguments(cls, OfflinePolicy))
+        for name in ("observation_space", "action_space", "lr_schedule"):
+            arguments.pop(name)
+        for name in ("features_extractor_class", "features_extractor_kwargs"):  # checked by the constructor, never stored
+            arguments.pop(name)
+        return ArgumentTable(cls.__name__, arguments, _REFUSED)
+
+    def save(self, path: PathOrFile) -> None:
+        """
+        Write the policy alone, without a pickle: spaces, arguments and weights.
+
+        :param path: file name (``.zip`` is added) or open binary file
+        """
+        save_policy(self, path)
+
+    @classmethod
+    def load(cls, path: PathOrFile, device: th.device | str = "auto") -> Self:
+        """
+        Read what :meth:`save` wrote. Nothing is unpickled.
+
+        :param path: file name or open binary file
+        :param device: of the networks
+        :raises CheckpointError: if the file is damaged, or not a policy of this class
+        """
+        return load_policy(cls, path, device)
+
+    @property
+    def is_fitted(self) -> Tensor | None:
+        """Buffer that says whether the model of :attr:`fitted_model` is fitted; None if there is none."""
+        return getattr(self, "fitted", None)
 
     def set_observation_statistics(self, mean: Tensor, std: Tensor) -> None:
         """
@@ -141,37 +202,39 @@ class ActorCriticPolicy(OfflinePolicy):
     actor: nn.Module
     has_actor_target: ClassVar[bool] = True
     """Whether there is a slowly moving copy of the actor beside that of the critics."""
+    torch_init: ClassVar[bool] = True
+    """Whether layers start as ``nn.Linear`` does, not with Xavier weights and zero biases."""
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256),
+        net_arch: NetArch = (256, 256),
         activation_fn: type[nn.Module] = nn.ReLU,
         critic_activation_fn: type[nn.Module] = nn.ReLU,
         critic_layer_norm: bool = False,
-        n_critics: int = 2,
+        n_critics: PositiveInt = 2,
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
-        arch = net_arch if isinstance(net_arch, dict) else {"pi": net_arch, "qf": net_arch}
-        self.actor = self.make_actor(arch["pi"], activation_fn)
+        actor_arch, critic_arch = split_net_arch(net_arch)
+        self.actor = self.make_actor(actor_arch, activation_fn)
         self.critic = EnsembleQ(
             n_critics,
             self.state_dim,
             self.action_dim,
-            arch["qf"],
+            critic_arch,
             critic_activation_fn,
             layer_norm=critic_layer_norm,
-            torch_init=True,
+            torch_init=self.torch_init,
         )
         if self.has_actor_target:
             self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
 
-    def make_actor(self, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> nn.Module:
+    def make_actor(self, net_arch: Widths, activation_fn: type[nn.Module]) -> nn.Module:
         """
         :param net_arch: hidden widths
         :param activation_fn: activation class
@@ -203,9 +266,9 @@ class GaussianActorCriticPolicy(ActorCriticPolicy):
     actor: GaussianActor
     has_actor_target = False
 
-    def make_actor(self, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> GaussianActor:
+    def make_actor(self, net_arch: Widths, activation_fn: type[nn.Module]) -> GaussianActor:
         """See :meth:`ActorCriticPolicy.make_actor`."""
-        return GaussianActor(self.state_dim, self.action_dim, net_arch, activation_fn, torch_init=True)
+        return GaussianActor(self.state_dim, self.action_dim, net_arch, activation_fn, self.torch_init)
 
     def explore(self, states: Tensor) -> Tensor:
         """See :meth:`ActorCriticPolicy.explore`."""

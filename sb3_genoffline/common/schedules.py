@@ -19,6 +19,13 @@ def cosine_decay(update: int, horizon: int | None) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(update, horizon) / horizon))
 
 
+def is_storable_schedule(schedule: Any) -> bool:
+    """Whether :func:`schedule_to_json` can store it."""
+    if isinstance(schedule, FloatSchedule):
+        return is_storable_schedule(schedule.value_schedule)
+    return isinstance(schedule, ConstantSchedule | LinearSchedule | int | float)
+
+
 def schedule_to_json(schedule: float | Schedule) -> Any:
     """
     :param schedule: a number, or one of SB3's schedule classes

@@ -1,20 +1,32 @@
 """Constrained Policy optimization with Explicit behavior Density (Zhang et al., NeurIPS 2023, arXiv 2301.12130)."""
 
-import warnings
+import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm, smoothed
+from sb3_genoffline.common.arguments import (
+    Betas,
+    Bounds,
+    Count,
+    Fixed,
+    NonNegative,
+    Normalized,
+    Positive,
+    PositiveInt,
+    Rate,
+    RewardTransform,
+)
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.offline_algorithm import check_positive
+from sb3_genoffline.common.fitting import Fit
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.cped.density_algorithm import DensityAlgorithm
+from sb3_genoffline.cped.fit import DensityFit, DensityTrainer
 from sb3_genoffline.cped.multiplier import (
     LOG_ALPHA_MAX,
     LOG_ALPHA_MIN,
@@ -26,8 +38,13 @@ from sb3_genoffline.cped.multiplier import (
 )
 from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.errors import DivergedError, UserError
+from sb3_genoffline.files.archive import PathOrFile
+from sb3_genoffline.generative.behavior import Density
+from sb3_genoffline.generative.flow import FlowName
+from sb3_genoffline.generative.flow_gan import Discriminator, Divergence, FlowGAN, Interpolation
 from sb3_genoffline.nets.actors import DeterministicActor
-from sb3_genoffline.nets.ensembles import EnsembleQ, soft_update
+from sb3_genoffline.nets.ensembles import soft_update
 
 _LARGEST_LOSS = 1e7
 _MOST_SKIPS = 100
@@ -54,7 +71,7 @@ OFFICIAL: dict[str, Any] = {
 """Arguments that reproduce the second released code on Gym-MuJoCo, see :meth:`CPED.official`."""
 
 
-class UpdateNoise(NamedTuple):
+class CPEDNoise(NamedTuple):
     """
     The random numbers of one update of the actor-critic.
 
@@ -64,7 +81,7 @@ class UpdateNoise(NamedTuple):
     smoothing: Tensor
 
 
-class CPED(DensityAlgorithm):
+class CPED(ActorCriticAlgorithm[CPEDNoise]):
     """
     Constrained Policy optimization with Explicit behavior Density: a flow-GAN learns the density of behaviour; a TD3-like
     actor may go wherever that density says that data live, by a Lagrangian on its negative log-likelihood (NLL).
@@ -104,6 +121,30 @@ class CPED(DensityAlgorithm):
     :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
     :param learning_rate: of the actor (3e-4 on antmaze in the released code)
     :param critic_learning_rate: of the critics
+    :param flow: ``"spline"`` or ``"affine"``, conditional flows, or ``"nice"``, the codes' joint density
+    :param flow_steps: steps that fit the density, at most
+    :param flow_batch_size: rows of such a step, drawn with replacement
+    :param flow_learning_rate: of the flow
+    :param flow_betas: Adam's β of the flow
+    :param flow_eps: Adam's ε of the flow
+    :param discriminator_learning_rate: of the discriminator
+    :param discriminator_betas: Adam's β of the discriminator
+    :param divergence: what the discriminator estimates: ``"wgan"``, ``"ce"``, ``"hellinger"``, ``"rkl"``, ``"kl"``, ``"tv"``
+        or ``"lsgan"``
+    :param adv_weight: weight of the adversarial loss beside the NLL; 0: maximum likelihood alone
+    :param gp_weight: weight of WGAN's gradient penalty
+    :param gp_interpolation: ``"uniform"`` or, as in the codes, ``"normal"``
+    :param instance_noise: std of noise on the data that the discriminator sees (1 in the first code)
+    :param n_critic_steps: discriminator steps per step of the flow; ``flow_steps`` counts the former
+    :param vector_discriminator: S + A scores that are averaged
+    :param dequantization: half-width of uniform noise on the actions that the flow learns from: keeps saturated actions from
+        driving the NLL to −∞
+    :param held_out: share of the rows kept for early stopping; 0: none
+    :param flow_eval_every: steps between two looks at their NLL
+    :param flow_patience: looks without a new best before the flow stops
+    :param standardize_context: the density sees standardised observations
+    :param density: a fitted :class:`~sb3_genoffline.generative.behavior.Density`, or a file of
+        :meth:`save_fitted_model`; None once it is taken over
     :param flow_joint_steps: updates of the actor-critic during which the density goes on learning
     :param alpha_mode: ``"dual"``, ``"schedule"`` or ``"fixed"``
     :param alpha: α at the start of ``"dual"``, or the ``"fixed"`` one; fixed at 0 there is no constraint and no density
@@ -122,9 +163,7 @@ class CPED(DensityAlgorithm):
     :param clip_target_action: clip the noisy target action to [−1, 1]
     :param max_grad_norm: L2 clip of the actor's gradient
     :param max_abs_q: training ends with a message when |Q| passes this
-    :param kwargs: the remaining arguments: the density's, of
-        :class:`~sb3_genoffline.cped.density_algorithm.DensityAlgorithm`, and those of
-        :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -132,59 +171,98 @@ class CPED(DensityAlgorithm):
         "MlpPolicy": FlowDensityPolicy,
     }
     default_gradient_steps = 1_000_000
+    fitted_model_arguments = (
+        "the same spaces, the same flow, and policy_kwargs=dict(flow_net_arch=..., flow_transforms=..., flow_bins=..., "
+        "flow_squash=...)"
+    )
     policy: FlowDensityPolicy
     actor: DeterministicActor
     actor_target: DeterministicActor
-    critic: EnsembleQ
-    critic_target: EnsembleQ
+    log_alpha: Tensor
+    skipped: Tensor
+    skipped_in_a_row: Tensor
+    discriminator: Discriminator
 
     def __init__(
         self,
         policy: str | type[FlowDensityPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 1e-4,
-        critic_learning_rate: float | Schedule = 3e-4,
+        learning_rate: Rate = 1e-4,
+        critic_learning_rate: Rate | None = 3e-4,
         *,
-        flow_joint_steps: int = 0,
+        flow: FlowName = "spline",
+        flow_steps: PositiveInt = 100_000,
+        flow_batch_size: PositiveInt = 256,
+        flow_learning_rate: NonNegative = 3e-4,
+        flow_betas: Betas = (0.9, 0.999),
+        flow_eps: NonNegative = 1e-8,
+        discriminator_learning_rate: NonNegative = 1e-4,
+        discriminator_betas: Betas = (0.5, 0.9),
+        divergence: Divergence = "wgan",
+        adv_weight: NonNegative = 1.0,
+        gp_weight: NonNegative = 10.0,
+        gp_interpolation: Interpolation = "uniform",
+        instance_noise: NonNegative = 0.0,
+        n_critic_steps: PositiveInt = 1,
+        vector_discriminator: Annotated[bool, Fixed("shapes the discriminator, which is made")] = False,
+        dequantization: NonNegative = 0.01,
+        held_out: Annotated[float, Bounds(0.0, 1.0, open_high=True)] = 0.05,
+        flow_eval_every: PositiveInt = 1000,
+        flow_patience: PositiveInt = 10,
+        standardize_context: bool = True,
+        density: Density | PathOrFile | None = None,
+        flow_joint_steps: Count = 0,
         alpha_mode: AlphaMode = "dual",
-        alpha: float = 1.0,
-        alpha_learning_rate: float = 1e-3,
-        alpha_sgd: bool = False,
+        alpha: NonNegative = 1.0,
+        alpha_learning_rate: NonNegative = 1e-3,
+        alpha_sgd: Annotated[bool, Fixed("decides which optimizer moves alpha")] = False,
         alpha_schedule: str | Sequence[Sequence[float]] = "mujoco",
         epsilon: Epsilon | float = "batch_mean",
-        epsilon_quantile: float = 0.95,
-        warmup_steps: int = 0,
-        critic_start: int = 30_000,
-        q_start: int = 50_000,
+        epsilon_quantile: Annotated[float, Bounds(0.0, 1.0, open_high=True)] = 0.95,
+        warmup_steps: Count = 0,
+        critic_start: Count = 30_000,
+        q_start: Count = 50_000,
         q_normalize: bool = False,
-        policy_delay: int = 2,
-        target_policy_noise: float = 0.2,
-        target_noise_clip: float = 0.5,
+        policy_delay: PositiveInt = 2,
+        target_policy_noise: NonNegative = 0.2,
+        target_noise_clip: NonNegative = 0.5,
         clip_target_action: bool = True,
-        max_grad_norm: float | None = 10.0,
-        max_abs_q: float | None = 1e4,
-        **kwargs: Any,
+        max_abs_q: Positive | None = 1e4,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = None,
+        max_grad_norm: Positive | None = 10.0,
+        reward_transform: RewardTransform = None,
+        normalize_observations: Normalized = False,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
-        if alpha_mode not in get_args(AlphaMode):
-            known = ", ".join(map(repr, get_args(AlphaMode)))
-            raise ValueError(f"alpha_mode={alpha_mode!r} is not known; use one of {known}.")
-        if not alpha >= 0 or (alpha == 0 and alpha_mode == "dual"):
-            raise ValueError(f"alpha={alpha} must be positive, or 0 with alpha_mode='fixed'.")
-        check_schedule(alpha_schedule)
-        check_epsilon(epsilon, joint=kwargs.get("flow") == "nice")
-        if not 0.0 <= epsilon_quantile < 1.0:
-            raise ValueError(f"epsilon_quantile={epsilon_quantile} must lie in [0, 1).")
-        if flow_joint_steps > 0 and epsilon == "quantile":
-            raise ValueError("epsilon='quantile' is measured once: with flow_joint_steps > 0 use epsilon='batch_mean'.")
-        check_positive(policy_delay=policy_delay)
-        self.critic_learning_rate = critic_learning_rate
+        self.flow = flow
+        self.flow_steps = flow_steps
+        self.flow_batch_size = flow_batch_size
+        self.flow_learning_rate = flow_learning_rate
+        self.flow_betas = flow_betas
+        self.flow_eps = flow_eps
+        self.discriminator_learning_rate = discriminator_learning_rate
+        self.discriminator_betas = discriminator_betas
+        self.divergence = divergence
+        self.adv_weight = adv_weight
+        self.gp_weight = gp_weight
+        self.gp_interpolation = gp_interpolation
+        self.instance_noise = instance_noise
+        self.n_critic_steps = n_critic_steps
+        self.vector_discriminator = vector_discriminator
+        self.dequantization = dequantization
+        self.held_out = held_out
+        self.flow_eval_every = flow_eval_every
+        self.flow_patience = flow_patience
+        self.standardize_context = standardize_context
+        self.density = density
         self.flow_joint_steps = flow_joint_steps
-        self.alpha_mode: AlphaMode = alpha_mode
+        self.alpha_mode = alpha_mode
         self.alpha = alpha
         self.alpha_learning_rate = alpha_learning_rate
         self.alpha_sgd = alpha_sgd
         self.alpha_schedule = alpha_schedule
-        self.epsilon: Epsilon | float = epsilon
+        self.epsilon = epsilon
         self.epsilon_quantile = epsilon_quantile
         self.warmup_steps = warmup_steps
         self.critic_start = critic_start
@@ -195,7 +273,30 @@ class CPED(DensityAlgorithm):
         self.target_noise_clip = target_noise_clip
         self.clip_target_action = clip_target_action
         self.max_abs_q = max_abs_q
-        super().__init__(policy, env, learning_rate, max_grad_norm=max_grad_norm, **kwargs)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
+        )
+
+    def check_arguments(self) -> None:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.check_arguments`."""
+        if self.alpha == 0 and self.alpha_mode == "dual":
+            raise UserError("alpha=0 must be positive, or 0 with alpha_mode='fixed'.")
+        check_schedule(self.alpha_schedule)
+        check_epsilon(self.epsilon, joint=self.flow == "nice")
+        if self.flow_joint_steps > 0 and self.epsilon == "quantile":
+            raise UserError("epsilon='quantile' is measured once: with flow_joint_steps > 0 use epsilon='batch_mean'.")
+        for name in ("flow_betas", "discriminator_betas"):
+            if len(getattr(self, name)) != 2:
+                raise UserError(f"{name}={getattr(self, name)!r} must be two numbers, Adam's β1 and β2.")
 
     @classmethod
     def official(
@@ -228,41 +329,120 @@ class CPED(DensityAlgorithm):
         """Whether the density plays a part at all."""
         return self.alpha_mode != "fixed" or self.alpha > 0
 
-    def _setup_training(self) -> None:
-        super()._setup_training()
-        self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
-        self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
-        self.critic_lr_schedule = FloatSchedule(self.critic_learning_rate)
-        self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=self.lr_schedule(1.0), fused=True)
-        self.critic_optimizer = th.optim.Adam(self.critic.parameters(), lr=self.critic_lr_schedule(1.0), fused=True)
-        like: dict[str, Any] = {"dtype": self.policy.obs_mean.dtype, "device": self.device}
-        self.log_alpha = th.tensor(max(self.alpha, 1e-30), **like).log().requires_grad_(True)
-        optimizer = th.optim.SGD if self.alpha_sgd else th.optim.Adam
-        self.alpha_optimizer = optimizer([self.log_alpha], lr=self.alpha_learning_rate, fused=True)
-        self.skipped = th.zeros((), **like)
-        self.skipped_in_a_row = th.zeros(2, **like)  # of the critics, of the actor
-        self._actor_info: dict[str, Tensor] = {}  # of the last actor update
+    def policy_arguments(self) -> dict[str, Any]:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
+        return {"flow": self.flow}
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "actor_target", "critic", "critic_target"]
+    def fit_arguments(self) -> tuple[str, ...]:
+        """Arguments of the density's fit; those of its losses count during ``flow_joint_steps`` too."""
+        return (
+            *("flow_steps", "flow_batch_size", "held_out", "flow_eval_every", "flow_patience", "standardize_context"),
+            *("flow_learning_rate", "flow_betas", "flow_eps", "discriminator_learning_rate", "discriminator_betas"),
+            *("divergence", "adv_weight", "gp_weight", "gp_interpolation", "instance_noise", "n_critic_steps"),
+            *("vector_discriminator", "dequantization", "epsilon_quantile", "flow_joint_steps"),
+        )
 
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        optimizers = [f"{name}_optimizer" for name in ("actor", "critic", "alpha", "density", "discriminator")]
-        return ["policy", "discriminator", *optimizers], ["log_alpha", "skipped", "skipped_in_a_row"]
+    def declare_state(self) -> None:
+        """Actor and critics, α, what was skipped, and for the density its discriminator and both optimizers."""
+        super().declare_state()
+        self.add_variable("log_alpha", lambda: math.log(max(self.alpha, 1e-30)), argument="alpha", requires_grad=True)
+        self.add_optimizer("alpha", [self.log_alpha], th.optim.SGD if self.alpha_sgd else th.optim.Adam)
+        self.add_variable("skipped", lambda: 0.0)
+        self.add_variable("skipped_in_a_row", lambda: [0.0, 0.0])  # of the critics, of the actor
+        pair_dim = self.policy.state_dim + self.policy.action_dim
+        self.add_network("discriminator", Discriminator(pair_dim, n_scores=pair_dim if self.vector_discriminator else 1))
+        self.add_optimizer(
+            "density",
+            self.policy.density.parameters(),
+            th.optim.Adam,
+            lambda: {"betas": tuple(self.flow_betas), "eps": self.flow_eps},
+        )
+        self.add_optimizer(
+            "discriminator",
+            self.discriminator.parameters(),
+            th.optim.Adam,
+            lambda: {"betas": tuple(self.discriminator_betas)},
+        )
 
-    def _overestimation_hint(self) -> str:
+    def density_trainer(self) -> DensityTrainer:
+        """What makes the steps of the flow and of its discriminator."""
+        return DensityTrainer(
+            self.policy.density,
+            self.discriminator,
+            FlowGAN(self.divergence, self.adv_weight, self.gp_weight, self.gp_interpolation, self.instance_noise),
+            self.density_optimizer,
+            self.discriminator_optimizer,
+            self.n_critic_steps,
+            self.dequantization,
+            (self.flow_learning_rate, self.discriminator_learning_rate),
+            self.generator,
+        )
+
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
         return (
             f"What helps: a tighter constraint (epsilon={self.epsilon!r}, or alpha_mode='fixed' with alpha above "
             f"{self.alpha}), a better density (more flow_steps), or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
         )
 
-    def draw_noise(self, batch_size: int) -> UpdateNoise:
-        """The random numbers of one update from this algorithm's generator."""
-        shape = (batch_size, self.policy.action_dim)
-        factory: dict[str, Any] = {"generator": self.generator, "device": self.device, "dtype": self.policy.obs_mean.dtype}
-        return UpdateNoise(th.randn(shape, **factory))
+    # ------------------------------------------------------------------ the density of behaviour
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def uses_fitted_model(self) -> bool:
+        """Without a constraint there is no density."""
+        return self.constrained
+
+    def make_fits(self) -> list[Fit]:
+        """The density's, on raw states; it standardises them by itself."""
+        policy, (states, actions) = self.policy, self.offline_rows()
+        if self.standardize_context:
+            assert self.replay_buffer is not None
+            policy.density.set_state_statistics(*(value.to(states) for value in self.replay_buffer.observation_statistics()))
+        fit = DensityFit(
+            self.flow_steps,
+            self.density_trainer(),
+            policy,
+            states,
+            actions,
+            batch_size=self.flow_batch_size,
+            held_out=self.held_out,
+            eval_every=self.flow_eval_every,
+            patience=self.flow_patience,
+            quantile=self.epsilon_quantile,
+            freeze=self.flow_joint_steps == 0,
+            seed=self._buffer_seed % 2**62 + 1,
+        )
+        return [fit]
+
+    def set_fitted_model(self, source: Any) -> None:
+        """
+        Take over a fitted density; nothing is fitted then, and what NLLs the data have is measured anew.
+
+        :param source: a density, or a file of :meth:`save_fitted_model`
+        """
+        super().set_fitted_model(source)
+        for unknown in (self.policy.nll_threshold, self.policy.nll_q99):
+            unknown.fill_(math.inf)
+
+    def meet_data(self) -> None:
+        """Measure what NLLs the data have under a density that was handed over."""
+        if not bool(self.policy.nll_q99.isinf()):
+            return
+        if self.replay_buffer is None or self.replay_buffer.n_offline == 0:
+            if self.epsilon == "quantile":
+                raise UserError(
+                    "epsilon='quantile' is measured on offline rows, and there are none: call set_dataset(dataset) first, or "
+                    "use epsilon='batch_mean' or a number."
+                )
+            return
+        self.policy.note_usual_nll(*self.offline_rows(), self.epsilon_quantile)
+
+    # ------------------------------------------------------------------ the actor-critic
+
+    def draw_noise(self, batch_size: int) -> CPEDNoise:
+        """The random numbers of one update from this algorithm's generator."""
+        return CPEDNoise(self.normal_noise(batch_size, self.policy.action_dim))
+
+    def update(self, batch: TransitionBatch, noise: CPEDNoise) -> dict[str, Tensor]:
         """
         One gradient step of the actor-critic (slides' algorithm 1).
 
@@ -275,7 +455,7 @@ class CPED(DensityAlgorithm):
         info: dict[str, Tensor] = {}
         if t < self.flow_joint_steps and self.constrained:
             self.policy.density.requires_grad_(True)
-            flow_info = self.density_trainer.step(t, batch.observations, batch.actions)
+            flow_info = self.density_trainer().step(t, batch.observations, batch.actions)
             info |= {f"flow_{name}": value for name, value in flow_info.items()}
             self.policy.density.requires_grad_(False)
 
@@ -284,9 +464,7 @@ class CPED(DensityAlgorithm):
             q = self.critic(states, batch.actions)  # (2, B)
             critic_loss = 2.0 * mse_loss(q, target.expand_as(q))  # summed over the critics
             skip = self._too_large(critic_loss, 0)
-            gradient_step(
-                self.critic_optimizer, critic_loss, self.critic_lr_schedule(self._current_progress_remaining), skip=skip
-            )
+            gradient_step(self.critic_optimizer, critic_loss, self.critic_rate_now(), skip=skip)
             q = q.detach()
             info |= {
                 "critic_loss": th.where(skip, 0.0, critic_loss.detach()),
@@ -297,22 +475,20 @@ class CPED(DensityAlgorithm):
 
         if t % self.policy_delay == 0:
             if t >= self.warmup_steps:
-                self._actor_info = self.actor_step(batch, states)
+                info |= self.actor_step(batch, states)
             soft_update(self.critic, self.critic_target, self.tau)
             soft_update(self.actor, self.actor_target, self.tau)
-        self._n_updates += 1
-        return info | self._actor_info | {"skipped": self.skipped.clone()}
+        return info | {"skipped": self.skipped.clone()}
 
     @th.no_grad()
-    def critic_targets(self, batch: TransitionBatch, noise: UpdateNoise) -> Tensor:
+    def critic_targets(self, batch: TransitionBatch, noise: CPEDNoise) -> Tensor:
         """y = r + γ·m·min_i Q̄_i(s', π̄(s') + n), n clipped normal noise: (B,)."""
         next_states = self.policy.normalize_observations(batch.next_observations)
-        smoothing = (noise.smoothing * self.target_policy_noise).clamp(-self.target_noise_clip, self.target_noise_clip)
-        next_actions = self.actor_target(next_states) + smoothing
+        next_actions = self.actor_target(next_states)
+        next_actions = smoothed(next_actions, noise.smoothing, self.target_policy_noise, self.target_noise_clip)
         if self.clip_target_action:
             next_actions = next_actions.clamp(-1.0, 1.0)
-        q = self.critic_target(next_states, next_actions).amin(0)
-        return batch.rewards + self.gamma * batch.masks * q
+        return self.td_target(batch, self.critic_target(next_states, next_actions).amin(0))
 
     def actor_step(self, batch: TransitionBatch, states: Tensor) -> dict[str, Tensor]:
         """
@@ -343,7 +519,7 @@ class CPED(DensityAlgorithm):
         if not (with_q or self.constrained):
             return info
         skip = self._too_large(loss, 1)
-        gradient_step(self.actor_optimizer, loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm, skip)
+        gradient_step(self.actor_optimizer, loss, self.actor_rate_now(), self.max_grad_norm, skip)
         info["actor_loss"] = loss.detach()
         info = {name: th.where(skip, 0.0, value) for name, value in info.items()}  # a skipped step is counted, not averaged
         if self.constrained:
@@ -380,24 +556,24 @@ class CPED(DensityAlgorithm):
             in_a_row.copy_((in_a_row + 1) * skip)
         return skip
 
-    def _watch(self, metrics: dict[str, float]) -> None:
+    def watch(self, metrics: dict[str, float]) -> None:
+        """Exploding critics, and steps that were skipped."""
         largest = max(abs(metrics.get("q_min", 0.0)), abs(metrics.get("q_max", 0.0)))
         if self.max_abs_q is not None and largest > self.max_abs_q:
-            raise FloatingPointError(
+            raise DivergedError(
                 f"|Q| has reached {largest:.3g} at update {self._n_updates}, beyond max_abs_q={self.max_abs_q:g}: the critics "
-                f"explode. {self._overestimation_hint()} If such values are right for these rewards, raise max_abs_q."
+                f"explode. {self.overestimation_hint()} If such values are right for these rewards, raise max_abs_q."
             )
         critics, actor = self.skipped_in_a_row.tolist()
         if max(critics, actor) >= _MOST_SKIPS:
-            raise FloatingPointError(
+            raise DivergedError(
                 f"The last {int(max(critics, actor))} steps of the {'critics' if critics > actor else 'actor'} before update "
                 f"{self._n_updates} were skipped because their loss was not finite or beyond {_LARGEST_LOSS:g}: diverged. "
                 "Lower the learning rates, scale the rewards down (reward_transform), or use another flow."
             )
-        if metrics.get("skipped", 0.0) > 0 and "skipped" not in self._warned:
-            self._warned.add("skipped")
-            warnings.warn(
+        if metrics.get("skipped", 0.0) > 0:
+            self.monitor.warn_once(
+                "skipped",
                 f"{int(self.skipped.item())} steps were skipped up to update {self._n_updates} because a loss was not finite "
                 f"or beyond {_LARGEST_LOSS:g}; train/skipped counts them.",
-                stacklevel=2,
             )

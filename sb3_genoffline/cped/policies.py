@@ -32,6 +32,7 @@ class FlowDensityPolicy(ActorCriticPolicy):
     :param kwargs: networks of actor and critics, see :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`
     """
 
+    fitted_model = "density"
     actor: DeterministicActor
     actor_target: DeterministicActor
     nll_threshold: Tensor

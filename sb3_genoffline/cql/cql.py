@@ -1,16 +1,16 @@
 """Conservative Q-learning (Kumar et al., NeurIPS 2020, arXiv 2006.04779)."""
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.arguments import Count, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.offline_algorithm import check_positive
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.cql.policies import CQLPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -21,7 +21,7 @@ _BACKUP_ACTIONS = 10  # of max_q_backup, the released code's
 _LARGEST_MULTIPLIER = 1e6
 
 
-class UpdateNoise(NamedTuple):
+class CQLNoise(NamedTuple):
     """
     All random numbers of one update; all but ``uniform`` are standard normal.
 
@@ -39,7 +39,7 @@ class UpdateNoise(NamedTuple):
     following: Tensor
 
 
-class CQL(ActorCriticAlgorithm):
+class CQL(ActorCriticAlgorithm[CQLNoise]):
     """
     Conservative Q-learning, CQL(H): SAC whose critics are also lowered where Q is large, by a log-sum-exp over actions, and
     raised at the data's actions.
@@ -84,53 +84,67 @@ class CQL(ActorCriticAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CQLPolicy": CQLPolicy, "MlpPolicy": CQLPolicy}
     default_gradient_steps = 1_000_000
     actor: SquashedGaussianActor
+    log_entropy_weight: Tensor
+    log_multiplier: Tensor
 
     def __init__(
         self,
         policy: str | type[CQLPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 1e-4,
-        critic_learning_rate: float | Schedule = 3e-4,
+        learning_rate: Rate = 1e-4,
+        critic_learning_rate: Rate | None = 3e-4,
         *,
-        min_q_weight: float = 5.0,
+        min_q_weight: NonNegative = 5.0,
         lagrange_threshold: float | None = None,
-        n_actions: int = 10,
-        bc_steps: int = 40_000,
+        n_actions: PositiveInt = 10,
+        bc_steps: Count = 40_000,
         deterministic_backup: bool = True,
         max_q_backup: bool = False,
-        **kwargs: Any,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = None,
+        max_grad_norm: Positive | None = None,
+        reward_transform: RewardTransform = None,
+        normalize_observations: Normalized = False,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
-        check_positive(n_actions=n_actions)
         self.min_q_weight = min_q_weight
         self.lagrange_threshold = lagrange_threshold
         self.n_actions = n_actions
         self.bc_steps = bc_steps
         self.deterministic_backup = deterministic_backup
         self.max_q_backup = max_q_backup
-        super().__init__(policy, env, learning_rate, critic_learning_rate, **kwargs)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
+        )
 
-    def _setup_training(self) -> None:
-        super()._setup_training()
-        like: dict[str, Any] = {"dtype": self.policy.obs_mean.dtype, "device": self.device, "requires_grad": True}
-        self.log_entropy_weight, self.log_multiplier = th.zeros((), **like), th.zeros((), **like)
-        self.entropy_optimizer = th.optim.Adam([self.log_entropy_weight], lr=self.lr_schedule(1.0), fused=True)
-        self.multiplier_optimizer = th.optim.Adam([self.log_multiplier], lr=self.critic_lr_schedule(1.0), fused=True)
+    def declare_state(self) -> None:
+        """Actor and critics, and the two multipliers in the log domain."""
+        super().declare_state()
+        for name, variable in (("entropy", "log_entropy_weight"), ("multiplier", "log_multiplier")):
+            self.add_variable(variable, lambda: 0.0, requires_grad=True)
+            self.add_optimizer(name, [getattr(self, variable)], th.optim.Adam)
 
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        modules, _ = super()._get_torch_save_params()
-        return [*modules, "entropy_optimizer", "multiplier_optimizer"], ["log_entropy_weight", "log_multiplier"]
-
-    def _overestimation_hint(self) -> str:
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
         return (
             f"What helps: a larger min_q_weight={self.min_q_weight}, or LayerNorm "
             "(policy_kwargs=dict(critic_layer_norm=True))."
         )
 
-    def draw_noise(self, batch_size: int) -> UpdateNoise:
+    def draw_noise(self, batch_size: int) -> CQLNoise:
         """The random numbers of one update from this algorithm's generator."""
         samples = (batch_size, self.n_actions, self.policy.action_dim)
         like: dict[str, Any] = {"generator": self.generator, "device": self.device, "dtype": self.policy.obs_mean.dtype}
-        return UpdateNoise(
+        return CQLNoise(
             actor=self.normal_noise(batch_size, self.policy.action_dim),
             target=self.normal_noise(batch_size, _BACKUP_ACTIONS if self.max_q_backup else 1, self.policy.action_dim),
             uniform=2.0 * th.rand(samples, **like) - 1.0,
@@ -138,7 +152,7 @@ class CQL(ActorCriticAlgorithm):
             following=self.normal_noise(*samples),
         )
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: CQLNoise) -> dict[str, Tensor]:
         """
         One gradient step.
 
@@ -148,7 +162,7 @@ class CQL(ActorCriticAlgorithm):
         """
         states = self.policy.normalize_observations(batch.observations)  # (B, S)
         next_states = self.policy.normalize_observations(batch.next_observations)
-        actor_rate, critic_rate = self._learning_rate_now(self.lr_schedule), self.critic_rate_now()
+        actor_rate, critic_rate = self.actor_rate_now(), self.critic_rate_now()
 
         # ------ SAC's entropy weight: −log α·E[log π(a|s) − A], whose target entropy is −A
         actions, log_prob = self.actor.sample(states, noise.actor)  # (B, A), (B,)
@@ -177,7 +191,6 @@ class CQL(ActorCriticAlgorithm):
         gradient_step(self.actor_optimizer, actor_loss, actor_rate, self.max_grad_norm)
 
         soft_update(self.critic, self.critic_target, self.tau)
-        self._n_updates += 1
         return info | {
             "critic_loss": td_loss.detach(),
             "q_mean": q.detach().mean(),
@@ -202,11 +215,9 @@ class CQL(ActorCriticAlgorithm):
         values = self.critic_target.score_samples(next_states, actions)  # (2, B, k)
         if not self.deterministic_backup:
             values = values - entropy_weight * log_prob
-        return batch.rewards + self.gamma * batch.masks * values.amax(-1).amin(0)
+        return self.td_target(batch, values.amax(-1).amin(0))
 
-    def conservative_gap(
-        self, states: Tensor, next_states: Tensor, actions: Tensor, noise: UpdateNoise
-    ) -> tuple[Tensor, Tensor]:
+    def conservative_gap(self, states: Tensor, next_states: Tensor, actions: Tensor, noise: CQLNoise) -> tuple[Tensor, Tensor]:
         """
         How far Q of all actions is above Q of the data's. The log of the integral of exp Q is estimated by importance sampling
         (appendix F): log Σ_i exp(Q(s, a_i) − log μ(a_i)), a_i ~ μ uniform or the actor's.

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from sb3_genoffline.common.arguments import NetArch
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.nets.actors import SquashedGaussianActor
 
@@ -32,7 +33,7 @@ class CQLPolicy(ActorCriticPolicy):
         action_space: spaces.Space,
         lr_schedule: Schedule,
         *,
-        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256, 256),
+        net_arch: NetArch = (256, 256, 256),
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, net_arch=net_arch, **kwargs)

@@ -1,6 +1,6 @@
 """Diffusion Actor-Critic."""
 
 from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
-from sb3_genoffline.dac.dac import DAC, UpdateNoise
+from sb3_genoffline.dac.dac import DAC, DACNoise
 
-__all__ = ["DAC", "DiffusionPolicy", "UpdateNoise"]
+__all__ = ["DAC", "DACNoise", "DiffusionPolicy"]

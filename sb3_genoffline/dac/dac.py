@@ -1,30 +1,30 @@
 """Diffusion Actor-Critic (Fang et al., ICLR 2025, arXiv 2405.20555)."""
 
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.arguments import Count, Fixed, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.common.policies import ActingSetting
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
 from sb3_genoffline.nets.activations import Mish
-from sb3_genoffline.nets.ensembles import EnsembleQ, soft_update
+from sb3_genoffline.nets.ensembles import soft_update
 
 Guidance = Literal["soft", "hard", "denoised", "none"]
 QTarget = Literal["lcb", "min", "convex", "rand_convex"]
 _EPS = 1e-6  # keeps the Q-normaliser C away from 0, as in the reference
 
 
-class UpdateNoise(NamedTuple):
+class DACNoise(NamedTuple):
     """
     All random numbers of one update.
 
@@ -42,7 +42,7 @@ class UpdateNoise(NamedTuple):
     denoised: Tensor | None = None
 
 
-class DAC(OfflineAlgorithm):
+class DAC(ActorCriticAlgorithm[DACNoise]):
     """
     Diffusion Actor-Critic: the policy is a diffusion model; KL-constrained policy iteration becomes noise regression with
     soft Q-guidance; the pessimistic target is a lower confidence bound over a Q-ensemble.
@@ -109,80 +109,64 @@ class DAC(OfflineAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"DiffusionPolicy": DiffusionPolicy, "MlpPolicy": DiffusionPolicy}
     default_gradient_steps = 2_000_000
-    n_action_samples, softmax_temperature = ActingSetting(), ActingSetting()
-    sampler, ddim_stride, clip_denoised = ActingSetting(), ActingSetting(), ActingSetting()
+    decays_critic_rate = True
     policy: DiffusionPolicy
     actor: ConditionalDiffusion
     actor_target: ConditionalDiffusion
-    critic: EnsembleQ
-    critic_target: EnsembleQ
+    eta_tensor: Tensor
 
     def __init__(
         self,
         policy: str | type[DiffusionPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 3e-4,
-        critic_learning_rate: float | Schedule | None = None,
+        learning_rate: Rate = 3e-4,
+        critic_learning_rate: Rate | None = None,
         *,
-        lr_decay_steps: int | None = 2_000_000,
-        n_critics: int = 10,
-        n_diffusion_steps: int = 5,
-        n_q_samples: int = 10,
-        n_action_samples: int = 10,
-        softmax_temperature: float = 0.0,
+        n_critics: PositiveInt = 10,
+        n_diffusion_steps: PositiveInt = 5,
+        n_q_samples: PositiveInt = 10,
+        n_action_samples: PositiveInt = 10,
+        softmax_temperature: NonNegative = 0.0,
         rho: float = 1.0,
         q_target: QTarget = "lcb",
         max_q: bool = False,
-        eta: float = 1.0,
-        eta_lr: float = 1e-3,
-        eta_min: float = 1e-3,
-        eta_max: float = 100.0,
-        bc_threshold: float = 1.0,
+        eta: NonNegative = 1.0,
+        eta_lr: NonNegative = 1e-3,
+        eta_min: NonNegative = 1e-3,
+        eta_max: NonNegative = 100.0,
+        bc_threshold: NonNegative = 1.0,
         guidance: Guidance = "soft",
         sampler: SamplerName = "ddpm",
-        ddim_stride: int = 1,
+        ddim_stride: PositiveInt = 1,
         beta_schedule: BetaSchedule = "vp",
         clip_denoised: bool = True,
-        actor_ema_every: int = 5,
-        actor_ema_start: int = 1000,
-        max_grad_norm: float | None = 1.0,
-        compile_networks: bool = False,
-        reward_transform: str | None = "iql_locomotion",
-        **kwargs: Any,
+        actor_ema_every: PositiveInt = 5,
+        actor_ema_start: Count = 1000,
+        compile_networks: Annotated[bool, Fixed("decides how the networks run")] = False,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = 2_000_000,
+        max_grad_norm: Positive | None = 1.0,
+        reward_transform: RewardTransform = "iql_locomotion",
+        normalize_observations: Normalized = False,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
-        for name, value, allowed in (
-            ("guidance", guidance, Guidance),
-            ("q_target", q_target, QTarget),
-            ("sampler", sampler, SamplerName),
-        ):
-            if value not in get_args(allowed):
-                raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, get_args(allowed)))}.")
-        check_positive(
-            n_critics=n_critics,
-            n_diffusion_steps=n_diffusion_steps,
-            n_q_samples=n_q_samples,
-            n_action_samples=n_action_samples,
-            ddim_stride=ddim_stride,
-            actor_ema_every=actor_ema_every,
-        )
-        self.critic_learning_rate = critic_learning_rate
         self.n_critics = n_critics
         self.n_diffusion_steps = n_diffusion_steps
         self.n_q_samples = n_q_samples
         self.n_action_samples = n_action_samples
         self.softmax_temperature = softmax_temperature
         self.rho = rho
-        self.q_target: QTarget = q_target
+        self.q_target = q_target
         self.max_q = max_q
         self.eta = eta
         self.eta_lr = eta_lr
         self.eta_min = eta_min
         self.eta_max = eta_max
         self.bc_threshold = bc_threshold
-        self.guidance: Guidance = guidance
+        self.guidance = guidance
         self.sampler = sampler
         self.ddim_stride = ddim_stride
-        self.beta_schedule: BetaSchedule = beta_schedule
+        self.beta_schedule = beta_schedule
         self.clip_denoised = clip_denoised
         self.actor_ema_every = actor_ema_every
         self.actor_ema_start = actor_ema_start
@@ -191,45 +175,45 @@ class DAC(OfflineAlgorithm):
             policy,
             env,
             learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
             lr_decay_steps=lr_decay_steps,
             max_grad_norm=max_grad_norm,
             reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
             **kwargs,
         )
 
-    def _policy_arguments(self) -> dict[str, Any]:
+    def check_arguments(self) -> None:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.check_arguments`."""
+        if self.eta_min > self.eta_max:
+            raise UserError(f"eta_min={self.eta_min:g} must not be above eta_max={self.eta_max:g}.")
+
+    def policy_arguments(self) -> dict[str, Any]:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
         shared = ("n_critics", "n_diffusion_steps", "beta_schedule", "n_action_samples", "softmax_temperature", "sampler")
         arguments = {name: getattr(self, name) for name in (*shared, "ddim_stride", "clip_denoised")}
         return {**arguments, "use_critic": self.guidance != "none"}
 
-    def _setup_training(self) -> None:
-        self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
-        self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
-        rate = self.learning_rate if self.critic_learning_rate is None else self.critic_learning_rate
-        self.critic_lr_schedule = FloatSchedule(rate)
-        self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=self.lr_schedule(1.0), fused=True)
-        self.critic_optimizer = th.optim.Adam(self.critic.parameters(), lr=self.critic_lr_schedule(1.0), fused=True)
+    def declare_state(self) -> None:
+        """Actor and critics, and η."""
+        super().declare_state()
+        self.add_variable("eta_tensor", lambda: self.eta, argument="eta")
         if self.compile_networks:  # in place: names of parameters, and so checkpoints, do not change
             for network in (self.actor.noise_net, self.actor_target.noise_net, self.critic, self.critic_target):
                 network.trunk.compile(dynamic=False)
             for layer in self.critic_target.trunk:  # member by member, the target's activations run on their own
                 if isinstance(layer, Mish):
                     layer.compile(dynamic=True)
-        self.eta_tensor = th.tensor(self.eta, dtype=self.policy.obs_mean.dtype, device=self.device)
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "actor_target", "critic", "critic_target"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor_optimizer", "critic_optimizer"], ["eta_tensor"]
-
-    def _overestimation_hint(self) -> str:
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
         return (
             f"What helps: more critics (n_critics={self.n_critics}), more pessimism (rho={self.rho}), a tighter behaviour "
             f"constraint (bc_threshold={self.bc_threshold}), or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
         )
 
-    def draw_noise(self, batch_size: int) -> UpdateNoise:
+    def draw_noise(self, batch_size: int) -> DACNoise:
         """The random numbers of one update from this algorithm's generator; the normal ones in a single draw."""
         learns_q, denoises = self.guidance != "none", self.guidance == "denoised"
         shapes = [self.actor.noise_shape(batch_size, n) for n in (self.n_q_samples * learns_q, int(denoises))]
@@ -240,9 +224,9 @@ class DAC(OfflineAlgorithm):
         next_actions, denoised, eps = (part.view(shape) for part, shape in zip(normal, shapes, strict=True))
         t = th.randint(1, self.n_diffusion_steps + 1, (batch_size,), **factory)
         weights = th.rand(self.n_critics, batch_size, **factory) if self.q_target == "rand_convex" else None
-        return UpdateNoise(next_actions, t, eps, weights, denoised)
+        return DACNoise(next_actions, t, eps, weights, denoised)
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: DACNoise) -> dict[str, Tensor]:
         """
         One gradient step, in the reference's order (paper, algorithm 1).
 
@@ -258,9 +242,7 @@ class DAC(OfflineAlgorithm):
             target = self.critic_target_value(batch, noise)  # (B,)
             q = self.critic(states, actions)  # (H, B)
             critic_loss = (q - target).square().mean()  # one mean over members and rows
-            gradient_step(
-                self.critic_optimizer, critic_loss, self._learning_rate_now(self.critic_lr_schedule), self.max_grad_norm
-            )
+            gradient_step(self.critic_optimizer, critic_loss, self.critic_rate_now(), self.max_grad_norm)
             soft_update(self.critic, self.critic_target, self.tau)
             q = q.detach()
             info |= {"critic_loss": critic_loss.detach(), "q_mean": q.mean(), "q_std": q.std(0, correction=0).mean()}
@@ -275,7 +257,7 @@ class DAC(OfflineAlgorithm):
             guidance_loss, guidance_info = self.guidance_loss(states, actions, x_t, predicted, noise)
             actor_loss = self.eta_tensor * bc_loss + guidance_loss
             info |= {**guidance_info, "guidance_loss": guidance_loss.detach(), "eta": self.eta_tensor.clone()}
-        gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
+        gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
         info |= {"actor_loss": actor_loss.detach(), "bc_loss": bc_loss.detach()}
 
         # ------ dual ascent: η ← η + lr·(E‖ε_θ − ε‖² − b), with the actor just updated and the same draws
@@ -287,11 +269,10 @@ class DAC(OfflineAlgorithm):
 
         if self._n_updates > self.actor_ema_start and self._n_updates % self.actor_ema_every == 0:
             soft_update(self.actor, self.actor_target, self.tau)
-        self._n_updates += 1
         return info
 
     @th.no_grad()
-    def critic_target_value(self, batch: TransitionBatch, noise: UpdateNoise) -> Tensor:
+    def critic_target_value(self, batch: TransitionBatch, noise: DACNoise) -> Tensor:
         """y = r + γ·mask·v(s'), shape (B,)."""
         next_states = self.policy.normalize_observations(batch.next_observations)
         assert noise.next_actions is not None
@@ -300,7 +281,7 @@ class DAC(OfflineAlgorithm):
         )  # (B, N, A)
         q = self.critic_target.score_samples(next_states, next_actions)  # (H, B, N)
         value = self.reduce_ensemble(q.amax(-1) if self.max_q else q.mean(-1), noise.ensemble_weights)
-        return batch.rewards + self.gamma * batch.masks * value
+        return self.td_target(batch, value)
 
     def reduce_ensemble(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
         """
@@ -318,7 +299,7 @@ class DAC(OfflineAlgorithm):
         return (weights * values).sum(0) / (weights.sum(0) + _EPS)
 
     def guidance_loss(
-        self, states: Tensor, actions: Tensor, x_t: Tensor, predicted: Tensor, noise: UpdateNoise
+        self, states: Tensor, actions: Tensor, x_t: Tensor, predicted: Tensor, noise: DACNoise
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         The term of the actor's loss that pulls towards higher Q, with the critics' targets as they are after their update.

@@ -1,18 +1,17 @@
 """Diffusion-QL (Wang, Hunt & Zhou, ICLR 2023, arXiv 2208.06193)."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.arguments import Count, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.offline_algorithm import check_positive
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.common.policies import ActingSetting
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.dql.policies import DiffusionQLPolicy
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion
@@ -21,7 +20,7 @@ from sb3_genoffline.nets.ensembles import soft_update
 _BACKUP_ACTIONS = 10  # of max_q_backup, the released code's
 
 
-class UpdateNoise(NamedTuple):
+class DQLNoise(NamedTuple):
     """
     All random numbers of one update.
 
@@ -39,7 +38,7 @@ class UpdateNoise(NamedTuple):
     twin: Tensor
 
 
-class DQL(ActorCriticAlgorithm):
+class DQL(ActorCriticAlgorithm[DQLNoise]):
     """
     Diffusion Q-learning: the policy is a diffusion model trained on the data's actions, whose samples also climb Q, with the
     gradient through the whole denoising chain.
@@ -91,7 +90,7 @@ class DQL(ActorCriticAlgorithm):
         "MlpPolicy": DiffusionQLPolicy,
     }
     default_gradient_steps = 2_000_000
-    n_action_samples, softmax_temperature = ActingSetting(), ActingSetting()
+    decays_critic_rate = True
     actor: ConditionalDiffusion
     actor_target: ConditionalDiffusion
 
@@ -99,48 +98,60 @@ class DQL(ActorCriticAlgorithm):
         self,
         policy: str | type[DiffusionQLPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: Rate = 3e-4,
+        critic_learning_rate: Rate | None = None,
         *,
-        lr_decay_steps: int | None = 2_000_000,
-        eta: float = 1.0,
-        n_diffusion_steps: int = 5,
+        eta: NonNegative = 1.0,
+        n_diffusion_steps: PositiveInt = 5,
         beta_schedule: BetaSchedule = "vp",
         max_q_backup: bool = False,
-        n_action_samples: int = 50,
-        softmax_temperature: float = 1.0,
-        actor_ema_every: int = 5,
-        actor_ema_start: int = 1000,
-        max_grad_norm: float | None = 1.0,
-        **kwargs: Any,
+        n_action_samples: PositiveInt = 50,
+        softmax_temperature: NonNegative = 1.0,
+        actor_ema_every: PositiveInt = 5,
+        actor_ema_start: Count = 1000,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = 2_000_000,
+        max_grad_norm: Positive | None = 1.0,
+        reward_transform: RewardTransform = None,
+        normalize_observations: Normalized = False,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
-        check_positive(n_diffusion_steps=n_diffusion_steps, n_action_samples=n_action_samples, actor_ema_every=actor_ema_every)
         self.eta = eta
         self.n_diffusion_steps = n_diffusion_steps
-        self.beta_schedule: BetaSchedule = beta_schedule
+        self.beta_schedule = beta_schedule
         self.max_q_backup = max_q_backup
         self.n_action_samples = n_action_samples
         self.softmax_temperature = softmax_temperature
         self.actor_ema_every = actor_ema_every
         self.actor_ema_start = actor_ema_start
-        super().__init__(policy, env, learning_rate, lr_decay_steps=lr_decay_steps, max_grad_norm=max_grad_norm, **kwargs)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
+        )
 
-    def _policy_arguments(self) -> dict[str, Any]:
+    def policy_arguments(self) -> dict[str, Any]:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
         names = ("n_diffusion_steps", "beta_schedule", "n_action_samples", "softmax_temperature")
         return {name: getattr(self, name) for name in names}
 
-    def _overestimation_hint(self) -> str:
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
         return (
             f"What helps: more imitation (smaller eta={self.eta}), or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
         )
 
-    def critic_rate_now(self) -> float:
-        """Learning rate of the critics' coming update, with the same decay as the actor's."""
-        return self._learning_rate_now(self.critic_lr_schedule)
-
-    def draw_noise(self, batch_size: int) -> UpdateNoise:
+    def draw_noise(self, batch_size: int) -> DQLNoise:
         """The random numbers of one update from this algorithm's generator."""
         factory: dict[str, Any] = {"generator": self.generator, "device": self.device}
-        return UpdateNoise(
+        return DQLNoise(
             next_actions=self.normal_noise(*self.actor.noise_shape(batch_size, _BACKUP_ACTIONS if self.max_q_backup else 1)),
             t=th.randint(1, self.n_diffusion_steps + 1, (batch_size,), **factory),
             eps=self.normal_noise(batch_size, self.policy.action_dim),
@@ -148,7 +159,7 @@ class DQL(ActorCriticAlgorithm):
             twin=th.randint(2, (1,), **factory),
         )
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: DQLNoise) -> dict[str, Tensor]:
         """
         One gradient step (paper, algorithm 1).
 
@@ -163,7 +174,7 @@ class DQL(ActorCriticAlgorithm):
             next_states = self.policy.normalize_observations(batch.next_observations)
             next_actions = self.actor_target.sample(next_states, noise.next_actions)  # (B, n, A)
             values = self.critic_target.score_samples(next_states, next_actions).amax(-1).amin(0)  # (B,)
-            target = batch.rewards + self.gamma * batch.masks * values
+            target = self.td_target(batch, values)
         info = self.critic_step(states, batch.actions, target)
 
         # ------ L_d = E‖ε_θ(√ᾱ_t·a + √(1 − ᾱ_t)·ε, s, t) − ε‖² (eq. 2)
@@ -176,10 +187,9 @@ class DQL(ActorCriticAlgorithm):
         climbed, other = q.index_select(0, noise.twin), q.detach().index_select(0, 1 - noise.twin)
         q_loss = -climbed.mean() / other.abs().mean()
         actor_loss = bc_loss + self.eta * q_loss
-        gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
+        gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
 
         if self._n_updates >= self.actor_ema_start and self._n_updates % self.actor_ema_every == 0:
             soft_update(self.actor, self.actor_target, self.tau)
         soft_update(self.critic, self.critic_target, self.tau)
-        self._n_updates += 1
         return info | {"actor_loss": actor_loss.detach(), "bc_loss": bc_loss.detach(), "q_loss": q_loss.detach()}

@@ -20,13 +20,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-FORMAT_VERSION = 1
+from sb3_genoffline.errors import NotFoundError, UserError
+
+FORMAT_VERSION = 2
 _TENSOR = "__tensor__"
 _LONGEST_MESSAGE, _LARGEST_HEADER = 1000, 4 * 2**20
 PathOrFile = str | pathlib.Path | io.BufferedIOBase
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """
     A checkpoint that can't be read.
 
@@ -176,7 +178,7 @@ def read_archive(path: PathOrFile) -> dict[str, bytes]:
         given = pathlib.Path(path)
         path = given if given.is_file() else given.with_name(given.name + ".zip")
         if not path.is_file():
-            raise FileNotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it).")
+            raise NotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it).")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, path)

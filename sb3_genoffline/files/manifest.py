@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sb3_genoffline.errors import NotFoundError
 from sb3_genoffline.files.archive import CheckpointError, replace_file
 from sb3_genoffline.files.untrusted import entry, parse_json, short
 
@@ -44,7 +45,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {MANIFEST}.")
+        raise NotFoundError(f"{folder} has no {MANIFEST}.")
     data = parse_json(_read(path), str(path))
     version = entry(data, "format_version", int, str(path))
     if version > MANIFEST_VERSION:
@@ -56,36 +57,54 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
-def read_listed(folder: Path, name: str) -> bytes:
+class ListedFolder:
     """
-    Read a file, and if the folder has a manifest, compare what was read with it.
+    A folder whose files are read once each, and compared with the manifest if there is one.
 
     :param folder: of an agent
-    :param name: of the file
-    :raises FileNotFoundError: if there is no such file
-    :raises CheckpointError: if it is not the one that the manifest lists
+    :param manifest: what it lists; None if there is no manifest
     """
-    path = folder / name
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {name}: it is incomplete, take another copy.")
-    if not (folder / MANIFEST).is_file():
-        return _read(path)
-    listed = read_manifest(folder).get(name)
-    if listed is None:
-        raise CheckpointError(f"{folder / MANIFEST} does not list {name}: the folder was changed after it was written.")
-    size = path.stat().st_size
-    if size != listed["size"]:
-        raise CheckpointError(
-            f"{path} has {size:,} bytes and the manifest says {short(listed['size'])}: damaged or changed, take another."
-        )
-    content = _read(path)
-    found = hashlib.sha256(content).hexdigest()
-    if found != listed["sha256"]:
-        raise CheckpointError(
-            f"{path} has the sha256 {found[:16]}… and the manifest says {short(listed['sha256'][:16])}: damaged or exchanged, "
-            "take another copy."
-        )
-    return content
+
+    def __init__(self, folder: Path, manifest: dict[str, dict[str, Any]] | None) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    def read(self, name: str) -> bytes:
+        """
+        :param name: of the file
+        :raises FileNotFoundError: if there is no such file
+        :raises CheckpointError: if it is not the one that the manifest lists
+        """
+        path = self.folder / name
+        if not path.is_file():
+            raise NotFoundError(f"{self.folder} has no {name}: it is incomplete, take another copy.")
+        if self.manifest is None:
+            return _read(path)
+        listed = self.manifest.get(name)
+        if listed is None:
+            raise CheckpointError(
+                f"{self.folder / MANIFEST} does not list {name}: the folder was changed after it was written."
+            )
+        size = path.stat().st_size
+        if size != listed["size"]:
+            raise CheckpointError(
+                f"{path} has {size:,} bytes and the manifest says {short(listed['size'])}: damaged or changed, take another."
+            )
+        content = _read(path)
+        found = hashlib.sha256(content).hexdigest()
+        if found != listed["sha256"]:
+            raise CheckpointError(
+                f"{path} has the sha256 {found[:16]}… and the manifest says {short(listed['sha256'][:16])}: damaged or "
+                "exchanged, take another copy."
+            )
+        return content
+
+
+def open_folder(folder: Path) -> ListedFolder:
+    """
+    :param folder: of an agent
+    :raises CheckpointError: if its manifest is damaged or newer than this version
+    """
+    return ListedFolder(folder, read_manifest(folder) if (folder / MANIFEST).is_file() else None)
 
 
 def _read(path: Path) -> bytes:

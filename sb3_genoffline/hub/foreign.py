@@ -25,8 +25,8 @@ from stable_baselines3.common import torch_layers
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor, nn
 
-from sb3_genoffline.common.checkpoints import blamed_on, global_rng_preserved
 from sb3_genoffline.common.envs import spaces_only
+from sb3_genoffline.common.policy_files import blamed_on, global_rng_preserved
 from sb3_genoffline.data.flattening import spaces_differ
 from sb3_genoffline.files.archive import CheckpointError, read_archive, write_archive
 from sb3_genoffline.files.untrusted import MAX_SPACE_DIM, check_sizes, check_tensors, parse_json, short
@@ -69,7 +69,11 @@ _NOT_TO_ACT = (
 
 
 def load_foreign(
-    path: Path, env: Any = None, device: th.device | str = "auto", trust_remote_code: bool = False
+    path: Path,
+    env: Any = None,
+    device: th.device | str = "auto",
+    trust_remote_code: bool = False,
+    members: dict[str, bytes] | None = None,
 ) -> BaseAlgorithm:
     """
     An agent of stable-baselines3 or sb3-contrib that acts as the saved one. It is made to act: optimizers, buffers, schedules
@@ -79,10 +83,11 @@ def load_foreign(
     :param env: environment, needed where the spaces can't be read from the text (Dict and Tuple spaces, very large boxes)
     :param device: of the networks
     :param trust_remote_code: load it as stable-baselines3 does, which runs whatever code is in it
+    :param members: contents of the archive, if it was read already
     :raises CheckpointError: if it is damaged, of an unknown algorithm or policy, or not to be trusted
     :raises ValueError: if the environment's spaces are not the agent's
     """
-    members = read_archive(path)
+    members = read_archive(path) if members is None else members
     if "data" not in members or "policy.pth" not in members:
         raise CheckpointError(f"{path} is no agent of stable-baselines3: it has no member 'data' or 'policy.pth'.")
     data = parse_json(members["data"], f"{path}: the member 'data'", strict=False)

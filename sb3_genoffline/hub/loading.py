@@ -9,15 +9,15 @@ from pathlib import Path
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.pretrained import CONFIG, WEIGHTS
+from sb3_genoffline.common.saving import CONFIG, WEIGHTS, AgentFile
 from sb3_genoffline.files.archive import CheckpointError, read_archive
-from sb3_genoffline.files.manifest import MANIFEST, read_listed
+from sb3_genoffline.files.manifest import MANIFEST
 from sb3_genoffline.files.untrusted import parse_json
 from sb3_genoffline.hub.errors import HubError, NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.foreign import load_foreign
 from sb3_genoffline.hub.naming import check_repo_id
+from sb3_genoffline.registry import build_agent
 from sb3_genoffline.version import __version__
 
 Token = str | bool | None
@@ -81,11 +81,16 @@ def load_from_hub(
         else:
             for name in (CONFIG, WEIGHTS):
                 download(name, folder.name)
-            if not local_files_only and not _is_whole(folder):  # damaged on the way, or in the cache
+            try:
+                file = AgentFile.from_folder(folder)
+            except CheckpointError:  # damaged on the way, or in the cache
+                if local_files_only:
+                    raise
                 with suppress(HubError, ValueError):  # what is wrong with the files is then said below
                     for name in (MANIFEST, CONFIG, WEIGHTS):
                         download(name, folder.name, again=True)
-            return load_agent(folder, env, device)
+                file = AgentFile.from_folder(folder)
+            return build_agent(file, env, device)
     agent = _load_archive(archive, env, device, trust_remote_code)
     _warn_of_normalisation(repo_id, revision, token, local_files_only)
     return agent
@@ -173,21 +178,12 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _is_whole(folder: Path) -> bool:
-    try:
-        for name in (CONFIG, WEIGHTS):
-            read_listed(folder, name)
-    except CheckpointError:
-        return False
-    return True
-
-
 def _load_local(
     path: Path, env: EnvLike | None, device: th.device | str, trust_remote_code: bool, filename: str | None
 ) -> BaseAlgorithm:
     if path.is_dir() and filename is None:
         if (path / CONFIG).is_file() or not (path / f"{path.name}.zip").is_file():
-            return load_agent(path, env, device)
+            return build_agent(AgentFile.from_folder(path), env, device)
         filename = f"{path.name}.zip"
     path = _existing(path / filename if filename is not None else path)
     return _load_archive(path, env, device, trust_remote_code)
@@ -198,8 +194,8 @@ def _load_archive(path: Path, env: EnvLike | None, device: th.device | str, trus
     if "data" not in members:
         raise CheckpointError(f"{path} holds no agent: the member 'data' is missing.")
     if "format_version" in parse_json(members["data"], f"{path}: the member 'data'", strict=False):
-        return load_agent(path, env, device)
-    return load_foreign(path, env, device, trust_remote_code)
+        return build_agent(AgentFile.from_members(members, f"{path}"), env, device)
+    return load_foreign(path, env, device, trust_remote_code, members)
 
 
 def _warn_of_normalisation(repo_id: str, revision: str | None, token: Token, local_files_only: bool) -> None:

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.common.pretrained import CONFIG
+from sb3_genoffline.common.saving import CONFIG
 from sb3_genoffline.files.archive import CheckpointError, replace_file
-from sb3_genoffline.files.manifest import MANIFEST, folder_files, make_manifest, read_listed, read_manifest, write_manifest
+from sb3_genoffline.files.manifest import MANIFEST, folder_files, make_manifest, open_folder, read_manifest, write_manifest
 from sb3_genoffline.hub.card import addressed_to, check_results, make_card, make_eval_results
 from sb3_genoffline.hub.errors import NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.fingerprint import actions_of, make_fingerprint
 from sb3_genoffline.hub.loading import Token, fetch
 from sb3_genoffline.hub.naming import check_repo_id
+from sb3_genoffline.registry import load_agent
 
 _LFS = ("mp4", "png", "zip", "safetensors")
 _ATTRIBUTES = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LFS).encode()
@@ -224,7 +224,8 @@ def _contents(folder: Path, repo_id: str) -> dict[str, bytes]:
         raise CheckpointError(f"{folder} is not as its {MANIFEST} says: {odd} is missing or new. Write the folder anew.")
     if _CARD not in there:
         raise CheckpointError(f"{folder} has no card ({_CARD}), which write_agent_folder makes: write the folder with it.")
-    contents = {name: read_listed(folder, name) for name in sorted(there)}
+    files = open_folder(folder)
+    contents = {name: files.read(name) for name in sorted(there)}
     contents[_CARD] = addressed_to(contents[_CARD].decode(), repo_id).encode()
     contents[".gitattributes"] = _ATTRIBUTES  # in a folder of a checkout, git-lfs would take the files for its own
     return contents | {MANIFEST: make_manifest(contents)}

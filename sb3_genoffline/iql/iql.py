@@ -1,14 +1,15 @@
 """Implicit Q-Learning (Kostrikov, Nair & Levine, ICLR 2022, arXiv 2110.06169)."""
 
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.arguments import Bounds, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.iql.policies import IQLPolicy, StateValue
@@ -27,7 +28,7 @@ def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
     return th.where(difference < 0, 1.0 - expectile, expectile) * difference.square()
 
 
-class IQL(ActorCriticAlgorithm):
+class IQL(ActorCriticAlgorithm[None]):
     """
     Implicit Q-Learning: V is an expectile of Q over the data's actions, Q a regression on V of the next state, and the actor
     imitates the data's actions weighted by their advantage. No action outside the data is ever judged.
@@ -59,6 +60,7 @@ class IQL(ActorCriticAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"IQLPolicy": IQLPolicy, "MlpPolicy": IQLPolicy}
     default_gradient_steps = 1_000_000
+    further_networks = ("value",)
     actor: GaussianActor
     value: StateValue
 
@@ -66,38 +68,42 @@ class IQL(ActorCriticAlgorithm):
         self,
         policy: str | type[IQLPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: Rate = 3e-4,
+        critic_learning_rate: Rate | None = None,
         *,
-        lr_decay_steps: int | None = 1_000_000,
-        expectile: float = 0.7,
-        temperature: float = 3.0,
-        max_weight: float = 100.0,
-        reward_transform: str | None = "iql_locomotion",
-        **kwargs: Any,
+        expectile: Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)] = 0.7,
+        temperature: NonNegative = 3.0,
+        max_weight: Positive = 100.0,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = 1_000_000,
+        max_grad_norm: Positive | None = None,
+        reward_transform: RewardTransform = "iql_locomotion",
+        normalize_observations: Normalized = False,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
-        if not 0.0 < expectile < 1.0:
-            raise ValueError(f"expectile={expectile} must lie between 0 and 1.")
-        if not temperature >= 0:
-            raise ValueError(f"temperature={temperature} must not be negative: the worst actions would weigh most.")
         self.expectile = expectile
         self.temperature = temperature
         self.max_weight = max_weight
         super().__init__(
-            policy, env, learning_rate, lr_decay_steps=lr_decay_steps, reward_transform=reward_transform, **kwargs
+            policy,
+            env,
+            learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
         )
 
-    def _setup_training(self) -> None:
-        super()._setup_training()
-        self.value_optimizer = th.optim.Adam(self.value.parameters(), lr=self.critic_lr_schedule(1.0), fused=True)
+    def declare_state(self) -> None:
+        """Actor, critics and V, with an optimizer each."""
+        super().declare_state()
+        self.add_optimizer("value", self.value.parameters())
 
-    def _module_names(self) -> list[str]:
-        return [*super()._module_names(), "value"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, tensors = super()._get_torch_save_params()
-        return [*state_dicts, "value_optimizer"], tensors
-
-    def _overestimation_hint(self) -> str:
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
         return f"What helps: a smaller expectile={self.expectile}, or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
 
     def draw_noise(self, batch_size: int) -> None:
@@ -113,28 +119,26 @@ class IQL(ActorCriticAlgorithm):
         """
         states = self.policy.normalize_observations(batch.observations)  # (B, S)
         next_states = self.policy.normalize_observations(batch.next_observations)
-        critic_rate = self.critic_lr_schedule(self._current_progress_remaining)
         with th.no_grad():
             target_q = self.critic_target(states, batch.actions).amin(0)  # (B,)
 
         # ------ E[L_τ(min_i Q̄_i(s, a) − V(s))] (eq. 5)
         value_loss = expectile_loss(target_q - self.value(states), self.expectile).mean()
-        gradient_step(self.value_optimizer, value_loss, critic_rate, self.max_grad_norm)
+        gradient_step(self.value_optimizer, value_loss, self.critic_rate_now(), self.max_grad_norm)
 
         # ------ −E[min(exp(β·(min_i Q̄_i(s, a) − V(s))), 100)·log π(a | s)] (eq. 7, clipped as in the code)
         with th.no_grad():
             values = self.value(states)
             weights = (self.temperature * (target_q - values)).exp().clamp_max(self.max_weight)  # (B,)
         actor_loss = -(weights * self.actor.log_prob(states, batch.actions)).mean()
-        gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
+        gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
 
         # ------ E[(r + γ·m·V(s') − Q_i(s, a))²] (eq. 6)
         with th.no_grad():
-            target = batch.rewards + self.gamma * batch.masks * self.value(next_states)
+            target = self.td_target(batch, self.value(next_states))
         info = self.critic_step(states, batch.actions, target)
 
         soft_update(self.critic, self.critic_target, self.tau)
-        self._n_updates += 1
         return info | {
             "actor_loss": actor_loss.detach(),
             "value_loss": value_loss.detach(),

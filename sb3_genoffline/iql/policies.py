@@ -8,6 +8,7 @@ from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from sb3_genoffline.common.arguments import NetArch
 from sb3_genoffline.common.policies import GaussianActorCriticPolicy
 
 
@@ -48,7 +49,7 @@ class IQLPolicy(GaussianActorCriticPolicy):
         action_space: spaces.Space,
         lr_schedule: Schedule,
         *,
-        net_arch: Sequence[int] | dict[str, Sequence[int]] = (256, 256),
+        net_arch: NetArch = (256, 256),
         critic_activation_fn: type[nn.Module] = nn.ReLU,
         **kwargs: Any,
     ) -> None:

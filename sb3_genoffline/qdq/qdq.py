@@ -1,33 +1,48 @@
 """Q-Distribution guided Q-learning (Zhang et al., NeurIPS 2024, arXiv 2410.20312)."""
 
-import warnings
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Unpack
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm, smoothed
+from sb3_genoffline.common.arguments import (
+    Bounds,
+    Count,
+    NonNegative,
+    Normalized,
+    Positive,
+    PositiveInt,
+    Rate,
+    RewardTransform,
+    Share,
+)
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
+from sb3_genoffline.common.fitting import Fit
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.policy_files import global_rng_preserved
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.data.windows import windowed_returns
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.nets.actors import GaussianActor
-from sb3_genoffline.nets.ensembles import EnsembleQ, soft_update
+from sb3_genoffline.nets.ensembles import soft_update
+from sb3_genoffline.qdq.diagnostics import detection_report, uncertainty_samples
+from sb3_genoffline.qdq.fit import DistillationFit, QItems, TeacherFit, teacher_and_average
 from sb3_genoffline.qdq.penalty import Penalty, penalized_value, penalty_weight, uncertain_actions
 from sb3_genoffline.qdq.policies import ConsistencyQPolicy
-from sb3_genoffline.qdq.pretraining import QPretrainingMixin
 from sb3_genoffline.qdq.sampler import ConsistencyQ
 
 ActorObjective = Literal["q_bc", "awr"]
+_DIAGNOSTIC_ROWS = 256
 _AWR_SAMPLES, _AWR_LARGEST_WEIGHT = 30, 100.0
 
 
-class UpdateNoise(NamedTuple):
+class QDQNoise(NamedTuple):
     """
     All random numbers of one update, standard normal.
 
@@ -43,7 +58,7 @@ class UpdateNoise(NamedTuple):
     awr: Tensor | None = None
 
 
-class QDQ(QPretrainingMixin, OfflineAlgorithm):
+class QDQ(ActorCriticAlgorithm[QDQNoise]):
     """
     Q-Distribution guided Q-learning: a consistency model learns the distribution of truncated returns of (s, a) in the data;
     the spread H of its samples marks uncertain actions, whose Q-targets are penalised.
@@ -121,8 +136,8 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
     :param cd_ema: rate of the target's moving average
     :param cd_ema_every: steps between two moves of it
     :param cd_average: sample from the moving average
-    :param q_sampler: a fitted :class:`~sb3_genoffline.qdq.sampler.ConsistencyQ`, or a file of :meth:`save_q_sampler`, in the
-        place of phases A to C; None once it is taken over
+    :param q_sampler: a fitted :class:`~sb3_genoffline.qdq.sampler.ConsistencyQ`, or a file of
+        :meth:`save_fitted_model`; None once it is taken over
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
     """
 
@@ -134,78 +149,54 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
     policy: ConsistencyQPolicy
     actor: GaussianActor
     actor_target: GaussianActor
-    critic: EnsembleQ
-    critic_target: EnsembleQ
 
     def __init__(
         self,
         policy: str | type[ConsistencyQPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 3e-4,
-        critic_learning_rate: float | Schedule | None = None,
+        learning_rate: Rate = 3e-4,
+        critic_learning_rate: Rate | None = None,
         *,
-        lr_decay_steps: int | None = 1_000_000,
-        alpha: float = 0.992,
-        beta: float = 0.9,
-        lam: float = 0.8,
+        alpha: Share = 0.992,
+        beta: Share = 0.9,
+        lam: NonNegative = 0.8,
         penalty: Penalty = "paper",
         q_floor: float = 0.0,
         actor_objective: ActorObjective = "q_bc",
-        awr_temperature: float = 6.0,
-        n_q_samples: int = 50,
-        policy_delay: int = 2,
-        target_policy_noise: float = 0.2,
-        target_noise_clip: float = 0.5,
-        max_grad_norm: float | None = 10.0,
-        window: int = 200,
-        stride: int = 10,
-        max_windows: int = 100,
+        awr_temperature: NonNegative = 6.0,
+        n_q_samples: PositiveInt = 50,
+        policy_delay: PositiveInt = 2,
+        target_policy_noise: NonNegative = 0.2,
+        target_noise_clip: NonNegative = 0.5,
+        window: PositiveInt = 200,
+        stride: PositiveInt = 10,
+        max_windows: PositiveInt = 100,
         full_coverage: bool = False,
-        q_batch_size: int = 256,
-        teacher_steps: int = 800_000,
-        teacher_learning_rate: float = 5e-4,
-        cd_steps: int = 1_600_000,
-        cd_learning_rate: float = 4e-4,
-        cd_n: int = 1000,
-        cd_first_index: int = 0,
+        q_batch_size: PositiveInt = 256,
+        teacher_steps: PositiveInt = 800_000,
+        teacher_learning_rate: NonNegative = 5e-4,
+        cd_steps: PositiveInt = 1_600_000,
+        cd_learning_rate: NonNegative = 4e-4,
+        cd_n: Annotated[int, Bounds(2)] = 1000,
+        cd_first_index: Count = 0,
         cd_init: Literal["teacher", "random"] = "teacher",
-        cd_ema: float = 0.005,
-        cd_ema_every: int = 5,
+        cd_ema: Share = 0.005,
+        cd_ema_every: PositiveInt = 5,
         cd_average: bool = False,
         q_sampler: ConsistencyQ | PathOrFile | None = None,
-        **kwargs: Any,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = 1_000_000,
+        max_grad_norm: Positive | None = 10.0,
+        reward_transform: RewardTransform = None,
+        normalize_observations: Normalized = False,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
-        for name, value, allowed in (
-            ("penalty", penalty, get_args(Penalty)),
-            ("actor_objective", actor_objective, get_args(ActorObjective)),
-            ("cd_init", cd_init, ("teacher", "random")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, allowed))}.")
-        for name, share in (("alpha", alpha), ("beta", beta)):
-            if not 0.0 <= share <= 1.0:
-                raise ValueError(f"{name}={share} must lie in [0, 1].")
-        check_positive(
-            policy_delay=policy_delay,
-            window=window,
-            stride=stride,
-            max_windows=max_windows,
-            q_batch_size=q_batch_size,
-            teacher_steps=teacher_steps,
-            cd_steps=cd_steps,
-            cd_ema_every=cd_ema_every,
-        )
-        if n_q_samples < 2:
-            raise ValueError(f"n_q_samples={n_q_samples} must be at least 2: H is a standard deviation.")
-        if not 0 <= cd_first_index <= cd_n - 2:
-            raise ValueError(f"cd_first_index={cd_first_index} must lie in 0..cd_n − 2, and cd_n is {cd_n}.")
-        self.critic_learning_rate = critic_learning_rate
         self.alpha = alpha
         self.beta = beta
         self.lam = lam
-        self.penalty: Penalty = penalty
+        self.penalty = penalty
         self.q_floor = q_floor
-        self.actor_objective: ActorObjective = actor_objective
+        self.actor_objective = actor_objective
         self.awr_temperature = awr_temperature
         self.n_q_samples = n_q_samples
         self.policy_delay = policy_delay
@@ -227,36 +218,146 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
         self.cd_ema_every = cd_ema_every
         self.cd_average = cd_average
         self.q_sampler = q_sampler
-        super().__init__(policy, env, learning_rate, lr_decay_steps=lr_decay_steps, max_grad_norm=max_grad_norm, **kwargs)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
+        )
 
-    def _policy_arguments(self) -> dict[str, Any]:
+    def check_arguments(self) -> None:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.check_arguments`."""
+        if self.n_q_samples < 2:
+            raise UserError(f"n_q_samples={self.n_q_samples} must be at least 2: H is a standard deviation.")
+        if self.cd_first_index > self.cd_n - 2:
+            raise UserError(f"cd_first_index={self.cd_first_index} must lie in 0..cd_n − 2, and cd_n is {self.cd_n}.")
+
+    def policy_arguments(self) -> dict[str, Any]:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
         return {"learned_std": self.lam != 0 or self.actor_objective == "awr"}
 
-    def _setup_training(self) -> None:
-        self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
-        self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
-        rate = self.learning_rate if self.critic_learning_rate is None else self.critic_learning_rate
-        self.critic_lr_schedule = FloatSchedule(rate)
-        self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=self.lr_schedule(1.0), fused=True)
-        self.critic_optimizer = th.optim.Adam(self.critic.parameters(), lr=self.critic_lr_schedule(1.0), fused=True)
-        self._actor_info: dict[str, Tensor] = {}  # of the last actor update
-        if self.q_sampler is not None:
-            self.set_q_sampler(self.q_sampler)
-            self.q_sampler = None
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "actor_target", "critic", "critic_target"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor_optimizer", "critic_optimizer"], []
-
-    def _overestimation_hint(self) -> str:
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
         return (
             f"What helps: more of the penalised loss (smaller alpha={self.alpha}), a smaller beta={self.beta}, more imitation "
             f"(larger lam={self.lam}), or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
         )
 
-    def draw_noise(self, batch_size: int) -> UpdateNoise:
+    # ------------------------------------------------------------------ the consistency model
+
+    def fit_arguments(self) -> tuple[str, ...]:
+        """Arguments of phases A to C; γ discounts the windowed returns too."""
+        return (
+            *("window", "stride", "max_windows", "full_coverage", "q_batch_size", "teacher_steps", "teacher_learning_rate"),
+            *("cd_steps", "cd_learning_rate", "cd_n", "cd_first_index", "cd_init", "cd_ema", "cd_ema_every", "cd_average"),
+        )
+
+    def uses_fitted_model(self) -> bool:
+        """Without a penalty no uncertainty is asked for."""
+        return self.penalty != "none"
+
+    def make_fits(self) -> list[Fit]:
+        """Phases B and C, on the Q dataset of phase A."""
+        buffer = self.replay_buffer
+        assert buffer is not None and buffer.dataset is not None
+        windows = windowed_returns(
+            buffer.dataset,
+            self.gamma,
+            self.window,
+            self.stride,
+            self.max_windows,
+            self.full_coverage,
+            buffer.reward_scale,
+            buffer.reward_shift,
+        )
+        rows = buffer.rows_at(th.as_tensor(windows.rows, device=self.device))
+        states = self.policy.normalize_observations(rows.observations)
+        q = th.as_tensor(windows.returns, dtype=states.dtype, device=self.device)
+        sampler = self.policy.q_sampler
+        sampler.set_range(q)
+        conditions = th.cat([states, rows.actions], dim=-1)
+        items = QItems(conditions, sampler.normalize(q), self.q_batch_size, self.generator)
+        with global_rng_preserved():
+            th.manual_seed(self._buffer_seed + 1)
+            teacher, target = teacher_and_average(sampler)
+        return [
+            TeacherFit(self.teacher_steps, items, teacher, self.teacher_learning_rate),
+            DistillationFit(
+                self.cd_steps,
+                items,
+                teacher,
+                sampler,
+                target,
+                n_levels=self.cd_n,
+                first_index=self.cd_first_index,
+                from_teacher=self.cd_init == "teacher",
+                learning_rate=self.cd_learning_rate,
+                ema=self.cd_ema,
+                ema_every=self.cd_ema_every,
+                keep_average=self.cd_average,
+            ),
+        ]
+
+    def facts_of_fit(self) -> dict[str, Any]:
+        """Scale of the rewards and statistics of the observations: H has the units of the one and reads the other."""
+        facts = {key: self.dataset_info.get(key) for key in ("reward_scale", "reward_shift")}
+        return facts | {"obs_mean": self.policy.obs_mean, "obs_std": self.policy.obs_std}
+
+    def uncertainty(self, observations: Any, actions: Any, n_samples: int | None = None, seed: int = 0) -> np.ndarray:
+        """
+        H(s, a): how far apart the returns are that the consistency model expects.
+
+        :param observations: (B, S) raw
+        :param actions: (B, A) in the units of the action space
+        :param n_samples: n (None: ``n_q_samples``)
+        :param seed: of the samples
+        :return: (B,) in the units of the (transformed) rewards
+        """
+        self._require_fitted()
+        states = self.policy.normalize_observations(th.as_tensor(np.array(observations), device=self.device))
+        scaled = th.as_tensor(self.policy.scale_action(np.asarray(actions, dtype=np.float32)), device=self.device)
+        generator = th.Generator(self.device).manual_seed(seed)
+        shape = (len(states), n_samples or self.n_q_samples)
+        noise = th.randn(shape, generator=generator, device=self.device, dtype=states.dtype)
+        return self.policy.q_sampler.uncertainty(states, scaled, noise).cpu().numpy()
+
+    def uncertainty_samples(self, n_rows: int = 2000, seed: int = 0) -> dict[str, Tensor]:
+        """
+        H at states of the dataset that the agent holds, for the data's actions, the policy's (μ(s)) and uniform ones.
+
+        :param n_rows: rows that are drawn, with replacement
+        :param seed: of the rows, of the random actions and of the samples
+        :return: ``data``, ``policy`` and ``random``, each (n_rows,)
+        """
+        self._require_fitted()
+        if self.replay_buffer is None:
+            raise UserError("There are no rows to judge the uncertainty on: call model.set_dataset(dataset) first.")
+        n_known = self.replay_buffer.n_offline or self.replay_buffer.size()
+        generator = th.Generator(self.device).manual_seed(seed)
+        rows = th.randint(n_known, (n_rows,), generator=generator, device=self.device)
+        return uncertainty_samples(self.policy, self.replay_buffer.rows_at(rows), self.n_q_samples, generator)
+
+    def uncertainty_report(self, n_rows: int = 2000, seed: int = 0) -> dict[str, float]:
+        """
+        Whether H tells the data's actions from others, on rows of the dataset that the agent holds.
+
+        :param n_rows: rows that are drawn, with replacement
+        :param seed: of the rows, of the random actions and of the samples
+        :return: ``data``, ``policy``, ``random``: mean H of the data's actions, of the policy's (μ(s)) and of uniform ones
+            at the same states; ``auc`` of telling random from data by H; ``above_q95``, the share of random actions whose H
+            is above the 95 % quantile of the data's (the paper's figure implies about 0.25)
+        """
+        return detection_report(self.uncertainty_samples(n_rows, seed))
+
+    # ------------------------------------------------------------------ the actor-critic
+
+    def draw_noise(self, batch_size: int) -> QDQNoise:
         """The random numbers of one update from this algorithm's generator, in a single draw."""
         action_dim = self.policy.action_dim
         n_awr = _AWR_SAMPLES if self.actor_objective == "awr" else 0
@@ -265,9 +366,9 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
         sizes = [th.Size(shape).numel() for shape in shapes]
         dtype = self.policy.obs_mean.dtype
         normal = th.randn(sum(sizes), generator=self.generator, device=self.device, dtype=dtype).split(sizes)
-        return UpdateNoise(*(part.view(shape) for part, shape in zip(normal, shapes, strict=True)))
+        return QDQNoise(*(part.view(shape) for part, shape in zip(normal, shapes, strict=True)))
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: QDQNoise) -> dict[str, Tensor]:
         """
         One gradient step of phase D (paper, algorithm 1).
 
@@ -284,22 +385,20 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
         loss_h = 2.0 * mse_loss(q, target_h.expand_as(q))  # the mean over critics, times their number
         loss_l = 2.0 * mse_loss(q, target_l.expand_as(q))
         critic_loss = self.alpha * loss_h + (1.0 - self.alpha) * loss_l
-        critic_rate = self.critic_lr_schedule(self._current_progress_remaining)
-        gradient_step(self.critic_optimizer, critic_loss, critic_rate, self.max_grad_norm)
+        gradient_step(self.critic_optimizer, critic_loss, self.critic_rate_now(), self.max_grad_norm)
         losses = {"critic_loss": critic_loss, "loss_h": loss_h, "loss_l": loss_l, "q_mean": q.mean()}
 
         if self._n_updates % self.policy_delay == 0:
             actor_loss, actor_info = self.actor_loss(states, batch.actions, noise)
             n_actor_updates = self._n_updates // self.policy_delay
-            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule, n_actor_updates))
-            self._actor_info = {name: value.detach() for name, value in {"actor_loss": actor_loss, **actor_info}.items()}
+            gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(n_actor_updates))
+            losses |= {"actor_loss": actor_loss, **actor_info}
             soft_update(self.critic, self.critic_target, self.tau)
             soft_update(self.actor, self.actor_target, self.tau)
-        self._n_updates += 1
-        return info | {name: value.detach() for name, value in losses.items()} | self._actor_info
+        return info | {name: value.detach() for name, value in losses.items()}
 
     @th.no_grad()
-    def target_actions(self, next_states: Tensor, noise: UpdateNoise) -> Tensor:
+    def target_actions(self, next_states: Tensor, noise: QDQNoise) -> Tensor:
         """
         a': the target actor's mean, or with λ > 0 a sample of its Gaussian, with clipped noise on it.
 
@@ -311,12 +410,11 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
             base = self.actor_target(next_states)
         else:
             base = self.actor_target.sample(next_states, noise.target_policy)
-        smoothing = (noise.smoothing * self.target_policy_noise).clamp(-self.target_noise_clip, self.target_noise_clip)
-        return (base + smoothing).clamp(-1.0, 1.0)
+        return smoothed(base, noise.smoothing, self.target_policy_noise, self.target_noise_clip).clamp(-1.0, 1.0)
 
     @th.no_grad()
     def critic_targets(
-        self, batch: TransitionBatch, next_states: Tensor, noise: UpdateNoise
+        self, batch: TransitionBatch, next_states: Tensor, noise: QDQNoise
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """
         y_H = r + γ·m·min Q̄(s', a') and y_L = r + γ·m·Q_L, Q_L the penalised value (eq. 8).
@@ -326,7 +424,7 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
         next_actions = self.target_actions(next_states, noise)
         q = self.critic_target(next_states, next_actions).amin(0)  # (B,)
         if self.penalty == "none":
-            target = batch.rewards + self.gamma * batch.masks * q
+            target = self.td_target(batch, q)
             return target, target, {}
         h = self.policy.q_sampler.uncertainty(next_states, next_actions, noise.q)  # (B,)
         uncertain, threshold = uncertain_actions(h, self.beta)
@@ -344,10 +442,9 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
             "bonus_share": (penalized > q).float().mean(),
             "weight_mean": weight.mean(),
         }
-        discount = self.gamma * batch.masks
-        return batch.rewards + discount * q, batch.rewards + discount * penalized, info
+        return self.td_target(batch, q), self.td_target(batch, penalized), info
 
-    def actor_loss(self, states: Tensor, actions: Tensor, noise: UpdateNoise) -> tuple[Tensor, dict[str, Tensor]]:
+    def actor_loss(self, states: Tensor, actions: Tensor, noise: QDQNoise) -> tuple[Tensor, dict[str, Tensor]]:
         """
         −E[min Q(s, μ(s))] − λ·E[log π(a | s)] at the data's (s, a) (eq. 9), or AWR's −E[min(exp(6·A), 100)·log π(a | s)].
 
@@ -366,7 +463,7 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
         return -(weight * log_prob).mean(), info | {"awr_weight": weight.mean(), "awr_saturated_share": saturated}
 
     @th.no_grad()
-    def awr_weights(self, states: Tensor, actions: Tensor, noise: UpdateNoise) -> Tensor:
+    def awr_weights(self, states: Tensor, actions: Tensor, noise: QDQNoise) -> Tensor:
         """
         min(exp(6·A), 100), A = min Q(s, a) − mean of min Q(s, ã) over 30 samples ã of the target actor: (B,).
 
@@ -380,20 +477,31 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
         advantage = self.critic(states, actions).amin(0) - baseline
         return (self.awr_temperature * advantage).exp().clamp_max(_AWR_LARGEST_WEIGHT)
 
-    def _watch(self, metrics: dict[str, float]) -> None:
-        self._log_uncertainty()
+    def watch(self, metrics: dict[str, float]) -> None:
+        """Whether H detects anything, logged on a few rows, always the same; and a penalty that rewards."""
+        if self.penalty != "none":
+            report = self.uncertainty_report(_DIAGNOSTIC_ROWS)
+            for name, value in report.items():
+                self.logger.record(f"uncertainty/{name}", value)
+            self.last_metrics.update({f"uncertainty/{name}": value for name, value in report.items()})
+            if report["auc"] < 0.5:
+                self.monitor.warn_once(
+                    "auc",
+                    f"The uncertainty H is no larger for random actions than for the data's (AUC {report['auc']:.2f}; blind "
+                    "is 0.5): the penalty will not keep the policy near the data. More teacher_steps and cd_steps, "
+                    "full_coverage=True, or other windows may help; `python -m zoo plot uncertainty` draws it.",
+                )
         share = metrics.get("bonus_share", 0.0)
         last = self.num_timesteps + 1 >= self._total_timesteps  # the update at hand is counted after its metrics are read
-        if share <= 0.01 or not (self._n_updates > 1000 or last) or "bonus" in self._warned:  # Q starts around 0
+        if share <= 0.01 or not (self._n_updates > 1000 or last):  # Q starts around 0
             return
         floor = min(0.0, self.dataset_info.get("min_reward", 0.0)) / (1.0 - self.gamma) if self.gamma < 1 else -np.inf
         if self.penalty == "floor" and self.q_floor <= floor * (1.0 - 1e-4):
             return  # what is raised lay below every attainable value
-        self._warned.add("bonus")
-        warnings.warn(
+        self.monitor.warn_once(
+            "bonus",
             f"penalty={self.penalty!r} raises {share:.1%} of the target values instead of lowering them: Q < 0 for "
             f"{metrics['negative_q_share']:.1%} of the uncertain actions, and 1/H > beta for "
             f"{metrics['small_h_share']:.1%} of all. Use penalty='floor' with q_floor={floor:g} (r_min/(1 − gamma), or 0 "
             "where rewards are not negative).",
-            stacklevel=2,
         )

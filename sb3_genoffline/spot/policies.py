@@ -64,6 +64,7 @@ class VAEDensityPolicy(ActorCriticPolicy):
     :param kwargs: networks of actor and critics, see :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`
     """
 
+    fitted_model = "density"
     actor: DropoutActor
     actor_target: DropoutActor
     fitted: Tensor

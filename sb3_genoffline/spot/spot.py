@@ -1,29 +1,28 @@
 """Supported Policy OpTimization (Wu et al., NeurIPS 2022, arXiv 2202.06239)."""
 
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.density_sharing import DensitySharingMixin
+from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm, smoothed
+from sb3_genoffline.common.arguments import NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.offline_algorithm import check_positive
+from sb3_genoffline.common.fitting import Fit
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.common.pretraining import Phase
-from sb3_genoffline.data.buffers import OfflineBuffer, TransitionBatch
+from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.vae import ConditionalVAE
 from sb3_genoffline.nets.ensembles import soft_update
+from sb3_genoffline.spot.fit import VAEFit
 from sb3_genoffline.spot.policies import DropoutActor, VAEDensityPolicy
-from sb3_genoffline.spot.pretraining import VAEPhase
 
 Estimator = Literal["elbo", "importance"]
 
 
-class UpdateNoise(NamedTuple):
+class SPOTNoise(NamedTuple):
     """
     The random numbers of one update.
 
@@ -38,7 +37,7 @@ class UpdateNoise(NamedTuple):
     dropout: Tensor | None
 
 
-class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
+class SPOT(ActorCriticAlgorithm[SPOTNoise]):
     """
     Supported Policy OpTimization: a VAE learns the density of behaviour; TD3's actor has one more term, the negative
     log-density of its own action.
@@ -69,8 +68,8 @@ class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
     :param vae_steps: steps that fit the VAE
     :param vae_batch_size: rows of such a step
     :param vae_learning_rate: of the VAE
-    :param density: a fitted :class:`~sb3_genoffline.generative.vae.ConditionalVAE`, or a file of :meth:`save_density`, in the
-        place of fitting one; None once it is taken over
+    :param density: a fitted :class:`~sb3_genoffline.generative.vae.ConditionalVAE`, or a file of
+        :meth:`save_fitted_model`; None once it is taken over
     :param policy_delay: updates of the critics per update of the actor and the targets
     :param target_policy_noise: std of the noise on the target action
     :param target_noise_clip: its largest absolute value
@@ -83,10 +82,8 @@ class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
         "MlpPolicy": VAEDensityPolicy,
     }
     default_gradient_steps = 1_000_000
-    density_class = ConditionalVAE
-    density_arguments = "the same spaces, beta=..., and policy_kwargs=dict(vae_net_arch=..., latent_dim=...)"
-    policy: VAEDensityPolicy  # type: ignore[assignment]
-    replay_buffer: OfflineBuffer | None  # type: ignore[assignment]
+    fitted_model_arguments = "the same spaces, beta=..., and policy_kwargs=dict(vae_net_arch=..., latent_dim=...)"
+    policy: VAEDensityPolicy
     actor: DropoutActor
     actor_target: DropoutActor
 
@@ -94,32 +91,31 @@ class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
         self,
         policy: str | type[VAEDensityPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: Rate = 3e-4,
+        critic_learning_rate: Rate | None = None,
         *,
-        lam: float = 1.0,
+        lam: NonNegative = 1.0,
         q_normalize: bool = True,
         density_estimator: Estimator = "elbo",
-        n_latents: int = 1,
-        beta: float = 0.5,
-        vae_steps: int = 100_000,
-        vae_batch_size: int = 256,
-        vae_learning_rate: float = 1e-3,
+        n_latents: PositiveInt = 1,
+        beta: NonNegative = 0.5,
+        vae_steps: PositiveInt = 100_000,
+        vae_batch_size: PositiveInt = 256,
+        vae_learning_rate: NonNegative = 1e-3,
         density: ConditionalVAE | PathOrFile | None = None,
-        policy_delay: int = 2,
-        target_policy_noise: float = 0.2,
-        target_noise_clip: float = 0.5,
-        normalize_observations: bool = True,
-        **kwargs: Any,
+        policy_delay: PositiveInt = 2,
+        target_policy_noise: NonNegative = 0.2,
+        target_noise_clip: NonNegative = 0.5,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = None,
+        max_grad_norm: Positive | None = None,
+        reward_transform: RewardTransform = None,
+        normalize_observations: Normalized = True,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
-        if not lam >= 0:
-            raise ValueError(f"lam={lam} must not be negative: it would push actions off the data.")
-        if density_estimator not in get_args(Estimator):
-            known = ", ".join(map(repr, get_args(Estimator)))
-            raise ValueError(f"density_estimator={density_estimator!r} is not known; use one of {known}.")
-        check_positive(n_latents=n_latents, vae_steps=vae_steps, vae_batch_size=vae_batch_size, policy_delay=policy_delay)
         self.lam = lam
         self.q_normalize = q_normalize
-        self.density_estimator: Estimator = density_estimator
+        self.density_estimator = density_estimator
         self.n_latents = n_latents
         self.beta = beta
         self.vae_steps = vae_steps
@@ -129,59 +125,58 @@ class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
         self.policy_delay = policy_delay
         self.target_policy_noise = target_policy_noise
         self.target_noise_clip = target_noise_clip
-        super().__init__(policy, env, learning_rate, normalize_observations=normalize_observations, **kwargs)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
+        )
 
-    def _policy_arguments(self) -> dict[str, Any]:
+    def policy_arguments(self) -> dict[str, Any]:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
         return {"beta": self.beta}
 
-    def _setup_training(self) -> None:
-        super()._setup_training()
-        if self.density is not None:
-            self.set_density(self.density)
-            self.density = None
-
-    def _overestimation_hint(self) -> str:
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
         return (
             f"What helps: a tighter constraint (lam above {self.lam}), or LayerNorm "
             "(policy_kwargs=dict(critic_layer_norm=True))."
         )
 
-    def _make_phases(self) -> list[Phase]:
-        if self.lam == 0:
-            return []
-        if bool(self.policy.fitted):
-            self._compare_given_density(stacklevel=4)
-            return []
-        if self.replay_buffer is None or self.replay_buffer.n_offline == 0:
-            raise ValueError(
-                "The density is not fitted and there are no offline rows to fit it on: call learn_offline(dataset), pass a "
-                "fitted density, or use lam=0."
-            )
-        states, actions = self._offline_rows()
+    def fit_arguments(self) -> tuple[str, ...]:
+        """Arguments of the VAE's fit."""
+        return ("vae_steps", "vae_batch_size", "vae_learning_rate")
+
+    def uses_fitted_model(self) -> bool:
+        """At λ = 0 there is no constraint and no VAE."""
+        return self.lam > 0
+
+    def make_fits(self) -> list[Fit]:
+        """The VAE's, on raw states; it standardises them by itself."""
         if self.normalize_observations:
             self.policy.density.set_state_statistics(self.policy.obs_mean, self.policy.obs_std)
         return [
-            VAEPhase(
-                self.vae_steps,
-                self.policy,
-                states,
-                actions,
-                self.vae_batch_size,
-                self.vae_learning_rate,
-                self.generator,
+            VAEFit(
+                self.vae_steps, self.policy, *self.offline_rows(), self.vae_batch_size, self.vae_learning_rate, self.generator
             )
         ]
 
-    def draw_noise(self, batch_size: int) -> UpdateNoise:
+    def draw_noise(self, batch_size: int) -> SPOTNoise:
         """The random numbers of one update from this algorithm's generator."""
         smoothing = self.normal_noise(batch_size, self.policy.action_dim)
         latents = self.normal_noise(batch_size, self.n_latents, self.policy.density.latent_dim)
         if self.policy.actor_dropout == 0:
-            return UpdateNoise(smoothing, latents, None)
+            return SPOTNoise(smoothing, latents, None)
         shape = (2, batch_size, sum(self.actor.hidden_widths))
-        return UpdateNoise(smoothing, latents, th.rand(shape, generator=self.generator, device=self.device))
+        return SPOTNoise(smoothing, latents, th.rand(shape, generator=self.generator, device=self.device))
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: SPOTNoise) -> dict[str, Tensor]:
         """
         One gradient step of the actor-critic.
 
@@ -195,9 +190,9 @@ class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
 
         # ------ y = r + γ·m·min_i Q̄_i(s', π̄(s') + n), n clipped normal noise
         with th.no_grad():
-            smoothing = (noise.smoothing * self.target_policy_noise).clamp(-self.target_noise_clip, self.target_noise_clip)
-            next_actions = (self.actor_target(next_states, target_dropout) + smoothing).clamp(-1.0, 1.0)
-            target = batch.rewards + self.gamma * batch.masks * self.critic_target(next_states, next_actions).amin(0)
+            base = self.actor_target(next_states, target_dropout)
+            next_actions = smoothed(base, noise.smoothing, self.target_policy_noise, self.target_noise_clip).clamp(-1.0, 1.0)
+            target = self.td_target(batch, self.critic_target(next_states, next_actions).amin(0))
         info = self.critic_step(states, batch.actions, target)
 
         # ------ −E[Q_1(s, π(s))]/E|Q_1(s, π(s))| − λ·E[log p(π(s) | s)], the paper's regularised objective
@@ -208,13 +203,12 @@ class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
             if self.lam > 0:
                 log_prob = self.log_density(batch.observations, actions, noise.latents).mean()
                 actor_loss = actor_loss - self.lam * self.policy.density.unit * log_prob
-                self._actor_info["log_prob"] = log_prob.detach()
-            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
-            self._actor_info |= {"actor_loss": actor_loss.detach(), "actor_q": q.detach().mean()}
+                info["log_prob"] = log_prob.detach()
+            gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
+            info |= {"actor_loss": actor_loss.detach(), "actor_q": q.detach().mean()}
             soft_update(self.critic, self.critic_target, self.tau)
             soft_update(self.actor, self.actor_target, self.tau)
-        self._n_updates += 1
-        return info | self._actor_info
+        return info
 
     def log_density(self, observations: Tensor, actions: Tensor, latents: Tensor) -> Tensor:
         """

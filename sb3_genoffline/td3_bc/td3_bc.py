@@ -1,16 +1,16 @@
 """TD3+BC (Fujimoto & Gu, NeurIPS 2021, arXiv 2106.06860)."""
 
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm, smoothed
+from sb3_genoffline.common.arguments import NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.offline_algorithm import check_positive
+from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -18,7 +18,7 @@ from sb3_genoffline.nets.actors import DeterministicActor
 from sb3_genoffline.nets.ensembles import soft_update
 
 
-class TD3BC(ActorCriticAlgorithm):
+class TD3BC(ActorCriticAlgorithm[Tensor]):
     """
     TD3 whose actor's loss has one more term, the squared distance to the data's action.
 
@@ -53,23 +53,39 @@ class TD3BC(ActorCriticAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: EnvLike | None = None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: Rate = 3e-4,
+        critic_learning_rate: Rate | None = None,
         *,
-        alpha: float = 2.5,
-        policy_delay: int = 2,
-        target_policy_noise: float = 0.2,
-        target_noise_clip: float = 0.5,
-        normalize_observations: bool = True,
-        **kwargs: Any,
+        alpha: NonNegative = 2.5,
+        policy_delay: PositiveInt = 2,
+        target_policy_noise: NonNegative = 0.2,
+        target_noise_clip: NonNegative = 0.5,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = None,
+        max_grad_norm: Positive | None = None,
+        reward_transform: RewardTransform = None,
+        normalize_observations: Normalized = True,
+        **kwargs: Unpack[OfflineArguments],
     ) -> None:
-        check_positive(policy_delay=policy_delay)
         self.alpha = alpha
         self.policy_delay = policy_delay
         self.target_policy_noise = target_policy_noise
         self.target_noise_clip = target_noise_clip
-        super().__init__(policy, env, learning_rate, normalize_observations=normalize_observations, **kwargs)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
+        )
 
-    def _overestimation_hint(self) -> str:
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
         return (
             f"What helps: more imitation (smaller alpha={self.alpha}), or LayerNorm "
             "(policy_kwargs=dict(critic_layer_norm=True))."
@@ -92,9 +108,9 @@ class TD3BC(ActorCriticAlgorithm):
 
         # ------ y = r + γ·m·min_i Q̄_i(s', π̄(s') + n), n clipped normal noise
         with th.no_grad():
-            smoothing = (noise * self.target_policy_noise).clamp(-self.target_noise_clip, self.target_noise_clip)
-            next_actions = (self.actor_target(next_states) + smoothing).clamp(-1.0, 1.0)
-            target = batch.rewards + self.gamma * batch.masks * self.critic_target(next_states, next_actions).amin(0)
+            next_actions = smoothed(self.actor_target(next_states), noise, self.target_policy_noise, self.target_noise_clip)
+            next_q = self.critic_target(next_states, next_actions.clamp(-1.0, 1.0)).amin(0)
+            target = self.td_target(batch, next_q)
         info = self.critic_step(states, batch.actions, target)
 
         # ------ −λ·E[Q_1(s, π(s))] + E[(π(s) − a)²], λ = α/E|Q_1(s, π(s))| (eqs. 3 and 5); the square is a mean over
@@ -105,9 +121,8 @@ class TD3BC(ActorCriticAlgorithm):
             weight = self.alpha / q.detach().abs().mean()
             bc_loss = mse_loss(actions, batch.actions)
             actor_loss = -weight * q.mean() + bc_loss
-            gradient_step(self.actor_optimizer, actor_loss, self._learning_rate_now(self.lr_schedule), self.max_grad_norm)
-            self._actor_info = {"actor_loss": actor_loss.detach(), "bc_loss": bc_loss.detach(), "q_weight": weight}
+            gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
+            info |= {"actor_loss": actor_loss.detach(), "bc_loss": bc_loss.detach(), "q_weight": weight}
             soft_update(self.critic, self.critic_target, self.tau)
             soft_update(self.actor, self.actor_target, self.tau)
-        self._n_updates += 1
-        return info | self._actor_info
+        return info

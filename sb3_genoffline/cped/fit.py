@@ -1,12 +1,12 @@
-"""Fitting the density of behaviour before the policy, and sharing it."""
+"""Fitting the density of behaviour before the policy."""
 
 from typing import Any
 
 import torch as th
 from torch import Tensor
 
+from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.common.pretraining import Phase
 from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.generative.behavior import Density
 from sb3_genoffline.generative.flow_gan import Discriminator, FlowGAN
@@ -45,7 +45,6 @@ class DensityTrainer:
         self.density_optimizer, self.discriminator_optimizer = density_optimizer, discriminator_optimizer
         self.n_critic_steps, self.dequantization = n_critic_steps, dequantization
         self.learning_rates, self.generator = learning_rates, generator
-        self._flow_info: dict[str, Tensor] = {}
 
     def step(self, step: int, states: Tensor, actions: Tensor) -> dict[str, Tensor]:
         """
@@ -68,13 +67,13 @@ class DensityTrainer:
             info["discriminator_loss"] = loss.detach()
         if not adversarial or step % self.n_critic_steps == 0:
             fresh = self.gan.draw_noise(self.density, len(states), self.generator) if adversarial else None
-            loss, self._flow_info = self.gan.flow_loss(self.discriminator, self.density, states, actions, fresh)
+            loss, flow_info = self.gan.flow_loss(self.discriminator, self.density, states, actions, fresh)
             gradient_step(self.density_optimizer, loss, self.learning_rates[0])
-            self._flow_info["loss"] = loss.detach()
-        return self._flow_info | info
+            info |= flow_info | {"loss": loss.detach()}
+        return info
 
 
-class DensityPhase(Phase):
+class DensityFit(Fit):
     """
     Fits the density. With held-out rows, training stops when their NLL no longer falls, and the weights with the lowest are
     kept.
@@ -111,7 +110,7 @@ class DensityPhase(Phase):
         freeze: bool,
         seed: int,
     ) -> None:
-        super().__init__(n_steps, {}, trainer.density_optimizer)  # the agent saves density and discriminator itself
+        super().__init__(n_steps)  # the agent saves density, discriminator and their optimizers itself
         self.trainer, self.policy, self.rows = trainer, policy, (states, actions)
         self.batch_size, self.eval_every, self.patience = batch_size, eval_every, patience
         self.quantile, self.freeze = quantile, freeze

@@ -3,12 +3,12 @@
 import torch as th
 from torch import Tensor
 
+from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.common.pretraining import Phase
 from sb3_genoffline.spot.policies import VAEDensityPolicy
 
 
-class VAEPhase(Phase):
+class VAEFit(Fit):
     """
     Maximises the ELBO, then freezes the VAE.
 
@@ -33,7 +33,8 @@ class VAEPhase(Phase):
         learning_rate: float,
         generator: th.Generator,
     ) -> None:
-        super().__init__(n_steps, {}, th.optim.Adam(policy.density.parameters(), learning_rate, fused=True))
+        self.optimizer = th.optim.Adam(policy.density.parameters(), learning_rate, fused=True)
+        super().__init__(n_steps, optimizers={"vae": self.optimizer})  # the agent saves the VAE, which is its policy's
         self.policy, self.rows = policy, (states, actions)
         self.batch_size, self.learning_rate, self.generator = batch_size, learning_rate, generator
 

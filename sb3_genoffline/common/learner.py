@@ -1,0 +1,382 @@
+"""An SB3 algorithm whose arguments are checked once, when they are set, and whose state is declared once."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, TypedDict
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFreq
+from torch import Tensor, nn
+
+from sb3_genoffline.common.arguments import (
+    Argument,
+    ArgumentTable,
+    Bounds,
+    Count,
+    Fixed,
+    Normalized,
+    Positive,
+    PositiveInt,
+    PositiveShare,
+    Rate,
+    RewardTransform,
+    constructor_arguments,
+)
+from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces
+from sb3_genoffline.common.fitting import Fits
+from sb3_genoffline.common.metrics import TrainingMonitor
+from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.state import LearnerState
+from sb3_genoffline.data import REWARD_TRANSFORMS
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
+
+# Not part of an agent: what it is made from, and what belongs to one machine
+_NO_HYPERPARAMETERS = ("policy", "env", "device", "_init_setup_model", "tensorboard_log")
+_REFUSED = {
+    "replay_buffer_class": "the buffer holds the dataset's rows beside the online ones, and no other does.",
+    "replay_buffer_kwargs": "the buffer holds the dataset's rows beside the online ones, and no other does.",
+    "optimize_memory_usage": "rows of a dataset need not follow each other, so next observations are stored.",
+    "n_steps": "targets are the papers', of one step.",
+    "use_sde": "state-dependent exploration is not built.",
+    "action_noise": "`learn` explores with the policy's own noise.",
+}
+
+
+class OfflineArguments(TypedDict, total=False):
+    """The arguments of :class:`Learner` that no algorithm has its own default of: they come in as ``**kwargs``."""
+
+    buffer_size: PositiveInt
+    learning_starts: Count
+    tau: PositiveShare
+    gamma: PositiveShare
+    train_freq: int | tuple[int, str]
+    gradient_steps: int
+    replacement: bool
+    policy_kwargs: dict[str, Any] | None
+    stats_window_size: PositiveInt
+    tensorboard_log: str | None
+    verbose: int
+    seed: int | None
+    device: th.device | str
+    _init_setup_model: bool
+
+
+class AllArguments(OfflineArguments, total=False):
+    """The keyword arguments of :class:`Learner`, those that each algorithm names in its own signature included."""
+
+    batch_size: PositiveInt
+    lr_decay_steps: PositiveInt | None
+    max_grad_norm: Positive | None
+    reward_transform: str | None
+    normalize_observations: bool
+
+
+@functools.cache
+def _arguments_of(cls: "type[Learner]") -> Mapping[str, Argument]:
+    """The table, looked at each time an attribute is set."""
+    return cls.argument_table().arguments
+
+
+class Learner(OffPolicyAlgorithm):
+    """
+    What an algorithm is made of: arguments, policy, and what is learned.
+
+    Each constructor argument is an attribute of the same name. Its annotation is checked whenever it is set, and setting it on
+    a live agent either works at once or is refused. A subclass says in :meth:`declare_state` which networks, optimizers and
+    variables it has; saving, resuming and restarting follow from that.
+
+    :param policy: policy class or its name
+    :param env: environment, id, dataset, or ``(observation_space, action_space)``; None takes the spaces of the dataset
+        given to :meth:`learn_offline`. No simulator is needed to train or predict.
+    :param learning_rate: a number or an SB3 schedule of the remaining progress
+    :param batch_size: B
+    :param lr_decay_steps: K of the cosine decay to 0 per gradient step, multiplied onto ``learning_rate``; None: no decay
+    :param max_grad_norm: L2 norm that gradients are clipped to (None: no clipping)
+    :param reward_transform: name in ``sb3_genoffline.data.REWARD_TRANSFORMS`` or None
+    :param normalize_observations: standardise observations by the dataset's statistics, kept in the policy
+    :param buffer_size: number of online rows kept by ``learn`` (offline rows are never dropped)
+    :param learning_starts: random steps before ``learn`` acts by the policy
+    :param tau: soft-update coefficient of the target networks
+    :param gamma: discount
+    :param train_freq: environment steps between updates in ``learn``
+    :param gradient_steps: updates each time in ``learn`` (−1: as many as environment steps)
+    :param replacement: sample batches with replacement
+    :param policy_kwargs: additional arguments of the policy
+    :param stats_window_size: see SB3
+    :param tensorboard_log: folder for tensorboard
+    :param verbose: 0 silent, 1 info, 2 debug
+    :param seed: of all random numbers; the same seed gives the same weights bit for bit on a CPU
+    :param device: of networks and data
+    """
+
+    policy: OfflinePolicy
+    name: ClassVar[str]
+    """Key in ``ALGOS`` and in files: the folder's name, or the class's in lower case where it comes from elsewhere."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        package, *rooms = cls.__module__.split(".")
+        cls.name = rooms[0] if package == "sb3_genoffline" and len(rooms) > 1 else cls.__name__.lower()
+
+    def __init__(
+        self,
+        policy: str | type[OfflinePolicy],
+        env: EnvLike | None,
+        learning_rate: Rate,
+        *,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = None,
+        max_grad_norm: Positive | None = None,
+        reward_transform: RewardTransform = None,
+        normalize_observations: Normalized = False,
+        buffer_size: Annotated[PositiveInt, Fixed("sizes the buffer")] = 1_000_000,
+        learning_starts: Count = 0,
+        tau: PositiveShare = 0.005,
+        gamma: PositiveShare = 0.99,
+        train_freq: PositiveInt | tuple[PositiveInt, str] | TrainFreq = 1,
+        gradient_steps: Annotated[int, Bounds(-1)] = 1,
+        replacement: Annotated[bool, Fixed("decides how the sampler that is at work draws")] = False,
+        policy_kwargs: Annotated[dict[str, Any] | None, Fixed("shapes the policy, which is made")] = None,
+        stats_window_size: Annotated[PositiveInt, Fixed("sizes SB3's window of episodes")] = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: Annotated[Annotated[int, Bounds(0, 2**32 - 1)] | None, Fixed("has done its work: use set_random_seed()")] = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        **unknown: Any,
+    ) -> None:
+        self.argument_table().check(unknown)  # raises: SB3's arguments that do not apply say why
+        self._is_set_up = False
+        # SB3's constructor sets attributes of these names to what it is given
+        checked = self.argument_table().check({"policy_kwargs": policy_kwargs, "seed": seed, "train_freq": train_freq})
+        super().__init__(
+            policy,
+            as_env(env),  # type: ignore[arg-type]
+            learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=checked["train_freq"],
+            gradient_steps=gradient_steps,
+            policy_kwargs=dict(checked["policy_kwargs"] or {}),
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=checked["seed"],
+            sde_support=False,
+            supported_action_spaces=(spaces.Box,),
+        )
+        self.stats_window_size = stats_window_size
+        self.lr_decay_steps = lr_decay_steps
+        self.max_grad_norm = max_grad_norm
+        self.reward_transform = reward_transform
+        self.replacement = replacement
+        self.normalize_observations = normalize_observations
+        self.dataset_info: dict[str, Any] = {}
+        """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""
+        self.fits = Fits()
+        self.policy_kwargs = self.policy_class.argument_table().check(self.policy_kwargs, "policy_kwargs: ")
+        self._check()
+        if _init_setup_model and env is not None:
+            self._setup_model()
+
+    # ------------------------------------------------------------------ arguments
+
+    @classmethod
+    def argument_table(cls) -> ArgumentTable:
+        """The constructor's arguments that make up the agent; not those that belong to one machine, as ``device``."""
+        arguments = constructor_arguments(cls, Learner)
+        own = {name: argument for name, argument in arguments.items() if name not in _NO_HYPERPARAMETERS}
+        return ArgumentTable(cls.__name__, own, _REFUSED)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Check a hyper-parameter; on a live agent let all that depends on it follow, or refuse."""
+        argument = _arguments_of(type(self)).get(name)
+        if argument is None:
+            super().__setattr__(name, value)
+            return
+        value = argument.check(value)
+        if not self.__dict__.get("_is_set_up"):
+            super().__setattr__(name, value)
+            return
+        before = self.__dict__[name]
+        if value is before or (type(value) is type(before) and value == before):
+            return
+        if argument.fixed is not None:
+            raise UserError(
+                f"{name} can't be changed to {short(value)} on a live agent: it {argument.fixed}.{self._instead(name)}"
+            )
+        shaped_before = self.policy_arguments()
+        super().__setattr__(name, value)
+        try:
+            self._check()
+            self._follow(name, shaped_before)
+        except UserError:
+            super().__setattr__(name, before)
+            raise
+
+    def _follow(self, name: str, shaped_before: dict[str, Any]) -> None:
+        """Let policy, schedule and declared state follow a hyper-parameter that was set."""
+        acting = {}
+        for key, value in self.policy_arguments().items():
+            if value == shaped_before[key]:
+                continue
+            if key not in self.policy.acting_settings:
+                raise UserError(
+                    f"{name} can't be changed to {short(getattr(self, name))} on a live agent: it shapes the policy, which is "
+                    f"made.{self._instead(name)}"
+                )
+            acting[key] = value
+        fitted = self.policy.is_fitted
+        if name in self.fit_arguments() and fitted is not None and (bool(fitted) or self.fits.current is not None):
+            raise UserError(
+                f"{name} can't be changed to {short(getattr(self, name))} on a live agent: it is an argument of a fit that is "
+                f"done or at work.{self._instead(name)}"
+            )
+        for key, value in acting.items():
+            setattr(self.policy, key, value)
+        if name == "learning_rate":
+            self._setup_lr_schedule()
+        elif name == "train_freq":
+            self._convert_train_freq()
+        self.state.on_argument_set(name)
+
+    def _instead(self, name: str) -> str:
+        return f" Make a new agent with {type(self).__name__}(..., {name}=...)."
+
+    def _check(self) -> None:
+        """What single arguments can't say: names in tables, and :meth:`check_arguments`."""
+        if self.reward_transform is not None and self.reward_transform not in REWARD_TRANSFORMS:
+            known = ", ".join(map(repr, REWARD_TRANSFORMS))
+            raise UserError(f"reward_transform={self.reward_transform!r} is not known; use None or one of {known}.")
+        self.check_arguments()
+
+    def check_arguments(self) -> None:
+        """
+        Combinations of hyper-parameters; called when the agent is made, and again when one is set.
+
+        :raises UserError: naming those that do not go together
+        """
+
+    def policy_arguments(self) -> dict[str, Any]:
+        """Arguments of the policy that are, or follow from, arguments of the algorithm."""
+        return {}
+
+    def fit_arguments(self) -> tuple[str, ...]:
+        """Names of the hyper-parameters that only a fit before the policy's training reads."""
+        return ()
+
+    # ------------------------------------------------------------------ set-up
+
+    def _setup_model(self) -> None:
+        """Build the policy; no buffer, which only training needs."""
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        arguments = self.policy_arguments()
+        if doubled := arguments.keys() & self.policy_kwargs.keys():
+            key = min(doubled)
+            raise UserError(
+                f"policy_kwargs has {key!r}, which is an argument of {type(self).__name__}: pass {key}="
+                f"{self.policy_kwargs[key]!r} there."
+            )
+        arguments |= self.policy_kwargs
+        policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
+        self.policy = policy.to(self.device)
+        self._convert_train_freq()
+        self.generator = th.Generator(self.device)
+        self.monitor = TrainingMonitor(self.device)
+        self._seed_generators(int(th.randint(2**62, (1,))) if self.seed is None else self.seed)
+        self.state = LearnerState(self.device, self.policy.obs_mean.dtype)
+        self.declare_state()
+        self._is_set_up = True
+
+    def declare_state(self) -> None:
+        """Say what is learned: :meth:`add_networks`, :meth:`add_optimizer`, :meth:`add_variable`."""
+        raise NotImplementedError
+
+    def add_networks(self, *names: str) -> None:
+        """:param names: networks of the policy that the algorithm has too, under the same names"""
+        for name in names:
+            setattr(self, name, getattr(self.policy, name))
+        self.state.aliases += names
+
+    def add_network(self, name: str, network: nn.Module) -> None:
+        """
+        :param name: attribute that it becomes
+        :param network: one that the policy does not have: only training needs it
+        """
+        self.state.networks[name] = network.to(self.device)
+        setattr(self, name, network)
+
+    def add_optimizer(
+        self,
+        name: str,
+        parameters: Iterable[Tensor],
+        cls: type[th.optim.Optimizer] | None = None,
+        options: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """
+        :param name: of what it moves: it becomes the attribute ``{name}_optimizer``
+        :param parameters: moved by it
+        :param cls: optimizer class (None: the policy's ``optimizer_class`` with its arguments, by default Adam)
+        :param options: gives its further options from the hyper-parameters as they are now
+        """
+        if cls is None:
+            cls, own = self.policy.optimizer_class, options
+            options = lambda: own() | self.policy.optimizer_kwargs  # noqa: E731
+        optimizer = self.state.add_optimizer(name, list(parameters), cls, self.lr_schedule(1.0), options)
+        setattr(self, f"{name}_optimizer", optimizer)
+
+    def add_variable(
+        self, name: str, start: Callable[[], Any], argument: str | None = None, requires_grad: bool = False
+    ) -> None:
+        """
+        :param name: attribute that the tensor becomes
+        :param start: gives the value that it starts from
+        :param argument: hyper-parameter that ``start`` reads; setting that one restarts the variable
+        :param requires_grad: whether an optimizer moves it
+        """
+        setattr(self, name, self.state.add_variable(name, start, argument, requires_grad))
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), *self.state.aliases]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        optimizers = [f"{name}_optimizer" for name in self.state.optimizers]
+        return ["policy", *self.state.networks, *optimizers], list(self.state.variables)
+
+    def _seed_generators(self, seed: int) -> None:
+        self.generator.manual_seed(seed)
+        # Drawn here and not where a buffer is made: a resumed training makes one more buffer than an uninterrupted one
+        self._buffer_seed = int(th.randint(2**62, (1,), generator=self.generator, device=self.device))
+        self.policy.seed_acting(seed + 1)  # another stream than the training's
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """
+        Seed SB3's global generators, this algorithm's, and the policy's.
+
+        :param seed: None leaves all as they are
+        """
+        super().set_random_seed(seed)
+        if seed is not None and hasattr(self, "generator"):
+            self._seed_generators(seed)
+
+    def set_env(self, env: EnvLike, force_reset: bool = True) -> None:  # type: ignore[override]
+        """
+        :param env: an environment whose spaces fit the agent's (their dtype may differ), or a ``VecEnv`` of any number
+        :param force_reset: see SB3
+        :raises UserError: naming the space that does not fit
+        """
+        wrapped = self._wrap_env(as_env(env), self.verbose)  # type: ignore[arg-type]
+        check_agent_spaces((self.observation_space, self.action_space), (wrapped.observation_space, wrapped.action_space))
+        # SB3 compares the dtypes and the number of environments too, neither of which matters here
+        self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
+        self.n_envs = wrapped.num_envs
+        super().set_env(wrapped, force_reset)

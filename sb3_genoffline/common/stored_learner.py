@@ -1,0 +1,181 @@
+"""An algorithm that can be written to files and read back: SB3's verbs, without pickles."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import torch as th
+
+from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.learner import Learner
+from sb3_genoffline.common.saving import AgentFile, save_archive, save_folder, split_custom_objects
+from sb3_genoffline.data.buffers import OfflineBuffer
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.archive import PathOrFile, read_archive, tree_from_members, tree_to_members, write_archive
+
+
+class StoredLearner(Learner):
+    """
+    Files of an algorithm: archives (:meth:`save`, :meth:`load`), folders as the Hub has them (:meth:`save_pretrained`,
+    :meth:`from_pretrained`), and the online rows of its buffer.
+
+    The arguments are those of :class:`~sb3_genoffline.common.learner.Learner`.
+    """
+
+    replay_buffer: OfflineBuffer | None  # type: ignore[assignment]
+    _resumed_buffer: dict[str, Any] | None = None
+    """State of the sampler of a saved agent, until the same data are there again."""
+
+    def empty_buffer(self) -> OfflineBuffer:
+        """A buffer for online rows alone, their rewards on the scale of the data that the agent was trained on."""
+        raise NotImplementedError
+
+    def save(self, path: PathOrFile, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
+        """
+        Write the agent to one file, atomically: a killed process leaves the old file or the new one. As in SB3, rows collected
+        online are not in it: see :meth:`save_replay_buffer`.
+
+        :param path: file name (``.zip`` is added) or open binary file
+        :param exclude: ``["training"]`` leaves out what only resuming needs: optimizers, generators, sampler, and of each
+            network and its target the one that the policy does not act with
+        :param include: accepted for SB3's signature; everything is included by default
+        :raises UserError: if a hyper-parameter can't be stored as plain data
+        """
+        save_archive(self, path, whole="training" not in set(exclude or ()))
+
+    @classmethod
+    def load(
+        cls,
+        path: PathOrFile,
+        env: EnvLike | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """
+        Read an agent. Nothing is unpickled, no code from the file runs, and global random generators stay as they are.
+        ``learn_offline(same_dataset, ..., reset_num_timesteps=False)`` then goes on bit for bit; the stream of random numbers
+        that actions are sampled with restarts from the seed.
+
+        :param path: file name (with or without ``.zip``), open binary file, or a folder of :meth:`save_pretrained`
+        :param env: environment for ``learn``; not needed to predict or to train offline
+        :param device: of the networks
+        :param custom_objects: hyper-parameters to change, as in SB3, and ``policy_class`` for a policy class that the
+            algorithm has no name for
+        :param print_system_info: print what the agent was saved on
+        :param force_reset: accepted for SB3's signature; a loaded agent always resets its environment
+        :param kwargs: hyper-parameters to change
+        :raises FileNotFoundError: if there is no such file
+        :raises CheckpointError: if the file is damaged, newer than this version, or not this class's
+        :raises UserError: if the environment's spaces are not the agent's, or a change is wrong
+        """
+        policy_class, changes = split_custom_objects(custom_objects, cls)
+        file = AgentFile.read(path)
+        if print_system_info:
+            print("== SAVED MODEL SYSTEM INFO ==")
+            lines = (file.system_info or "not recorded").splitlines()
+            print("\n".join(line if line.isprintable() else repr(line) for line in lines))
+        return file.build(cls, env, device, policy_class, changes | kwargs)  # type: ignore[no-any-return]
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """
+        Write ``config.json`` and ``model.safetensors``: all that acting needs. Optimizers are left out, and of each network
+        and its target the one that the policy does not act with. (:meth:`save` keeps everything.)
+
+        :param folder: is made; files of these names are replaced
+        :return: the folder
+        :raises UserError: if a hyper-parameter can't be stored as plain data, or a weight is not finite
+        """
+        folder = Path(folder)
+        save_folder(self, folder)
+        return folder
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, env: EnvLike | None = None, device: th.device | str = "auto", **changes: Any
+    ) -> Self:
+        """
+        Read an agent that acts bit for bit as the saved one. Nothing is unpickled, no code from the files runs, and global
+        random generators stay as they are. If there is a ``manifest.json``, both files are compared with it.
+
+        The agent can be trained on: the target networks (or the networks that they follow, where the policy acts with the
+        target) start as copies, optimizers and multipliers afresh. To go on exactly, use :meth:`load` on a whole archive.
+
+        :param folder: as :meth:`save_pretrained` or ``write_agent_folder`` wrote it
+        :param env: environment for ``learn``; not needed to predict or to train offline
+        :param device: of the networks
+        :param changes: hyper-parameters to change
+        :raises FileNotFoundError: if there is no such folder or file
+        :raises CheckpointError: if a file is damaged, newer than this version, another algorithm's, or not to be trusted
+        :raises UserError: if the environment's spaces are not the agent's, or a change is wrong
+        """
+        return AgentFile.from_folder(Path(folder)).build(cls, env, device, None, changes)  # type: ignore[no-any-return]
+
+    def training_state(self) -> dict[str, Any]:
+        """What only resuming needs, as plain data and tensors."""
+        buffer = self._resumed_buffer if self.replay_buffer is None else self.replay_buffer.state_dict(online_rows=False)
+        return {
+            **self.state.state_dict(),
+            "device": self.device.type,
+            "generator": self.generator.get_state(),
+            "buffer": buffer,
+            "fit": self.fits.state_dict(),
+        }
+
+    def load_training_state(self, state: dict[str, Any], changed: set[str]) -> None:
+        """
+        Inverse of :meth:`training_state`.
+
+        :param state: not trusted
+        :param changed: hyper-parameters that were given anew
+        """
+        self.state.load_state_dict(state, changed)
+        self.fits.load_state_dict(state["fit"])
+        if state["device"] != self.device.type:
+            warnings.warn(
+                f"The agent was trained on {state['device']} and is loaded on {self.device.type}, which draws other random "
+                "numbers: training goes on from the same weights, not bit for bit.",
+                stacklevel=4,
+            )
+            return
+        self.generator.set_state(state["generator"])
+        self._resumed_buffer = state["buffer"]
+
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
+        """
+        Take over weights, optimizers and variables into this agent.
+
+        :param load_path_or_dict: an archive of ours, or a dict as ``get_parameters`` returns
+        :param exact_match: see SB3
+        :param device: see SB3
+        """
+        if isinstance(load_path_or_dict, dict):
+            super().set_parameters(load_path_or_dict, exact_match, device)
+            return
+        file = AgentFile.read(load_path_or_dict)
+        file.require(type(self).name, type(self).__name__)
+        file.hand_weights_to(self)
+
+    def save_replay_buffer(self, path: PathOrFile) -> None:
+        """
+        Write the buffer's online rows and where its sampler stands, without a pickle; offline rows are the dataset's.
+
+        :param path: file name (``.zip`` is added) or open binary file
+        """
+        if self.replay_buffer is None:
+            raise UserError("There is no buffer to save: call learn_offline(), set_dataset() or learn() first.")
+        write_archive(path, tree_to_members(self.replay_buffer.state_dict(), "buffer"))
+
+    def load_replay_buffer(self, path: PathOrFile, truncate_last_traj: bool = True) -> None:
+        """
+        Read what :meth:`save_replay_buffer` wrote; call ``set_dataset`` before, so that offline rows are there.
+
+        :param path: file name or open binary file
+        :param truncate_last_traj: accepted for SB3's signature
+        """
+        if self.replay_buffer is None:
+            self.replay_buffer = self.empty_buffer()
+        self.replay_buffer.load_state_dict(tree_from_members(read_archive(path), "buffer"))
