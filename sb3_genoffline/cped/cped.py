@@ -108,7 +108,7 @@ class CPED(DensityAlgorithm):
     :param alpha_mode: ``"dual"``, ``"schedule"`` or ``"fixed"``
     :param alpha: α at the start of ``"dual"``, or the ``"fixed"`` one; fixed at 0 there is no constraint and no density
     :param alpha_learning_rate: of log α, which stays in [−5, 10]
-    :param alpha_sgd: plain steps on log α in the place of Adam's
+    :param alpha_sgd: plain steps on log α instead of Adam's
     :param alpha_schedule: ``"mujoco"``, ``"antmaze"`` (the second code's), or pairs (first update, α)
     :param epsilon: ``"batch_mean"``: the mean NLL of the batch's actions; ``"quantile"``: that of the data's NLL; or a number
     :param epsilon_quantile: q of ``"quantile"``

@@ -49,8 +49,8 @@ class DensityAlgorithm(DensitySharingMixin, OfflineAlgorithm):
     :param flow_eval_every: steps between two looks at their NLL
     :param flow_patience: looks without a new best before the flow stops
     :param standardize_context: the density sees standardised observations
-    :param density: a fitted :class:`~sb3_genoffline.generative.behavior.Density`, or a file of :meth:`save_density`, in the
-        place of fitting one; None once it is taken over
+    :param density: a fitted :class:`~sb3_genoffline.generative.behavior.Density`, or a file of :meth:`save_density`,
+        instead of fitting one; None once it is taken over
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
     """
 

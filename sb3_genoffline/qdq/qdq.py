@@ -77,7 +77,7 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
         (``cd_init="random", cd_first_index=1``: in the zoo's entries of the published datasets).
     13. Samples come from the trained weights, not their average (code; ``cd_average=True`` for the other).
     14. LayerNorm, which the code sets for antmaze-large, is in the critics only; here it has no learned scale and shift, and
-        PyTorch's eps of 1e-5 in the place of 1e-6.
+        PyTorch's eps of 1e-5 instead of 1e-6.
     15. The critics' gradient is clipped to norm 10 and the actor's rate decays by a cosine that counts its own updates, so
         that it ends at half the rate after 1M updates (code; not in the paper).
 
@@ -121,8 +121,8 @@ class QDQ(QPretrainingMixin, OfflineAlgorithm):
     :param cd_ema: rate of the target's moving average
     :param cd_ema_every: steps between two moves of it
     :param cd_average: sample from the moving average
-    :param q_sampler: a fitted :class:`~sb3_genoffline.qdq.sampler.ConsistencyQ`, or a file of :meth:`save_q_sampler`, in the
-        place of phases A to C; None once it is taken over
+    :param q_sampler: a fitted :class:`~sb3_genoffline.qdq.sampler.ConsistencyQ`, or a file of
+        :meth:`save_q_sampler`, instead of phases A to C; None once it is taken over
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
     """
 

@@ -69,8 +69,8 @@ class SPOT(DensitySharingMixin, ActorCriticAlgorithm):
     :param vae_steps: steps that fit the VAE
     :param vae_batch_size: rows of such a step
     :param vae_learning_rate: of the VAE
-    :param density: a fitted :class:`~sb3_genoffline.generative.vae.ConditionalVAE`, or a file of :meth:`save_density`, in the
-        place of fitting one; None once it is taken over
+    :param density: a fitted :class:`~sb3_genoffline.generative.vae.ConditionalVAE`, or a file of :meth:`save_density`,
+        instead of fitting one; None once it is taken over
     :param policy_delay: updates of the critics per update of the actor and the targets
     :param target_policy_noise: std of the noise on the target action
     :param target_noise_clip: its largest absolute value
