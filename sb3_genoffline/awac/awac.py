@@ -53,14 +53,14 @@ class AWAC(ActorCriticAlgorithm[AWACNoise]):
     8. Actions are clipped to ± (1 − 1e-5).
 
     :param policy: ``"AWACPolicy"`` (alias ``"MlpPolicy"``) or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor, and of the critics unless ``critic_learning_rate`` is given
     :param batch_size: B
     :param lam: λ > 0, the temperature: large values are behaviour cloning
     :param weighting: ``"softmax"`` or ``"exp"``
     :param max_weight: largest weight of ``"exp"``
     :param actor_weight_decay: L2 penalty of Adam on the actor's parameters
-    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"AWACPolicy": AWACPolicy, "MlpPolicy": AWACPolicy}

@@ -33,10 +33,10 @@ class BC(OfflineAlgorithm[TransitionBatch, None]):
     4. ``gaussian=True`` has one σ for all states, and no Jacobian of the tanh of its mean, as the actors of IQL and AWAC.
 
     :param policy: ``"BCPolicy"`` (alias ``"MlpPolicy"``) or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor
     :param gaussian: learn N(μ(s), diag σ²) by maximum likelihood, not π(s) by the mean squared error
-    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`; ``gamma`` and
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`; ``gamma`` and
         ``tau`` have no effect
     """
 

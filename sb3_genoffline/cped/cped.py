@@ -118,7 +118,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     15. Target networks start as copies; in the codes they start on their own and have converged before learning starts.
 
     :param policy: ``"FlowDensityPolicy"`` (alias ``"MlpPolicy"``) or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor (3e-4 on antmaze in the released code)
     :param critic_learning_rate: of the critics
     :param flow: ``"spline"`` or ``"affine"``, conditional flows, or ``"nice"``, the codes' joint density
@@ -144,12 +144,12 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     :param flow_patience: looks without a new best before the flow stops
     :param standardize_context: the density sees standardised observations
     :param density: a fitted :class:`~sb3_genoffline.generative.behavior.Density`, or a file of
-        :meth:`save_fitted_model`; None once it is taken over
+        :meth:`save_fitted_model`, instead of fitting one; None once it is taken over
     :param flow_joint_steps: updates of the actor-critic during which the density goes on learning
     :param alpha_mode: ``"dual"``, ``"schedule"`` or ``"fixed"``
     :param alpha: α at the start of ``"dual"``, or the ``"fixed"`` one; fixed at 0 there is no constraint and no density
     :param alpha_learning_rate: of log α, which stays in [−5, 10]
-    :param alpha_sgd: plain steps on log α in the place of Adam's
+    :param alpha_sgd: plain steps on log α instead of Adam's
     :param alpha_schedule: ``"mujoco"``, ``"antmaze"`` (the second code's), or pairs (first update, α)
     :param epsilon: ``"batch_mean"``: the mean NLL of the batch's actions; ``"quantile"``: that of the data's NLL; or a number
     :param epsilon_quantile: q of ``"quantile"``

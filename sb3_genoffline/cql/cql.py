@@ -55,20 +55,20 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
     3. The log-sum-exp is estimated with n uniform actions, n of π(·|s) and n of π(·|s'), the last at s too (the paper has the
        first two). The estimate's constant −log 3n is left out, which moves the meaning of τ and nothing else.
     4. The next action of the target is a sample, but the target has no entropy term (``deterministic_backup``).
-    5. For the first 40,000 updates the actor climbs log π of the data's actions in the place of Q; the paper is silent.
+    5. For the first 40,000 updates the actor climbs log π of the data's actions instead of Q; the paper is silent.
     6. With ``lagrange_threshold`` the multiplier is on top of ``min_q_weight``, and τ is compared with their product.
 
     Differences from the released code:
 
     7. The actor climbs the critics that have just moved; the code computes both losses before it steps.
-    8. PyTorch's initialisation in the place of the code's.
+    8. PyTorch's initialisation instead of the code's.
     9. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
     10. Actions are clipped to ± (1 − 1e-5).
     11. Options the paper does not have, off by default: ``normalize_observations``, ``lr_decay_steps`` (of the actor's rate),
         LayerNorm in the critics (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes.
 
     :param policy: ``"CQLPolicy"`` (alias ``"MlpPolicy"``) or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor and of the entropy's weight
     :param critic_learning_rate: of the critics and of the penalty's multiplier
     :param min_q_weight: weight of the conservative penalty
@@ -78,7 +78,7 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
     :param bc_steps: updates in which the actor imitates
     :param deterministic_backup: no entropy in the target
     :param max_q_backup: the target is the best of 10 next actions' instead of one's
-    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CQLPolicy": CQLPolicy, "MlpPolicy": CQLPolicy}

@@ -74,7 +74,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes.
 
     :param policy: ``"DiffusionPolicy"`` (alias ``"MlpPolicy"``) or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor, and of the critics unless ``critic_learning_rate`` is given
     :param critic_learning_rate: of the critics (None: ``learning_rate``)
     :param lr_decay_steps: horizon K of the cosine decay of both rates, in updates, whatever the length of the run; None: none
@@ -104,7 +104,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     :param compile_networks: run the networks' hidden layers through ``torch.compile``: the same mathematics with fused
         elementwise operations; needs a C++ compiler on a CPU and half a minute to warm up
     :param reward_transform: the paper's ``"iql_locomotion"`` on all datasets: r·1000/(max return − min return)
-    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"DiffusionPolicy": DiffusionPolicy, "MlpPolicy": DiffusionPolicy}

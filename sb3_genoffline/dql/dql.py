@@ -69,7 +69,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes.
 
     :param policy: ``"DiffusionQLPolicy"`` (alias ``"MlpPolicy"``) or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor, and of the critics unless ``critic_learning_rate`` is given
     :param critic_learning_rate: of the critics (None: ``learning_rate``)
     :param lr_decay_steps: horizon of the cosine decay of both rates, in updates; None: none
@@ -82,7 +82,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
     :param actor_ema_every: updates between two moves of the actor's target
     :param actor_ema_start: updates before its first move
     :param max_grad_norm: L2 clip, one norm for both critics together and one for the actor
-    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {

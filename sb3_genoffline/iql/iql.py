@@ -48,14 +48,14 @@ class IQL(ActorCriticAlgorithm[None]):
     6. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
 
     :param policy: ``"IQLPolicy"`` (alias ``"MlpPolicy"``) or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of actor, critics and V; ``critic_learning_rate`` is for the last two
     :param lr_decay_steps: K of the cosine decay of the actor's rate; None: none
     :param expectile: τ in (0, 1): 0.5 is the mean over the data's actions, towards 1 the best of them
     :param temperature: β, factor on the advantage in the exponent: 0 is behaviour cloning
     :param max_weight: largest weight exp(β·A)
     :param reward_transform: β is made for returns that span 1000, which the default gives
-    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"IQLPolicy": IQLPolicy, "MlpPolicy": IQLPolicy}

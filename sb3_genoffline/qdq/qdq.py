@@ -92,7 +92,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         (``cd_init="random", cd_first_index=1``: in the zoo's entries of the published datasets).
     13. Samples come from the trained weights, not their average (code; ``cd_average=True`` for the other).
     14. LayerNorm, which the code sets for antmaze-large, is in the critics only; here it has no learned scale and shift, and
-        PyTorch's eps of 1e-5 in the place of 1e-6.
+        PyTorch's eps of 1e-5 instead of 1e-6.
     15. The critics' gradient is clipped to norm 10 and the actor's rate decays by a cosine that counts its own updates, so
         that it ends at half the rate after 1M updates (code; not in the paper).
 
@@ -104,7 +104,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         C), ``normalize_observations``, ``replacement``, other network sizes: options, off by default.
 
     :param policy: ``"ConsistencyQPolicy"`` (alias ``"MlpPolicy"``) or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor, and of the critics unless ``critic_learning_rate`` is given
     :param critic_learning_rate: of the critics (None: ``learning_rate``), without decay
     :param lr_decay_steps: horizon of the cosine decay of the actor's rate, in actor updates; None: none
@@ -137,8 +137,8 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
     :param cd_ema_every: steps between two moves of it
     :param cd_average: sample from the moving average
     :param q_sampler: a fitted :class:`~sb3_genoffline.qdq.sampler.ConsistencyQ`, or a file of
-        :meth:`save_fitted_model`; None once it is taken over
-    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+        :meth:`save_fitted_model`, instead of phases A to C; None once it is taken over
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {

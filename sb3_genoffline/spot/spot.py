@@ -57,7 +57,7 @@ class SPOT(ActorCriticAlgorithm[SPOTNoise]):
     6. The actor moves at updates 1, 3, 5, ...; in the code at 2, 4, 6, ...
 
     :param policy: ``"VAEDensityPolicy"`` (alias ``"MlpPolicy"``) or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor (1e-4 on AntMaze), and of the critics unless ``critic_learning_rate`` is given
     :param lam: λ ≥ 0, the weight of the support constraint (the paper's choices: 0.05 to 2 on Gym-MuJoCo, 0.025 to 1 on
         AntMaze); at 0 there is no constraint and no VAE
@@ -69,12 +69,12 @@ class SPOT(ActorCriticAlgorithm[SPOTNoise]):
     :param vae_batch_size: rows of such a step
     :param vae_learning_rate: of the VAE
     :param density: a fitted :class:`~sb3_genoffline.generative.vae.ConditionalVAE`, or a file of
-        :meth:`save_fitted_model`; None once it is taken over
+        :meth:`save_fitted_model`, instead of fitting one; None once it is taken over
     :param policy_delay: updates of the critics per update of the actor and the targets
     :param target_policy_noise: std of the noise on the target action
     :param target_noise_clip: its largest absolute value
     :param normalize_observations: standardise observations, the VAE's too (the paper does not on AntMaze)
-    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {

@@ -34,14 +34,14 @@ class TD3BC(ActorCriticAlgorithm[Tensor]):
     5. A constant observation column is left unscaled; the code adds 1e-3 to every standard deviation.
 
     :param policy: ``"MlpPolicy"`` or a class
-    :param env: see :class:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm`
+    :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of actor and critics
     :param alpha: α; λ = α / E|Q| weighs Q against imitation (eq. 5); 0 is behaviour cloning
     :param policy_delay: updates of the critics per update of the actor and the targets
     :param target_policy_noise: std of the noise on the target action
     :param target_noise_clip: its largest absolute value
     :param normalize_observations: standardise observations (section 5)
-    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCriticPolicy}

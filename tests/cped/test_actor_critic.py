@@ -1,4 +1,4 @@
-"""The actor-critic of CPED: claims 12–15 and 18 of the method, and its traps 7, 9, 12, 13 and 17."""
+"""The actor-critic of CPED (its README, claims 13 to 20 and 25)."""
 
 import math
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def actor_gradient(model: CPED, batch: TransitionBatch) -> Tensor:
     return flat(parameter.grad for parameter in model.actor.parameters())
 
 
-# ---------------------------------------------------------------------- claim 12, trap 9: random numbers
+# ---------------------------------------------------------------------- claim 14: random numbers
 
 
 @pytest.mark.parametrize("flow", ["spline", "affine", "nice"])
@@ -81,7 +81,7 @@ def test_the_same_seed_trains_the_same_agent_and_another_seed_another(
         assert not th.equal(value, weights(other)[name]), name
 
 
-# ---------------------------------------------------------------------- claim 13: the target
+# ---------------------------------------------------------------------- claim 15: the target
 
 
 @pytest.mark.parametrize("clipped", [True, False])
@@ -121,7 +121,7 @@ def test_terminals_cut_the_bootstrap_and_time_outs_do_not(
     assert th.allclose(bootstrapped[~ended], th.tensor(9.0), atol=1e-5)
 
 
-# ---------------------------------------------------------------------- claim 14: who moves when
+# ---------------------------------------------------------------------- claim 16: who moves when
 
 
 def test_each_part_starts_at_its_update_and_the_actor_moves_every_second(make_cped: MakeCped, make_batch: MakeBatch) -> None:
@@ -166,7 +166,7 @@ def test_before_the_q_term_the_critics_have_no_say_and_without_a_constraint_the_
     assert not th.equal(weights(free)["actor"], start)
 
 
-# ---------------------------------------------------------------------- claims 15 and 18: the multiplier
+# ---------------------------------------------------------------------- claims 18 to 20: the multiplier
 
 
 @pytest.mark.parametrize("sgd", [True, False])
@@ -245,7 +245,7 @@ def test_a_schedule_of_ones_own_is_followed(make_cped: MakeCped, make_batch: Mak
     assert seen == [4.0, 4.0, 4.0, 0.5, 0.5, 0.5, 0.0, 0.0]
 
 
-# ---------------------------------------------------------------------- the actor's loss, trap 13
+# ---------------------------------------------------------------------- claim 17: the actor's loss
 
 
 def test_the_actor_climbs_the_smaller_q_and_descends_the_nll_of_its_own_actions(
@@ -286,7 +286,7 @@ def test_the_actors_gradient_alone_is_clipped(make_cped: MakeCped, make_batch: M
     assert norm == pytest.approx(0.01, rel=1e-3) if limit else norm > 0.1
 
 
-# ---------------------------------------------------------------------- trap 17: frozen means frozen
+# ---------------------------------------------------------------------- claim 13: frozen means frozen
 
 
 @pytest.mark.parametrize("flow", ["spline", "affine", "nice"])
@@ -314,7 +314,7 @@ def test_with_joint_steps_the_density_moves_in_those_updates_only(make_cped: Mak
         assert not any(parameter.requires_grad for parameter in model.policy.density.parameters())
 
 
-# ---------------------------------------------------------------------- trap 7: what a mean hides
+# ---------------------------------------------------------------------- claim 25: what a mean hides
 
 
 def test_the_share_of_states_where_the_policy_leaves_the_data_is_logged_though_the_mean_is_fine(

@@ -1,5 +1,5 @@
 """
-CPED on the two-mode bandit: claims 16, 17 and 19 of the method, and its trap 6.
+CPED on the two-mode bandit (its README, claims 21 to 24).
 
 The best action lies far outside the data, behind the + mode, so a constraint that does nothing or too much shows at once. The
 critic is the true value; what is under test is the fitted density, the actor's loss and the multiplier.

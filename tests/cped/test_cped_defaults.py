@@ -23,7 +23,7 @@ MakeCped = Callable[..., CPED]
 HOPPER = (spaces.Box(-np.inf, np.inf, (11,)), spaces.Box(-1, 1, (3,)))
 ANT = (spaces.Box(-np.inf, np.inf, (29,)), spaces.Box(-1, 1, (8,)))
 
-SHARED: dict[str, Any] = {  # section 5 of the specification, and section 3
+SHARED: dict[str, Any] = {  # of both released codes, or the recommended ones where they say nothing
     "learning_rate": 1e-4,
     "critic_learning_rate": 3e-4,
     "gamma": 0.99,
@@ -56,7 +56,7 @@ SHARED: dict[str, Any] = {  # section 5 of the specification, and section 3
     "flow_eval_every": 1000,
     "flow_patience": 10,
 }
-RECOMMENDED: dict[str, Any] = SHARED | {  # sections 2.4, 8, 11 and 12
+RECOMMENDED: dict[str, Any] = SHARED | {  # the recommended ones, where the codes differ or err
     "flow": "spline",
     "flow_steps": 100_000,
     "flow_learning_rate": 3e-4,
@@ -74,7 +74,7 @@ RECOMMENDED: dict[str, Any] = SHARED | {  # sections 2.4, 8, 11 and 12
     "clip_target_action": True,
     "max_grad_norm": 10.0,
 }
-RELEASED: dict[str, Any] = SHARED | {  # sections 1.2, 1.6, 1.7, 2.3, 3: the second code on Gym-MuJoCo
+RELEASED: dict[str, Any] = SHARED | {  # the second code on Gym-MuJoCo
     "flow": "nice",
     "flow_steps": 500_000,
     "flow_learning_rate": 1e-4,
@@ -175,7 +175,7 @@ def test_the_official_preset_trains_through_both_phases(make_data: Callable[...,
     assert (density.state_std == 1).all()
 
 
-# ---------------------------------------------------------------------- networks (section 5)
+# ---------------------------------------------------------------------- networks
 
 
 def test_the_networks_are_two_layers_of_256_with_relu(default_agent: CPED) -> None:
@@ -236,7 +236,7 @@ def test_layer_norm_and_widths_of_the_critics_are_a_choice(make_cped: MakeCped) 
     assert model.policy.density.settings["net_arch"] == [8]
 
 
-# ---------------------------------------------------------------------- acting (claim 20)
+# ---------------------------------------------------------------------- claim 28: acting
 
 
 def test_the_deterministic_action_is_the_actors_rescaled_to_the_space(make_cped: MakeCped) -> None:

@@ -1,4 +1,4 @@
-"""What the densities learn of the two-mode bandit (CPED's claims 7–9, traps 1 and 5)."""
+"""What the densities learn of the two-mode bandit (CPED's README, claims 6, 7, 10 and 11)."""
 
 import math
 

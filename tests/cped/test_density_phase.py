@@ -273,7 +273,7 @@ def test_a_flow_that_diverges_ends_the_training_with_its_name(make_cped: MakeCpe
         model.pretrain(make_data())
 
 
-# ---------------------------------------------------------------------- going on after a stop, claim 20
+# ---------------------------------------------------------------------- claim 27: going on after a stop
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Steps that are left out, and trainings that are ended (traps 14 and 15 of the method)."""
+"""Steps that are left out, and trainings that are ended (CPED's README, claim 26)."""
 
 from collections.abc import Callable
 from typing import Any

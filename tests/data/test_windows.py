@@ -1,4 +1,4 @@
-"""Phase A of QDQ: the returns of sliding windows (claims 1 and 2, trap 15)."""
+"""Phase A of QDQ: the returns of sliding windows (its README, claims 1 to 3)."""
 
 import os
 import sys
@@ -158,7 +158,7 @@ def test_rewards_are_scaled_then_shifted_before_they_are_summed() -> None:
 
 @pytest.mark.parametrize("end", ["termination", "time-out", "cut"])
 def test_a_window_never_sees_the_next_trajectorys_rewards(end: str) -> None:
-    """A time-out ends a trajectory here, though not in the critic's target (trap 15)."""
+    """A time-out ends a trajectory here, though not in the critic's target."""
     flags = {"truncations": np.zeros(44, bool), "episode_ends": [12, 44]} if end == "cut" else {}
     before, after = (
         recording([12, 32], np.concatenate([np.ones(12), np.full(32, reward)]), end == "termination", **flags)

@@ -1,4 +1,4 @@
-"""The consistency model of a scalar and its teacher (QDQ's claims 3–7 and 13, traps 5, 7–10, 12 and 17)."""
+"""The consistency model of a scalar and its teacher (QDQ's README, claims 5 to 13)."""
 
 import itertools
 import math
@@ -139,7 +139,7 @@ def test_the_fourier_frequencies_are_normal_with_standard_deviation_16() -> None
 
 
 def test_the_network_is_the_one_described() -> None:
-    """Section 2.1 written out, with torch's own norm."""
+    """Written out, with torch's own norm."""
     network, (c, x, t) = make_network(), draw()
     p = dict(network.named_parameters())
     angles = 2 * math.pi * (0.25 * t.log())[:, None] * network.fourier_weights
@@ -317,7 +317,7 @@ def test_the_exact_consistency_model_maps_pure_noise_to_the_data_and_has_no_dist
 
 @pytest.mark.parametrize(("n_conditions", "n_samples"), [(1, 1), (6, 4), (40, 60), (2, 3000)])
 def test_a_sample_is_the_model_at_its_own_condition_and_noise(n_conditions: int, n_samples: int) -> None:
-    """Row b, column j belongs to condition b and noise j (trap 10), over block borders too."""
+    """Row b, column j belongs to condition b and noise j, over block borders too."""
     model = ConsistencyModel(make_network())
     generator = th.Generator().manual_seed(3)
     c = th.randn(n_conditions, CONDITION_DIM, generator=generator)
@@ -342,7 +342,7 @@ def test_each_condition_and_noise_passes_the_network_once_and_decides_the_sample
 
 
 def test_samples_have_no_gradient_and_are_right_in_single_precision() -> None:
-    """Noise levels span 4.6 decades (trap 12)."""
+    """Noise levels span 4.6 decades."""
     model = ConsistencyModel(make_network(spread=0.1))
     c, noise = draw(20)[0], th.randn(20, 5, generator=th.Generator().manual_seed(0))
     exact = model.sample(c.requires_grad_(True), noise.requires_grad_(True))
@@ -353,7 +353,7 @@ def test_samples_have_no_gradient_and_are_right_in_single_precision() -> None:
 
 
 def test_samples_that_ignore_the_network_still_spread_by_the_skip_path() -> None:
-    """0.003125 per unit of noise: the smallest uncertainty there is (trap 5)."""
+    """0.003125 per unit of noise: the smallest uncertainty there is."""
     network = make_network()
     for parameter in network.layers[-1].parameters():
         nn.init.zeros_(parameter)

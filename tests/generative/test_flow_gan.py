@@ -1,4 +1,4 @@
-"""The adversarial side of a flow-GAN: divergences, gradient penalty, and who gets gradients (CPED's claim 10, trap 18)."""
+"""The adversarial side of a flow-GAN: divergences, gradient penalty, who gets gradients (CPED's README, claims 9, 10)."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the consistency model learns in a minute: a spread that depends on the action (QDQ's claims 16, 17 and 20, trap 6)."""
+"""What the consistency model learns in a minute: a spread that depends on the action (QDQ's README, claim 14)."""
 
 from typing import NamedTuple
 

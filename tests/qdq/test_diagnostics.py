@@ -175,7 +175,7 @@ def test_logging_changes_no_weight(make_qdq: MakeQdq, make_data: MakeData, objec
         assert all(th.equal(value, other[name]) for name, value in weights[0].items())
 
 
-# ---------------------------------------------------------------------- warnings: a bonus in the place of a penalty
+# ---------------------------------------------------------------------- warnings: a bonus instead of a penalty
 
 
 def test_a_bonus_is_told_once_with_its_share_and_the_floor_that_helps(make_qdq: MakeQdq, make_data: MakeData) -> None:

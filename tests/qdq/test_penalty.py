@@ -1,4 +1,4 @@
-"""The set of uncertain actions and the penalised values: claims 8 to 10 of the method, and where each mode is sound."""
+"""The set of uncertain actions and the penalised values: QDQ's README, claims 15 to 18."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ def weights(penalty: Penalty, h: Tensor, uncertain: bool, beta: float = 0.9) -> 
     return penalty_weight(penalty, h, th.full(h.shape, uncertain), beta)
 
 
-# ---------------------------------------------------------------------- claim 8: the gate
+# ---------------------------------------------------------------------- claim 15: the gate
 
 
 @pytest.mark.parametrize(("beta", "n_flagged"), [(0.9, 26), (0.8, 51)])
@@ -51,7 +51,7 @@ def test_a_batch_smaller_than_ten_has_one_uncertain_action_at_most() -> None:
     assert uncertain_actions(th.rand(12, generator=generator), 0.9)[0].sum() == 2
 
 
-# ---------------------------------------------------------------------- claim 9: the multipliers
+# ---------------------------------------------------------------------- claim 16: the multipliers
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_multipliers_of_an_uncertainty_of_four(penalty: Penalty, inside: flo
     assert q_l.tolist() == pytest.approx(expected, abs=1e-12)
 
 
-# ---------------------------------------------------------------------- claim 10: the floor
+# ---------------------------------------------------------------------- claim 18: the floor
 
 
 @pytest.mark.parametrize("q_floor", [-100.0, 0.0])
@@ -110,7 +110,7 @@ def test_a_value_below_the_floor_is_lifted_to_it() -> None:
     assert q_l.tolist() == [-100.0, -100.0]
 
 
-# ---------------------------------------------------------------------- where a mode is sound
+# ---------------------------------------------------------------------- claim 17: where a mode is sound
 
 
 def raised(penalty: Penalty, q: float, h: float, q_floor: float) -> bool:

@@ -120,7 +120,7 @@ def test_learning_online_fits_the_model_first_and_needs_offline_rows_for_it(data
 
 
 def test_the_items_are_the_policys_own_states_scaled_actions_and_rescaled_returns(dataset: OfflineDataset) -> None:
-    """Windows of five rewards every two steps, in episodes of ten; other units than the action space's (trap 16)."""
+    """Windows of five rewards every two steps, in episodes of ten; other units than the action space's."""
     model = make(normalize_observations=True)
     model.set_dataset(dataset)
     items = model._make_phases()[0].items  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ def test_the_items_are_the_policys_own_states_scaled_actions_and_rescaled_return
 
 @pytest.mark.parametrize("first_index", [0, 1])
 def test_distillation_trains_the_levels_from_the_first_to_the_last_but_one(dataset: OfflineDataset, first_index: int) -> None:
-    """Samples start at t_max: from index 1 on it is never trained (trap 7)."""
+    """Samples start at t_max: from index 1 on it is never trained."""
     model = make(cd_first_index=first_index)
     model.set_dataset(dataset)
     phase: Any = model._make_phases()[1]
@@ -332,7 +332,7 @@ def test_a_fit_that_diverges_ends_with_a_message_that_names_its_phase(
 
 
 def test_returns_that_are_all_equal_are_refused_with_what_to_do(dataset: OfflineDataset) -> None:
-    """Each episode is one window's worth of equal rewards (trap 4)."""
+    """Each episode is one window's worth of equal rewards."""
     model = make(reward_transform=None, window=10)
     with pytest.raises(ValueError, match=r"All 6 windowed returns are 9\.56.*penalty='none'"):
         model.learn_offline(dataset.replace(rewards=np.ones(N_ROWS)), 1)

@@ -1,4 +1,4 @@
-"""Phase D: claims 11, 12, 14 and 18 of the method, target action, actor and schedule."""
+"""Phase D: critics, actor, target action and schedule (QDQ's README, claims 20 to 22 and 24 to 27)."""
 
 import math
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def critic_gradient(model: QDQ) -> Tensor:
     return flat(parameter.grad for parameter in model.critic.parameters())
 
 
-# ---------------------------------------------------------------------- claim 11: one target, or none
+# ---------------------------------------------------------------------- claim 20: one target, or none
 
 
 @pytest.mark.parametrize("alpha", [0.992, 0.3])
@@ -114,7 +114,7 @@ def test_the_plain_td3_update_is_the_textbooks(make_qdq: MakeQdq, make_batch: Ma
     assert info["loss_h"] == info["loss_l"] and info["critic_loss"].item() == pytest.approx(info["loss_h"].item())
 
 
-# ---------------------------------------------------------------------- claim 12: who is flagged
+# ---------------------------------------------------------------------- claim 21: who is flagged
 
 
 def two_groups(states: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def constant_critic(model: QDQ, value: float) -> None:
             last.bias.fill_(value)
 
 
-# ---------------------------------------------------------------------- claim 14 and section 5.1: the actor
+# ---------------------------------------------------------------------- claims 24 and 25: the actor
 
 
 def test_the_log_likelihood_is_a_sum_of_normals_without_a_jacobian(make_qdq: MakeQdq, make_batch: MakeBatch) -> None:
@@ -206,7 +206,7 @@ def test_the_actors_q_is_the_smaller_of_both_at_the_mean_and_the_likelihood_that
     assert info["log_prob"].item() == pytest.approx(log_prob.item()) and info["actor_std"].item() == 1.0
 
 
-# ---------------------------------------------------------------------- section 5.3: the target action
+# ---------------------------------------------------------------------- claim 26: the target action
 
 
 def test_the_target_action_is_a_clipped_sample_with_clipped_noise_of_its_own(make_qdq: MakeQdq, make_batch: MakeBatch) -> None:
@@ -245,7 +245,7 @@ def test_critics_and_consistency_model_judge_the_same_target_action(make_qdq: Ma
         assert th.equal(states, batch.next_observations) and th.equal(actions, expected)
 
 
-# ---------------------------------------------------------------------- section 5.4: the schedule
+# ---------------------------------------------------------------------- claim 27: the schedule
 
 
 def test_targets_start_equal_and_move_with_the_actor_every_second_update(make_qdq: MakeQdq, make_batch: MakeBatch) -> None:
@@ -300,7 +300,7 @@ def test_the_critics_gradient_is_clipped_by_one_norm_and_the_actors_not(make_qdq
     assert norms[0.01][1].norm() > 0.1
 
 
-# ---------------------------------------------------------------------- claim 18: where the critics converge to
+# ---------------------------------------------------------------------- claim 22: where the critics converge to
 
 
 def converged_q(rewards: Tensor, start: float, n_updates: int, **settings: Any) -> Tensor:

@@ -216,7 +216,7 @@ def test_the_bandits_critics_are_the_truth_and_stay_it() -> None:
 
 @pytest.mark.slow
 def test_the_constraint_keeps_the_bandits_actor_on_the_better_mode(tmp_path: Path) -> None:
-    """The specification's claim 16, as the picture shows it."""
+    """CPED's README, claim 21, as the picture shows it."""
     plot_toy(tmp_path / "toy.png")
     found = json.loads((tmp_path / "toy.json").read_text())["actions"]
     assert found["agent"]["within_q99"] >= 0.97 and found["agent"]["q"] > 30
