@@ -208,7 +208,8 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
                 else:
                     fits = self.make_fits()
             self.fits.begin(fits)
-        return self.fits.run(callback, log_interval, self.logger, self.monitor)
+        # without a fit there may be no logger yet: SB3's learn() makes it later
+        return not self.fits.left or self.fits.run(callback, log_interval, self.logger, self.monitor)
 
     def pretrain(
         self,

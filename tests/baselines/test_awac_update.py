@@ -24,7 +24,7 @@ from numpy_networks import (
 )
 
 from sb3_genoffline import AWAC
-from sb3_genoffline.awac import UpdateNoise
+from sb3_genoffline.awac import AWACNoise
 
 pytestmark = pytest.mark.usefixtures("float64")
 LAM, DECAY = 0.1, 0.05
@@ -35,7 +35,7 @@ def test_one_update_is_a_bellman_step_and_a_weighted_likelihood(weighting: Any) 
     settings = {"weighting": weighting, "lam": LAM, "max_weight": 1.5, "actor_weight_decay": DECAY}
     model, batch = make_agent(AWAC, learning_rate=1e-2, **settings), make_batch()
     model.actor.log_std.data.copy_(th.tensor([-0.5, 0.3]))
-    noise = UpdateNoise(*(2 * part for part in model.draw_noise(B)))
+    noise = AWACNoise(*(2 * part for part in model.draw_noise(B)))
     states, next_states = standardised(batch.observations), standardised(batch.next_observations)
     actions, actor = batch.actions.numpy(), weights_of(model.actor)
     critics, target_critics = weights_of(model.critic), weights_of(model.critic_target)
@@ -49,7 +49,7 @@ def test_one_update_is_a_bellman_step_and_a_weighted_likelihood(weighting: Any) 
         return float(((q_values(weights, states, actions) - target) ** 2).mean(1).sum())
 
     critic_gradient = numeric_gradient(critics, critic_loss)
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     assert_close(info["critic_loss"], critic_loss(critics))
     assert_close(gradient_of(model.critic), critic_gradient)
     moved = weights_of(model.critic)

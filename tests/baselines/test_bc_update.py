@@ -35,7 +35,7 @@ def test_one_update_descends_the_error_or_the_likelihood_of_the_datas_actions(ga
 
     before = weights_of(model.actor)
     gradient = numeric_gradient(before, loss)
-    info = model.update(batch, None)
+    info = model.step(batch, None)
     assert_close(info["actor_loss"], loss(before))
     assert_close(gradient_of(model.actor), gradient)
     assert_close(flat(weights_of(model.actor)), adam_first_step(before, gradient, 1e-2), atol=1e-6)
@@ -46,8 +46,8 @@ def test_rewards_ends_and_next_states_play_no_part() -> None:
     batch, other = make_batch(), make_batch(1)
     mixed = batch._replace(rewards=other.rewards, next_observations=other.next_observations, masks=other.masks * 0)
     first, second = make_agent(BC), make_agent(BC)
-    first.update(batch, None)
-    second.update(mixed, None)
+    first.step(batch, None)
+    second.step(mixed, None)
     assert_close(flat(weights_of(first.actor)), flat(weights_of(second.actor)), rtol=0, atol=0)
 
 

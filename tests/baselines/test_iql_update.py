@@ -49,7 +49,7 @@ def test_one_update_is_the_papers_three_losses_in_the_codes_order(
         return float((np.abs(expectile - (u < 0)) * u**2).mean())
 
     value_gradient = numeric_gradient(value, value_loss)
-    info = model.update(batch, None)
+    info = model.step(batch, None)
     assert_close(info["value_loss"], value_loss(value))
     assert_close(gradient_of(model.value), value_gradient)
     moved = weights_of(model.value)
@@ -94,7 +94,7 @@ def test_no_action_but_the_datas_is_ever_judged() -> None:
     model, batch, seen = make_agent(IQL), make_batch(), []
     for critic in (model.critic, model.critic_target):
         critic.register_forward_hook(lambda _, inputs, output: seen.append(inputs))
-    model.update(batch, model.draw_noise(B))
+    model.step(batch, model.draw_noise(B))
     assert len(seen) == 2
     states = model.policy.normalize_observations(batch.observations)
     assert all(th.equal(actions, batch.actions) and th.equal(given, states) for given, actions in seen)
@@ -104,7 +104,7 @@ def test_at_temperature_zero_the_actor_is_gaussian_behaviour_cloning() -> None:
     gradients = []
     for cls, changes in ((IQL, {"temperature": 0.0}), (BC, {"gaussian": True})):
         model: Any = make_agent(cls, **changes)
-        model.update(make_batch(), None)
+        model.step(make_batch(), None)
         gradients.append(gradient_of(model.actor))
     assert_close(*gradients, rtol=1e-12)
 
@@ -112,7 +112,7 @@ def test_at_temperature_zero_the_actor_is_gaussian_behaviour_cloning() -> None:
 def test_the_actors_rate_alone_decays_by_a_cosine() -> None:
     model = make_agent(IQL, lr_decay_steps=10)
     for step in range(6):
-        model.update(make_batch(), None)
+        model.step(make_batch(), None)
         expected = 3e-4 * 0.5 * (1 + math.cos(math.pi * step / 10))
         assert model.actor_optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-12)
         assert model.critic_optimizer.param_groups[0]["lr"] == model.value_optimizer.param_groups[0]["lr"] == 3e-4

@@ -43,7 +43,7 @@ def test_one_update_is_td3s_with_q_normalised_and_the_squared_distance_to_the_da
         return float(((q_values(weights, states, actions) - target) ** 2).mean(1).sum())
 
     critic_gradient = numeric_gradient(critics, critic_loss)
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     assert_close(info["critic_loss"], critic_loss(critics))
     assert_close(gradient_of(model.critic), critic_gradient)
     moved = weights_of(model.critic)
@@ -68,7 +68,7 @@ def test_the_actor_and_all_targets_move_every_second_update() -> None:
     names = ("actor", "actor_target", "critic", "critic_target")
     state = {name: flat(weights_of(getattr(model, name))) for name in names}
     for step in range(4):
-        model.update(make_batch(step), model.draw_noise(B))
+        model.step(make_batch(step), model.draw_noise(B))
         before, state = state, {name: flat(weights_of(getattr(model, name))) for name in names}
         assert {name for name in names if (state[name] != before[name]).any()} == (set(names) if step % 2 == 0 else {"critic"})
         if step % 2 == 0:
@@ -80,7 +80,7 @@ def actor_gradient(cls: Any, q_scale: float = 1.0, **changes: Any) -> np.ndarray
     if cls is TD3BC:
         model.critic.trunk[-1].weight.data *= q_scale
         model.critic.trunk[-1].bias.data *= q_scale
-    model.update(batch, model.draw_noise(B))
+    model.step(batch, model.draw_noise(B))
     return gradient_of(model.actor)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.cped import CPED
-from sb3_genoffline.cped.cped import UpdateNoise
+from sb3_genoffline.cped.cped import CPEDNoise
 from sb3_genoffline.cped.multiplier import SCHEDULES, scheduled_alpha
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.ensembles import EnsembleLinear
@@ -43,7 +43,7 @@ def constant_critics(model: CPED, first: float, second: float) -> None:
 
 def actor_gradient(model: CPED, batch: TransitionBatch) -> Tensor:
     """Of an update that changes nothing else, as the optimizer gets it."""
-    model.update(batch, model.draw_noise(len(batch.rewards)))
+    model.step(batch, model.draw_noise(len(batch.rewards)))
     return flat(parameter.grad for parameter in model.actor.parameters())
 
 
@@ -57,7 +57,7 @@ def test_the_target_noise_is_new_at_every_step_and_no_flow_touches_the_global_ge
     seen: list[Tensor] = []
     update = CPED.update
 
-    def spy(model: CPED, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def spy(model: CPED, batch: TransitionBatch, noise: CPEDNoise) -> dict[str, Tensor]:
         seen.append(noise.smoothing)
         return update(model, batch, noise)
 
@@ -93,7 +93,7 @@ def test_the_target_is_the_smaller_q_at_a_clipped_action_with_clipped_noise(
         parameter.data.normal_(generator=th.Generator().manual_seed(parameter.numel()))  # not the online networks'
     judged: list[Tensor] = []
     model.critic_target.register_forward_hook(lambda _, inputs, output: judged.append(inputs[1]))
-    noise = UpdateNoise(4 * th.randn(300, 2, generator=th.Generator().manual_seed(0)))
+    noise = CPEDNoise(4 * th.randn(300, 2, generator=th.Generator().manual_seed(0)))
     target = model.critic_targets(batch, noise)
     (chosen,) = judged
     smoothing = chosen - model.actor_target(batch.next_observations)
@@ -129,7 +129,7 @@ def test_each_part_starts_at_its_update_and_the_actor_moves_every_second(make_cp
     state = weights(model)
     assert th.equal(state["actor"], state["actor_target"]) and th.equal(state["critic"], state["critic_target"])
     for t in range(13):
-        info = model.update(make_batch(12, seed=t), model.draw_noise(12))
+        info = model.step(make_batch(12, seed=t), model.draw_noise(12))
         before, state = state, weights(model)
         moved = {name for name in state if not th.equal(before[name], state[name])}
         even = t % 2 == 0
@@ -155,14 +155,14 @@ def test_before_the_q_term_the_critics_have_no_say_and_without_a_constraint_the_
         model = make_cped(q_start=4)
         model.critic.trunk[-1].weight.data.mul_(1 + q)  # type: ignore[union-attr,operator]
         for t in range(4):
-            model.update(make_batch(12, seed=t), model.draw_noise(12))
+            model.step(make_batch(12, seed=t), model.draw_noise(12))
         trained.append(weights(model)["actor"])
     assert th.equal(*trained)
     free = make_cped(q_start=4, alpha_mode="fixed", alpha=0.0)
     start = weights(free)["actor"]
     for t in range(5):
         assert th.equal(weights(free)["actor"], start)
-        free.update(make_batch(12, seed=t), free.draw_noise(12))
+        free.step(make_batch(12, seed=t), free.draw_noise(12))
     assert not th.equal(weights(free)["actor"], start)
 
 
@@ -175,7 +175,7 @@ def test_alpha_rises_where_the_policy_is_less_likely_than_allowed_and_falls_wher
 ) -> None:
     for epsilon, sign in ((-50.0, 1), (50.0, -1)):
         model = make_cped(epsilon=epsilon, alpha_sgd=sgd, alpha_learning_rate=0.01, alpha=2.0)
-        info = model.update(make_batch(12), model.draw_noise(12))
+        info = model.step(make_batch(12), model.draw_noise(12))
         step = model.log_alpha.item() - math.log(2.0)
         gap = (info["nll_pi"] - epsilon).item()
         assert gap * sign > 0 and info["alpha"].item() == pytest.approx(2.0)
@@ -186,7 +186,7 @@ def test_alpha_stays_within_its_bounds(make_cped: MakeCped, make_batch: MakeBatc
     for epsilon, bound in ((-50.0, 10.0), (50.0, -5.0)):
         model = make_cped(epsilon=epsilon, alpha_sgd=True, alpha_learning_rate=100.0)
         for _ in range(3):
-            model.update(make_batch(12), model.draw_noise(12))
+            model.step(make_batch(12), model.draw_noise(12))
             assert model.log_alpha.item() == bound
 
 
@@ -198,7 +198,7 @@ def test_only_in_the_dual_does_the_threshold_change_the_training(
     for epsilon in (-5.0, 5.0):
         model = make_cped(alpha_mode=mode, epsilon=epsilon, alpha_learning_rate=0.1)
         for t in range(5):
-            info = model.update(make_batch(12, seed=t), model.draw_noise(12))
+            info = model.step(make_batch(12, seed=t), model.draw_noise(12))
         assert info["epsilon"] == epsilon
         trained.append(weights(model))
     assert th.equal(trained[0]["actor"], trained[1]["actor"]) != matters
@@ -210,7 +210,7 @@ def test_the_three_thresholds_are_what_they_are_called(make_cped: MakeCped, make
     for epsilon, expected in (("batch_mean", None), ("quantile", 3.0), (-0.7, -0.7)):
         model = make_cped(epsilon=epsilon)
         mean = model.policy.nll(batch.observations, batch.actions).mean().item()
-        info = model.update(batch, model.draw_noise(12))
+        info = model.step(batch, model.draw_noise(12))
         assert info["epsilon"].item() == pytest.approx(mean if expected is None else expected)
 
 
@@ -241,7 +241,7 @@ def test_no_schedule_turns_negative_and_mujocos_is_the_formula_where_that_is_rig
 
 def test_a_schedule_of_ones_own_is_followed(make_cped: MakeCped, make_batch: MakeBatch) -> None:
     model = make_cped(alpha_mode="schedule", alpha_schedule=[(0, 4.0), (3, 0.5), (6, 0.0)], policy_delay=1)
-    seen = [model.update(make_batch(12), model.draw_noise(12))["alpha"].item() for _ in range(8)]
+    seen = [model.step(make_batch(12), model.draw_noise(12))["alpha"].item() for _ in range(8)]
     assert seen == [4.0, 4.0, 4.0, 0.5, 0.5, 0.5, 0.0, 0.0]
 
 
@@ -308,7 +308,7 @@ def test_with_joint_steps_the_density_moves_in_those_updates_only(make_cped: Mak
     model = make_cped(flow_joint_steps=3)
     for t in range(6):
         before = weights(model)["density"]
-        info = model.update(make_batch(12, seed=t), model.draw_noise(12))
+        info = model.step(make_batch(12, seed=t), model.draw_noise(12))
         assert th.equal(before, weights(model)["density"]) == (t >= 3), t
         assert ("flow_nll" in info) == (t < 3)
         assert not any(parameter.requires_grad for parameter in model.policy.density.parameters())
@@ -323,7 +323,7 @@ def test_the_share_of_states_where_the_policy_leaves_the_data_is_logged_though_t
     model = make_cped(epsilon=0.0)
     nll = th.tensor([9.0, 9.0, 9.0] + [-9.0] * 9)
     model.policy.nll = lambda states, actions: nll + 0.0 * actions.sum(1)  # type: ignore
-    info = model.update(make_batch(12), model.draw_noise(12))
+    info = model.step(make_batch(12), model.draw_noise(12))
     assert info["nll_pi"].item() == -4.5 < info["epsilon"].item() == 0.0
     assert info["violation_share"].item() == 0.25  # more than 6.0, the 99 % quantile of the data
     logged = make_cped(fitted=False).learn_offline(make_data(), 6).last_metrics

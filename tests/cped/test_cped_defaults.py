@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from sb3_genoffline.cped.density_algorithm import DensityAlgorithm
 from torch import nn
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.cped import CPED
-from sb3_genoffline.cped.density_algorithm import DensityAlgorithm
 from sb3_genoffline.generative.flow import ConditionalFlow
 from sb3_genoffline.generative.nice import JointNICE
 from sb3_genoffline.nets.ensembles import EnsembleLinear

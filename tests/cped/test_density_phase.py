@@ -14,10 +14,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from sb3_genoffline import OfflineDataset
-from sb3_genoffline.common.pretraining import Phase, PhaseListener
+from sb3_genoffline.common.fitting import Fit, FitListener
 from sb3_genoffline.cped import CPED
+from sb3_genoffline.cped.fit import DensityFit, DensityTrainer
 from sb3_genoffline.cped.policies import FlowDensityPolicy
-from sb3_genoffline.cped.pretraining import DensityPhase, DensityTrainer
 from sb3_genoffline.files.archive import tree_from_members
 from sb3_genoffline.generative.flow_gan import FlowGAN
 
@@ -25,7 +25,7 @@ MakeCped = Callable[..., CPED]
 MakeData = Callable[..., OfflineDataset]
 
 
-class Watch(BaseCallback, PhaseListener):
+class Watch(BaseCallback, FitListener):
     """
     Keeps what happens in the phase.
 
@@ -35,18 +35,18 @@ class Watch(BaseCallback, PhaseListener):
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()
         self.stop_after = stop_after
-        self.phases: list[Phase] = []
+        self.phases: list[Fit] = []
         self.densities: list[Tensor] = []
         self.discriminators: list[Tensor] = []
 
     def _on_step(self) -> bool:
         return True
 
-    def on_phase_start(self, phase: Phase) -> None:
+    def on_fit_start(self, phase: Fit) -> None:
         self.phases.append(phase)
         self._keep()
 
-    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+    def on_fit_step(self, phase: Fit, metrics: dict[str, float]) -> bool:
         self._keep()
         return phase.step != self.stop_after
 
@@ -98,7 +98,7 @@ def test_held_out_rows_are_never_trained_on_and_all_others_are(
     model = make_cped(fitted=False, held_out=0.25, flow_steps=60, flow_batch_size=40, flow_patience=100, adv_weight=0.0)
     model.pretrain(make_data(), callback=watch)
     (phase,) = watch.phases
-    assert isinstance(phase, DensityPhase)
+    assert isinstance(phase, DensityFit)
     assert len(phase.held_out) == 50 and len(phase.trained_on) == 150
     assert th.equal(th.cat([phase.held_out, phase.trained_on]).sort().values, th.arange(200))
     assert not th.equal(phase.held_out, th.arange(50))  # not the first episodes
@@ -114,7 +114,7 @@ def test_all_rows_are_trained_on_without_held_out_ones_and_nothing_stops_early(
     model = make_cped(fitted=False, held_out=0.0, flow_steps=30, flow_eval_every=1, flow_patience=1)
     model.pretrain(make_data(), callback=watch)
     (phase,) = watch.phases
-    assert isinstance(phase, DensityPhase) and len(phase.trained_on) == 200 and phase.step == 30
+    assert isinstance(phase, DensityFit) and len(phase.trained_on) == 200 and phase.step == 30
     assert th.equal(flat(model.policy.density.parameters()), watch.densities[-1])
 
 
@@ -156,7 +156,7 @@ def test_the_held_out_likelihood_is_that_of_raw_rows_and_is_logged(make_cped: Ma
     model = make_cped(fitted=False, held_out=0.25, flow_steps=3, flow_eval_every=3, dequantization=0.5)
     model.pretrain(make_data(), callback=watch)
     (phase,) = watch.phases
-    assert isinstance(phase, DensityPhase)
+    assert isinstance(phase, DensityFit)
     states, actions = (rows[phase.held_out] for rows in phase.rows)
     expected = model.policy.nll_of_rows(states, actions).mean().item()
     assert model.last_metrics["flow/nll_val"] == pytest.approx(expected, rel=1e-5)
@@ -327,7 +327,7 @@ def test_rows_stay_held_out_after_a_load_of_an_agent_without_a_seed(make_cped: M
     model.pretrain(make_data(), callback=first)
     reload(model).pretrain(make_data(), callback=second)
     before, after = first.phases[0], second.phases[0]
-    assert isinstance(before, DensityPhase) and isinstance(after, DensityPhase)
+    assert isinstance(before, DensityFit) and isinstance(after, DensityFit)
     assert th.equal(before.held_out, after.held_out) and th.equal(before.trained_on, after.trained_on)
 
 

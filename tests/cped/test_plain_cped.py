@@ -82,7 +82,7 @@ def test_updates_across_the_phases_are_those_of_the_plain_form(
     untrained = [parameter.clone() for parameter in model.actor.parameters()]
     for step in range(N_UPDATES):
         batch, noise = make_batch(12, seed=step), model.draw_noise(12)
-        ours, theirs = model.update(batch, noise), plain.update(batch, noise)
+        ours, theirs = model.step(batch, noise), plain.update(batch, noise)
         for name, value in theirs.items():
             assert abs(value.item() - ours[name].item()) < TOLERANCE, (step, name)
     assert largest_difference(model, plain) < TOLERANCE
@@ -101,7 +101,7 @@ def test_steps_that_are_skipped_are_skipped_in_the_plain_form_too(
             batch = batch._replace(rewards=batch.rewards * 1e8)
         if step in (2, 5):
             batch.observations[3] = th.nan
-        model.update(batch, noise), plain.update(batch, noise)
+        model.step(batch, noise), plain.update(batch, noise)
     assert model.skipped.item() == plain.n_skipped == 6
     assert largest_difference(model, plain) < TOLERANCE
 

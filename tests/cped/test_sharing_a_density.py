@@ -11,7 +11,7 @@ import pytest
 import torch as th
 
 from sb3_genoffline import OfflineDataset
-from sb3_genoffline.common.pretraining import save_fitted
+from sb3_genoffline.common.fitting import save_fitted
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.generative.behavior import Density
@@ -30,7 +30,7 @@ def fitted(make_cped: MakeCped, make_data: MakeData) -> CPED:
 @pytest.fixture
 def file(fitted: CPED, tmp_path: Path) -> Path:
     """Where its density lies."""
-    fitted.save_density(tmp_path / "density")
+    fitted.save_fitted_model(tmp_path / "density")
     return tmp_path / "density.zip"
 
 
@@ -39,14 +39,14 @@ def same_density(first: CPED, second: CPED) -> bool:
     return all(th.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("way", ["file", "file name as text", "open file", "object", "set_density"])
+@pytest.mark.parametrize("way", ["file", "file name as text", "open file", "object", "set_fitted_model"])
 def test_a_density_is_handed_over_in_every_way_and_then_not_fitted(
     make_cped: MakeCped, make_data: MakeData, fitted: CPED, file: Path, way: str
 ) -> None:
     sources: dict[str, Any] = {"file": file, "file name as text": str(file), "object": fitted.policy.density}
-    if way == "set_density":
+    if way == "set_fitted_model":
         model = make_cped(fitted=False, seed=5)
-        model.set_density(file)
+        model.set_fitted_model(file)
     else:
         source = io.BytesIO(file.read_bytes()) if way == "open file" else sources[way]
         model = make_cped(fitted=False, seed=5, density=source)
@@ -93,7 +93,7 @@ def test_an_agent_saved_before_it_met_the_data_measures_its_thresholds_after_the
 def test_another_density_makes_an_agent_forget_what_was_usual(make_cped: MakeCped, make_data: MakeData, file: Path) -> None:
     model = make_cped(fitted=False, flow_steps=1).learn_offline(make_data(), 2)
     before = model.policy.nll_q99.clone()
-    model.set_density(file)
+    model.set_fitted_model(file)
     model.learn_offline(make_data(), 2)
     assert model.policy.nll_q99.isfinite() and model.policy.nll_q99 != before
 
@@ -108,7 +108,7 @@ def test_a_quantile_of_no_data_is_an_error_and_a_batch_mean_is_not(make_cped: Ma
 
 def test_an_unfitted_density_is_not_saved(make_cped: MakeCped, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not fitted yet: call pretrain\(dataset\) or learn_offline\(dataset\) first"):
-        make_cped(fitted=False).save_density(tmp_path / "density")
+        make_cped(fitted=False).save_fitted_model(tmp_path / "density")
     assert not list(tmp_path.iterdir())
 
 
@@ -146,9 +146,9 @@ def test_foreign_damaged_and_missing_files_are_refused(make_cped: MakeCped, fitt
         ("text", "not a readable zip archive"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            model.set_density(tmp_path / name)
+            model.set_fitted_model(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        model.set_density(tmp_path / "nowhere")
+        model.set_fitted_model(tmp_path / "nowhere")
     assert not model.policy.fitted
     assert all(th.equal(tensor, before[name]) for name, tensor in model.policy.density.state_dict().items())
 

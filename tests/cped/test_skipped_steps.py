@@ -39,27 +39,27 @@ def test_a_skipped_step_changes_neither_weights_nor_optimizers_and_is_counted(
     make_cped: MakeCped, make_batch: MakeBatch, value: float, alpha_sgd: bool
 ) -> None:
     model = make_cped(alpha_sgd=alpha_sgd)
-    model.update(make_batch(12), model.draw_noise(12))
-    model.update(make_batch(12), model.draw_noise(12))
+    model.step(make_batch(12), model.draw_noise(12))
+    model.step(make_batch(12), model.draw_noise(12))
     before = learned_state(model)
-    model.update(broken(make_batch(12), value), model.draw_noise(12))  # critics, actor, and with it α
+    model.step(broken(make_batch(12), value), model.draw_noise(12))  # critics, actor, and with it α
     assert model.skipped == 2 and model.skipped_in_a_row.tolist() == [1, 1]
     for old, new in zip(before, learned_state(model), strict=True):
         assert th.equal(old, new)
-    model.update(make_batch(12), model.draw_noise(12))
-    info = model.update(make_batch(12), model.draw_noise(12))
+    model.step(make_batch(12), model.draw_noise(12))
+    info = model.step(make_batch(12), model.draw_noise(12))
     assert info["skipped"] == 2 and model.skipped_in_a_row.tolist() == [0, 0]
     assert not th.equal(before[0], learned_state(model)[0])
 
 
 def test_a_first_step_that_is_skipped_leaves_a_fresh_agent(make_cped: MakeCped, make_batch: MakeBatch) -> None:
     skipping, other = make_cped(), make_cped()
-    skipping.update(broken(make_batch(12), float("nan")), skipping.draw_noise(12))
+    skipping.step(broken(make_batch(12), float("nan")), skipping.draw_noise(12))
     skipping._n_updates = 0
     for model in (skipping, other):
         noise = [model.draw_noise(12)._replace(smoothing=th.full((12, 2), 0.1)) for _ in range(2)]
         for t in range(2):
-            model.update(make_batch(12, seed=t), noise[t])
+            model.step(make_batch(12, seed=t), noise[t])
     for ours, theirs in zip(learned_state(skipping), learned_state(other), strict=True):
         assert th.equal(ours, theirs)
 
@@ -67,7 +67,7 @@ def test_a_first_step_that_is_skipped_leaves_a_fresh_agent(make_cped: MakeCped, 
 def test_the_largest_loss_that_counts_is_ten_million(make_cped: MakeCped, make_batch: MakeBatch) -> None:
     for size, n_skipped in ((2000.0, 0), (2500.0, 1)):  # twice the squared error, summed over two critics
         model, batch = make_cped(), make_batch(12)
-        model.update(batch._replace(rewards=th.full((12,), size)), model.draw_noise(12))
+        model.step(batch._replace(rewards=th.full((12,), size)), model.draw_noise(12))
         assert model.skipped == n_skipped
 
 
@@ -149,8 +149,8 @@ def test_deciding_to_skip_reads_no_number_from_the_device(
     make_cped: MakeCped, make_batch: MakeBatch, settings: dict[str, Any]
 ) -> None:
     model = make_cped(**settings)
-    model.update(make_batch(12), model.draw_noise(12))
+    model.step(make_batch(12), model.draw_noise(12))
     with NumberReads() as reads:
         for _ in range(3):
-            model.update(make_batch(12), model.draw_noise(12))
+            model.step(make_batch(12), model.draw_noise(12))
     assert reads.count == 0

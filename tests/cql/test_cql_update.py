@@ -10,7 +10,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_genoffline import CQL
-from sb3_genoffline.cql import UpdateNoise
+from sb3_genoffline.cql import CQLNoise
 from sb3_genoffline.data.buffers import TransitionBatch
 
 S, A, B, N = 3, 2, 7, 4
@@ -89,7 +89,7 @@ def td_loss(critic: Weights, target: np.ndarray, batch: TransitionBatch) -> floa
     return float(((q[0] - target) ** 2).mean() + ((q[1] - target) ** 2).mean())
 
 
-def gaps(critic: Weights, actor: Weights, batch: TransitionBatch, noise: UpdateNoise) -> np.ndarray:
+def gaps(critic: Weights, actor: Weights, batch: TransitionBatch, noise: CQLNoise) -> np.ndarray:
     """log Σ exp(Q(s, a_i) − log μ(a_i)) − Q(s, a), the mean of each critic: (2,)."""
     states, next_states = batch.observations.numpy(), batch.next_observations.numpy()
     exponents = []
@@ -128,7 +128,7 @@ def test_the_critics_descend_the_td_error_and_the_weighted_gap(make_cql: MakeCql
     model, batch = make_cql(min_q_weight=1.7, **settings), make_batch()
     noise = model.draw_noise(B)
     actor, critic, critic_target = (weights_of(module) for module in (model.actor, model.critic, model.critic_target))
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     alpha, next_states = info["entropy_weight"].item(), batch.next_observations.numpy()
     draws = noise.target.numpy()
     next_actions = [act(actor, next_states, draws[:, k]) for k in range(draws.shape[1])]
@@ -153,7 +153,7 @@ def test_the_actor_climbs_the_smaller_q_with_entropy_and_the_datas_likelihood_at
     model, batch = make_cql(bc_steps=3), make_batch()
     model._n_updates = 2 if imitates else 3
     noise, actor = model.draw_noise(B), weights_of(model.actor)
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     critic, states = weights_of(model.critic), batch.observations.numpy()  # the critics have moved before the actor climbs
     alpha = info["entropy_weight"].item()
 
@@ -173,7 +173,7 @@ def test_the_entropys_weight_rises_where_the_policy_is_surer_than_one_nat_per_di
         noise, actor = model.draw_noise(B), weights_of(model.actor)
         states = batch.observations.numpy()
         gap = log_density(actor, states, act(actor, states, noise.actor.numpy())).mean() - A
-        info = model.update(batch, noise)
+        info = model.step(batch, noise)
         assert np.sign(gap) == sign
         assert model.log_entropy_weight.grad.item() == pytest.approx(-gap, rel=1e-9)
         assert info["entropy_weight"].item() == pytest.approx(math.exp(sign * RATE), rel=1e-9)  # the step comes first
@@ -185,7 +185,7 @@ def test_the_multiplier_weighs_the_penalty_and_rises_above_the_threshold_only(ma
     model.log_multiplier.data.fill_(0.3)
     noise, actor, critic = model.draw_noise(B), weights_of(model.actor), weights_of(model.critic)
     target = model.critic_target_value(batch, batch.next_observations, noise.target, th.ones(())).numpy()
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     excess = float((1.7 * gaps(critic, actor, batch, noise) - threshold).sum())
     assert info["multiplier"].item() == pytest.approx(math.exp(0.3))
     assert model.log_multiplier.grad.item() == pytest.approx(-0.5 * math.exp(0.3) * excess, rel=1e-9)
@@ -199,7 +199,7 @@ def test_the_multiplier_weighs_the_penalty_and_rises_above_the_threshold_only(ma
 
 def test_without_a_threshold_there_is_no_multiplier(make_cql: MakeCql) -> None:
     model = make_cql()
-    info = model.update(make_batch(), model.draw_noise(B))
+    info = model.step(make_batch(), model.draw_noise(B))
     assert "multiplier" not in info and model.log_multiplier.item() == 0.0
 
 
@@ -231,7 +231,7 @@ def test_q_of_many_actions_is_q_of_each_with_the_same_gradient(make_cql: MakeCql
 def test_the_target_critics_follow_in_each_update(make_cql: MakeCql) -> None:
     model = make_cql(tau=0.1)
     before = weights_of(model.critic_target)
-    model.update(make_batch(), model.draw_noise(B))
+    model.step(make_batch(), model.draw_noise(B))
     for name, value in weights_of(model.critic).items():
         np.testing.assert_allclose(weights_of(model.critic_target)[name], 0.1 * value + 0.9 * before[name])
 

@@ -99,7 +99,7 @@ def test_the_critic_loss_is_the_mean_over_members_and_rows(
     monkeypatch.setattr(model, "critic_optimizer", rest)
     monkeypatch.setattr(model, "critic_target_value", lambda batch, noise: th.tensor([2.0, 0.0]))
     monkeypatch.setattr("sb3_genoffline.dac.dac.soft_update", lambda *args: None)
-    info = model.update(make_batch(2), model.draw_noise(2))
+    info = model.step(make_batch(2), model.draw_noise(2))
     close(info["critic_loss"], 1.75)
     close(fixed.values.grad, [[-0.5, 1.0], [0.5, -0.5]])
 
@@ -141,7 +141,7 @@ def test_the_dual_step_is_clipped_and_bounded(
     rest.param_groups[0]["params"] = [actor.predicted]
     monkeypatch.setattr(model, "actor", actor)
     monkeypatch.setattr(model, "actor_optimizer", rest)
-    info = model.update(make_batch(6), noise)
+    info = model.step(make_batch(6), noise)
     close(info["eta"], eta)
     close(info["bc_loss"], error)
     close(model.eta_tensor, expected)
@@ -160,7 +160,7 @@ def test_the_first_update_uses_the_whole_learning_rate_and_the_next_ones_the_cos
 ) -> None:
     model = make_dac(learning_rate=3e-4, critic_learning_rate=1e-3, lr_decay_steps=4)
     for expected in (1.0, 0.8535533906, 0.5, 0.1464466094, 0.0, 0.0):
-        model.update(make_batch(), model.draw_noise(6))
+        model.step(make_batch(), model.draw_noise(6))
         close(model.actor_optimizer.param_groups[0]["lr"], 3e-4 * expected)
         close(model.critic_optimizer.param_groups[0]["lr"], 1e-3 * expected)
 
@@ -197,7 +197,7 @@ def test_the_actor_loss_its_slope_and_its_minimum_have_the_reference_values(
         rest.param_groups[0]["params"] = [actor.predicted]
         monkeypatch.setattr(model, "actor", actor)
         monkeypatch.setattr(model, "actor_optimizer", rest)
-        info = model.update(batch, noise)
+        info = model.step(batch, noise)
         if minimum:
             close(actor.predicted.grad, np.zeros((2, 2)), 1e-9)
         else:
@@ -238,7 +238,7 @@ def test_critic_updates_leave_the_actor_alone_and_actor_updates_the_critics(
     for guidance in ("soft", "hard", "denoised"):
         model.guidance = guidance  # type: ignore[assignment]
         trained.clear()
-        model.update(make_batch(), model.draw_noise(6))
+        model.step(make_batch(), model.draw_noise(6))
         assert trained == [{id(p) for p in model.critic.parameters()}, {id(p) for p in model.actor.parameters()}]
         targets = [*model.actor_target.parameters(), *model.critic_target.parameters()]
         assert all(p.grad is None and not p.requires_grad for p in targets)
@@ -254,7 +254,7 @@ def test_soft_and_hard_guidance_do_not_sample_in_the_actors_update(
         raise AssertionError("the online actor was sampled from")
 
     monkeypatch.setattr(model.actor, "sample", refuse)
-    model.update(make_batch(), model.draw_noise(6))
+    model.step(make_batch(), model.draw_noise(6))
 
 
 def guidance_of(model: DAC, batch: TransitionBatch, factor: float, constant: float) -> Tensor:

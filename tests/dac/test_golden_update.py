@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC
-from sb3_genoffline.dac import UpdateNoise
+from sb3_genoffline.dac import DACNoise
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 
@@ -72,11 +72,11 @@ def golden_batch() -> TransitionBatch:
     )
 
 
-def golden_noise() -> UpdateNoise:
+def golden_noise() -> DACNoise:
     q, i = grid(B * N, A)
     next_actions = th.stack([th.cos(q + i), *(th.sin(q + 2 * i + t) for t in range(T, 1, -1))]).view(T, B, N, A)
     k, i = grid(B, A)
-    return UpdateNoise(next_actions=next_actions, t=th.tensor([2, 5]), eps=th.sin(3 * k + i + 0.5))
+    return DACNoise(next_actions=next_actions, t=th.tensor([2, 5]), eps=th.sin(3 * k + i + 0.5))
 
 
 def close(actual: Tensor | float, expected: object, tolerance: float = 2e-10) -> None:
@@ -123,7 +123,7 @@ class TestGoldenUpdate:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(th.nn.utils, "clip_grad_norm_", recording_clip)
-            info = model.update(batch, noise)
+            info = model.step(batch, noise)
         close(info["critic_loss"], 0.5205989951)
         close(gradient_norms[0], 0.5461862056)
         target = th.tensor([0.7782469236, -0.5])

@@ -10,7 +10,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC
-from sb3_genoffline.dac import UpdateNoise
+from sb3_genoffline.dac import DACNoise
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 from zoo.plain_dac import PlainDAC
@@ -73,7 +73,7 @@ def test_an_update_equals_its_plain_form(make_dac: MakeDac, make_batch: MakeBatc
     plain = PlainDAC(model)
     for step, n_rows in enumerate((7, 7, 1)):
         batch, noise = make_batch(n_rows, seed=step), model.draw_noise(n_rows)
-        ours, theirs = model.update(batch, noise), plain.update(batch, noise)
+        ours, theirs = model.step(batch, noise), plain.update(batch, noise)
         for name, value in theirs.items():
             close(ours[name], value, 1e-10)
         close(model.eta_tensor, plain.eta, 1e-10)
@@ -90,14 +90,14 @@ def test_the_plain_form_matches_over_a_larger_batch_split_into_blocks(make_dac: 
     model = make_dac(n_q_samples=10, policy_kwargs={"net_arch": [8, 8]})
     plain = PlainDAC(model)
     batch, noise = make_batch(300), model.draw_noise(300)
-    ours, theirs = model.update(batch, noise), plain.update(batch, noise)
+    ours, theirs = model.step(batch, noise), plain.update(batch, noise)
     close(ours["critic_loss"], theirs["critic_loss"], 1e-10)
     close(ours["actor_loss"], theirs["actor_loss"], 1e-10)
 
 
 def test_drawn_noise_has_the_shapes_of_the_update(make_dac: MakeDac) -> None:
     noise = make_dac(guidance="denoised").draw_noise(6)
-    assert isinstance(noise, UpdateNoise)
+    assert isinstance(noise, DACNoise)
     assert noise.next_actions is not None and noise.denoised is not None
     assert noise.next_actions.shape == (5, 6, 4, 2)
     assert noise.denoised.shape == (5, 6, 1, 2)

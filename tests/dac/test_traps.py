@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import ConstantSchedule
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC, OfflineDataset
-from sb3_genoffline.dac import UpdateNoise
+from sb3_genoffline.dac import DACNoise
 from sb3_genoffline.data.buffers import OfflineBuffer, TransitionBatch
 from sb3_genoffline.nets.ensembles import EnsembleLinear, EnsembleQ
 
@@ -64,7 +64,7 @@ def test_no_axis_is_squeezed_away_when_it_has_one_entry(n_members: int, n_rows: 
 
 def test_a_batch_of_one_row_and_an_ensemble_of_one_train(make_dac: MakeDac, make_batch: MakeBatch) -> None:
     model = make_dac(n_critics=1, n_q_samples=1)
-    info = model.update(make_batch(1), model.draw_noise(1))
+    info = model.step(make_batch(1), model.draw_noise(1))
     assert all(value.shape == () and value.isfinite() for value in info.values())
 
 
@@ -121,13 +121,13 @@ def test_targets_broadcast_over_members_and_not_over_rows_when_there_are_as_many
     assert y.shape == (4,) and len(y.unique()) == 4
     q = model.critic(batch.observations, batch.actions).detach()
     expected = sum((q[h, b] - y[b]) ** 2 for h in range(4) for b in range(4)) / 16
-    close(model.update(batch, noise)["critic_loss"], expected)
+    close(model.step(batch, noise)["critic_loss"], expected)
 
 
 def test_members_are_clipped_by_one_common_norm(make_dac: MakeDac, make_batch: MakeBatch) -> None:
     def member_norms(max_grad_norm: float | None) -> Tensor:
         model, batch = make_dac(max_grad_norm=max_grad_norm), make_batch(6)
-        model.update(batch._replace(rewards=batch.rewards * 100), model.draw_noise(6))
+        model.step(batch._replace(rewards=batch.rewards * 100), model.draw_noise(6))
         gradients = [p.grad for p in model.critic.parameters()]
         return sum(g.square().flatten(1).sum(1) for g in gradients if g is not None).sqrt()  # type: ignore[union-attr]
 
@@ -141,7 +141,7 @@ def test_the_target_actor_stays_at_its_random_start_while_the_actor_learns(make_
     model = make_dac()
     initial = [p.clone() for p in model.actor.parameters()]
     for _ in range(20):
-        model.update(make_batch(4), model.draw_noise(4))
+        model.step(make_batch(4), model.draw_noise(4))
     for start, online, target in zip(initial, model.actor.parameters(), model.actor_target.parameters(), strict=True):
         assert (target == start).all() and (online != start).any()
 
@@ -149,7 +149,7 @@ def test_the_target_actor_stays_at_its_random_start_while_the_actor_learns(make_
 def test_guidance_sees_the_critics_targets_after_they_moved(make_dac: MakeDac, make_batch: MakeBatch) -> None:
     model, batch = make_dac(tau=1.0, learning_rate=0.1), make_batch(6)
     before = model.critic(batch.observations, batch.actions).abs().mean()
-    info = model.update(batch, model.draw_noise(6))
+    info = model.step(batch, model.draw_noise(6))
     after = model.critic(batch.observations, batch.actions).abs().mean()
     close(info["q_normalizer"], after + 1e-6)
     assert (before - after).abs() > 1e-3
@@ -157,7 +157,7 @@ def test_guidance_sees_the_critics_targets_after_they_moved(make_dac: MakeDac, m
 
 def test_the_loss_and_the_log_use_eta_before_its_step(make_dac: MakeDac, make_batch: MakeBatch) -> None:
     model = make_dac(eta=0.5, eta_lr=0.3)
-    info = model.update(make_batch(), model.draw_noise(6))
+    info = model.step(make_batch(), model.draw_noise(6))
     close(info["eta"], 0.5)
     close(info["actor_loss"], 0.5 * info["bc_loss"] + info["guidance_loss"])
     assert abs(model.eta_tensor.item() - 0.5) > 1e-3
@@ -169,15 +169,15 @@ def test_the_dual_step_measures_the_error_after_the_actors_step_on_the_same_draw
 ) -> None:
     model, batch = make_dac(eta_lr=0.1, bc_threshold=1.0, learning_rate=0.05), make_batch(6)
     noise = model.draw_noise(6)
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     x_t = model.actor.add_noise(batch.actions, noise.eps, noise.t)
     error = (model.actor(batch.observations, x_t, noise.t) - noise.eps).square().mean()
     assert (error - info["bc_loss"]).abs() > 1e-3
     close(model.eta_tensor, 1.0 + 0.1 * (error - 1.0).clamp(-1, 1))
 
 
-def updated_actor(model: DAC, batch: TransitionBatch, noise: UpdateNoise) -> Tensor:
-    model.update(batch, noise)
+def updated_actor(model: DAC, batch: TransitionBatch, noise: DACNoise) -> Tensor:
+    model.step(batch, noise)
     return th.cat([p.detach().flatten() for p in [*model.actor.parameters(), *model.critic.parameters()]])
 
 
@@ -206,7 +206,7 @@ def test_a_changed_attribute_takes_effect_at_the_next_update(make_dac: MakeDac, 
     results = []
     for changed in (False, True):
         model = make_dac(max_grad_norm=0.05)
-        model.update(batch, model.draw_noise(6))
+        model.step(batch, model.draw_noise(6))
         if changed and change == "eta_tensor":
             model.eta_tensor.fill_(50.0)
         elif changed and change == "rate":
@@ -224,7 +224,7 @@ def test_the_short_last_batch_of_an_epoch_trains_like_any_other(make_dac: MakeDa
     sizes = []
     update = model.update
 
-    def recording(batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def recording(batch: TransitionBatch, noise: DACNoise) -> dict[str, Tensor]:
         sizes.append(len(batch.rewards))
         info = update(batch, noise)
         assert all(value.isfinite() for value in info.values())
@@ -292,7 +292,7 @@ def test_guidance_looks_at_noisy_actions_as_they_are_and_normalises_by_clean_one
     seen = []
     gradient = model.q_gradient
     monkeypatch.setattr(model, "q_gradient", lambda states, x_t: seen.append(x_t) or gradient(states, x_t))
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     close(seen[0], 0.0800583128 * batch.actions + 0.9967901818 * 3.0, 1e-9)
     assert seen[0].abs().min() > 1
     close(info["q_normalizer"], model.critic_target(batch.observations, batch.actions).abs().mean() + 1e-6)
@@ -306,7 +306,7 @@ def test_denoised_guidance_clamps_even_where_sampling_does_not(
     monkeypatch.setattr(
         model.actor, "sample", lambda *args, **kwargs: clips.append(kwargs.get("clip", True)) or sample(*args, **kwargs)
     )
-    model.update(make_batch(), model.draw_noise(6))
+    model.step(make_batch(), model.draw_noise(6))
     assert clips == [True]
 
 
@@ -330,7 +330,7 @@ def test_imitation_mode_lowers_the_noise_error_and_needs_no_critic(make_dac: Mak
     fill_with_nan(model.critic_target)
     losses = []
     for _ in range(60):
-        info = model.update(batch, model.draw_noise(32))
+        info = model.step(batch, model.draw_noise(32))
         assert info.keys() == {"actor_loss", "bc_loss"}
         losses.append(info["actor_loss"].item())
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
@@ -353,6 +353,6 @@ def test_every_combination_of_options_trains(make_dac: MakeDac, make_batch: Make
     for sampler in ("ddpm", "ddim"):
         model = make_dac(q_target=q_target, guidance=guidance, sampler=sampler, ddim_stride=2)
         before = [p.clone() for p in model.policy.parameters()]
-        info = model.update(make_batch(), model.draw_noise(6))
+        info = model.step(make_batch(), model.draw_noise(6))
         assert all(value.isfinite() for value in info.values())
         assert any((p != q).any() for p, q in zip(before, model.policy.parameters(), strict=True))

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from sb3_genoffline import DQL
 from sb3_genoffline.data.buffers import TransitionBatch
-from sb3_genoffline.dql import UpdateNoise
+from sb3_genoffline.dql import DQLNoise
 
 S, A, B, T = 3, 2, 7, 5
 GAMMA = 0.97
@@ -102,7 +102,7 @@ def q_of(w: Weights, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
     return np.array(q)
 
 
-def td_loss(critic: Weights, targets: tuple[Weights, Weights], batch: TransitionBatch, noise: UpdateNoise) -> float:
+def td_loss(critic: Weights, targets: tuple[Weights, Weights], batch: TransitionBatch, noise: DQLNoise) -> float:
     states, actions, rewards, next_states, masks = (array.numpy() for array in batch)
     draws = noise.next_actions.numpy()  # (T, B, n, A)
     q = np.array(
@@ -114,14 +114,14 @@ def td_loss(critic: Weights, targets: tuple[Weights, Weights], batch: Transition
     return sum(float(np.mean((values - target) ** 2)) for values in q_of(critic, states, actions))
 
 
-def imitation_loss(actor: Weights, batch: TransitionBatch, noise: UpdateNoise) -> float:
+def imitation_loss(actor: Weights, batch: TransitionBatch, noise: DQLNoise) -> float:
     t, eps = noise.t.numpy(), noise.eps.numpy()
     bars = schedule()[1][t][:, None]
     noisy = np.sqrt(bars) * batch.actions.numpy() + np.sqrt(1 - bars) * eps
     return float(np.mean((eps_of(actor, batch.observations.numpy(), noisy, t) - eps) ** 2))
 
 
-def policy_q(actor: Weights, critic: Weights, batch: TransitionBatch, noise: UpdateNoise) -> np.ndarray:
+def policy_q(actor: Weights, critic: Weights, batch: TransitionBatch, noise: DQLNoise) -> np.ndarray:
     """Both critics at the actor's samples: (2, B)."""
     states = batch.observations.numpy()
     return q_of(critic, states, sample(actor, states, noise.denoised.numpy()[:, :, 0]))
@@ -145,7 +145,7 @@ def test_the_losses_are_those_of_the_formulas(make_dql: MakeDql, max_q_backup: b
     assert noise.next_actions.shape == (T, B, 10 if max_q_backup else 1, A)
     actor, critic = weights_of(model.actor), weights_of(model.critic)
     targets = weights_of(model.actor_target), weights_of(model.critic_target)
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     q = policy_q(actor, weights_of(model.critic), batch, noise)  # the critics have moved before the actor climbs
     bc_loss, q_loss = imitation_loss(actor, batch, noise), -q[twin].mean() / np.abs(q[1 - twin]).mean()
     expected = {"critic_loss": td_loss(critic, targets, batch, noise), "bc_loss": bc_loss, "q_loss": q_loss}
@@ -160,7 +160,7 @@ def test_the_actors_gradient_runs_through_the_whole_chain_and_not_through_the_no
     noise = model.draw_noise(B)._replace(twin=th.tensor([twin]))
     noise = noise._replace(denoised=0.5 * noise.denoised)  # fewer samples at the clamp, which ends a gradient
     actor = weights_of(model.actor)
-    model.update(batch, noise)
+    model.step(batch, noise)
     critic = weights_of(model.critic)
     normaliser = np.abs(policy_q(actor, critic, batch, noise)[1 - twin]).mean()
 
@@ -183,7 +183,7 @@ def test_the_actors_gradient_runs_through_the_whole_chain_and_not_through_the_no
 def test_the_critics_get_the_gradient_of_their_own_loss_only(make_dql: MakeDql) -> None:
     model, batch, noise = make_dql(eta=50.0), make_batch(), make_dql().draw_noise(B)
     critic, targets = weights_of(model.critic), (weights_of(model.actor_target), weights_of(model.critic_target))
-    model.update(batch, noise)
+    model.step(batch, noise)
     for name, parameter in model.critic.named_parameters():
         index = (1, *[0] * (parameter.ndim - 1))
         assert parameter.grad is not None
@@ -194,7 +194,7 @@ def test_the_critics_get_the_gradient_of_their_own_loss_only(make_dql: MakeDql) 
 
 def test_the_norms_of_actor_and_critics_are_clipped_apart(make_dql: MakeDql) -> None:
     model = make_dql(max_grad_norm=0.01)
-    model.update(make_batch(), model.draw_noise(B))
+    model.step(make_batch(), model.draw_noise(B))
     for network in (model.actor, model.critic):
         gradients = [parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]
         assert th.cat(gradients).norm().item() == pytest.approx(0.01, rel=1e-3)
@@ -209,7 +209,7 @@ def test_the_actors_target_waits_for_its_first_move_and_then_moves_every_fifth_u
     for n_updates in (0, 5, 995, 999, 1000, 1001, 1004, 1005):
         model._n_updates = n_updates
         before = weights_of(model.actor_target), weights_of(model.critic_target)
-        model.update(batch, model.draw_noise(B))
+        model.step(batch, model.draw_noise(B))
         after = weights_of(model.actor_target), weights_of(model.critic_target)
         for name, value in weights_of(model.critic).items():
             np.testing.assert_allclose(after[1][name], 0.1 * value + 0.9 * before[1][name])
@@ -223,7 +223,7 @@ def test_the_actors_target_waits_for_its_first_move_and_then_moves_every_fifth_u
 def test_both_rates_follow_the_cosine(make_dql: MakeDql) -> None:
     model = make_dql(learning_rate=3e-4, critic_learning_rate=1e-3, lr_decay_steps=10)
     for step in range(6):
-        model.update(make_batch(), model.draw_noise(B))
+        model.step(make_batch(), model.draw_noise(B))
         factor = 0.5 * (1 + math.cos(math.pi * step / 10))
         for optimizer, rate in ((model.actor_optimizer, 3e-4), (model.critic_optimizer, 1e-3)):
             assert optimizer.param_groups[0]["lr"] == pytest.approx(rate * factor, rel=1e-12)

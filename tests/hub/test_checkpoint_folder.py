@@ -12,16 +12,16 @@ import pytest
 import torch as th
 from point_agents import ACTION_SPACE, OBSERVATION_SPACE, OBSERVATIONS, act, make_dataset, train
 from safetensors.torch import load_file, save_file
+from sb3_genoffline.common.pretrained import algorithm_name
 from stable_baselines3 import SAC
 
 from sb3_genoffline import ALGOS, load_from_hub
-from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.common.pretrained import algorithm_name
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.files.manifest import write_manifest
 from sb3_genoffline.hub.fingerprint import fingerprint_difference, make_fingerprint
 from sb3_genoffline.hub.publishing import write_agent_folder
+from sb3_genoffline.registry import load_agent
 
 SMALL: dict[str, dict[str, Any]] = {
     "dac": {"n_critics": 2, "n_q_samples": 2, "n_action_samples": 3},

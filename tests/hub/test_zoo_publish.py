@@ -10,7 +10,7 @@ import pytest
 from hub_server import HubServer
 from huggingface_hub import HfApi
 
-from sb3_genoffline.checkpoint import load_agent
+from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
 from zoo.runs import find_run
 

@@ -16,8 +16,8 @@ import torch as th
 from hostile import SMALL, Trap, Watch, edited, members_of, pickled, safetensors_of, zipped
 
 from sb3_genoffline import ALGOS, load_from_hub
-from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.files.archive import load_tensors, save_tensors
+from sb3_genoffline.registry import load_agent
 
 TAMPERED = "data", "policy.safetensors", "training.json", "training.safetensors"
 UNREAD = "_stable_baselines3_version", "system_info.txt"

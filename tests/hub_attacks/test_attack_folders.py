@@ -15,9 +15,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from sb3_genoffline import ALGOS, load_from_hub
-from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.files.manifest import write_manifest
 from sb3_genoffline.hub import push_folder
+from sb3_genoffline.registry import load_agent
 
 NEEDED = "config.json", "model.safetensors"
 

@@ -17,7 +17,7 @@ from hostile import Trap, Watch, edited, members_of, pickled, zipped
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_genoffline import DAC, load_from_hub
-from sb3_genoffline.checkpoint import load_agent
+from sb3_genoffline.registry import load_agent
 
 
 def planted(watch: Watch) -> dict[str, str]:

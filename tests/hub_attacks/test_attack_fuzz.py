@@ -13,9 +13,9 @@ from hostile import acts_well, bounded_memory, check_refusal, header_of, members
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.files.archive import CheckpointError, read_archive
 from sb3_genoffline.files.manifest import write_manifest
+from sb3_genoffline.registry import load_agent
 
 OURS = settings(
     deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

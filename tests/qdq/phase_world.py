@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 sys.path.append(str(Path(__file__).parents[1] / "common"))
 from tiny_world import make_agent, make_dataset, snapshot
 
-from sb3_genoffline.common.pretraining import Phase, PhaseListener
+from sb3_genoffline.common.fitting import Fit, FitListener
 from sb3_genoffline.qdq import QDQ
 
 N_TEACHER, N_DISTILLATION, N_POLICY = 5, 7, 3
@@ -44,7 +44,7 @@ def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
     return all(th.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-class Diary(BaseCallback, PhaseListener):
+class Diary(BaseCallback, FitListener):
     """
     Writes down what happens; may stop the training once, or do something, at a step of a phase.
 
@@ -57,16 +57,16 @@ class Diary(BaseCallback, PhaseListener):
         self.at, self.action = at, action
         self.events: list[tuple[str, str, int]] = []
 
-    def on_phase_start(self, phase: Phase) -> None:
+    def on_fit_start(self, phase: Fit) -> None:
         self.events.append(("start", phase.name, phase.step))
 
-    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+    def on_fit_step(self, phase: Fit, metrics: dict[str, float]) -> bool:
         self.events.append(("step", phase.name, phase.step))
         if (phase.name, phase.step) != self.at:
             return True
         return False if self.action is None else self.action(phase)
 
-    def on_phase_end(self, phase: Phase) -> None:
+    def on_fit_end(self, phase: Fit) -> None:
         self.events.append(("end", phase.name, phase.step))
 
     def _on_step(self) -> bool:

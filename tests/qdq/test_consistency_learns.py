@@ -6,9 +6,9 @@ import pytest
 import torch as th
 from torch import Tensor
 
-from sb3_genoffline.common.pretraining import Phase
+from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.generative.consistency import ConsistencyModel, DiffusionTeacher, sample_heun
-from sb3_genoffline.qdq.sampler import ConsistencyQ, DistillationPhase, QItems, TeacherPhase
+from sb3_genoffline.qdq.sampler import ConsistencyQ, DistillationFit, QItems, TeacherFit
 
 N_ITEMS, N_JUDGED, N_SAMPLES, N_STEPS = 5000, 600, 50, 2500
 
@@ -31,7 +31,7 @@ class Fitted(NamedTuple):
     error: Tensor
 
 
-def run(phase: Phase) -> None:
+def run(phase: Fit) -> None:
     phase.begin()
     while not phase.done:
         phase.update()
@@ -52,11 +52,9 @@ def fit(seed: int, n_levels: int) -> Fitted:
     items = QItems(conditions, sampler.normalize(q), 128, generator)
     teacher = DiffusionTeacher(sampler.model.network.fresh())
     target = ConsistencyModel(sampler.model.network.fresh()).requires_grad_(False)
-    run(TeacherPhase(N_STEPS, items, teacher, learning_rate=2e-3))
+    run(TeacherFit(N_STEPS, items, teacher, learning_rate=2e-3))
     run(
-        DistillationPhase(
-            N_STEPS, items, teacher, sampler, target, n_levels=n_levels, learning_rate=1e-3, ema=0.05, ema_every=1
-        )
+        DistillationFit(N_STEPS, items, teacher, sampler, target, n_levels=n_levels, learning_rate=1e-3, ema=0.05, ema_every=1)
     )
     c, states, actions = conditions[:N_JUDGED], states[:N_JUDGED], actions[:N_JUDGED]
     noise = th.randn(N_JUDGED, N_SAMPLES, generator=generator)

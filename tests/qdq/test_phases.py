@@ -29,7 +29,7 @@ from stable_baselines3.common.logger import configure
 from tiny_world import N_ROWS, PointEnv, differing, make_dataset, members, snapshot
 
 from sb3_genoffline import OfflineDataset
-from sb3_genoffline.common.pretraining import Phase
+from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.data.transforms import clip_actions, scale_actions
 from sb3_genoffline.generative.consistency import karras_grid
 from sb3_genoffline.qdq import QDQ
@@ -123,7 +123,7 @@ def test_the_items_are_the_policys_own_states_scaled_actions_and_rescaled_return
     """Windows of five rewards every two steps, in episodes of ten; other units than the action space's."""
     model = make(normalize_observations=True)
     model.set_dataset(dataset)
-    items = model._make_phases()[0].items  # type: ignore[attr-defined]
+    items = model.make_fits()[0].items  # type: ignore[attr-defined]
     rows = (10 * np.arange(6)[:, None] + [0, 2, 4, 6]).ravel()  # the one from 6 reaches the end
     states = (dataset.observations[rows] - dataset.observations.mean(0)) / dataset.observations.std(0)
     np.testing.assert_allclose(items.conditions[:, :3], states, rtol=0, atol=2e-3)
@@ -143,7 +143,7 @@ def test_distillation_trains_the_levels_from_the_first_to_the_last_but_one(datas
     """Samples start at t_max: from index 1 on it is never trained."""
     model = make(cd_first_index=first_index)
     model.set_dataset(dataset)
-    phase: Any = model._make_phases()[1]
+    phase: Any = model.make_fits()[1]
     trained: list[float] = []
     phase.online.register_forward_pre_hook(lambda _, inputs: trained.extend(inputs[2].tolist()))
     for _ in range(3):
@@ -157,7 +157,7 @@ def test_the_three_models_share_their_frequencies_and_start_from_the_teacher_or_
 ) -> None:
     model = make(cd_init="teacher" if from_teacher else "random")
     model.set_dataset(dataset)
-    teacher_phase, phase = (cast_phase(p) for p in model._make_phases())
+    teacher_phase, phase = (cast_phase(p) for p in model.make_fits())
     teacher_phase.update()
     before = [weights(module) for module in (phase.online, phase.target)]
     phase.begin()
@@ -169,7 +169,7 @@ def test_the_three_models_share_their_frequencies_and_start_from_the_teacher_or_
     assert from_teacher or not th.equal(before[0]["network.layers.0.weight"], before[1]["network.layers.0.weight"])
 
 
-def cast_phase(phase: Phase) -> Any:
+def cast_phase(phase: Fit) -> Any:
     """Any phase's own attributes."""
     return phase
 
@@ -177,7 +177,7 @@ def cast_phase(phase: Phase) -> Any:
 def test_distillation_moves_the_average_every_few_steps_and_never_the_teacher(dataset: OfflineDataset) -> None:
     model = make(cd_ema=0.25, cd_ema_every=3)
     model.set_dataset(dataset)
-    phase = cast_phase(model._make_phases()[1])
+    phase = cast_phase(model.make_fits()[1])
     phase.begin()
     teacher = weights(phase.teacher)
     for step in range(1, 7):
@@ -211,7 +211,7 @@ def test_learning_rates_fall_to_nothing_along_a_cosine_over_each_phase(dataset: 
     optimizers: dict[str, th.optim.Optimizer] = {}
 
     class Watch(Diary):
-        def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+        def on_fit_step(self, phase: Fit, metrics: dict[str, float]) -> bool:
             rates[phase.name].append(phase.optimizer.param_groups[0]["lr"])
             optimizers[phase.name] = phase.optimizer
             return True
@@ -280,9 +280,9 @@ def test_an_interrupted_fit_of_other_data_starts_anew(dataset: OfflineDataset, t
 def test_the_last_checkpoint_is_renewed_during_a_phase_and_resumes_it(dataset: OfflineDataset, tmp_path: Path) -> None:
 
     class Numbering(SaveLast):
-        def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+        def on_fit_step(self, phase: Fit, metrics: dict[str, float]) -> bool:
             self.path = tmp_path / f"{phase.name}-{phase.step}"
-            return super().on_phase_step(phase, metrics)
+            return super().on_fit_step(phase, metrics)
 
     make().learn_offline(dataset, 0, callback=Numbering(tmp_path / "last", 3))
     assert not any(tmp_path.iterdir())
@@ -297,7 +297,7 @@ def test_the_last_checkpoint_is_renewed_during_a_phase_and_resumes_it(dataset: O
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_an_interrupt_ends_a_phase_after_the_step_it_falls_in(dataset: OfflineDataset, phase: str) -> None:
-    def interrupt(_: Phase) -> bool:
+    def interrupt(_: Fit) -> bool:
         os.kill(os.getpid(), signal.SIGINT)
         return True
 

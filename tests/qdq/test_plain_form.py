@@ -65,7 +65,7 @@ def test_seven_updates_are_those_of_the_plain_form(
     untrained = [parameter.clone() for parameter in model.policy.parameters()]
     for step in range(7):
         batch, noise = make_batch(12, seed=step), model.draw_noise(12)
-        ours, theirs = model.update(batch, noise), plain.update(batch, noise)
+        ours, theirs = model.step(batch, noise), plain.update(batch, noise)
         for name, value in theirs.items():
             assert abs(value.item() - ours[name].item()) < TOLERANCE, (step, name)
     assert start == 0.0

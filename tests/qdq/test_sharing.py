@@ -30,7 +30,7 @@ def fitted(dataset: OfflineDataset) -> QDQ:
 @pytest.fixture(scope="module")
 def sampler_file(fitted: QDQ, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shared") / "q_sampler"
-    fitted.save_q_sampler(path)
+    fitted.save_fitted_model(path)
     return path
 
 
@@ -55,7 +55,7 @@ def test_a_shared_model_has_the_same_range_and_uncertainties_and_is_not_fitted_a
         model = make(seed=4, reward_transform=None)
         with sampler_file.with_suffix(".zip").open("rb") as file:
             sources: dict[str, Any] = {"file": sampler_file, "open file": file, "object": fitted.policy.q_sampler}
-            model.set_q_sampler(sources[way])
+            model.set_fitted_model(sources[way])
     assert (model.policy.q_sampler.q_min, model.policy.q_sampler.q_max) == (
         fitted.policy.q_sampler.q_min,
         fitted.policy.q_sampler.q_max,
@@ -87,7 +87,7 @@ def test_a_given_model_replaces_a_fit_that_was_under_way(sampler_file: Path, dat
     interrupted = make(reward_transform=None).pretrain(dataset, callback=Diary(("teacher", 3)))
     interrupted.save(tmp_path / "interrupted")
     for model in (interrupted, QDQ.load(tmp_path / "interrupted", device="cpu")):
-        model.set_q_sampler(sampler_file)
+        model.set_fitted_model(sampler_file)
         given, diary = weights(model.policy.q_sampler), Diary()
         model.learn_offline(dataset, 1, callback=diary)
         assert diary.events == expected_events(1) and same(given, weights(model.policy.q_sampler))
@@ -109,18 +109,18 @@ def test_a_model_of_another_shape_is_refused_and_nothing_of_it_taken_over(
     before = weights(model.policy)
     for source in (sampler_file, fitted.policy.q_sampler):
         with pytest.raises(ValueError, match=message):
-            model.set_q_sampler(source)
+            model.set_fitted_model(source)
         assert same(before, weights(model.policy))
 
 
 def test_a_model_that_is_not_fitted_is_neither_saved_nor_taken(fitted: QDQ, tmp_path: Path) -> None:
     unfitted = make()
     with pytest.raises(ValueError, match="not fitted yet: call pretrain"):
-        unfitted.save_q_sampler(tmp_path / "q_sampler")
+        unfitted.save_fitted_model(tmp_path / "q_sampler")
     model = make(q_sampler=fitted.policy.q_sampler)
     before = weights(model.policy)
     with pytest.raises(ValueError, match="The given q_sampler is not fitted"):
-        model.set_q_sampler(unfitted.policy.q_sampler)
+        model.set_fitted_model(unfitted.policy.q_sampler)
     assert same(before, weights(model.policy))
 
 
@@ -166,7 +166,7 @@ def test_files_that_hold_no_model_are_refused(fitted: QDQ, sampler_file: Path, t
         ("text", "not a readable zip archive"),
     ):
         with pytest.raises(ValueError, match=message):
-            model.set_q_sampler(tmp_path / name)
+            model.set_fitted_model(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         make(q_sampler=tmp_path / "nowhere")
     assert same(before, weights(model.policy))

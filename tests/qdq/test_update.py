@@ -62,7 +62,7 @@ def test_the_two_losses_have_the_gradient_of_one_discounted_per_sample(
         q_l = weight * (q.clamp_min(0) if penalty == "floor" else q)
         target = batch.rewards + 0.99 * batch.masks * (alpha * q + (1 - alpha) * q_l)
     expected = td_gradient(model, batch, target)
-    model.update(batch, noise)
+    model.step(batch, noise)
     difference = (critic_gradient(model) - expected).norm() / expected.norm()
     assert difference < 1e-5
 
@@ -73,7 +73,7 @@ def trained_weights(model: QDQ, make_batch: MakeBatch) -> Tensor:
     for step in range(5):
         generator = th.Generator().manual_seed(step)
         shared = [th.randn(12, 2, generator=generator) for _ in range(2)]
-        model.update(make_batch(12, seed=step), noises[step]._replace(target_policy=shared[0], smoothing=shared[1]))
+        model.step(make_batch(12, seed=step), noises[step]._replace(target_policy=shared[0], smoothing=shared[1]))
     return flat(model.policy.parameters())
 
 
@@ -109,7 +109,7 @@ def test_the_plain_td3_update_is_the_textbooks(make_qdq: MakeQdq, make_batch: Ma
         first, second = model.critic_target(batch.next_observations, action)
         target = batch.rewards + 0.99 * batch.masks * th.minimum(first, second)
     expected = td_gradient(model, batch, target)
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     assert th.allclose(critic_gradient(model), expected, rtol=1e-5, atol=1e-7)
     assert info["loss_h"] == info["loss_l"] and info["critic_loss"].item() == pytest.approx(info["loss_h"].item())
 
@@ -240,7 +240,7 @@ def test_critics_and_consistency_model_judge_the_same_target_action(make_qdq: Ma
     critic.register_forward_hook(lambda _, inputs, output: seen.update(q=inputs))
     noise = model.draw_noise(12)
     expected = model.target_actions(batch.next_observations, noise)
-    model.update(batch, noise)
+    model.step(batch, noise)
     for states, actions in seen.values():
         assert th.equal(states, batch.next_observations) and th.equal(actions, expected)
 
@@ -254,7 +254,7 @@ def test_targets_start_equal_and_move_with_the_actor_every_second_update(make_qd
     state = {name: flat(getattr(model, name).parameters()) for name in names}
     assert th.equal(state["actor"], state["actor_target"]) and th.equal(state["critic"], state["critic_target"])
     for step in range(5):
-        model.update(make_batch(12, seed=step), model.draw_noise(12))
+        model.step(make_batch(12, seed=step), model.draw_noise(12))
         before, state = state, {name: flat(getattr(model, name).parameters()) for name in names}
         assert not th.equal(state["critic"], before["critic"])
         if step % 2 == 0:
@@ -273,7 +273,7 @@ def test_the_actors_rate_decays_by_its_own_updates_and_the_critics_not_at_all(
 ) -> None:
     model = make_qdq(lr_decay_steps=10, learning_rate=3e-4, critic_learning_rate=1e-3)
     for step in range(8):
-        model.update(make_batch(12), model.draw_noise(12))
+        model.step(make_batch(12), model.draw_noise(12))
         n_before = step // 2
         expected = 3e-4 * 0.5 * (1 + math.cos(math.pi * n_before / 10))
         assert model.actor_optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-12)
@@ -283,7 +283,7 @@ def test_the_actors_rate_decays_by_its_own_updates_and_the_critics_not_at_all(
 def test_over_a_million_updates_the_actors_rate_halves(make_qdq: MakeQdq, make_batch: MakeBatch) -> None:
     model = make_qdq()
     model._n_updates = 1_000_000
-    model.update(make_batch(12), model.draw_noise(12))
+    model.step(make_batch(12), model.draw_noise(12))
     assert model.actor_optimizer.param_groups[0]["lr"] == pytest.approx(1.5e-4, rel=1e-9)
     assert model.critic_optimizer.param_groups[0]["lr"] == 3e-4
 
@@ -292,7 +292,7 @@ def test_the_critics_gradient_is_clipped_by_one_norm_and_the_actors_not(make_qdq
     norms = {}
     for limit in (None, 0.01):
         model, batch = make_qdq(max_grad_norm=limit), make_batch(12)
-        model.update(batch._replace(rewards=100 * batch.rewards), model.draw_noise(12))
+        model.step(batch._replace(rewards=100 * batch.rewards), model.draw_noise(12))
         norms[limit] = critic_gradient(model), flat(parameter.grad for parameter in model.actor.parameters())
     raw, clipped = norms[None][0], norms[0.01][0]
     assert raw.norm() > 1 and clipped.norm().item() == pytest.approx(0.01, rel=1e-3)
@@ -330,7 +330,7 @@ def converged_q(rewards: Tensor, start: float, n_updates: int, **settings: Any) 
     for step in range(n_updates):
         rate = 0.05 * (1 - step / n_updates)
         model.critic_lr_schedule = lambda _, rate=rate: rate  # type: ignore[assignment,misc]
-        model.update(batch, model.draw_noise(n))
+        model.step(batch, model.draw_noise(n))
     return model.critic(states, actions).amin(0).detach()
 
 

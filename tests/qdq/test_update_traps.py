@@ -102,7 +102,7 @@ def test_each_row_has_a_target_of_its_own(make_qdq: MakeQdq, make_batch: MakeBat
 def test_a_batch_of_one_row_trains(make_qdq: MakeQdq, make_batch: MakeBatch) -> None:
     for objective in ("q_bc", "awr"):
         model = make_qdq(actor_objective=objective)
-        info = model.update(make_batch(1), model.draw_noise(1))
+        info = model.step(make_batch(1), model.draw_noise(1))
         assert all(value.shape == () and value.isfinite() for value in info.values())
         assert info["uncertain_share"] == 0 and info["negative_q_share"] == 0
 
@@ -111,7 +111,7 @@ def test_without_any_uncertainty_the_update_stays_finite(make_qdq: MakeQdq, make
     for penalty in ("paper", "antmaze_awr", "antmaze_q", "floor"):
         model = make_qdq(penalty=penalty, beta=0.0)  # all but the smallest are flagged
         h_is(model, th.tensor([0.0, 1e-30, 1e-12, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]))
-        info = model.update(make_batch(12), model.draw_noise(12))
+        info = model.step(make_batch(12), model.draw_noise(12))
         assert all(value.isfinite() for value in info.values())
         assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
 
@@ -148,7 +148,7 @@ def test_the_critics_step_leaves_the_actor_alone_and_the_actors_the_critics(make
             learning_rate=0.0 if name == "critic" else 1e-2, critic_learning_rate=0.0 if name == "actor" else 1e-2
         )
         before = {part: [p.clone() for p in getattr(model, part).parameters()] for part in ("actor", "critic")}
-        model.update(make_batch(12), model.draw_noise(12))
+        model.step(make_batch(12), model.draw_noise(12))
         for part, parameters in before.items():
             moved = any(not th.equal(p, q) for p, q in zip(parameters, getattr(model, part).parameters(), strict=True))
             assert moved == (part == name)
@@ -176,7 +176,7 @@ def test_no_gradient_flows_through_the_weights_of_awr(make_qdq: MakeQdq, make_ba
 def test_without_a_likelihood_sigma_stays_one_and_nothing_is_sampled_with_it(make_qdq: MakeQdq, make_batch: MakeBatch) -> None:
     model, batch = make_qdq(lam=0.0, learning_rate=1e-2), make_batch(12)
     for _ in range(6):
-        info = model.update(batch, model.draw_noise(12))
+        info = model.step(batch, model.draw_noise(12))
     assert (model.actor.log_std == 0).all() and (model.actor_target.log_std == 0).all() and info["actor_std"] == 1
     noise, states = model.draw_noise(12), batch.next_observations
     expected = (model.actor_target(states) + (0.2 * noise.smoothing).clamp(-0.5, 0.5)).clamp(-1, 1)
@@ -194,7 +194,7 @@ def test_with_a_likelihood_sigma_is_learned_and_acted_with(
 ) -> None:
     model = make_qdq(learning_rate=1e-2, **settings)
     for _ in range(6):
-        model.update(make_batch(12), model.draw_noise(12))
+        model.step(make_batch(12), model.draw_noise(12))
     assert (model.actor.log_std != 0).all()
     model.actor.log_std.data.fill_(-2.0)
     model.actor.net[-1].weight.data.mul_(0.01)  # type: ignore[operator,union-attr]
@@ -346,4 +346,4 @@ def test_a_huge_advantage_neither_overflows_nor_dominates(make_qdq: MakeQdq, mak
     model.critic.trunk[-1].weight.data.mul_(1e6)  # type: ignore[union-attr,operator]
     weight = model.awr_weights(batch.observations, batch.actions, model.draw_noise(12))
     assert set(weight.tolist()) <= {0.0, 100.0} and weight.unique().numel() == 2
-    assert all(value.isfinite() for value in model.update(batch, model.draw_noise(12)).values())
+    assert all(value.isfinite() for value in model.step(batch, model.draw_noise(12)).values())

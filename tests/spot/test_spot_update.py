@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.ensembles import EnsembleLinear
-from sb3_genoffline.spot import SPOT, UpdateNoise
+from sb3_genoffline.spot import SPOT, SPOTNoise
 
 S, A, Z, B = 3, 2, 4, 7
 BETA, GAMMA, LAM = 0.7, 0.9, 0.6
@@ -75,7 +75,7 @@ def q_values(critics: list[Layers], states: np.ndarray, actions: np.ndarray) -> 
     return np.stack([mlp(critic, np.concatenate([states, actions], 1))[:, 0] for critic in critics])
 
 
-def expected_target(model: SPOT, batch: TransitionBatch, noise: UpdateNoise) -> np.ndarray:
+def expected_target(model: SPOT, batch: TransitionBatch, noise: SPOTNoise) -> np.ndarray:
     next_states = standardised(batch.next_observations)
     smoothing = np.clip(0.2 * noise.smoothing.numpy(), -0.5, 0.5)
     actions = np.clip(np.tanh(mlp(linear_layers(model.actor_target), next_states)) + smoothing, -1, 1)
@@ -142,7 +142,7 @@ def test_one_update_is_the_papers_formulas(estimator: Any, q_normalize: bool, la
     first = mlp(critics[0], np.concatenate([states, np.tanh(mlp(actor, states))], 1))[:, 0]
     scale = np.abs(first).mean() if q_normalize else 1.0
     expected_gradient = finite_differences(actor, actor_loss)
-    info = model.update(batch, noise)
+    info = model.step(batch, noise)
     q = q_values(critics, states, batch.actions.numpy())
     assert info["critic_loss"].item() == pytest.approx(((q - target) ** 2).mean(1).sum(), rel=1e-12)
     assert info["q_mean"].item() == pytest.approx(q.mean(), rel=1e-12)
@@ -161,7 +161,7 @@ def test_the_critics_descend_the_squared_error_of_both_and_the_target_is_a_const
         finite_differences(linear_layers(model.critic, i), lambda c: float(((mlp(c, pairs)[:, 0] - target) ** 2).mean()))
         for i in range(2)
     ]
-    model.update(batch, noise)
+    model.step(batch, noise)
     for i in range(2):
         found = []
         for layer in model.critic.modules():
@@ -184,7 +184,7 @@ def test_the_actor_and_the_targets_move_every_second_update_and_the_vae_never() 
 
     now = state()
     for step in range(4):
-        model.update(make_batch(step), model.draw_noise(B))
+        model.step(make_batch(step), model.draw_noise(B))
         before, now = now, state()
         moved = {name for name in now if not th.equal(before[name], now[name])}
         assert moved == ({"critic", "actor", "actor_target", "critic_target"} if step % 2 == 0 else {"critic"})
@@ -216,7 +216,7 @@ def test_target_and_actor_drop_units_of_their_own_and_acting_drops_none(monkeypa
     seen: list[tuple[str, Any]] = []
     for name in ("actor", "actor_target"):
         getattr(model, name).register_forward_hook(lambda _, inputs, output, name=name: seen.append((name, inputs[1])))
-    model.update(batch, noise)
+    model.step(batch, noise)
     assert [name for name, _ in seen] == ["actor_target", "actor"]
     assert th.equal(seen[0][1], noise.dropout[0]) and th.equal(seen[1][1], noise.dropout[1])
     fresh = make(policy_kwargs={"actor_dropout": 0.5})

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 sys.path.append(str(Path(__file__).parents[1] / "common"))
 from tiny_world import PointEnv, make_agent, make_dataset, members
 
-from sb3_genoffline.common.pretraining import Phase, PhaseListener, save_fitted
+from sb3_genoffline.common.fitting import Fit, FitListener, save_fitted
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.generative.vae import ConditionalVAE
 from sb3_genoffline.spot import SPOT
@@ -41,14 +41,14 @@ def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
     return all(th.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-class StopAt(BaseCallback, PhaseListener):
+class StopAt(BaseCallback, FitListener):
     """Ends the training at a step of the phase (None: never) and counts its steps."""
 
     def __init__(self, step: int | None = None) -> None:
         super().__init__()
         self.step, self.n_seen = step, 0
 
-    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+    def on_fit_step(self, phase: Fit, metrics: dict[str, float]) -> bool:
         self.n_seen += 1
         return phase.step != self.step
 
@@ -121,7 +121,7 @@ def test_a_fit_that_was_stopped_saved_and_loaded_goes_on_bit_for_bit(seed: int |
 @pytest.mark.parametrize("way", ["file", "open file", "object"])
 def test_a_fitted_vae_is_given_to_other_seeds_and_not_fitted_again(tmp_path: Path, way: str) -> None:
     fitted = make().pretrain(make_dataset())
-    fitted.save_density(tmp_path / "vae")
+    fitted.save_fitted_model(tmp_path / "vae")
     source: Any = {
         "file": tmp_path / "vae",
         "open file": io.BytesIO((tmp_path / "vae.zip").read_bytes()),
@@ -140,13 +140,13 @@ def test_a_vae_taken_over_in_the_middle_of_a_fit_ends_the_fit() -> None:
     fitted = make(seed=3).pretrain(make_dataset())
     model, watch = make(), StopAt()
     model.learn_offline(make_dataset(), 3, callback=StopAt(2))
-    model.set_density(fitted.policy.density)
+    model.set_fitted_model(fitted.policy.density)
     model.learn_offline(make_dataset(), 3, callback=watch)
     assert watch.n_seen == 0 and same(weights(fitted), weights(model))
 
 
 def test_a_vae_of_another_dataset_is_used_with_a_warning(tmp_path: Path) -> None:
-    make().pretrain(make_dataset()).save_density(tmp_path / "vae")
+    make().pretrain(make_dataset()).save_fitted_model(tmp_path / "vae")
     with pytest.warns(UserWarning, match="fitted on tests/point-0-v0 and is used with tests/point-7-v0") as caught:
         make(density=tmp_path / "vae").learn_offline(make_dataset(7), 2)
     assert caught[0].filename == __file__
@@ -155,8 +155,8 @@ def test_a_vae_of_another_dataset_is_used_with_a_warning(tmp_path: Path) -> None
 def test_unfitted_foreign_and_differently_shaped_vaes_are_refused(tmp_path: Path) -> None:
     model = make()
     with pytest.raises(ValueError, match="not fitted yet"):
-        model.save_density(tmp_path / "vae")
-    model.pretrain(make_dataset()).save_density(tmp_path / "vae")
+        model.save_fitted_model(tmp_path / "vae")
+    model.pretrain(make_dataset()).save_fitted_model(tmp_path / "vae")
     for changes, message in (
         ({"beta": 0.2}, r"beta=0\.5 and the policy's 0\.2: make the agent with the same spaces, beta="),
         ({"policy_kwargs": {"vae_net_arch": [9]}}, r"net_arch=\[8\] and the policy's \[9\]"),

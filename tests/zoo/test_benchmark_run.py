@@ -18,7 +18,7 @@ import yaml
 
 import zoo.benchmark.job as job_module
 import zoo.benchmark.runner as runner_module
-from sb3_genoffline.checkpoint import load_agent
+from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
 from zoo.benchmark.job import EXIT, run_job
 from zoo.benchmark.overview import Overview, span

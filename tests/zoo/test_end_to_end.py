@@ -15,8 +15,8 @@ import yaml
 from stable_baselines3.common.callbacks import ConvertCallback
 
 from sb3_genoffline import DAC, load_dataset
-from sb3_genoffline.checkpoint import load_agent
-from sb3_genoffline.common.pretraining import Phase
+from sb3_genoffline.common.fitting import Phase
+from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
 from zoo.callbacks import StopOnInterrupt
 from zoo.enjoy import RenderingError, film
@@ -171,7 +171,7 @@ def test_a_run_that_ended_in_a_phase_goes_on_there_and_ends_as_the_one_that_neve
     monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
 ) -> None:
-    goes_on = StopOnInterrupt.on_phase_step
+    goes_on = StopOnInterrupt.on_fit_step
 
     def stop(self: StopOnInterrupt, phase: Phase, metrics: dict[str, float]) -> bool:
         if (phase.name, phase.step) == (name, step):
@@ -182,7 +182,7 @@ def test_a_run_that_ended_in_a_phase_goes_on_there_and_ends_as_the_one_that_neve
 
     flags = ["--eval-freq", "10", "--eval-episodes", "2", "--log-interval", "2"]
     with monkeypatch.context() as patch:
-        patch.setattr(StopOnInterrupt, "on_phase_step", stop)
+        patch.setattr(StopOnInterrupt, "on_fit_step", stop)
         try:
             zoo_train(dataset_id, tmp_path, *flags, "--verbose", "1", algo=algo)
         except SystemExit:

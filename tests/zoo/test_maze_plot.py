@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sb3_genoffline import load_dataset
-from sb3_genoffline.checkpoint import load_agent
+from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
 from zoo.collect import collect
 from zoo.evaluate import EVAL_SEED

@@ -11,7 +11,7 @@ import yaml
 
 import zoo.publish
 from sb3_genoffline import load_from_hub
-from sb3_genoffline.checkpoint import load_agent
+from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
 from zoo.enjoy import RenderingError
 from zoo.hyperparameters import load_hyperparameters, parse_pairs
