@@ -135,6 +135,7 @@ OPTIMIZERS: dict[str, type[th.optim.Optimizer]] = {
         *(th.optim.SGD, th.optim.RMSprop, th.optim.Adagrad),
     )
 }
+_STORED_CLASSES: dict[str, Mapping[str, type]] = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}
 
 
 @dataclass(frozen=True)
@@ -417,7 +418,7 @@ def to_json(name: str, value: Any) -> Any:
         return [to_json(name, item) for item in value]
     if isinstance(value, Mapping):
         return {key: to_json(f"{name}[{key!r}]", item) for key, item in value.items()}
-    for kind, known in (("activation", ACTIVATIONS), ("optimizer", OPTIMIZERS)):
+    for kind, known in _STORED_CLASSES.items():
         if isinstance(value, type) and known.get(value.__name__) is value:
             return {kind: value.__name__}
     if callable(value) and is_storable_schedule(value):
@@ -433,7 +434,7 @@ def from_json(name: str, data: Any) -> Any:
     """
     if isinstance(data, dict) and len(data) == 1:
         (kind, value), *_ = data.items()
-        known: Mapping[str, Any] | None = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}.get(kind)
+        known = _STORED_CLASSES.get(kind)
         if known is not None:
             if str(value) not in known:
                 raise UserError(f"{name} is the {kind} {short(value)}; known are {', '.join(known)}.")

@@ -11,7 +11,7 @@ from sb3_genoffline.data import OfflineDataset, flat_observation_space, flatten_
 from sb3_genoffline.data.flattening import spaces_differ
 from sb3_genoffline.data.validation import check_action_space
 
-EnvLike: TypeAlias = gym.Env | VecEnv | str | OfflineDataset | tuple[spaces.Space, spaces.Space]
+EnvLike: TypeAlias = gym.Env | VecEnv | str | OfflineDataset | tuple[spaces.Space[Any], spaces.Space[Any]]
 
 
 class SpacesEnv(gym.Env):
@@ -22,7 +22,7 @@ class SpacesEnv(gym.Env):
     :param action_space: of the data
     """
 
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
         self.observation_space, self.action_space = observation_space, action_space
 
     def _refuse(self) -> Any:
@@ -43,7 +43,7 @@ def has_simulator(env: VecEnv) -> bool:
     return not any(isinstance(inner, SpacesEnv) for inner in getattr(env.unwrapped, "envs", []))
 
 
-def spaces_only(observation_space: spaces.Space, action_space: spaces.Space) -> VecEnv:
+def spaces_only(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> VecEnv:
     """A ``VecEnv`` that has the spaces and refuses to be stepped."""
     return DummyVecEnv([lambda: SpacesEnv(observation_space, action_space)])
 
@@ -96,13 +96,15 @@ def _from_id(name: str) -> gym.Env | OfflineDataset:
         raise FileNotFoundError(f"{name!r} is no registered environment, and as a dataset: {error}") from error
 
 
-def _vector_space(space: spaces.Space) -> spaces.Space:
+def _vector_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """The space itself if it is a one-dimensional box of any dtype, else the flat box of a dataset with such observations."""
     return space if isinstance(space, spaces.Box) and len(space.shape) == 1 else flat_observation_space(space)
 
 
 def check_agent_spaces(
-    agent: tuple[spaces.Space, spaces.Space], env: tuple[spaces.Space, spaces.Space], name: str = "environment"
+    agent: tuple[spaces.Space[Any], spaces.Space[Any]],
+    env: tuple[spaces.Space[Any], spaces.Space[Any]],
+    name: str = "environment",
 ) -> None:
     """
     :param agent: observation and action space of an agent

@@ -182,7 +182,8 @@ class Learner(OffPolicyAlgorithm):
         self.dataset_info: dict[str, Any] = {}
         """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""
         self.fits = Fits()
-        self.policy_kwargs = self.policy_class.argument_table().check(self.policy_kwargs, "policy_kwargs: ")
+        policy_class: Any = self.policy_class
+        self.policy_kwargs = policy_class.argument_table().check(self.policy_kwargs, "policy_kwargs: ")
         self._check()
         if _init_setup_model and env is not None:
             self._setup_model()
@@ -287,7 +288,8 @@ class Learner(OffPolicyAlgorithm):
                 f"{self.policy_kwargs[key]!r} there."
             )
         arguments |= self.policy_kwargs
-        policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
+        policy_class: Any = self.policy_class
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
         self.policy = policy.to(self.device)
         self._convert_train_freq()
         self.generator = th.Generator(self.device)

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from minari.serialization import deserialize_space, serialize_space
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import save as pack
 from torch import Tensor
 
 from sb3_genoffline.errors import NotFoundError, UserError
@@ -84,10 +84,15 @@ def unflatten_tensors(data: Any, tensors: Mapping[str, Tensor]) -> Any:
     return data
 
 
+def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Tensors by name -> content of a safetensors file."""
+    return pack(dict(tensors), metadata)
+
+
 def tree_to_members(tree: Any, name: str) -> dict[str, bytes]:
     """Nested data with tensors -> archive members ``{name}.json`` and ``{name}.safetensors``."""
     data, tensors = flatten_tensors(tree)
-    return {f"{name}.json": json.dumps(data).encode(), f"{name}.safetensors": save_tensors(tensors)}
+    return {f"{name}.json": json.dumps(data).encode(), f"{name}.safetensors": pack_tensors(tensors)}
 
 
 def tree_from_members(members: Mapping[str, bytes], name: str, device: th.device | str = "cpu") -> Any:
