@@ -19,7 +19,7 @@ class BCPolicy(OfflinePolicy):
     :param observation_space: flat Box
     :param action_space: bounded Box
     :param lr_schedule: unused: the algorithm owns the optimizer
-    :param gaussian: N(μ(s), diag σ²) with one σ for all states, not π(s)
+    :param gaussian: N(μ(s), diag σ²) with one σ for all states, instead of π(s)
     :param net_arch: hidden widths, or ``dict(pi=[...])`` as for algorithms with critics
     :param activation_fn: activation class
     """

@@ -60,7 +60,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
 
     Differences from the released code:
 
-    7. The cosine decay of both rates goes on in each update. As far as known, the code's schedule counts epochs, but moves
+    7. The cosine decay of both rates goes on in each update. As far as we know, the code's schedule counts epochs, but moves
        once per call of its training routine (50 epochs), so that its rates hardly fall: ``lr_decay_steps=None`` is nearest.
     8. The time processor is 32 wide in its output, not 16, and counts steps from 1.
     9. Batches are slices of random permutations; ``replacement=True`` draws as the code does.

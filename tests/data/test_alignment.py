@@ -168,14 +168,14 @@ def test_a_file_gives_what_its_arrays_give(tmp_path, suffix, next_observations):
 
 
 def test_masks_are_one_at_time_outs_and_zero_at_terminals(tmp_path):
-    """Claim C17 of the DAC specification: only a true end stops the bootstrap."""
+    """Only a true end stops the bootstrap."""
     episodes = [
         Episode(0, 3, "truncated"),
         Episode(1, 2, "terminated"),
         Episode(2, 4, "truncated"),
         Episode(3, 1, "terminated"),
     ]
-    for dataset in (load_dataset(arrays(episodes) | SPACES), load_dataset(write_minari("align/c17-v0", episodes))):
+    for dataset in (load_dataset(arrays(episodes) | SPACES), load_dataset(write_minari("align/masks-v0", episodes))):
         mask = 1 - dataset.terminations
         np.testing.assert_array_equal(mask[dataset.truncations], 1)
         np.testing.assert_array_equal(mask[dataset.episode_ends - 1], [1, 0, 1, 0])

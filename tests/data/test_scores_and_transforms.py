@@ -116,7 +116,7 @@ def with_rewards(rewards, ends):
     )
 
 
-def test_trajectory_scaling_is_that_of_claim_c12():
+def test_trajectory_scaling_divides_by_the_spread_of_returns():
     dataset = with_rewards([1, 1, 1, 2, 0, 0, 5], [3, 5, 7])
     np.testing.assert_array_equal(dataset.episode_returns(), [3, 2, 5])
     scaled = transform_rewards(dataset, "iql_locomotion").rewards
@@ -171,7 +171,7 @@ def test_an_unknown_transform_is_named_with_those_that_exist():
         reward_affine(with_rewards([1, 2], [2]), "iql")
 
 
-def test_clipped_actions_stay_off_the_edge_as_claim_c17_says():
+def test_clipped_actions_stay_off_the_edge():
     actions = clip_actions(np.array([-1.0, -0.5, 0.99999, 1.0]))
     assert actions.dtype == np.float32
     assert np.abs(actions.astype(np.float64)).max() <= 1 - 1e-5

@@ -1,4 +1,4 @@
-"""The diffusion model against numbers of the DAC reference (claims C1–C4, C9, C11, C18) and against itself."""
+"""The diffusion model against numbers of the DAC reference (DAC's README claims 1 to 5) and against itself."""
 
 import math
 from collections.abc import Iterator

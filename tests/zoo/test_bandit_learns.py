@@ -1,4 +1,4 @@
-"""Claim L1 of DAC on the paper's bandit (slow: 20,000 updates an agent)."""
+"""DAC on the paper's bandit: DAC's README claim 26 (slow: 20,000 updates an agent)."""
 
 import pytest
 
