@@ -11,3 +11,15 @@ class NotFoundError(UserError, FileNotFoundError):
 
 class DivergedError(UserError, FloatingPointError):
     """Training or fitting that produced numbers which are not finite. The message says which, and what helps."""
+
+
+class ExistsError(UserError, FileExistsError):
+    """Something that is there already, or is being made by another process, and is not replaced without being told to."""
+
+
+class DownloadError(UserError, ConnectionError):
+    """Something that could not be fetched, or arrived damaged."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """An optional package that is not installed. The message says how to install it."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.errors import UserError
 
 _SAME_STATE = 1e-6
 _MOST_JUMPS = 0.1
@@ -53,7 +54,7 @@ def windowed_returns(
     """
     for name, value in (("window", window), ("stride", stride), ("max_windows", max_windows)):
         if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1.")
+            raise UserError(f"{name}={value} must be at least 1.")
     ends = trajectory_ends(dataset)
     starts = np.concatenate([[0], ends[:-1]])
     counts = count_windows(ends - starts, window, stride, max_windows, full_coverage)

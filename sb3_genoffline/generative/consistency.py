@@ -16,6 +16,9 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, silu
 
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.widths import checked_widths
+
 T_MIN, T_MAX, RHO = 0.002, 80.0, 7.0
 _CHANNELS_PER_GROUP = 8  # 32 groups at the paper's width of 256
 _FOURIER_SIZE, _FOURIER_SCALE, _TIME_WIDTH = 8, 16.0, 32
@@ -37,7 +40,7 @@ def karras_grid(n: int, t_min: float = T_MIN, t_max: float = T_MAX, rho: float =
     :return: (n,) float64
     """
     if n < 2:
-        raise ValueError(f"n={n} noise levels are too few: a grid needs at least 2.")
+        raise UserError(f"n={n} noise levels are too few: a grid needs at least 2.")
     ramp = th.linspace(0.0, 1.0, n, dtype=th.float64)
     grid = (t_max ** (1 / rho) + ramp * (t_min ** (1 / rho) - t_max ** (1 / rho))) ** rho
     grid[0], grid[-1] = t_max, t_min  # rounding would leave them by a last digit
@@ -57,11 +60,10 @@ class NoisyScalarNetwork(nn.Module):
 
     def __init__(self, condition_dim: int, net_arch: Sequence[int] = (256, 256, 256), data_std: float = 0.5) -> None:
         super().__init__()
+        net_arch = checked_widths(net_arch)
         if not net_arch or any(width % _CHANNELS_PER_GROUP for width in net_arch):
-            raise ValueError(
-                f"net_arch={list(net_arch)} must hold multiples of {_CHANNELS_PER_GROUP}, the size of a norm's group."
-            )
-        self.net_arch, self.data_std = list(net_arch), data_std
+            raise UserError(f"net_arch={net_arch} must hold multiples of {_CHANNELS_PER_GROUP}, the size of a norm's group.")
+        self.net_arch, self.data_std = net_arch, data_std
         self.register_buffer("fourier_weights", th.randn(_FOURIER_SIZE) * _FOURIER_SCALE)
         self.time_mlp = nn.Sequential(
             nn.Linear(2 * _FOURIER_SIZE, _TIME_WIDTH), nn.SiLU(), nn.Linear(_TIME_WIDTH, _TIME_WIDTH), nn.SiLU()

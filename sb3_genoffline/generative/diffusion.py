@@ -16,7 +16,9 @@ import numpy as np
 import torch as th
 from torch import Tensor, nn
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.activations import Mish, mish
+from sb3_genoffline.nets.widths import checked_widths
 
 BetaSchedule = Literal["vp", "linear", "cosine"]
 SamplerName = Literal["ddpm", "ddim"]
@@ -46,7 +48,7 @@ def beta_schedule(name: BetaSchedule, n_steps: int) -> np.ndarray:
     if name == "cosine":
         f = np.cos((np.arange(n_steps + 1) / n_steps + 0.008) / 1.008 * np.pi / 2) ** 2
         return np.clip(1.0 - f[1:] / f[:-1], 0.0, 0.999)
-    raise ValueError(f"beta_schedule={name!r} is not known; use 'vp', 'linear' or 'cosine'.")
+    raise UserError(f"beta_schedule={name!r} is not known; use 'vp', 'linear' or 'cosine'.")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class NoiseSchedule:
         :param variance: of the reverse step's noise
         """
         if n_steps < 1:
-            raise ValueError(f"n_diffusion_steps={n_steps} must be at least 1.")
+            raise UserError(f"n_diffusion_steps={n_steps} must be at least 1.")
         return cls(np.concatenate([[0.0], beta_schedule(name, n_steps)]), variance)
 
     @property
@@ -167,7 +169,7 @@ def ddim_sample(
     :return: x_0, shape (...)
     """
     if stride < 1:
-        raise ValueError(f"stride={stride} must be at least 1.")
+        raise UserError(f"stride={stride} must be at least 1.")
     alpha_bars, sigmas = schedule.alpha_bars, schedule.sigmas
     x = noise[0]
     t = schedule.n_steps
@@ -247,14 +249,16 @@ class NoiseNetwork(nn.Module):
         self.state_dim, self.action_dim = state_dim, action_dim
         self.register_buffer("time_table", time_embedding(n_diffusion_steps, time_dim), persistent=False)
         self.time_net = nn.Sequential(nn.Linear(time_dim, time_hidden), Mish(), nn.Linear(time_hidden, time_hidden))
-        self.input_layer = nn.Linear(state_dim + action_dim + time_hidden, net_arch[0])
+        widths = [*checked_widths(net_arch), action_dim]
+        if residual and len(widths) < 2:
+            raise UserError("net_arch=[] has no hidden layer; residual=True needs the width of its blocks, such as [256].")
+        self.input_layer = nn.Linear(state_dim + action_dim + time_hidden, widths[0])
         layers: list[nn.Module] = []
         if residual:
-            layers = [ResidualBlock(net_arch[0]), ResidualBlock(net_arch[0]), Mish(), nn.Linear(net_arch[0], action_dim)]
+            layers = [ResidualBlock(widths[0]), ResidualBlock(widths[0]), Mish(), nn.Linear(widths[0], action_dim)]
         else:
-            for width_in, width_out in pairwise(net_arch):
+            for width_in, width_out in pairwise(widths):
                 layers += [Mish(), nn.Linear(width_in, width_out)]
-            layers += [Mish(), nn.Linear(net_arch[-1], action_dim)]
         self.trunk = nn.Sequential(*layers)
         if not torch_init:
             xavier_init(self)
