@@ -65,7 +65,7 @@ class FlatAntMaze(gym.Env):
     @property
     def goal(self) -> np.ndarray:
         """Where the ant shall go, in the coordinates of the observation, ``(2,)``."""
-        return self._maze.goal - self.origin
+        return np.asarray(self._maze.goal - self.origin)
 
     @property
     def marked_map(self) -> Any:

@@ -41,8 +41,8 @@ class OfflineBuffer(BaseBuffer):
     def __init__(
         self,
         buffer_size: int,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         device: th.device | str = "auto",
         n_envs: int = 1,
         *,
@@ -151,7 +151,7 @@ class OfflineBuffer(BaseBuffer):
         self._set_online_rows(online)
         self.pos, self.full = other.pos, other.full
 
-    def sample(self, batch_size: int, env: Any = None) -> TransitionBatch:  # type: ignore[override]
+    def sample(self, batch_size: int, env: Any = None) -> TransitionBatch:
         """
         The next batch of the buffer's own sampler.
 
@@ -170,7 +170,7 @@ class OfflineBuffer(BaseBuffer):
 
     def rows_at(self, indices: Tensor) -> TransitionBatch:
         """The transitions at the given rows (offline rows come first)."""
-        observations, actions, rewards, next_observations, masks = self._rows[indices].split(self._widths, dim=1)
+        observations, actions, rewards, next_observations, masks = th.split(self._rows[indices], self._widths, dim=1)
         return TransitionBatch(observations, actions, rewards.squeeze(1), next_observations, masks.squeeze(1))
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:

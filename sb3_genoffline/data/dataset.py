@@ -119,7 +119,7 @@ class OfflineDataset:
 
     def episode_lengths(self) -> np.ndarray:
         """Steps of each episode, int64 ``(E,)``."""
-        return self.episode_ends - self.episode_starts
+        return np.asarray(self.episode_ends - self.episode_starts)
 
     def episode_returns(self) -> np.ndarray:
         """Undiscounted sum of the rewards of each episode, float64 ``(E,)``."""

@@ -82,7 +82,7 @@ def env_difference(observation_space: spaces.Box, action_space: spaces.Box, env:
     return None
 
 
-def check_compatible(dataset: Any, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+def check_compatible(dataset: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
     """
     Check that an agent or environment with these spaces can use a dataset.
 
@@ -107,7 +107,7 @@ def check_compatible(dataset: Any, observation_space: spaces.Space, action_space
             )
 
 
-def resolve_env(env: Any) -> tuple[spaces.Space, spaces.Space, EnvSpec | None]:
+def resolve_env(env: Any) -> tuple[spaces.Space[Any], spaces.Space[Any], EnvSpec | None]:
     """
     :param env: An environment, a vectorised one, an id, or anything else with ``observation_space`` and ``action_space``.
     :return: Observation space, action space (of one environment), spec if known.

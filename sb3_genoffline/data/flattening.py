@@ -19,12 +19,12 @@ SUPPORTED = (
 )
 
 
-def is_image(space: spaces.Space) -> bool:
+def is_image(space: spaces.Space[Any]) -> bool:
     """True for a uint8 box of two or three dimensions, which is how pictures come."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
 
 
-def box_leaves(space: spaces.Space, name: str = "observation_space") -> list[tuple[tuple[str | int, ...], spaces.Box]]:
+def box_leaves(space: spaces.Space[Any], name: str = "observation_space") -> list[tuple[tuple[str | int, ...], spaces.Box]]:
     """
     The boxes of a space in the order in which they are flattened.
 
@@ -33,7 +33,7 @@ def box_leaves(space: spaces.Space, name: str = "observation_space") -> list[tup
     :return: Pairs of (path of keys into an observation, box).
     :raises UserError: For a discrete, image or other space that cannot become a vector of numbers.
     """
-    children: list[tuple[str | int, spaces.Space]]
+    children: list[tuple[str | int, spaces.Space[Any]]]
     if isinstance(space, spaces.Dict):
         children = [(key, space.spaces[key]) for key in sorted(space.spaces)]
     elif isinstance(space, spaces.Tuple):
@@ -49,7 +49,7 @@ def box_leaves(space: spaces.Space, name: str = "observation_space") -> list[tup
     return [((key, *path), box) for key, child in children for path, box in box_leaves(child, f"{name}[{key!r}]")]
 
 
-def flat_observation_space(space: spaces.Space) -> spaces.Box:
+def flat_observation_space(space: spaces.Space[Any]) -> spaces.Box:
     """
     :param space: Any supported observation space.
     :return: The float32 ``Box`` of shape ``(obs_dim,)`` that :func:`flatten_observations` fills.
@@ -62,7 +62,7 @@ def flat_observation_space(space: spaces.Space) -> spaces.Box:
     return spaces.Box(low, high, dtype=np.float32)
 
 
-def flatten_observations(space: spaces.Space, observations: Any, name: str = "observations") -> np.ndarray:
+def flatten_observations(space: spaces.Space[Any], observations: Any, name: str = "observations") -> np.ndarray:
     """
     Flatten a batch of observations at once.
 
@@ -128,7 +128,7 @@ def flatten_env(env: gym.Env) -> gym.Env:
     return FlatFloatObservation(env)
 
 
-def spaces_differ(ours: spaces.Space, theirs: spaces.Space) -> str | None:
+def spaces_differ(ours: spaces.Space[Any], theirs: spaces.Space[Any]) -> str | None:
     """
     Compare two one-dimensional boxes. The dtype does not count, nor do bounds where one side has none (±inf).
 

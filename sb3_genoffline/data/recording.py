@@ -150,7 +150,7 @@ class RecordDatasetCallback(BaseCallback):
         env = self.training_env.unwrapped
         if isinstance(env, DummyVecEnv):
             return self._flat(env, dict_to_obs(env.observation_space, env.buf_obs))
-        observations: Any = self.model._last_obs  # type: ignore[attr-defined]
+        observations: Any = self.model._last_obs
         layer = self.training_env
         while isinstance(layer, VecEnvWrapper):
             if isinstance(layer, VecNormalize):

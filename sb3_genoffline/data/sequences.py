@@ -188,7 +188,7 @@ def _checked_counts(counts: Any, lengths: np.ndarray, horizon: int, padding: Pad
             f"counts[{episode}]={counts[episode]}, but the episode of {lengths[episode]} steps has 0 to {most[episode]} "
             f"windows of horizon={horizon} with padding={padding!r}."
         )
-    return counts.astype(np.int64)
+    return np.asarray(counts, dtype=np.int64)
 
 
 def _starts(dataset: OfflineDataset, counts: np.ndarray) -> np.ndarray:

@@ -11,15 +11,29 @@ AT_GOAL = float(np.exp(-0.45)) - 1e-6  # least reward at the goal: 1 if sparse, 
 class Episodes(Protocol):
     """What of an :class:`~sb3_genoffline.data.dataset.OfflineDataset` tells successes."""
 
-    observations: np.ndarray
-    rewards: np.ndarray
-    next_observations: np.ndarray
-    terminations: np.ndarray
-    episode_ends: np.ndarray
+    @property
+    def observations(self) -> np.ndarray:
+        """(N, S)"""
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(N,)"""
+
+    @property
+    def next_observations(self) -> np.ndarray:
+        """(N, S)"""
+
+    @property
+    def terminations(self) -> np.ndarray:
+        """Bool (N,)"""
 
     @property
     def episode_starts(self) -> np.ndarray:
         """First row of each episode, int64 (E,)."""
+
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """Exclusive, int64 (E,)."""
 
 
 def far_apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ def flag_rows(name: str, values: Any) -> np.ndarray:
     return frozen(np.ascontiguousarray(array, dtype=np.bool_), given)
 
 
-def check_observation_space(space: spaces.Space) -> None:
+def check_observation_space(space: spaces.Space[Any]) -> None:
     """:raises UserError: Unless the space is a flat float32 box."""
     if is_image(space):
         raise UserError(f"observation_space is an image space, {space}, and images are not supported. {SUPPORTED}.")
@@ -114,7 +114,7 @@ def check_observation_space(space: spaces.Space) -> None:
         )
 
 
-def check_action_space(space: spaces.Space) -> None:
+def check_action_space(space: spaces.Space[Any]) -> None:
     """:raises UserError: Unless the space is a one-dimensional box with finite bounds, low below high."""
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
         raise UserError(f"action_space is {space}, which is not supported. {SUPPORTED}.")
@@ -152,7 +152,7 @@ def clip_to_space(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
             "If the environment clipped such actions when the data were made, clip them too: "
             "np.clip(actions, action_space.low, action_space.high); else give the action space they belong to."
         )
-    clipped = np.clip(actions, low, high)
+    clipped: np.ndarray = np.clip(actions, low, high)
     clipped.flags.writeable = False
     return clipped
 

@@ -87,7 +87,7 @@ def count_windows(
     n_starts = (lengths - 1) // stride + 1
     if not full_coverage:  # the first window that reaches the end is the last
         n_starts = np.minimum(n_starts, 1 - np.minimum(0, (window - lengths) // stride))
-    return np.minimum(max_windows, n_starts)
+    return np.asarray(np.minimum(max_windows, n_starts))
 
 
 def trajectory_ends(dataset: OfflineDataset) -> np.ndarray:

@@ -47,7 +47,7 @@ def beta_schedule(name: BetaSchedule, n_steps: int) -> np.ndarray:
         return np.linspace(1e-4, 2e-2, n_steps)
     if name == "cosine":
         f = np.cos((np.arange(n_steps + 1) / n_steps + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.clip(1.0 - f[1:] / f[:-1], 0.0, 0.999)
+        return np.asarray(np.clip(1.0 - f[1:] / f[:-1], 0.0, 0.999))
     raise UserError(f"beta_schedule={name!r} is not known; use 'vp', 'linear' or 'cosine'.")
 
 
@@ -98,13 +98,13 @@ class NoiseSchedule:
     def clean_coefficients(self) -> np.ndarray:
         """Weight of x̂0 in the posterior mean of x_{t−1}; entry 0 is unused."""
         previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
-        return np.sqrt(previous) * self.betas / np.maximum(1.0 - self.alpha_bars, 1e-300)
+        return np.asarray(np.sqrt(previous) * self.betas / np.maximum(1.0 - self.alpha_bars, 1e-300))
 
     @cached_property
     def noisy_coefficients(self) -> np.ndarray:
         """Weight of x_t in the posterior mean of x_{t−1}; entry 0 is unused."""
         previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
-        return np.sqrt(self.alphas) * (1.0 - previous) / np.maximum(1.0 - self.alpha_bars, 1e-300)
+        return np.asarray(np.sqrt(self.alphas) * (1.0 - previous) / np.maximum(1.0 - self.alpha_bars, 1e-300))
 
     @cached_property
     def reverse_variances(self) -> np.ndarray:
@@ -215,7 +215,8 @@ class ResidualBlock(nn.Module):
         self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), Mish(), nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.net(h)
+        change: Tensor = self.net(h)
+        return h + change
 
 
 class NoiseNetwork(nn.Module):
@@ -271,7 +272,8 @@ class NoiseNetwork(nn.Module):
         :return: predicted noise (B, A)
         """
         time = nn.functional.embedding(t, self.time_net(self.time_table))  # the processor sees T + 1 rows, not B
-        return self.trunk(self.input_layer(th.cat([states, noisy_actions, time], dim=-1)))
+        predicted: Tensor = self.trunk(self.input_layer(th.cat([states, noisy_actions, time], dim=-1)))
+        return predicted
 
     def conditioned_on(self, states: Tensor) -> NoisePrediction:
         """
@@ -281,15 +283,15 @@ class NoiseNetwork(nn.Module):
         :param states: (B, S)
         :return: maps x_t of shape (B, n, A) and an integer t to noise of shape (B, n, A)
         """
-        w_state, w_action, w_time = self.input_layer.weight.split(
-            [self.state_dim, self.action_dim, self.time_net[-1].out_features], dim=1
-        )
+        n_time = self.input_layer.in_features - self.state_dim - self.action_dim
+        w_state, w_action, w_time = th.split(self.input_layer.weight, [self.state_dim, self.action_dim, n_time], dim=1)
         state_part = (states @ w_state.T).unsqueeze(1)  # (B, 1, h)
         time_part = nn.functional.linear(self.time_net(self.time_table), w_time, self.input_layer.bias)  # (T + 1, h)
 
         def predict_noise(x: Tensor, t: int) -> Tensor:
             hidden = x @ w_action.T + (state_part + time_part[t])  # (B, n, h)
-            return self.trunk(hidden)
+            predicted: Tensor = self.trunk(hidden)
+            return predicted
 
         return predict_noise
 
@@ -338,7 +340,8 @@ class ConditionalDiffusion(nn.Module):
 
     def forward(self, states: Tensor, noisy_actions: Tensor, t: Tensor) -> Tensor:
         """ε_θ(s, x_t, t), see :meth:`NoiseNetwork.forward`."""
-        return self.noise_net(states, noisy_actions, t)
+        predicted: Tensor = self.noise_net(states, noisy_actions, t)
+        return predicted
 
     def add_noise(self, actions: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """

@@ -131,7 +131,8 @@ def gradient_penalty(
     mixed = (weights * real + (1 - weights) * fake).detach()
     fixed, free = mixed[:, :n_fixed], mixed[:, n_fixed:].requires_grad_(True)
     (gradient,) = th.autograd.grad(scores(th.cat([fixed, free], dim=-1)).sum(), free, create_graph=True)
-    return ((th.linalg.vector_norm(gradient, dim=-1) - 1) ** 2).mean()
+    norms: Tensor = th.linalg.vector_norm(gradient, dim=-1)
+    return ((norms - 1) ** 2).mean()
 
 
 class FlowGANNoise(NamedTuple):

@@ -66,7 +66,7 @@ class JointNICE(Density):
     def encode(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Density.encode`."""
         x = th.cat([self.standardise(states), actions], dim=-1)
-        halves = list(th.split(x, self.halves, dim=-1))
+        halves = list(th.split(x, list(self.halves), dim=-1))
         for i, shift in enumerate(self.shifts):
             given, moved = i % 2, 1 - i % 2
             halves[moved] = halves[moved] + shift(halves[given])
@@ -75,7 +75,7 @@ class JointNICE(Density):
 
     def decode(self, states: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Density.decode`."""
-        halves = list(th.split(latents * (-self.log_scale).exp(), self.halves, dim=-1))
+        halves = list(th.split(latents * (-self.log_scale).exp(), list(self.halves), dim=-1))
         for i, shift in reversed(list(enumerate(self.shifts))):
             given, moved = i % 2, 1 - i % 2
             halves[moved] = halves[moved] - shift(halves[given])

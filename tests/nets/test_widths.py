@@ -72,7 +72,7 @@ def test_networks_of_any_depth_work(name: str, widths: Any) -> None:
 
 @pytest.mark.parametrize("name", [*MAKERS, *NEVER_LINEAR])
 def test_every_maker_checks_its_widths(name: str) -> None:
-    with pytest.raises(UserError, match="net_arch=.* and 0 is not one"):
+    with pytest.raises(UserError, match=r"net_arch=.* and 0 is not one"):
         (MAKERS | NEVER_LINEAR)[name]([8, 0])
 
 

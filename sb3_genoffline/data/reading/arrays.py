@@ -265,7 +265,7 @@ def _known_keys(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
-def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space, spaces.Box | None, Any]:
+def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space[Any], spaces.Box | None, Any]:
     """Observation space, action space if known, and env spec: from the dict, else from the env, else inferred."""
     observation_space, action_space, spec = found.get("observation_space"), found.get("action_space"), None
     if env is not None:
@@ -284,7 +284,7 @@ def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space, spaces.Box |
     return observation_space, action_space, spec
 
 
-def _flat_rows(name: str, values: Any, space: spaces.Space) -> np.ndarray:
+def _flat_rows(name: str, values: Any, space: spaces.Space[Any]) -> np.ndarray:
     """Observations as float32 ``(N, obs_dim)``."""
     flat = flat_observation_space(space)
     if not isinstance(values, Mapping | tuple):
@@ -320,7 +320,7 @@ def _unit_box(actions: np.ndarray) -> spaces.Box:
 def _step_limit(spec: Any, id: str | None) -> int | None:
     """Steps after which an episode is cut, from the env, else known for a D4RL name."""
     if spec is not None and spec.max_episode_steps is not None:
-        return spec.max_episode_steps
+        return int(spec.max_episode_steps)
     if id is not None and id.lower().startswith("antmaze") and "umaze" in id:
         return 700
     return STEP_LIMITS.get(reference_key(id) or "") if id is not None else None
@@ -337,7 +337,7 @@ def _limit_rows(terminations: np.ndarray, limit: int | None, name: str) -> np.nd
     rows = np.arange(len(terminations))
     starts = np.zeros(len(terminations), dtype=np.int64)
     starts[1:][terminations[:-1]] = rows[1:][terminations[:-1]]
-    return (rows - np.maximum.accumulate(starts)) % limit == limit - 1
+    return np.asarray((rows - np.maximum.accumulate(starts)) % limit == limit - 1)
 
 
 def _q_learning_view(raw: dict[str, np.ndarray], timeouts: np.ndarray, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -45,7 +45,7 @@ def from_replay_buffer(buffer: Any) -> OfflineDataset:
 
     def rows(array: np.ndarray, at: np.ndarray = times) -> np.ndarray:
         """(time, env, …) → (env · time, …)"""
-        chosen = array[at].swapaxes(0, 1)
+        chosen: np.ndarray = array[at].swapaxes(0, 1)
         return chosen.reshape(-1, *chosen.shape[2:])
 
     def flat(observations: Any, at: np.ndarray = times) -> np.ndarray:

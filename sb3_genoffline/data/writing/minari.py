@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import gymnasium as gym
@@ -40,8 +40,8 @@ def write_minari(
     *,
     env: str | EnvSpec | None = None,
     eval_env: str | EnvSpec | None = None,
-    observation_space: spaces.Space | None = None,
-    action_space: spaces.Space | None = None,
+    observation_space: spaces.Space[Any] | None = None,
+    action_space: spaces.Space[Any] | None = None,
     overwrite: bool = False,
     **metadata: Any,
 ) -> MinariDataset:
@@ -123,7 +123,7 @@ def spec_json(spec: EnvSpec | None) -> str | None:
     if spec is None:
         return None
     try:
-        return cast(str, spec.to_json())
+        return spec.to_json()
     except (TypeError, ValueError) as error:
         warnings.warn(
             f"The spec of the environment {spec.id} cannot be written ({error}), so the dataset is written without it. "
