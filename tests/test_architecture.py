@@ -91,7 +91,7 @@ def test_algorithms_never_import_each_other() -> None:
 
 def test_generative_models_need_torch_numpy_and_networks_only() -> None:
     allowed = {"torch", "numpy", "zuko", *sys.stdlib_module_names}
-    rooms = ("sb3_genoffline.generative", "sb3_genoffline.nets")
+    rooms = ("sb3_genoffline.generative", "sb3_genoffline.nets", "sb3_genoffline.errors")
     for path in (PACKAGE / "generative").rglob("*.py"):
         for module in imports_of(path):
             assert module.split(".")[0] in allowed or module.startswith(rooms), f"{path.name}: {module}"

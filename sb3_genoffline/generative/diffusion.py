@@ -16,7 +16,9 @@ import numpy as np
 import torch as th
 from torch import Tensor, nn
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.activations import Mish, mish
+from sb3_genoffline.nets.widths import checked_widths
 
 BetaSchedule = Literal["vp", "linear", "cosine"]
 SamplerName = Literal["ddpm", "ddim"]
@@ -45,8 +47,8 @@ def beta_schedule(name: BetaSchedule, n_steps: int) -> np.ndarray:
         return np.linspace(1e-4, 2e-2, n_steps)
     if name == "cosine":
         f = np.cos((np.arange(n_steps + 1) / n_steps + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.clip(1.0 - f[1:] / f[:-1], 0.0, 0.999)
-    raise ValueError(f"beta_schedule={name!r} is not known; use 'vp', 'linear' or 'cosine'.")
+        return np.asarray(np.clip(1.0 - f[1:] / f[:-1], 0.0, 0.999))
+    raise UserError(f"beta_schedule={name!r} is not known; use 'vp', 'linear' or 'cosine'.")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class NoiseSchedule:
         :param variance: of the reverse step's noise
         """
         if n_steps < 1:
-            raise ValueError(f"n_diffusion_steps={n_steps} must be at least 1.")
+            raise UserError(f"n_diffusion_steps={n_steps} must be at least 1.")
         return cls(np.concatenate([[0.0], beta_schedule(name, n_steps)]), variance)
 
     @property
@@ -96,13 +98,13 @@ class NoiseSchedule:
     def clean_coefficients(self) -> np.ndarray:
         """Weight of x̂0 in the posterior mean of x_{t−1}; entry 0 is unused."""
         previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
-        return np.sqrt(previous) * self.betas / np.maximum(1.0 - self.alpha_bars, 1e-300)
+        return np.asarray(np.sqrt(previous) * self.betas / np.maximum(1.0 - self.alpha_bars, 1e-300))
 
     @cached_property
     def noisy_coefficients(self) -> np.ndarray:
         """Weight of x_t in the posterior mean of x_{t−1}; entry 0 is unused."""
         previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
-        return np.sqrt(self.alphas) * (1.0 - previous) / np.maximum(1.0 - self.alpha_bars, 1e-300)
+        return np.asarray(np.sqrt(self.alphas) * (1.0 - previous) / np.maximum(1.0 - self.alpha_bars, 1e-300))
 
     @cached_property
     def reverse_variances(self) -> np.ndarray:
@@ -167,7 +169,7 @@ def ddim_sample(
     :return: x_0, shape (...)
     """
     if stride < 1:
-        raise ValueError(f"stride={stride} must be at least 1.")
+        raise UserError(f"stride={stride} must be at least 1.")
     alpha_bars, sigmas = schedule.alpha_bars, schedule.sigmas
     x = noise[0]
     t = schedule.n_steps
@@ -213,7 +215,8 @@ class ResidualBlock(nn.Module):
         self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), Mish(), nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.net(h)
+        change: Tensor = self.net(h)
+        return h + change
 
 
 class NoiseNetwork(nn.Module):
@@ -247,14 +250,16 @@ class NoiseNetwork(nn.Module):
         self.state_dim, self.action_dim = state_dim, action_dim
         self.register_buffer("time_table", time_embedding(n_diffusion_steps, time_dim), persistent=False)
         self.time_net = nn.Sequential(nn.Linear(time_dim, time_hidden), Mish(), nn.Linear(time_hidden, time_hidden))
-        self.input_layer = nn.Linear(state_dim + action_dim + time_hidden, net_arch[0])
+        widths = [*checked_widths(net_arch), action_dim]
+        if residual and len(widths) < 2:
+            raise UserError("net_arch=[] has no hidden layer; residual=True needs the width of its blocks, such as [256].")
+        self.input_layer = nn.Linear(state_dim + action_dim + time_hidden, widths[0])
         layers: list[nn.Module] = []
         if residual:
-            layers = [ResidualBlock(net_arch[0]), ResidualBlock(net_arch[0]), Mish(), nn.Linear(net_arch[0], action_dim)]
+            layers = [ResidualBlock(widths[0]), ResidualBlock(widths[0]), Mish(), nn.Linear(widths[0], action_dim)]
         else:
-            for width_in, width_out in pairwise(net_arch):
+            for width_in, width_out in pairwise(widths):
                 layers += [Mish(), nn.Linear(width_in, width_out)]
-            layers += [Mish(), nn.Linear(net_arch[-1], action_dim)]
         self.trunk = nn.Sequential(*layers)
         if not torch_init:
             xavier_init(self)
@@ -267,7 +272,8 @@ class NoiseNetwork(nn.Module):
         :return: predicted noise (B, A)
         """
         time = nn.functional.embedding(t, self.time_net(self.time_table))  # the processor sees T + 1 rows, not B
-        return self.trunk(self.input_layer(th.cat([states, noisy_actions, time], dim=-1)))
+        predicted: Tensor = self.trunk(self.input_layer(th.cat([states, noisy_actions, time], dim=-1)))
+        return predicted
 
     def conditioned_on(self, states: Tensor) -> NoisePrediction:
         """
@@ -277,15 +283,15 @@ class NoiseNetwork(nn.Module):
         :param states: (B, S)
         :return: maps x_t of shape (B, n, A) and an integer t to noise of shape (B, n, A)
         """
-        w_state, w_action, w_time = self.input_layer.weight.split(
-            [self.state_dim, self.action_dim, self.time_net[-1].out_features], dim=1
-        )
+        n_time = self.input_layer.in_features - self.state_dim - self.action_dim
+        w_state, w_action, w_time = th.split(self.input_layer.weight, [self.state_dim, self.action_dim, n_time], dim=1)
         state_part = (states @ w_state.T).unsqueeze(1)  # (B, 1, h)
         time_part = nn.functional.linear(self.time_net(self.time_table), w_time, self.input_layer.bias)  # (T + 1, h)
 
         def predict_noise(x: Tensor, t: int) -> Tensor:
             hidden = x @ w_action.T + (state_part + time_part[t])  # (B, n, h)
-            return self.trunk(hidden)
+            predicted: Tensor = self.trunk(hidden)
+            return predicted
 
         return predict_noise
 
@@ -334,7 +340,8 @@ class ConditionalDiffusion(nn.Module):
 
     def forward(self, states: Tensor, noisy_actions: Tensor, t: Tensor) -> Tensor:
         """ε_θ(s, x_t, t), see :meth:`NoiseNetwork.forward`."""
-        return self.noise_net(states, noisy_actions, t)
+        predicted: Tensor = self.noise_net(states, noisy_actions, t)
+        return predicted
 
     def add_noise(self, actions: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from labelled_episodes import ACTION_SPACE, OBSERVATION_SPACE, Episode, arrays, assert_aligned, random_episodes
 
 from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.errors import UserError
 
 EPISODES = [Episode(0, 3, "truncated"), Episode(1, 2, "terminated"), Episode(2, 4, "cut")]
 
@@ -59,7 +60,7 @@ def test_selected_episodes_stay_aligned(seed):
     assert_aligned(dataset.select_episodes(order), [episodes[i] for i in order])
     mask = np.isin(np.arange(len(episodes)), order)
     assert_aligned(dataset.select_episodes(mask), [e for e, chosen in zip(episodes, mask, strict=True) if chosen])
-    with pytest.raises(ValueError, match="No episode is selected"):
+    with pytest.raises(UserError, match="No episode is selected"):
         dataset.select_episodes([False] * len(episodes))
     with pytest.raises(IndexError):
         dataset.select_episodes([len(episodes)])
@@ -69,7 +70,7 @@ def test_replace_shares_what_it_does_not_change_and_checks_what_it_does():
     dataset = OfflineDataset(**fields())
     other = dataset.replace(id="other", rewards=np.ones(9))
     assert other.observations is dataset.observations and other.id == "other"
-    with pytest.raises(ValueError, match=r"rewards\[2\] = nan"):
+    with pytest.raises(UserError, match=r"rewards\[2\] = nan"):
         dataset.replace(rewards=np.where(np.arange(9) == 2, np.nan, 0))
 
 
@@ -166,7 +167,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_named(case):
     change, message = BAD[case]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         OfflineDataset(**fields(**change))
 
 

@@ -10,6 +10,7 @@ import torch as th
 from exact import close
 from torch import Tensor, nn
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.consistency import (
     T_MAX,
     T_MIN,
@@ -85,7 +86,7 @@ def test_the_grid_falls_from_80_to_two_thousandths_through_the_papers_levels(n: 
 
 def test_a_grid_of_one_level_is_refused() -> None:
     assert karras_grid(2).tolist() == [80.0, 0.002]
-    with pytest.raises(ValueError, match="n=1 noise levels are too few"):
+    with pytest.raises(UserError, match="n=1 noise levels are too few"):
         karras_grid(1)
 
 
@@ -171,7 +172,7 @@ def test_the_fast_norm_is_torchs_group_norm_with_an_eps_of_a_millionth() -> None
 
 @pytest.mark.parametrize("net_arch", [(), (12,), (16, 20)])
 def test_widths_that_do_not_fall_into_groups_of_eight_are_refused(net_arch: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="must hold multiples of 8"):
+    with pytest.raises(UserError, match="must hold multiples of 8"):
         NoisyScalarNetwork(3, net_arch)
 
 
@@ -187,7 +188,7 @@ def test_shapes_that_would_broadcast_are_refused(wrong: str, model: Any) -> None
         "one t for all": (c, x, t[:1]),
         "another batch of c": (c[:1], x, t),
     }
-    with pytest.raises(ValueError, match="have shapes"):
+    with pytest.raises(UserError, match="have shapes"):
         function(*arguments[wrong])
 
 

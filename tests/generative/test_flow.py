@@ -10,6 +10,7 @@ import pytest
 import torch as th
 from torch import Tensor
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.behavior import Base, Density
 from sb3_genoffline.generative.flow import make_density
 
@@ -394,5 +395,5 @@ def test_joint_and_conditional_densities_pull_an_action_the_same_way() -> None:
     ],
 )
 def test_unusable_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         make_density(state_dim=3, action_dim=2, **arguments)

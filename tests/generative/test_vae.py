@@ -17,6 +17,8 @@ from sb3_genoffline.generative.vae import ConditionalVAE
 sys.path.append(str(Path(__file__).parents[1] / "cped"))
 from toy_world import draw_behaviour, draw_unsupported
 
+from sb3_genoffline.errors import UserError
+
 SHAPES: list[dict[str, Any]] = [
     {"state_dim": 3, "action_dim": 2},
     {"state_dim": 2, "action_dim": 3, "latent_dim": 1, "beta": 1.3},
@@ -142,7 +144,7 @@ def test_the_noise_that_is_passed_in_is_the_only_randomness() -> None:
     ("changes", "message"), [({"beta": 0.0}, "beta=0.0 must be pos"), ({"latent_dim": 0}, "latent_dim=0")]
 )
 def test_a_vae_without_variance_or_latents_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         ConditionalVAE(3, 2, **changes)
 
 

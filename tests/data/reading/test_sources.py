@@ -12,6 +12,7 @@ from minari.data_collector import EpisodeBuffer
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_genoffline.data import OfflineDataset, export_hdf5, load_dataset
+from sb3_genoffline.errors import DownloadError, NotFoundError, UserError
 
 EPISODES = [Episode(0, 3, "truncated"), Episode(1, 2, "terminated")]
 
@@ -53,7 +54,7 @@ def test_an_env_id_brings_its_spec_and_reference_scores():
     dataset = load_dataset(zeros, env="Hopper-v5")
     assert dataset.env_spec.id == "Hopper-v5"
     assert dataset.normalized_score(3234.3) == pytest.approx(100)
-    with pytest.raises(ValueError, match="The environment 'Hoper-v5' cannot be made"):
+    with pytest.raises(UserError, match="The environment 'Hoper-v5' cannot be made"):
         load_dataset(zeros, env="Hoper-v5")
 
 
@@ -69,7 +70,7 @@ def test_an_env_id_brings_its_spec_and_reference_scores():
     ],
 )
 def test_an_env_that_does_not_fit_is_named(env, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         load_dataset(load_dataset(data()), env=env)
 
 
@@ -85,6 +86,13 @@ def test_minari_keeps_the_metadata():
     np.testing.assert_allclose(dataset.normalized_score([-3, 2, 7]), [0, 50, 100])
 
 
+def test_minari_metadata_that_make_no_scale_are_left_out_with_a_warning():
+    write_minari("meta/one-v0", EPISODES).storage.update_metadata({"ref_min_score": 7.0, "ref_max_score": 7.0})
+    with pytest.warns(UserWarning, match=r"metadata of meta/one-v0 hold no scale.*ref_max_score = 7.0 must be above"):
+        dataset = load_dataset("meta/one-v0")
+    assert (dataset.ref_min_score, dataset.ref_max_score) == (None, None)
+
+
 def test_minari_ids_that_the_table_knows_get_its_references():
     write_minari("mujoco/hopper/medium-v0", EPISODES)
     assert load_dataset("mujoco/hopper/medium-v0").ref_max_score == 3234.3
@@ -96,14 +104,14 @@ def test_a_dataset_that_is_not_there_is_named_with_the_nearest_ones():
         FileNotFoundError, match=r"download=True fetches it .*Nearest on this machine: mujoco/hopper/medium-v0"
     ):
         load_dataset("mujoco/hoper/medium-v0")
-    with pytest.raises(FileNotFoundError, match="`python -m zoo collect genoffline/hopper/expert-v0` makes it"):
+    with pytest.raises(NotFoundError, match="`python -m zoo collect genoffline/hopper/expert-v0` makes it"):
         load_dataset("genoffline/hopper/expert-v0")
 
 
 @pytest.mark.parametrize("bad_id", ["mujoco/hopper/medium", "m/hopper-v0", "mujoco hopper-v0", "hopper-v", ""])
 def test_a_malformed_id_is_named_with_the_nearest_ones(bad_id):
     write_minari("mujoco/hopper/medium-v0", EPISODES)
-    with pytest.raises(ValueError, match="is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0") as error:
+    with pytest.raises(UserError, match="is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0") as error:
         load_dataset(bad_id)
     if bad_id == "mujoco/hopper/medium":
         assert "Nearest on this machine: mujoco/hopper/medium-v0." in str(error.value)
@@ -129,7 +137,7 @@ def test_a_download_that_fails_says_why(monkeypatch, failure):
         raise failure
 
     monkeypatch.setattr(minari, "load_dataset", fake)
-    with pytest.raises(ConnectionError, match=f"remote/one-v0 could not be downloaded: .*{failure}"):
+    with pytest.raises(DownloadError, match=f"remote/one-v0 could not be downloaded: .*{failure}"):
         load_dataset("remote/one-v0", download=True)
 
 
@@ -137,10 +145,10 @@ def test_a_damaged_minari_storage_is_named(own_folders):
     write_minari("broken/one-v0", EPISODES)
     path = own_folders / "minari/broken/one-v0/data/main_data.hdf5"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r"files of the dataset broken/one-v0 are truncated or damaged .*Delete it"):
+    with pytest.raises(UserError, match=r"files of the dataset broken/one-v0 are truncated or damaged .*Delete it"):
         load_dataset("broken/one-v0")
     (own_folders / "minari/broken/one-v0/data/metadata.json").write_text("{")
-    with pytest.raises(ValueError, match="files of the dataset broken/one-v0 are truncated or damaged"):
+    with pytest.raises(UserError, match="files of the dataset broken/one-v0 are truncated or damaged"):
         load_dataset("broken/one-v0")
 
 
@@ -150,7 +158,7 @@ def test_a_minari_episode_whose_arrays_do_not_fit_together_is_named(own_folders)
         rows = file["episode_1/observations"][:-1]
         del file["episode_1/observations"]
         file["episode_1/observations"] = rows
-    with pytest.raises(ValueError, match="observations of episode 1 of broken/two-v0 has 2 rows, but 3 are expected"):
+    with pytest.raises(UserError, match="observations of episode 1 of broken/two-v0 has 2 rows, but 3 are expected"):
         load_dataset("broken/two-v0")
 
 
@@ -176,22 +184,22 @@ def test_minari_spaces_that_are_not_supported_are_named():
     write("bad/discrete-v0", box, spaces.Discrete(3))
     write("bad/states-v0", spaces.Dict(a=box, b=spaces.Discrete(4)), box)
     write("bad/image-v0", spaces.Box(0, 255, (40, 40, 3), np.uint8), box)
-    with pytest.raises(ValueError, match=r"action_space is Discrete\(3\), which is not supported"):
+    with pytest.raises(UserError, match=r"action_space is Discrete\(3\), which is not supported"):
         load_dataset("bad/discrete-v0")
-    with pytest.raises(ValueError, match=r"observation_space\['b'\] is Discrete\(4\), which is not supported"):
+    with pytest.raises(UserError, match=r"observation_space\['b'\] is Discrete\(4\), which is not supported"):
         load_dataset("bad/states-v0")
-    with pytest.raises(ValueError, match="observation_space is an image space"):
+    with pytest.raises(UserError, match="observation_space is an image space"):
         load_dataset("bad/image-v0")
 
 
 def test_missing_and_unknown_keys_are_listed():
     with pytest.raises(
-        KeyError, match=r"lacks 'rewards', 'terminations' or 'terminals' or 'dones'; it has \['actions', 'obs'\]"
+        UserError, match=r"lacks 'rewards', 'terminations' or 'terminals' or 'dones'; it has \['actions', 'obs'\]"
     ):
         load_dataset({"obs": np.zeros((2, 3)), "actions": np.zeros((2, 2))})
-    with pytest.raises(KeyError, match=r"unknown key 'reward'. Accepted are: observations/obs, actions, rewards, next_obs"):
+    with pytest.raises(UserError, match=r"unknown key 'reward'. Accepted are: observations/obs, actions, rewards, next_obs"):
         load_dataset({"reward": np.zeros(3)})
-    with pytest.raises(KeyError, match="terminations twice, under terminals and dones"):
+    with pytest.raises(UserError, match="terminations twice, under terminals and dones"):
         load_dataset({"terminals": np.zeros(5), "dones": np.zeros(5)})
 
 
@@ -213,26 +221,26 @@ def test_missing_and_unknown_keys_are_listed():
     ],
 )
 def test_bad_arrays_are_named(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         load_dataset(data(**change))
 
 
 def test_without_next_observations_something_must_say_where_episodes_were_cut():
     plain = data()
     del plain["next_observations"]
-    with pytest.raises(ValueError, match="episode_ends but no next_observations"):
+    with pytest.raises(UserError, match="episode_ends but no next_observations"):
         load_dataset(plain | {"episode_ends": [3, 5]})
-    with pytest.raises(ValueError, match="no other row is left"):
+    with pytest.raises(UserError, match="no other row is left"):
         load_dataset(plain | {"truncations": np.ones(5)})
     del plain["truncations"]
-    with pytest.raises(ValueError, match="neither next_observations nor truncations/timeouts"):
+    with pytest.raises(UserError, match="neither next_observations nor truncations/timeouts"):
         load_dataset(plain)
 
 
 def test_a_goal_observation_that_lacks_a_key_is_named():
     space = spaces.Dict(a=spaces.Box(-1, 1, (1,)), b=spaces.Box(-1, 1, (2,)))
     nested = {"a": np.zeros((5, 1))}
-    with pytest.raises(ValueError, match=r"observations\['b'\] is missing, though the observation space has it"):
+    with pytest.raises(UserError, match=r"observations\['b'\] is missing, though the observation space has it"):
         load_dataset(data(observations=nested, next_observations=nested, observation_space=space))
 
 
@@ -304,7 +312,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     for name, error, message in [
         ("cut.hdf5", ValueError, r"cut.hdf5 is truncated or damaged: .*Fetch or write it again"),
         ("page.hdf5", ValueError, r"page.hdf5 is not an HDF5 file \(22 bytes\)"),
-        ("whole.hdf5", KeyError, "whole.hdf5 lacks 'actions', 'rewards', 'terminations'"),
+        ("whole.hdf5", UserError, "whole.hdf5 lacks 'actions', 'rewards', 'terminations'"),
         ("hole.hdf5", FileNotFoundError, "hole.hdf5 does not exist. Did you mean whole.hdf5"),
         ("data.csv", ValueError, "has the suffix '.csv'; .*numpy or pandas"),
         ("cut.npz", ValueError, "cut.npz cannot be read as .npz"),
@@ -316,21 +324,21 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 def test_a_minari_storage_file_is_recognised(own_folders):
     write_minari("some/one-v0", EPISODES)
-    with pytest.raises(ValueError, match="is the storage of a Minari dataset; load it by its id"):
+    with pytest.raises(UserError, match="is the storage of a Minari dataset; load it by its id"):
         load_dataset(own_folders / "minari/some/one-v0/data/main_data.hdf5")
 
 
 def test_replay_buffers_that_cannot_be_used_are_named():
-    with pytest.raises(ValueError, match="The replay buffer is empty"):
+    with pytest.raises(UserError, match="The replay buffer is empty"):
         load_dataset(ReplayBuffer(10, OBSERVATION_SPACE, ACTION_SPACE, device="cpu"))
-    with pytest.raises(ValueError, match=r"action_space is Discrete\(2\)"):
+    with pytest.raises(UserError, match=r"action_space is Discrete\(2\)"):
         load_dataset(ReplayBuffer(10, OBSERVATION_SPACE, spaces.Discrete(2), device="cpu"))
     buffer = ReplayBuffer(10, OBSERVATION_SPACE, ACTION_SPACE, device="cpu")
     buffer.add(np.zeros((1, 3)), np.zeros((1, 3)), np.array([[0.0, 6.0]]), np.zeros(1), np.zeros(1), [{}])
-    with pytest.raises(ValueError, match=r"actions\[0, 1\] = 6.0 in the replay buffer is outside \[-1, 1\]"):
+    with pytest.raises(UserError, match=r"actions\[0, 1\] = 6.0 in the replay buffer is outside \[-1, 1\]"):
         load_dataset(buffer)
 
 
 def test_other_things_are_refused():
-    with pytest.raises(TypeError, match="cannot be loaded from a list"):
+    with pytest.raises(UserError, match="cannot be loaded from a list"):
         load_dataset([1, 2, 3])

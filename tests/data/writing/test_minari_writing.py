@@ -18,6 +18,7 @@ from minari.namespace import list_local_namespaces
 
 from sb3_genoffline.data.writing import minari as minari_writing
 from sb3_genoffline.data.writing.minari import write_minari
+from sb3_genoffline.errors import ExistsError, UserError
 
 NAME = "some/labelled/one-v0"
 SPACES = {"observation_space": OBSERVATION_SPACE, "action_space": ACTION_SPACE}
@@ -126,7 +127,7 @@ def pendulum_episode():
 
 def test_an_existing_dataset_stays_unless_told_otherwise(root):
     write_minari(NAME, buffers(1), **SPACES)
-    with pytest.raises(FileExistsError, match=r"one-v0 exists already, with 4 steps.*pass overwrite=True"):
+    with pytest.raises(ExistsError, match=r"one-v0 exists already, with 4 steps.*pass overwrite=True"):
         write_minari(NAME, buffers(2), **SPACES)
     assert minari.load_dataset(NAME).total_steps == 4
     assert write_minari(NAME, buffers(2), **SPACES, overwrite=True).total_steps == 8
@@ -135,15 +136,15 @@ def test_an_existing_dataset_stays_unless_told_otherwise(root):
 
 @pytest.mark.parametrize("bad", ["no-version", "../up-v0", "a/b-v0", ""])
 def test_a_malformed_id_is_refused_before_anything_is_written(root, bad):
-    with pytest.raises(ValueError, match=f"{bad!r} cannot be the id of a dataset"):
+    with pytest.raises(UserError, match=f"{bad!r} cannot be the id of a dataset"):
         write_minari(bad, buffers(1), **SPACES)
     assert not root.exists()
 
 
 def test_nothing_to_write_and_nowhere_to_take_spaces_from_are_errors(root):
-    with pytest.raises(ValueError, match="would be empty: no episode was given"):
+    with pytest.raises(UserError, match="would be empty: no episode was given"):
         write_minari(NAME, [], **SPACES)
-    with pytest.raises(ValueError, match="needs an observation_space and an action_space, or an env"):
+    with pytest.raises(UserError, match="needs an observation_space and an action_space, or an env"):
         write_minari(NAME, buffers(1))
     assert names(root) == []
 
@@ -190,7 +191,7 @@ def test_a_killed_writer_leaves_no_dataset_and_the_next_write_of_any_id_cleans_u
 
 
 def test_a_second_writer_is_told_and_the_first_one_is_not_disturbed(root, writer):
-    with pytest.raises(FileExistsError, match="one-v0 is being written by another process"):
+    with pytest.raises(ExistsError, match="one-v0 is being written by another process"):
         write_minari(NAME, buffers(1), **SPACES, overwrite=True)
     write_minari("another/one-v0", buffers(1), **SPACES)
     assert writer.communicate("\n", timeout=60) == ("", None) and writer.returncode == 0
@@ -232,7 +233,7 @@ def test_without_file_locks_a_leftover_is_named(root, monkeypatch):
     write_minari(NAME, buffers(1), **SPACES)
     assert names(root) == ["some"]
     (root / ".collecting-another%2Fone-v0.lock").touch()
-    with pytest.raises(FileExistsError, match=r"another process.*if none is running, delete .*another%2Fone-v0.lock"):
+    with pytest.raises(ExistsError, match=r"another process.*if none is running, delete .*another%2Fone-v0.lock"):
         write_minari("another/one-v0", buffers(1), **SPACES)
 
 

@@ -21,6 +21,7 @@ from labelled_episodes import (
 from labelled_episodes import write_minari as write_with_minari
 
 from sb3_genoffline import OfflineDataset, export_hdf5, export_minari, load_dataset
+from sb3_genoffline.errors import ExistsError, UserError
 
 # Every way to end, and episodes of one step.
 EPISODES = [
@@ -165,14 +166,14 @@ def test_an_hdf5_file_without_an_id_takes_its_name_and_fits_a_given_env(tmp_path
     assert load_dataset(path, env="LabelledEval-v0").env_spec.id == "LabelledEval-v0"
     path = export_hdf5(make_dataset(), tmp_path / "known.hdf5")
     assert load_dataset(path, env="LabelledEval-v0").env_spec.id == "LabelledGoal-v0"
-    with pytest.raises(ValueError, match=r"observation space of .* differs"):
+    with pytest.raises(UserError, match=r"observation space of .* differs"):
         load_dataset(path, env="Pendulum-v1")
 
 
 def test_nothing_is_lost_where_a_file_or_dataset_is_in_the_way(tmp_path, monkeypatch):
     small, path = make_dataset([Episode(0, 2, "terminated")]), tmp_path / "one.hdf5"
     export_hdf5(make_dataset(), path)
-    with pytest.raises(FileExistsError, match=r"one.hdf5 exists already; pass overwrite=True"):
+    with pytest.raises(ExistsError, match=r"one.hdf5 exists already; pass overwrite=True"):
         export_hdf5(small, path)
     with monkeypatch.context() as patch:
         patch.setattr(h5py.Group, "create_dataset", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("disk full")))
@@ -181,14 +182,14 @@ def test_nothing_is_lost_where_a_file_or_dataset_is_in_the_way(tmp_path, monkeyp
     assert len(load_dataset(path)) == 11 and [p.name for p in tmp_path.glob("*one*")] == ["one.hdf5"]
     assert len(load_dataset(export_hdf5(small, path, overwrite=True))) == 2
     export_minari(make_dataset(), "labelled/all-v3")
-    with pytest.raises(FileExistsError, match="labelled/all-v3 exists already, with 11 steps"):
+    with pytest.raises(ExistsError, match="labelled/all-v3 exists already, with 11 steps"):
         export_minari(small, "labelled/all-v3")
     export_minari(small, "labelled/all-v3", overwrite=True)
     assert len(load_dataset("labelled/all-v3")) == 2
 
 
 def test_other_suffixes_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"one.npz has the suffix '.npz'; HDF5 files are called .hdf5 or .h5"):
+    with pytest.raises(UserError, match=r"one.npz has the suffix '.npz'; HDF5 files are called .hdf5 or .h5"):
         export_hdf5(make_dataset(), tmp_path / "one.npz")
 
 
