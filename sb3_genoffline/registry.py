@@ -8,7 +8,7 @@ import torch as th
 from sb3_genoffline.awac import AWAC
 from sb3_genoffline.bc import BC
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.common.saving import AgentFile
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.cql import CQL
@@ -21,7 +21,6 @@ from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.spot import SPOT
 from sb3_genoffline.td3_bc import TD3BC
 
-AnyAlgorithm = OfflineAlgorithm[Any, Any]
 ALGOS: dict[str, type[AnyAlgorithm]] = {cls.name: cls for cls in (AWAC, BC, CPED, CQL, DAC, DQL, IQL, QDQ, SPOT, TD3BC)}
 
 

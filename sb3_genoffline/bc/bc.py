@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Unpack
 
+import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -44,6 +45,7 @@ class BC(OfflineAlgorithm[TransitionBatch, None]):
     default_gradient_steps = 1_000_000
     policy: BCPolicy
     actor: DeterministicActor | GaussianActor
+    actor_optimizer: th.optim.Optimizer
 
     def __init__(
         self,

@@ -47,8 +47,9 @@ class BCPolicy(OfflinePolicy):
         return self._predict(observation, deterministic)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
-        actions = self.actor(self.normalize_observations(observation))
+        actions: Tensor = self.actor(self.normalize_observations(observation))
         if deterministic:
             return actions
         std = self.actor.std() if isinstance(self.actor, GaussianActor) else EXPLORATION_STD
-        return (actions + std * self.acting_noise(*actions.shape)).clamp(-1.0, 1.0)
+        noisy: Tensor = actions + std * self.acting_noise(*actions.shape)
+        return noisy.clamp(-1.0, 1.0)

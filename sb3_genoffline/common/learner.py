@@ -370,7 +370,7 @@ class Learner(OffPolicyAlgorithm):
         if seed is not None and hasattr(self, "generator"):
             self._seed_generators(seed)
 
-    def set_env(self, env: EnvLike, force_reset: bool = True) -> None:  # type: ignore[override]
+    def set_env(self, env: EnvLike, force_reset: bool = True) -> None:
         """
         :param env: an environment whose spaces fit the agent's (their dtype may differ), or a ``VecEnv`` of any number
         :param force_reset: see SB3

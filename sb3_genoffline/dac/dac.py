@@ -220,7 +220,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         shapes.append((batch_size, self.policy.action_dim))  # type: ignore[arg-type]
         sizes = [th.Size(shape).numel() for shape in shapes]
         factory: dict[str, Any] = {"generator": self.generator, "device": self.device}
-        normal = th.randn(sum(sizes), dtype=self.eta_tensor.dtype, **factory).split(sizes)
+        normal = th.split(th.randn(sum(sizes), dtype=self.eta_tensor.dtype, **factory), sizes)
         next_actions, denoised, eps = (part.view(shape) for part, shape in zip(normal, shapes, strict=True))
         t = th.randint(1, self.n_diffusion_steps + 1, (batch_size,), **factory)
         weights = th.rand(self.n_critics, batch_size, **factory) if self.q_target == "rand_convex" else None
