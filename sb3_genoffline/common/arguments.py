@@ -146,11 +146,13 @@ class Argument:
     :param name: of it
     :param hint: type annotation, rules included
     :param default: ``inspect.Parameter.empty`` if there is none
+    :param inherited: the argument of this name that a base class has, whose rules hold too
     """
 
     name: str
     hint: Any
     default: Any
+    inherited: "Argument | None" = None
 
     def check(self, value: Any) -> Any:
         """
@@ -159,14 +161,16 @@ class Argument:
         :raises UserError: naming the argument, the value and what is allowed
         """
         try:
-            return _conform(value, self.hint)
+            checked = _conform(value, self.hint)
         except _Misfit as misfit:
             raise UserError(f"{self.name}={short(value)} {misfit}.") from None
+        return checked if self.inherited is None else self.inherited.check(checked)
 
     @property
     def fixed(self) -> str | None:
         """Why a live agent can't change it; None if it can."""
-        return next((rule.reason for rule in _rules(self.hint) if isinstance(rule, Fixed)), None)
+        own = next((rule.reason for rule in _rules(self.hint) if isinstance(rule, Fixed)), None)
+        return self.inherited.fixed if own is None and self.inherited is not None else own
 
     @property
     def names_file(self) -> bool:
@@ -337,13 +341,15 @@ def constructor_arguments(cls: type, base: type) -> dict[str, Argument]:
     :param base: where the chain of constructors ends
     """
     found: dict[str, Argument] = {}
-    for ancestor in cls.__mro__[: cls.__mro__.index(base) + 1]:
+    for ancestor in reversed(cls.__mro__[: cls.__mro__.index(base) + 1]):
+        own: dict[str, Argument] = {}
         if "__init__" not in ancestor.__dict__:
             continue
         hints = typing.get_type_hints(ancestor.__init__, include_extras=True)  # type: ignore[misc]
         for name, parameter in inspect.signature(ancestor.__init__).parameters.items():  # type: ignore[misc]
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self":
-                found.setdefault(name, Argument(name, hints.get(name, Any), parameter.default))
+                own[name] = Argument(name, hints.get(name, Any), parameter.default, found.get(name))
+        found = own | {name: argument for name, argument in found.items() if name not in own}
     return found
 
 

@@ -118,6 +118,8 @@ class Learner(OffPolicyAlgorithm):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            return
         package, *rooms = cls.__module__.split(".")
         cls.name = rooms[0] if package == "sb3_genoffline" and len(rooms) > 1 else cls.__name__.lower()
 
