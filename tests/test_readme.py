@@ -8,7 +8,7 @@ import pytest
 
 from sb3_genoffline import ALGOS
 from zoo import __main__ as zoo_main
-from zoo.collect import collect
+from zoo.collect.make import collect
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

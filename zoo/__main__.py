@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-from zoo.rendering import prefer_offscreen
+from .runs.rendering import prefer_offscreen
 
 COMMANDS = {
     "collect": "make offline datasets from the committed behaviour policies",

@@ -17,8 +17,10 @@ import numpy as np
 
 from sb3_genoffline.data.reading.cache import cached_arrays
 from sb3_genoffline.data.scores import scale_returns
-from zoo.collect import chosen
-from zoo.runs import command_line, write_text
+
+from .recipes import chosen
+from .runs.provenance import command_line
+from .runs.writing import write_text
 
 _LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 _PUBLISHED = {"hopper": (1, 44, 15, 65, 109), "halfcheetah": (0, 41, 27, 64, 88), "walker2d": (0, 62, 15, 83, 107)}

@@ -9,7 +9,7 @@ import yaml
 
 from sb3_genoffline import DAC
 from zoo.benchmark.plan import FINAL_SEED, Plan, read_plan
-from zoo.hyperparameters import load_hyperparameters
+from zoo.runs.hyperparameters import load_hyperparameters
 
 CPU_PLAN = Path(__file__).parents[2] / "zoo" / "benchmarks" / "cpu.yml"
 

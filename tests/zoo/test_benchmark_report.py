@@ -15,7 +15,7 @@ from zoo.benchmark.records import DONE, FAILED, new_record, read_cells
 from zoo.benchmark.report import write_report
 from zoo.benchmark.results import Published, Results
 from zoo.benchmark.statistics import improvement, interquartile_mean, interval
-from zoo.runs import write_json
+from zoo.runs.writing import write_json
 
 HOPPER, MAZE = "genoffline/hopper/medium-replay-v0", "genoffline/pointmaze/stitch-v0"
 

@@ -26,7 +26,8 @@ from zoo.benchmark.plan import Job, read_plan
 from zoo.benchmark.records import DONE, FAILED, INTERRUPTED, WAITING, open_record, read_record, record_path
 from zoo.benchmark.runner import Benchmark, Event
 from zoo.benchmark.stopwatch import Stopwatch
-from zoo.runs import Run, write_json
+from zoo.runs.folders import Run
+from zoo.runs.writing import write_json
 
 TINY: dict[str, Any] = {"batch_size": 32, "policy_kwargs": {"net_arch": [8, 8]}}
 SETTINGS = {"n_timesteps": 20, "evaluations": 4, "eval_episodes": 2, "final_episodes": 3, "hyperparameters": TINY}

@@ -17,9 +17,10 @@ import pytest
 from minari.namespace import list_local_namespaces
 
 from sb3_genoffline import load_dataset
-from zoo import collect as module
-from zoo.collect import collect, main
-from zoo.collect_jobs import episodes_of_jobs
+from zoo.collect import command as module
+from zoo.collect.command import main
+from zoo.collect.make import collect
+from zoo.collect.workers import episodes_of_jobs
 from zoo.recipes import collectible, load_recipe
 from zoo.recipes.locomotion import BEHAVIOR, load_parts
 

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from zoo import collect_speed as module
+from zoo.collect import rate as module
 from zoo.recipes import load_recipe
 
 REPLAY = "genoffline/hopper/medium-replay-v0"

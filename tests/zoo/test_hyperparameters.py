@@ -11,7 +11,7 @@ from torch import nn
 from sb3_genoffline import ALGOS, CPED, DAC, IQL, QDQ
 from sb3_genoffline.cped.multiplier import scheduled_alpha
 from sb3_genoffline.nets.activations import Mish
-from zoo.hyperparameters import FOLDER, load_hyperparameters, parse_pairs, parse_value, read_yaml
+from zoo.runs.hyperparameters import FOLDER, load_hyperparameters, parse_pairs, parse_value, read_yaml
 
 DAC_TABLE = {  # rho, b, eta, eta_lr, critic rate (None: 3e-4), max over next actions
     "walker2d-medium-v2": (1.0, 1.0, 1.0, 0.001, None, False),

@@ -10,9 +10,9 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from sb3_genoffline.data import OfflineDataset, load_dataset
-from zoo import coverage
-from zoo.inspection import Report, inspect_dataset
-from zoo.measures import discounted_returns, measure_episodes, measure_observations
+from zoo.inspect import coverage
+from zoo.inspect.measures import discounted_returns, measure_episodes, measure_observations
+from zoo.inspect.report import Report, inspect_dataset
 
 LIMIT = 60
 SPEC = EnvSpec("Walk-v0", entry_point="nowhere:Walk", max_episode_steps=LIMIT)

@@ -13,11 +13,11 @@ import zoo.publish
 from sb3_genoffline import load_from_hub
 from sb3_genoffline.checkpoint import load_agent
 from zoo.__main__ import main
-from zoo.enjoy import RenderingError
-from zoo.hyperparameters import load_hyperparameters, parse_pairs
-from zoo.publishing import contents
-from zoo.publishing.selection import choose
-from zoo.runs import find_run
+from zoo.publish import contents
+from zoo.publish.choice import choose
+from zoo.runs.film import RenderingError
+from zoo.runs.folders import find_run
+from zoo.runs.hyperparameters import load_hyperparameters, parse_pairs
 
 NAME = "dac-hopper-random"
 ONE_EPISODE = ["-n", "1", "--no-film"]

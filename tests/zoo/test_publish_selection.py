@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from zoo.publish import named
-from zoo.publishing.contents import training_command
-from zoo.publishing.selection import Trained, choose, choose_all, find_all
-from zoo.runs import Run, new_run, write_json, write_yaml
+from zoo.publish.choice import Trained, choose, choose_all, find_all
+from zoo.publish.command import named
+from zoo.publish.contents import training_command
+from zoo.runs.folders import Run, new_run
+from zoo.runs.writing import write_json, write_yaml
 
 DATASET = "genoffline/hopper/medium-v0"
 MORE_SEEDS = {"learning_rate": 0.1}

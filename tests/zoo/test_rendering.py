@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from zoo.rendering import prefer_offscreen
+from zoo.runs.rendering import prefer_offscreen
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from zoo.runs import dataset_name, find_run, list_runs, new_run, run_number, run_of, write_text, write_yaml
+from zoo.runs.folders import dataset_name, find_run, list_runs, new_run, run_number, run_of
+from zoo.runs.writing import write_text, write_yaml
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ import pytest
 
 from sb3_genoffline import DAC, OfflineDataset, load_dataset
 from zoo.__main__ import main
-from zoo.envs import ReachedGoal, env_factory, eval_envs, own_spec
-from zoo.evaluate import default_episodes, evaluate
-from zoo.hyperparameters import FOLDER, read_yaml
 from zoo.plot import curves
-from zoo.records import dataset_record
-from zoo.runs import find_run
+from zoo.runs.envs import ReachedGoal, env_factory, eval_envs, own_spec
+from zoo.runs.folders import find_run
+from zoo.runs.hyperparameters import FOLDER, read_yaml
+from zoo.runs.scoring import default_episodes, evaluate
+from zoo.runs.settings import dataset_record
 
 TOY = "AntMaze_Toy-v0"
 SPACES = (gym.spaces.Box(-1.0, 1.0, (3,), np.float32), gym.spaces.Box(-1.0, 1.0, (2,), np.float32))

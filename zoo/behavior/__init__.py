@@ -4,9 +4,9 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from zoo.behavior.gaussian import GaussianPolicy
-from zoo.behavior.policy import Policy
-from zoo.behavior.squashed import SquashedPolicy
+from .gaussian import GaussianPolicy
+from .policy import Policy
+from .squashed import SquashedPolicy
 
 
 def load_policy(path: str | Path) -> Policy:

@@ -181,7 +181,7 @@ def main() -> None:
         "command": f"python -m zoo.behavior.gait --seed {args.seed} --n-generations {args.n_generations}",
         "learning_curve": {"columns": ["generation", "best_speed", "elite_speed", "elite_falls"], "rows": curve},
     }
-    from zoo.runs import write_json  # brings torch, which collecting does not need
+    from ..runs.writing import write_json  # brings torch, which collecting does not need
 
     write_json(args.output, card)
     print(json.dumps(card["in_the_open"]))

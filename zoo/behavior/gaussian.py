@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from zoo.behavior.policy import Noise
+from .policy import Noise
 
 EPSILON = 1e-8  # what VecNormalize adds to the variance
 

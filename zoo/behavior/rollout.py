@@ -9,8 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from zoo.behavior.policy import Noise, Policy
-from zoo.episodes import Episode
+from .episode import Episode
+from .policy import Noise, Policy
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from zoo.behavior.policy import Noise
+from .policy import Noise
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # SB3's bounds
 

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from zoo.benchmark.job import EXIT
-from zoo.benchmark.records import FAILED, INTERRUPTED
-from zoo.benchmark.runner import LocalProcess
+from .job import EXIT
+from .records import FAILED, INTERRUPTED
+from .runner import LocalProcess
 
 
 def connect(address: str) -> int:

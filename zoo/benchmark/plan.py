@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zoo.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
-from zoo.runs import dataset_name
+from ..runs.folders import dataset_name
+from ..runs.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
 
 SETTINGS: dict[str, Any] = {
     "algo": None,

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from zoo.benchmark.plan import Job, Plan
-from zoo.runs import Run, list_runs, write_json
+from ..runs.folders import Run, list_runs
+from ..runs.writing import write_json
+from .plan import Job, Plan
 
 WAITING, RUNNING, INTERRUPTED, DONE, FAILED = "waiting", "running", "interrupted", "done", "failed"
 LAST_LINES = 12

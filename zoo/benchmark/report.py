@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from zoo.benchmark.pictures import draw_aggregate, draw_dataset
-from zoo.benchmark.plan import Plan
-from zoo.benchmark.records import Cell, read_cells
-from zoo.benchmark.results import LATE, Published, Results, score, spread, title
-from zoo.benchmark.statistics import improvement, interquartile_mean, interval
-from zoo.runs import dataset_name, write_text
+from ..runs.folders import dataset_name
+from ..runs.writing import write_text
+from .pictures import draw_aggregate, draw_dataset
+from .plan import Plan
+from .records import Cell, read_cells
+from .results import LATE, Published, Results, score, spread, title
+from .statistics import improvement, interquartile_mean, interval
 
 _LONGEST_REASON = 160
 _ENOUGH_SEEDS = 6

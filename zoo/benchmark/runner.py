@@ -13,21 +13,11 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from zoo.benchmark.job import EXIT
-from zoo.benchmark.plan import Job, Plan, Skipped
-from zoo.benchmark.records import (
-    DONE,
-    FAILED,
-    RUNNING,
-    job_run,
-    last_lines,
-    new_record,
-    open_record,
-    read_record,
-    record_path,
-)
-from zoo.runs import write_json
-from zoo.train import find_dataset
+from ..collect.lookup import find_dataset
+from ..runs.writing import write_json
+from .job import EXIT
+from .plan import Job, Plan, Skipped
+from .records import DONE, FAILED, RUNNING, job_run, last_lines, new_record, open_record, read_record, record_path
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 300.0

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.bandit import METHODS, SETS, critic_surface, make_agent, make_data, measure, sample, train_agent, true_q
-from zoo.plot.figures import new_figure, save_figure
-from zoo.runs import versions, write_json
+from ..runs.provenance import versions
+from ..runs.writing import write_json
+from ..toys.bandit import METHODS, SETS, critic_surface, make_agent, make_data, measure, sample, train_agent, true_q
+from .figures import new_figure, save_figure
 
 MATCHED = "denoised, clamped sampler"
 STYLES: dict[str, dict[str, Any]] = {

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.registry import ALGOS
-from zoo.plot.figures import new_figure, save_figure
-from zoo.runs import Run, list_runs, run_number
+
+from ..runs.folders import Run, list_runs, run_number
+from .figures import new_figure, save_figure
 
 BASELINES: dict[str, dict[str, Any]] = {
     "imitation only": {"guidance": "none"},

@@ -19,9 +19,12 @@ from sb3_genoffline.cped import CPED
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.environments import check_compatible
 from sb3_genoffline.registry import ALGOS
-from zoo.plot.density_toy import plot_toy
-from zoo.plot.figures import new_figure
-from zoo.plot.nll import (
+
+from ..runs.folders import find_run
+from ..runs.provenance import versions
+from .density_toy import plot_toy
+from .figures import new_figure
+from .nll import (
     STYLES,
     density_name,
     draw_contours,
@@ -32,8 +35,7 @@ from zoo.plot.nll import (
     save_with_numbers,
     summarize,
 )
-from zoo.plot.slices import ActionGrid, make_grid
-from zoo.runs import find_run, versions
+from .slices import ActionGrid, make_grid
 
 
 def label_of(model: OfflineAlgorithm) -> str:

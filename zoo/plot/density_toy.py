@@ -8,18 +8,11 @@ import numpy as np
 import torch as th
 
 from sb3_genoffline.cped import CPED
-from zoo import density_toy as toy
-from zoo.plot.figures import new_figure
-from zoo.plot.nll import (
-    STYLES,
-    draw_contours,
-    draw_distributions,
-    legend_below,
-    nll_of,
-    points_style,
-    save_with_numbers,
-)
-from zoo.runs import versions
+
+from ..runs.provenance import versions
+from ..toys import density_toy as toy
+from .figures import new_figure
+from .nll import STYLES, draw_contours, draw_distributions, legend_below, nll_of, points_style, save_with_numbers
 
 LABELS = {"agent": "actor, constraint on", "other": "actor, constraint off"}
 

@@ -13,11 +13,14 @@ from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.antmaze_env import FlatAntMaze
-from zoo.envs import EnvFactory, env_factory
-from zoo.evaluate import EVAL_SEED
-from zoo.plot.curves import baseline_of
-from zoo.plot.figures import new_figure, save_figure
-from zoo.runs import run_of, versions, write_json
+
+from ..runs.envs import EnvFactory, env_factory
+from ..runs.folders import run_of
+from ..runs.provenance import versions
+from ..runs.scoring import EVAL_SEED
+from ..runs.writing import write_json
+from .curves import baseline_of
+from .figures import new_figure, save_figure
 
 COLORS = ["#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#bcbd22"]
 WALL, SUCCESS, FAILURE, MARK = "#4d5661", "#2ca02c", "#d62728", "#ffd92f"

@@ -14,9 +14,12 @@ from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.registry import ALGOS
-from zoo.plot.figures import new_figure, save_figure
-from zoo.plot.slices import ActionGrid, make_grid
-from zoo.runs import find_run, versions, write_json
+
+from ..runs.folders import find_run
+from ..runs.provenance import versions
+from ..runs.writing import write_json
+from .figures import new_figure, save_figure
+from .slices import ActionGrid, make_grid
 
 QUANTILE = 0.95
 _SLICE_SAMPLES = 256

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from zoo.recipes import antmaze, locomotion, pointmaze
-from zoo.recipes.recipe import Recipe
+from . import antmaze, locomotion, pointmaze
+from .recipe import Recipe
 
 NAMESPACE = "genoffline"
 Loader = Callable[[str, int | None], Recipe]
@@ -41,4 +42,20 @@ def load_recipe(dataset_id: str, steps: int | None = None) -> Recipe:
     return table[dataset_id](dataset_id, steps)
 
 
-__all__ = ["NAMESPACE", "Recipe", "collectible", "load_recipe"]
+def chosen(names: Sequence[str]) -> list[str]:
+    """
+    :param names: Ids, patterns (``genoffline/hopper/*``) or ``all``
+    :return: The ids they stand for, each once, in order
+    :raises ValueError: If one stands for nothing we can make
+    """
+    table = collectible()
+    ids: dict[str, None] = {}
+    for name in names:
+        found = list(table) if name == "all" else fnmatch.filter(table, name)
+        if not found:
+            load_recipe(name)  # names the nearest
+        ids |= dict.fromkeys(found)
+    return list(ids)
+
+
+__all__ = ["NAMESPACE", "Recipe", "chosen", "collectible", "load_recipe"]

@@ -6,7 +6,8 @@ import numpy as np
 import torch as th
 
 from sb3_genoffline.data import OfflineDataset, scale_actions
-from zoo.measures import chunks, sample_rows
+
+from .measures import chunks, sample_rows
 
 POOL_ROWS, QUERY_ROWS, NEIGHBORS = 20_000, 2_000, 10
 """Rows that neighbours are looked for in, rows whose neighbours are looked for, and how many each has."""

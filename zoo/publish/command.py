@@ -12,8 +12,10 @@ from sb3_genoffline.hub.errors import HubError
 from sb3_genoffline.hub.naming import check_repo_id, repo_name
 from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
 from sb3_genoffline.registry import ALGOS
-from zoo.evaluate import EVAL_SEED, summary
-from zoo.publishing.contents import (
+
+from ..runs.scoring import EVAL_SEED, summary
+from .choice import Candidate, choose, choose_all
+from .contents import (
     Settings,
     differences,
     make_curve,
@@ -24,8 +26,7 @@ from zoo.publishing.contents import (
     source_of,
     training_command,
 )
-from zoo.publishing.index import write_index
-from zoo.publishing.selection import Candidate, choose, choose_all
+from .index import write_index
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.antmaze import success_rate
 from sb3_genoffline.data.scores import scored_by_success
-from zoo.runs import Run, command_line, run_number, versions, write_yaml
+
+from .folders import Run, run_number
+from .provenance import command_line, versions
+from .writing import write_yaml
 
 
 def is_maze(data: OfflineDataset) -> bool:

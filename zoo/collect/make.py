@@ -1,19 +1,11 @@
-"""
-Make Minari datasets from our behaviour policies.
-
-`python -m zoo collect genoffline/hopper/medium-v0` makes one. Several ids, patterns in quotes ('genoffline/hopper/*') or `all`
-are made one after another, except those that are there already; whatever ended the command, the same one goes on.
-"""
+"""A Minari dataset from a recipe, written while it is collected."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import fnmatch
 import json
-import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +16,10 @@ import numpy as np
 from sb3_genoffline import __version__
 from sb3_genoffline.data import write_minari
 from sb3_genoffline.data.scores import scale_returns
-from zoo.collect_jobs import episodes_of_jobs
-from zoo.episodes import Episode
-from zoo.recipes import Recipe, collectible, load_recipe
+
+from ..behavior.episode import Episode
+from ..recipes import Recipe, load_recipe
+from .workers import episodes_of_jobs
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -90,10 +83,10 @@ def collect(
     :raises ValueError: Unknown id, steps or n_envs below 1, jobs below 1 or above n_envs
     :raises FileExistsError: There is such a dataset already and ``overwrite`` is False, or another process is making it
     """
-    return _collect(load_recipe(dataset_id, steps), seed, n_envs, overwrite, progress, author, author_email, jobs)[0]
+    return write_dataset(load_recipe(dataset_id, steps), seed, n_envs, overwrite, progress, author, author_email, jobs)[0]
 
 
-def _collect(
+def write_dataset(
     recipe: Recipe,
     seed: int,
     n_envs: int,
@@ -164,7 +157,7 @@ def _request(recipe: Recipe, seed: int) -> dict[str, Any]:
     return {"steps": recipe.n_steps, "seed": seed, "recipe": recipe.fingerprint}
 
 
-def _is_there(recipe: Recipe, seed: int) -> bool:
+def is_there(recipe: Recipe, seed: int) -> bool:
     """
     Whether the dataset that is asked for is on this machine.
 
@@ -194,86 +187,3 @@ def _is_there(recipe: Recipe, seed: int) -> bool:
             f"{', '.join(differences)}; pass --overwrite to replace it"
         )
     return True
-
-
-def chosen(names: Sequence[str]) -> list[str]:
-    """
-    :param names: Ids, patterns (``genoffline/hopper/*``) or ``all``
-    :return: The ids they stand for, each once, in order
-    :raises ValueError: If one stands for nothing we can make
-    """
-    table = collectible()
-    ids: dict[str, None] = {}
-    for name in names:
-        found = list(table) if name == "all" else fnmatch.filter(table, name)
-        if not found:
-            load_recipe(name)  # names the nearest
-        ids |= dict.fromkeys(found)
-    return list(ids)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """
-    :param parser: Takes the flags of ``python -m zoo collect``
-    """
-    parser.add_argument(
-        "datasets", nargs="+", metavar="dataset", help="ids such as genoffline/hopper/medium-v0, patterns, all"
-    )
-    parser.add_argument("--steps", type=int, default=None, help="steps of each (default: the level's own number)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of environments and action noise")
-    parser.add_argument("--n-envs", type=int, default=8, help="copies of the environment stepped together")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that share the copies; other jobs, other data")
-    parser.add_argument("--overwrite", action="store_true", help="replace datasets of the same ids")
-    parser.add_argument("-P", "--progress", action="store_true", help="show a progress bar")
-    parser.add_argument("--author", default=AUTHOR, help="author named in the dataset")
-    parser.add_argument("--author-email", default=AUTHOR_EMAIL, help="author's address named in the dataset")
-
-
-def main(args: argparse.Namespace) -> None:
-    """
-    :param args: As parsed with :func:`add_arguments`
-    """
-    ids = chosen(args.datasets)
-    failed = []
-    for dataset_id in ids:
-        try:
-            _make(dataset_id, args)
-        except KeyboardInterrupt:
-            print(f"zoo collect: interrupted; nothing is left of the unfinished {dataset_id}", file=sys.stderr)
-            sys.exit(130)
-        except Exception as error:
-            if len(ids) == 1:
-                raise
-            failed.append(dataset_id)
-            print(f"zoo collect: {dataset_id}: {error}", file=sys.stderr, flush=True)
-    if failed:
-        sys.exit(f"zoo collect: {len(failed)} of {len(ids)} datasets could not be made: {', '.join(failed)}")
-
-
-def _make(dataset_id: str, args: argparse.Namespace) -> None:
-    recipe = load_recipe(dataset_id, args.steps)
-    if not args.overwrite and _is_there(recipe, args.seed):
-        print(f"{dataset_id} is there already, {recipe.n_steps} steps of seed {args.seed}: skipped", flush=True)
-        return
-    with _bar(dataset_id, args.progress) as progress:
-        dataset, stats = _collect(
-            recipe, args.seed, args.n_envs, args.overwrite, progress, args.author, args.author_email, args.jobs
-        )
-    print(f"{dataset_id} -> {dataset.spec.data_path}")
-    print(stats.text(recipe.ref_min_score, recipe.ref_max_score), flush=True)
-
-
-@contextlib.contextmanager
-def _bar(label: str, shown: bool) -> Iterator[Progress | None]:
-    if not shown:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc=label, unit="step", unit_scale=True, file=sys.stderr) as bar:
-
-        def progress(n: int, total: int) -> None:
-            bar.total = total
-            bar.update(n)
-
-        yield progress

@@ -21,10 +21,11 @@ from sb3_genoffline import ALGOS, OfflineAlgorithm
 from sb3_genoffline.common.pretraining import Phase
 from sb3_genoffline.cped.cped import OFFICIAL
 from sb3_genoffline.nets.ensembles import EnsembleLinear
-from zoo.hyperparameters import load_hyperparameters
-from zoo.plain_cped import PlainCPED
-from zoo.plain_dac import PlainDAC
-from zoo.plain_qdq import PlainQDQ
+
+from ..runs.hyperparameters import load_hyperparameters
+from .plain_cped import PlainCPED
+from .plain_dac import PlainDAC
+from .plain_qdq import PlainQDQ
 
 SHAPES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "antmaze": (29, 8)}
 

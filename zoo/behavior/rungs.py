@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.data.scores import normalized_score
-from zoo.behavior.policy import Noise, Policy
-from zoo.behavior.rollout import evaluate
+
+from .policy import Noise, Policy
+from .rollout import evaluate
 
 DATASET_STEPS = 1_000_000  # the size of D4RL's sets
 Scores = dict[str, dict[str, Any]]

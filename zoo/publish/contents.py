@@ -12,14 +12,16 @@ import numpy as np
 import yaml
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from zoo.benchmark.results import score, spread
-from zoo.enjoy import film
-from zoo.envs import EnvFactory
-from zoo.evaluate import EVAL_SEED, agent_and_env, evaluate
-from zoo.hyperparameters import parse_pairs
-from zoo.plot.curves import plot_curves
-from zoo.publishing.selection import Candidate, Trained
-from zoo.runs import Run
+
+from ..benchmark.results import score, spread
+from ..plot.curves import plot_curves
+from ..runs.agents import agent_and_env
+from ..runs.envs import EnvFactory
+from ..runs.film import film
+from ..runs.folders import Run
+from ..runs.hyperparameters import parse_pairs
+from ..runs.scoring import EVAL_SEED, evaluate
+from .choice import Candidate, Trained
 
 _BRIEF = (
     *("checkpoint", "gradient_steps", "seed", "mean_reward", "std_reward", "mean_reward_ci95", "success_rate"),

@@ -12,8 +12,8 @@ from multiprocessing.process import BaseProcess
 
 import numpy as np
 
-from zoo.episodes import Episode
-from zoo.recipes import load_recipe
+from ..behavior.episode import Episode
+from ..recipes import load_recipe
 
 BATCH_STEPS = 8192
 """A process hands on its episodes when they hold so many steps, so all are about as long at work on what is taken in turn."""

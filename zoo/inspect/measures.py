@@ -9,7 +9,8 @@ import numpy as np
 from sb3_genoffline.data import OfflineDataset, scale_actions
 from sb3_genoffline.data.antmaze import success_rate
 from sb3_genoffline.data.reading.arrays import SAME_STATE
-from zoo.records import is_maze
+
+from ..runs.settings import is_maze
 
 SATURATION_MARGIN = 1e-3
 """An action this near to a bound, on the scale of [−1, 1], counts as saturated."""

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.data import load_dataset
-from zoo.inspection import Report, inspect_dataset
-from zoo.runs import dataset_name, write_json
+
+from ..runs.folders import dataset_name
+from ..runs.writing import write_json
+from .report import Report, inspect_dataset
 
 WIDTH, LABEL = 112, 14
 MOST_ROWS = 30
@@ -225,7 +227,7 @@ def main(args: argparse.Namespace) -> None:
     print(text(report))
     _write(args.json, report.as_dict())
     if not args.no_picture:
-        from zoo.plot.dataset import plot_dataset
+        from .pictures import plot_dataset
 
         output = Path(args.output) if args.output else Path("logs") / "inspect" / f"{dataset_name(args.dataset)}.png"
         for file in plot_dataset(data, report, output):

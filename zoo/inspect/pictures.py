@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.data import OfflineDataset, scale_actions
-from zoo.inspection import Report
-from zoo.measures import HISTOGRAM_BINS, SATURATION_MARGIN, histogram, sample_rows
-from zoo.plot.figures import new_figure, save_figure
-from zoo.records import is_maze
+
+from ..plot.figures import new_figure, save_figure
+from ..runs.settings import is_maze
+from .measures import HISTOGRAM_BINS, SATURATION_MARGIN, histogram, sample_rows
+from .report import Report
 
 ROWS_DRAWN = 50_000
 """Rows in the pictures of actions and states; those of episodes and rewards show all."""

@@ -22,7 +22,8 @@ from sb3_genoffline.nets.actors import GaussianActor
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.qdq import UpdateNoise
 from sb3_genoffline.qdq.sampler import ConsistencyQ
-from zoo.plain_dac import PlainCritic
+
+from .plain_dac import PlainCritic
 
 T_MIN, T_MAX = 0.002, 80.0
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.benchmark.records import DONE, read_record
-from zoo.benchmark.results import score, spread
-from zoo.runs import write_json, write_text
+from ..benchmark.records import DONE, read_record
+from ..benchmark.results import score, spread
+from ..runs.writing import write_json, write_text
 
 BC_FILE = "bc.json"
 TO_ACT = ("manifest.json", "config.json", "model.safetensors")

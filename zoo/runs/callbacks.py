@@ -12,7 +12,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
 from sb3_genoffline.common.pretraining import Phase, PhaseListener
 from sb3_genoffline.data.scores import scored_by_success
-from zoo.envs import env_id_of
+
+from .envs import env_id_of
 
 
 class ResumableEvalCallback(OfflineEvalCallback):

@@ -1,25 +1,14 @@
 """Where a run's files are: rl-zoo's layout, plain YAML and JSON."""
 
-import json
-import os
-import platform
 import re
-import shlex
-import sys
-import tempfile
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.registry import ALGOS
-
-PACKAGES = ("sb3_genoffline", "torch", "stable_baselines3", "gymnasium", "mujoco", "minari", "numpy")
 
 
 def dataset_name(source: Any) -> str:
@@ -145,53 +134,3 @@ def run_of(model_path: str | Path) -> Run | None:
         if isinstance(config, dict) and config.get("algo") in list(ALGOS):  # other programs have a config.yml too
             return Run(folder, settings.parent.name)
     return None
-
-
-def algo_name(model: OfflineAlgorithm) -> str:
-    """Key of an agent's class in ``ALGOS``."""
-    return next((name for name, cls in ALGOS.items() if cls is type(model)), type(model).__name__.lower())
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of what results depend on; packages that are not there are left out."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def command_line() -> str:
-    """How this process was started, for a shell."""
-    arguments = sys.argv[1:]
-    if Path(sys.argv[0]).name == "__main__.py":
-        return shlex.join(["python", "-m", Path(sys.argv[0]).parent.name, *arguments])
-    return shlex.join([Path(sys.argv[0]).name, *arguments])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain YAML atomically, in the order given."""
-    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))

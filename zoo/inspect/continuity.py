@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sb3_genoffline.data import OfflineDataset
-from zoo.measures import chunks
+
+from .measures import chunks
 
 JUMP = 10.0
 """A step so many times as long as the median one is a jump."""

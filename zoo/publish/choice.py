@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from sb3_genoffline.registry import ALGOS
-from zoo.plot.curves import baseline_of
-from zoo.runs import Run, find_run, list_runs
+
+from ..plot.curves import baseline_of
+from ..runs.folders import Run, find_run, list_runs
 
 _FOLDER = re.compile(r"_\d+(_[0-9a-f-]{36})?")
 

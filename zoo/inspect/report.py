@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.data import OfflineDataset
-from zoo import measures
-from zoo.continuity import JUMP, Continuity, measure_continuity
-from zoo.coverage import Coverage, Repeats, measure_coverage, measure_repeats
+
+from . import measures
+from .continuity import JUMP, Continuity, measure_continuity
+from .coverage import Coverage, Repeats, measure_coverage, measure_repeats
 
 TERMINATED_AT_LIMIT = 0.5
 """Share of the episodes as long as the step limit that end as terminations, from which they look like time-outs."""

@@ -22,10 +22,10 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from zoo.behavior.rollout import _Slot
-from zoo.collect import collect
-from zoo.episodes import Episode
-from zoo.recipes import NAMESPACE, load_recipe, locomotion
+from ..behavior.episode import Episode
+from ..behavior.rollout import _Slot
+from ..recipes import NAMESPACE, load_recipe, locomotion
+from .make import collect
 
 
 def measurable() -> list[str]:
