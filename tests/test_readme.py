@@ -1,5 +1,6 @@
 """The README's code is run as it stands, but for the length of its trainings."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -54,9 +55,7 @@ def test_the_tables_of_algorithms_name_each_with_a_policy_it_knows() -> None:
 def test_every_zoo_command_in_the_readme_has_flags_that_exist(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, _, command, *rest = shlex.split(line, comments=True)
     parsed: list[object] = []
-    import importlib
-
-    module = importlib.import_module(f"zoo.{command}")
+    module = importlib.import_module(f"zoo.{zoo_main.COMMANDS[command][0]}")
     monkeypatch.setattr(module, "main", parsed.append)
     zoo_main.main([command, *rest])
     assert len(parsed) == 1

@@ -2,6 +2,7 @@
 
 import argparse
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS
 
 from .collect.lookup import find_dataset
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
     add("--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="the same, over --env-kwargs")
     add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters over those of the file")
-    add("-conf", "--conf-file", help="YAML file instead of zoo/hyperparams/<algo>.yml")
+    add("-conf", "--conf-file", help="YAML file instead of the algorithm's own hyperparameters.yml")
     add("--profile", help="overlay of the hyper-parameter file, such as cpu")
     add("-uuid", "--uuid", action="store_true", help="append a uuid to the run's folder")
     add("-P", "--progress", action=argparse.BooleanOptionalAction, default=True, help="show a progress bar")
@@ -57,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
         run = run_of(args.trained_agent) if args.trained_agent else None
         dataset = run.config()["dataset"]["id"] if run is not None else None
         if dataset is None:
-            raise ValueError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
+            raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
     train(
         args.algo,
         find_dataset(dataset, args.download, args.collect),

@@ -34,7 +34,7 @@ class IQL(ActorCriticAlgorithm):
 
     Paper: Kostrikov, Nair, Levine, "Offline reinforcement learning with implicit Q-learning", ICLR 2022,
     https://arxiv.org/abs/2110.06169. The defaults are those of Gym-MuJoCo; AntMaze's (expectile 0.9, temperature 10, rewards
-    less 1) are in ``zoo/hyperparams/iql.yml``.
+    less 1) are in ``iql/hyperparameters.yml``.
 
     Where the authors' code says more than the paper, and where this differs from it:
 

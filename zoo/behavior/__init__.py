@@ -12,7 +12,7 @@ from .squashed import SquashedPolicy
 def load_policy(path: str | Path) -> Policy:
     """
     :param path: A safetensors file written by one of the policies' ``save``; only arrays are read from it, no code
-    :raises ValueError: If it holds something else
+    :raises UserError: If it holds something else
     """
     with safe_open(path, framework="numpy") as file:
         squashed = any(name.startswith("squashed") for name in file.keys())  # noqa: SIM118 (not a dict)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.data.scores import normalized_score
+from sb3_genoffline.errors import UserError
 
 from .policy import Noise, Policy
 from .rollout import evaluate
@@ -75,7 +76,7 @@ def choose_medium(scores: dict[int, Scores], standard: Standard) -> int:
     :param scores: Training steps to what :func:`score_candidate` found
     :param standard: What the levels ask
     :return: Training steps of medium
-    :raises ValueError: if no actor is in the band
+    :raises UserError: if no actor is in the band
     """
     middle = sum(standard.medium) / 2
 
@@ -85,7 +86,7 @@ def choose_medium(scores: dict[int, Scores], standard: Standard) -> int:
 
     medium = min(scores, key=off)
     if off(medium) > middle - standard.medium[0]:
-        raise ValueError(
+        raise UserError(
             f"no actor scores within {standard.medium} at every amount of noise; take another seed or more timesteps"
         )
     return medium
@@ -96,7 +97,7 @@ def choose_expert(scores: dict[int, Scores], standard: Standard) -> int | None:
     :param scores: Training steps to what :func:`score_candidate` found
     :param standard: What the levels ask
     :return: Training steps of the actor whose worse score, without noise and as it collects, is best; None if none is asked
-    :raises ValueError: if no actor is good enough
+    :raises UserError: if no actor is good enough
     """
     if standard.expert is None:
         return None
@@ -107,7 +108,7 @@ def choose_expert(scores: dict[int, Scores], standard: Standard) -> int | None:
 
     expert = max(scores, key=worst)
     if worst(expert) < standard.expert:
-        raise ValueError(
+        raise UserError(
             f"no actor scores {standard.expert} without noise and with {standard.expert_noise!r}; "
             "take another seed or more timesteps"
         )

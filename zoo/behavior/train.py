@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.data.scores import reference_scores
+from sb3_genoffline.errors import UserError
 
 from ..runs.writing import write_json
 from . import load_policy, tqc, trpo
@@ -67,7 +68,7 @@ def score_ladder(ladder: Path, env_id: str, every: int, standard: Standard) -> d
     for steps in sorted(int(path.stem) for path in ladder.glob("*.safetensors"))[::every]:
         if steps not in known:
             known[steps] = score_candidate(load_policy(ladder / f"{steps}.safetensors"), env_id, standard)
-            write_json(kept, known, indent=1)
+            write_json(kept, {str(done): found for done, found in known.items()}, indent=1)
         scores[steps] = known[steps]
         print(steps, {kind: s["normalized"] for kind, s in scores[steps].items()}, flush=True)
     return scores
@@ -107,7 +108,7 @@ def write_expert(folder: Path, ladder: Path, scores: dict[int, Scores], args: ar
     entries = [entry for entry in index["rungs"] if entry["role"] != "expert"]
     rungs = [entry["steps"] for entry in entries]
     if expert in rungs:
-        raise ValueError(f"the actor of {expert} steps is a rung of {folder} already; train for longer")
+        raise UserError(f"the actor of {expert} steps is a rung of {folder} already; train for longer")
     (medium,) = (entry["steps"] for entry in entries if entry["role"] == "medium")
     files = {steps: _file(args.algo, steps) for steps in (*rungs, expert)}
     index["rungs"] = [*entries, _keep(folder, ladder, expert, "expert", scores, args, standard)]

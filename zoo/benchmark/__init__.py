@@ -1,0 +1,1 @@
+"""Algorithms × datasets × seeds from one plan, and the report on them."""

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sb3_genoffline.errors import UserError
+
 if TYPE_CHECKING:
     from .plan import Plan
     from .runner import Starter
@@ -42,9 +44,9 @@ def main(args: argparse.Namespace) -> None:
     from .runner import Benchmark, is_running, terminable
 
     if args.threads < 1 or (args.jobs is not None and args.jobs < 1):
-        raise ValueError(f"--jobs {args.jobs} and --threads {args.threads} must be at least 1.")
+        raise UserError(f"--jobs {args.jobs} and --threads {args.threads} must be at least 1.")
     if args.records and not args.report:
-        raise ValueError("--records says what the report is made of: add --report with the folder to write.")
+        raise UserError("--records says what the report is made of: add --report with the folder to write.")
     plan, folder = read_plan(args.plan), Path(args.folder)
     if args.report:
         _report(plan, args)

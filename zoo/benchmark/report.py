@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from sb3_genoffline.errors import NotFoundError
+
 from ..runs.folders import dataset_name
 from ..runs.writing import write_text
 from .pictures import draw_aggregate, draw_dataset
@@ -30,12 +32,12 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
     :param output: folder of ``README.md``, tables and pictures
     :param command: that makes this report, for its last line
     :return: the files
-    :raises FileNotFoundError: if there is no result yet
+    :raises NotFoundError: if there is no result yet
     """
     output = Path(output)
     results = Results(plan.algorithms, plan.datasets, read_cells(plan, records))
     if not results.records():
-        raise FileNotFoundError(f"There is no result in {records} yet.")
+        raise NotFoundError(f"There is no result in {records} yet.")
     files = []
     for name, rows in _tables(results).items():
         files.append(output / f"{name}.csv")

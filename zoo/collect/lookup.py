@@ -1,6 +1,7 @@
 """A dataset by its name: on this machine, fetched, or collected now."""
 
 from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.errors import NotFoundError
 
 
 def find_dataset(source: str, download: bool = False, collect: bool = False) -> OfflineDataset:
@@ -18,7 +19,7 @@ def find_dataset(source: str, download: bool = False, collect: bool = False) -> 
         ours = source in collectible()
         if not (collect and ours):
             flag = "the flag --collect does it now" if ours else "the flag of train is --download"
-            raise FileNotFoundError(f"{error} ({flag})") from error
+            raise NotFoundError(f"{error} ({flag})") from error
     print(f"collecting {source} ...", flush=True)
     collect_dataset(source)
     return load_dataset(source)

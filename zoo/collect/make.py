@@ -16,6 +16,7 @@ import numpy as np
 from sb3_genoffline import __version__
 from sb3_genoffline.data import write_minari
 from sb3_genoffline.data.scores import scale_returns
+from sb3_genoffline.errors import UserError
 
 from ..behavior.episode import Episode
 from ..recipes import Recipe, load_recipe
@@ -80,8 +81,8 @@ def collect(
     :param jobs: Processes among which the copies are shared out; with more than one, a script that calls this needs
         ``if __name__ == "__main__":``
     :return: The new dataset; its ``spec`` and ``storage.metadata`` hold what was asked for
-    :raises ValueError: Unknown id, steps or n_envs below 1, jobs below 1 or above n_envs
-    :raises FileExistsError: There is such a dataset already and ``overwrite`` is False, or another process is making it
+    :raises UserError: Unknown id, steps or n_envs below 1, jobs below 1 or above n_envs
+    :raises UserError: There is such a dataset already and ``overwrite`` is False, or another process is making it
     """
     return write_dataset(load_recipe(dataset_id, steps), seed, n_envs, overwrite, progress, author, author_email, jobs)[0]
 
@@ -97,11 +98,11 @@ def write_dataset(
     jobs: int,
 ) -> tuple[MinariDataset, Statistics]:
     if n_envs < 1:
-        raise ValueError(f"n_envs is {n_envs}; use at least 1")
+        raise UserError(f"n_envs is {n_envs}; use at least 1")
     if seed < 0:
-        raise ValueError(f"seed is {seed}; use a number >= 0")
+        raise UserError(f"seed is {seed}; use a number >= 0")
     if not 1 <= jobs <= n_envs:
-        raise ValueError(f"jobs is {jobs}; use at least 1 and at most one for each of the {n_envs} copies (n_envs)")
+        raise UserError(f"jobs is {jobs}; use at least 1 and at most one for each of the {n_envs} copies (n_envs)")
     stats = Statistics()
     started = time.perf_counter()
     where = f"{n_envs} copies of the environment" + (f" in {jobs} processes" if jobs > 1 else "")
@@ -161,7 +162,7 @@ def is_there(recipe: Recipe, seed: int) -> bool:
     """
     Whether the dataset that is asked for is on this machine.
 
-    :raises FileExistsError: If there is another one of its id
+    :raises UserError: If there is another one of its id
     """
     from minari.storage.datasets_root_dir import get_dataset_path
 
@@ -172,7 +173,7 @@ def is_there(recipe: Recipe, seed: int) -> bool:
         metadata = json.loads((target / "data" / "metadata.json").read_text())
         there, steps = metadata.get("collection", {}), metadata["total_steps"]
     except (OSError, ValueError, KeyError):
-        raise FileExistsError(
+        raise UserError(
             f"there is something at {target} that is not a whole dataset; pass --overwrite to replace it"
         ) from None
     wanted = _request(recipe, seed)
@@ -182,7 +183,7 @@ def is_there(recipe: Recipe, seed: int) -> bool:
         if there.get(name) != wanted[name]
     ]
     if differences:
-        raise FileExistsError(
+        raise UserError(
             f"dataset {recipe.dataset_id} exists already, with {steps} steps, at {target}, but made with "
             f"{', '.join(differences)}; pass --overwrite to replace it"
         )

@@ -1,5 +1,5 @@
 """
-Compare the rate of `python -m zoo collect` with the bare simulator's: `python -m zoo.collect_speed <dataset>`.
+Compare the rate of `python -m zoo collect` with the bare simulator's: `python -m zoo.collect.rate <dataset>`.
 
 Bare is the same number of copies going through the same states, by the same actions from the same seeds, without a policy and
 without storage: in gymnasium's `SyncVectorEnv`, and in a plain loop over unwrapped environments. All take turns in one
@@ -21,6 +21,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from sb3_genoffline.errors import UserError
 
 from ..behavior.episode import Episode
 from ..behavior.rollout import _Slot
@@ -104,11 +106,11 @@ def rates(dataset_id: str, steps: int, n_envs: int, repeats: int) -> dict[str, f
     :param n_envs: Copies of the environment
     :param repeats: Turns
     :return: Steps per second of processor time: ``vector``, ``loop``, ``collect``
-    :raises ValueError: If the dataset cannot be measured, naming those that can
+    :raises UserError: If the dataset cannot be measured, naming those that can
     """
     if dataset_id not in measurable():
         load_recipe(dataset_id)  # names the nearest of a misspelt one
-        raise ValueError(f"the rate of {dataset_id} cannot be compared; these can be: {', '.join(measurable())}")
+        raise UserError(f"the rate of {dataset_id} cannot be compared; these can be: {', '.join(measurable())}")
     steps -= steps % n_envs
     env = load_recipe(dataset_id, steps).env
     actions = behavior_actions(dataset_id, steps, n_envs)
@@ -137,7 +139,7 @@ def main() -> None:
         try:
             found = rates(dataset_id, args.steps, args.n_envs, args.repeats)
         except ValueError as error:
-            sys.exit(f"zoo collect_speed: {error}")
+            sys.exit(f"zoo collect.rate: {error}")
         print(
             f"{dataset_id}, steps per CPU-second: SyncVectorEnv {found['vector']:,.0f}, plain loop {found['loop']:,.0f}, "
             f"collect {found['collect']:,.0f}, which is {found['collect'] / found['vector']:.0%} of SyncVectorEnv, "

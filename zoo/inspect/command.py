@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.data import load_dataset
+from sb3_genoffline.errors import NotFoundError
 
 from ..runs.folders import dataset_name
 from ..runs.writing import write_json
@@ -218,6 +219,8 @@ def main(args: argparse.Namespace) -> None:
     """
     try:
         data = load_dataset(args.dataset, download=args.download, env=args.env)
+    except NotFoundError:
+        raise
     except (ValueError, KeyError) as error:
         message = str(error.args[0] if isinstance(error, KeyError) else error)
         print(f"{args.dataset}\n\nfindings\n{_numbered(1, f'It cannot be loaded: {message}')}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.data import OfflineDataset
+from sb3_genoffline.errors import UserError
 
 from . import measures
 from .continuity import JUMP, Continuity, measure_continuity
@@ -118,10 +119,10 @@ def inspect_dataset(data: OfflineDataset, gamma: float = 0.99, seed: int = 0) ->
     :param data: any
     :param gamma: discount of the returns that a critic would learn
     :param seed: of the samples
-    :raises ValueError: for a discount outside [0, 1)
+    :raises UserError: for a discount outside [0, 1)
     """
     if not 0 <= gamma < 1:
-        raise ValueError(f"gamma={gamma} must lie in [0, 1): the discounted return has no bound otherwise.")
+        raise UserError(f"gamma={gamma} must lie in [0, 1): the discounted return has no bound otherwise.")
     observations = measures.measure_observations(data)
     spec = data.env_spec or data.eval_env_spec
     return Report(

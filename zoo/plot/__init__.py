@@ -1,0 +1,1 @@
+"""Pictures of agents, data and toys."""

@@ -36,7 +36,7 @@ def run_method(method: str, index: int, steps: int, seed: int = 0) -> dict[str, 
     :param index: of the data set
     :param steps: updates
     :param seed: of the agent and its batches
-    :return: what :func:`zoo.bandit.measure` says and the ``samples`` by name (``denoised`` has a second variant); with
+    :return: what :func:`zoo.toys.bandit.measure` says and the ``samples`` by name (``denoised`` has a second variant); with
         ``soft`` also the critics on the grid as ``surface``
     """
     started = time.perf_counter()

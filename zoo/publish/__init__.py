@@ -1,1 +1,1 @@
-"""What `python -m zoo publish` is made of: which run, what is said of it, the list of the folders."""
+"""From a run to a folder that the Hugging Face Hub shows well."""

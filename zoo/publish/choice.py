@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from sb3_genoffline.errors import NotFoundError
 from sb3_genoffline.registry import ALGOS
 
 from ..plot.curves import baseline_of
@@ -87,7 +88,7 @@ def choose(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -> 
     :param algo: name in ``ALGOS``
     :param dataset: id or file
     :param exp_id: number of the run (0: the latest)
-    :raises FileNotFoundError: if there is no such run, or no checkpoint in it
+    :raises NotFoundError: if there is no such run, or no checkpoint in it
     """
     run = find_run(log_folder, algo, dataset, exp_id)
     run.checkpoint("last")
@@ -112,7 +113,7 @@ def choose_all(log_folder: str | Path) -> tuple[list[Candidate], list[str]]:
 
     :param log_folder: folder with runs anywhere below it
     :return: agents in the order of their names, and a line for each run that was passed over
-    :raises FileNotFoundError: if there is no finished run
+    :raises NotFoundError: if there is no finished run
     """
     groups: dict[tuple[str, str], dict[str, list[Trained]]] = {}
     passed = []
@@ -122,7 +123,7 @@ def choose_all(log_folder: str | Path) -> tuple[list[Candidate], list[str]]:
         else:
             passed.append(f"{trained.run.folder}: not finished")
     if not groups:
-        raise FileNotFoundError(f"There is no finished run below {log_folder}: train one with `python -m zoo train`.")
+        raise NotFoundError(f"There is no finished run below {log_folder}: train one with `python -m zoo train`.")
     candidates = []
     for (algo, dataset), settings in sorted(groups.items()):
         ranked = sorted(settings.values(), key=_rank, reverse=True)

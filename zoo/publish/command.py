@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.hub.errors import HubError
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub.naming import check_repo_id, repo_name
 from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
 from sb3_genoffline.registry import ALGOS
@@ -57,7 +57,7 @@ def publish(candidate: Candidate, name: str, target: Target, settings: Settings)
     :param target: where it goes
     :param settings: checkpoint, protocol, film
     :return: the folder; None if it was there already, made from the same
-    :raises FileExistsError: if there is another one of this name, and it is not to be overwritten
+    :raises UserError: if there is another one of this name, and it is not to be overwritten
     """
     folder, source = target.folder / name, source_of(candidate, settings)
     if folder.exists() and not target.overwrite:
@@ -65,7 +65,7 @@ def publish(candidate: Candidate, name: str, target: Target, settings: Settings)
         if before == source:
             return None
         what = "it was not made by this command" if before is None else f"other {', '.join(differences(before, source))}"
-        raise FileExistsError(f"{folder} is there already ({what}): --overwrite makes it anew, -name gives another name.")
+        raise UserError(f"{folder} is there already ({what}): --overwrite makes it anew, -name gives another name.")
     model, make = open_agent(candidate.chosen.run, settings.checkpoint, settings)
     results = make_results(candidate, model, make, settings, lambda text: print(f"  {text} ...", flush=True))
     results["command"] = training_command(candidate.chosen)
@@ -175,16 +175,16 @@ def main(args: argparse.Namespace) -> None:
         print(f"wrote {write_index(args.output, args.folder)}")
         return
     if not args.dry_run and args.organization is None:
-        raise ValueError("Sent where? Add -orga with your user name or organisation on the Hub.")
+        raise UserError("Sent where? Add -orga with your user name or organisation on the Hub.")
     if args.all and (args.repo_name or args.dataset or args.exp_id):
-        raise ValueError("--all finds and names the agents itself: leave out -name, --dataset and --exp-id.")
+        raise UserError("--all finds and names the agents itself: leave out -name, --dataset and --exp-id.")
     passed: list[str] = []
     if args.all:
         candidates, passed = choose_all(args.folder)
         agents, without_name = named(candidates)
         passed += without_name
     elif args.dataset is None:
-        raise ValueError("Which agent? Give --dataset (and --algo, -f, --exp-id), or --all.")
+        raise UserError("Which agent? Give --dataset (and --algo, -f, --exp-id), or --all.")
     else:
         candidate = choose(args.folder, args.algo, args.dataset, args.exp_id)
         agents = [(args.repo_name or repo_name(candidate.chosen.algo, candidate.chosen.dataset), candidate)]
@@ -195,14 +195,12 @@ def main(args: argparse.Namespace) -> None:
         try:
             _publish_and_send(candidate, name, args)
         except (ValueError, OSError) as error:
-            if not args.all and isinstance(error, HubError):
-                raise ConnectionError(str(error)) from error  # which is shown without a traceback
             if not args.all:
                 raise
             problems.append(f"{name}: {error}")
             print(f"  not published: {error}")
     if problems:
-        raise ValueError("\n".join([f"{len(problems)} of {len(agents)} agents were not published:", *problems]))
+        raise UserError("\n".join([f"{len(problems)} of {len(agents)} agents were not published:", *problems]))
 
 
 def _publish_and_send(candidate: Candidate, name: str, args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.errors import NotFoundError
 
 from ..benchmark.results import score, spread
 from ..plot.curves import plot_curves
@@ -59,7 +60,7 @@ def source_of(candidate: Candidate, settings: Settings) -> dict[str, Any]:
     """
     What a folder is made from, to recognise it by: hashes of the checkpoints, and the settings that its content depends on.
 
-    :raises FileNotFoundError: if the run has no such checkpoint
+    :raises NotFoundError: if the run has no such checkpoint
     """
     best = candidate.chosen.run.folder / "best_model.zip"
     return {
@@ -110,7 +111,7 @@ def make_results(
     :param make: makes the environment
     :param settings: checkpoint and protocol
     :param say: is told what is evaluated
-    :return: what :func:`zoo.evaluate.evaluate` says of the agent, with ``best``, ``seeds``, ``data``, ``baseline``
+    :return: what :func:`zoo.runs.scoring.evaluate` says of the agent, with ``best``, ``seeds``, ``data``, ``baseline``
         and ``source``
     """
     run, config = candidate.chosen.run, candidate.chosen.config
@@ -176,11 +177,11 @@ def make_curve(candidate: Candidate, folder: Path) -> Path:
     """
     :param folder: to draw in
     :return: a PNG with the training curve, averaged over the seeds
-    :raises FileNotFoundError: if none of the runs was evaluated during training
+    :raises NotFoundError: if none of the runs was evaluated during training
     """
     runs = [trained.run for trained in candidate.seeds or (candidate.chosen,) if trained.run.evaluations_path.is_file()]
     if not runs:
-        raise FileNotFoundError("it was trained without evaluation")
+        raise NotFoundError("it was trained without evaluation")
     try:
         files = plot_curves(runs, folder / "training_curve.png")
     except ValueError:  # evaluated at different updates
@@ -206,7 +207,7 @@ def training_command(trained: Trained) -> str:
     file = trained.run.settings / "command.txt"
     lines = file.read_text().splitlines() if file.is_file() else []
     words = [shlex.split(line) for line in lines]
-    if words and all(line[:4] == ["python", "-m", "zoo", "train"] for line in words):
+    if words and all(_is_training(line) for line in words):
         return "\n".join(shlex.join(_public_words(line)) for line in words)
     plain = {"--algo": trained.algo, "--dataset": trained.dataset, "--seed": trained.seed}
     flags = [str(word) for pair in plain.items() for word in pair]
@@ -215,6 +216,10 @@ def training_command(trained: Trained) -> str:
         for name, value in public(trained.config["hyperparameters"]).items()
     ]
     return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])
+
+
+def _is_training(words: list[str]) -> bool:
+    return words[:4] == ["python", "-m", "zoo", "train"] or words[:2] == ["genoffline", "train"]
 
 
 def public(value: Any) -> Any:

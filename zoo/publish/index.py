@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from sb3_genoffline.errors import UserError
+
 from ..benchmark.records import DONE, read_record
 from ..benchmark.results import score, spread
 from ..runs.writing import write_json, write_text
@@ -47,7 +49,7 @@ def find_entries(folder: str | Path) -> list[Entry]:
     """
     :param folder: with an agent per folder
     :return: those with results, by dataset and algorithm
-    :raises ValueError: if a folder has no readable results
+    :raises UserError: if a folder has no readable results
     """
     entries = []
     for config in sorted(Path(folder).glob("*/config.json")):
@@ -55,7 +57,7 @@ def find_entries(folder: str | Path) -> list[Entry]:
         try:
             entries.append(Entry(config.parent, json.loads(path.read_text())))
         except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"{config.parent} cannot be listed: {error}") from error
+            raise UserError(f"{config.parent} cannot be listed: {error}") from error
     return sorted(entries, key=lambda entry: (str(entry.results.get("dataset")), str(entry.results.get("algo")), entry.name))
 
 

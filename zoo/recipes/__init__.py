@@ -7,6 +7,8 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from sb3_genoffline.errors import UserError
+
 from . import antmaze, locomotion, pointmaze
 from .recipe import Recipe
 
@@ -30,15 +32,15 @@ def load_recipe(dataset_id: str, steps: int | None = None) -> Recipe:
     """
     :param dataset_id: One of :func:`collectible`
     :param steps: Total number of steps; None is the dataset's own number
-    :raises ValueError: Unknown id, naming the nearest; steps below 1
+    :raises UserError: Unknown id, naming the nearest; steps below 1
     """
     table = collectible()
     if dataset_id not in table:
         near = difflib.get_close_matches(dataset_id, table, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"no recipe for dataset {dataset_id!r}.{hint} These can be collected: {', '.join(table)}")
+        raise UserError(f"no recipe for dataset {dataset_id!r}.{hint} These can be collected: {', '.join(table)}")
     if steps is not None and steps < 1:
-        raise ValueError(f"steps is {steps}; collect at least 1")
+        raise UserError(f"steps is {steps}; collect at least 1")
     return table[dataset_id](dataset_id, steps)
 
 
@@ -46,7 +48,7 @@ def chosen(names: Sequence[str]) -> list[str]:
     """
     :param names: Ids, patterns (``genoffline/hopper/*``) or ``all``
     :return: The ids they stand for, each once, in order
-    :raises ValueError: If one stands for nothing we can make
+    :raises UserError: If one stands for nothing we can make
     """
     table = collectible()
     ids: dict[str, None] = {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS
 
 from .envs import EnvFactory, env_factory
@@ -39,7 +40,7 @@ def agent_and_env(args: argparse.Namespace) -> tuple[OfflineAlgorithm, EnvFactor
         path, run = Path(args.model), run_of(args.model)
         checkpoint = _checkpoint_name(path, run)
     elif args.dataset is None:
-        raise ValueError("Which agent? Give --dataset (and --algo, -f, --exp-id), or --model with the agent's file.")
+        raise UserError("Which agent? Give --dataset (and --algo, -f, --exp-id), or --model with the agent's file.")
     else:
         run = find_run(args.folder, args.algo, args.dataset, args.exp_id)
         checkpoint = "best" if args.load_best else str(args.load_checkpoint or "last")

@@ -11,12 +11,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_genoffline.data import OfflineDataset, flatten_env
+from sb3_genoffline.errors import UserError
 
 EnvFactory = Callable[..., gym.Env]
 """Makes an environment; keyword arguments go to ``gymnasium.make``."""
 
 
-class NoEnvironment(ValueError):
+class NoEnvironment(UserError):
     """No simulator could be made; the message says why."""
 
 
@@ -33,7 +34,7 @@ def env_factory(dataset: OfflineDataset | None, env_id: str | None = None, **env
             if env_id is not None:
                 return flatten_env(gym.make(env_id, **{**env_kwargs, **kwargs}))
             if dataset is None:
-                raise ValueError("its dataset is not on this machine and its run says nothing.")
+                raise UserError("its dataset is not on this machine and its run says nothing.")
             return dataset.make_env(**{**env_kwargs, **kwargs})
         except (ImportError, gym.error.Error, ValueError, FileNotFoundError) as error:
             if env_id is not None:

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.errors import UserError
 
 from .envs import EnvFactory, env_factory, env_for_pictures
 from .rendering import prefer_offscreen
@@ -19,7 +20,7 @@ from .rendering import prefer_offscreen
 Frames = Callable[[], Any]
 
 
-class RenderingError(ValueError):
+class RenderingError(UserError):
     """Nothing can be rendered here; the message says why."""
 
 

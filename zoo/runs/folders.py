@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
 
@@ -50,19 +51,19 @@ class Run:
         """What ``config.yml`` holds."""
         path = self.settings / "config.yml"
         if not path.is_file():
-            raise FileNotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
+            raise NotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
         return yaml.safe_load(path.read_text())
 
     def checkpoint(self, which: str | int = "last") -> Path:
         """
         :param which: ``"last"``, ``"best"``, or a number of gradient steps
-        :raises FileNotFoundError: naming what there is
+        :raises NotFoundError: naming what there is
         """
         names = {"last": self.model_path.name, "best": "best_model.zip"}
         path = self.folder / names.get(str(which), f"rl_model_{which}_steps.zip")
         if not path.is_file():
             there = ", ".join(sorted(file.name for file in self.folder.glob("*.zip"))) or "no checkpoint"
-            raise FileNotFoundError(f"There is no {path.name} in {self.folder}; there is: {there}.")
+            raise NotFoundError(f"There is no {path.name} in {self.folder}; there is: {there}.")
         return path
 
 
@@ -106,8 +107,8 @@ def list_runs(log_folder: str | Path, algo: str, dataset: Any) -> list[Run]:
 def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -> Run:
     """
     :param exp_id: number of the run; 0 is the latest
-    :raises FileNotFoundError: naming the runs that there are
-    :raises ValueError: if there is no such algorithm
+    :raises NotFoundError: naming the runs that there are
+    :raises UserError: if there is no such algorithm
     """
     runs = list_runs(log_folder, algo, dataset)
     if exp_id == 0 and runs:
@@ -116,11 +117,11 @@ def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -
         if run_number(run) == exp_id:
             return run
     if algo not in ALGOS:
-        raise ValueError(f"There is no algorithm {algo!r}; there are {', '.join(ALGOS)}.")
+        raise UserError(f"There is no algorithm {algo!r}; there are {', '.join(ALGOS)}.")
     here = Path(log_folder) / algo
     others = ", ".join(sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())) or "none"
     what = "no run" if exp_id == 0 else f"no run {exp_id}"
-    raise FileNotFoundError(f"There is {what} of {algo} on {dataset} below {here}; runs there: {others}.")
+    raise NotFoundError(f"There is {what} of {algo} on {dataset} below {here}; runs there: {others}.")
 
 
 def run_of(model_path: str | Path) -> Run | None:

@@ -15,10 +15,10 @@ from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.registry import ALGOS
 
-FOLDER = Path(__file__).parent / "hyperparams"
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     cls.__name__.lower(): cls for cls in (Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)
 }
@@ -64,25 +64,25 @@ def load_hyperparameters(
     :param dataset: id of the dataset, or the name of its file
     :param profile: name below ``profiles:``
     :param overrides: by name; values as in YAML
-    :param conf_file: YAML file to read instead of ``zoo/hyperparams/<algo>.yml``
-    :raises ValueError: for an unknown algorithm, profile or key (naming the nearest), or a value of the wrong type
-    :raises FileNotFoundError: if there is no such file
+    :param conf_file: YAML file to read instead of the algorithm's :func:`own_file`
+    :raises UserError: for an unknown algorithm, profile or key (naming the nearest), or a value of the wrong type
+    :raises NotFoundError: if there is no such file
     """
     if algo not in ALGOS:
-        raise ValueError(f"--algo {algo!r} is not known{_nearest(algo, ALGOS)}; there are: {', '.join(ALGOS)}.")
-    path = FOLDER / f"{algo}.yml" if conf_file is None else Path(conf_file)
-    content = read_yaml(path)
+        raise UserError(f"--algo {algo!r} is not known{_nearest(algo, ALGOS)}; there are: {', '.join(ALGOS)}.")
+    path = own_file(ALGOS[algo]) if conf_file is None else Path(conf_file)
+    content = {"default": {}} if conf_file is None and not path.is_file() else read_yaml(path)
     profiles = content.pop("profiles", None) or {}
     entry = find_entry(content, dataset)
     if entry is None:
-        raise ValueError(f"{path.name} has neither an entry for {dataset!r} nor a `default`: add one.")
+        raise UserError(f"{path} has neither an entry for {dataset!r} nor a `default`: add one.")
     if not isinstance(content[entry] or {}, Mapping):
-        raise ValueError(f"{path}: the entry {entry!r} maps no names to values, but is a {type(content[entry]).__name__}.")
+        raise UserError(f"{path}: the entry {entry!r} maps no names to values, but is a {type(content[entry]).__name__}.")
     merged = dict(content[entry] or {})
     if profile is not None:
         if profile not in profiles:
             known = ", ".join(profiles) or "none"
-            raise ValueError(f"--profile {profile!r} is not in {path.name}{_nearest(profile, profiles)}; there are: {known}.")
+            raise UserError(f"--profile {profile!r} is not in {path}{_nearest(profile, profiles)}; there are: {known}.")
         overlays = profiles[profile] or {}
         for key in dict.fromkeys(["default", find_entry(overlays, dataset)]):
             merged = deep_merge(merged, overlays.get(key) or {})
@@ -90,20 +90,28 @@ def load_hyperparameters(
     return make_hyperparameters(ALGOS[algo], merged, entry)
 
 
+def own_file(cls: type[OfflineAlgorithm]) -> Path:
+    """
+    ``hyperparameters.yml`` beside the module of an algorithm, whoever wrote it. Where there is no such file, only the defaults
+    of the constructors hold.
+    """
+    return Path(inspect.getfile(cls)).with_name("hyperparameters.yml")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """
     :param path: a YAML file with a mapping; tags that stand for Python objects are refused
     """
     if path.suffix not in (".yml", ".yaml"):
-        raise ValueError(f"{path} is no YAML file (.yml, .yaml); hyper-parameters are values, so Python files are not read.")
+        raise UserError(f"{path} is no YAML file (.yml, .yaml); hyper-parameters are values, so Python files are not read.")
     if not path.is_file():
-        raise FileNotFoundError(f"No hyper-parameter file at {path}.")
+        raise NotFoundError(f"No hyper-parameter file at {path}.")
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not plain YAML: {error}") from error
+        raise UserError(f"{path} is not plain YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must map dataset ids to hyper-parameters, but holds a {type(content).__name__}.")
+        raise UserError(f"{path} must map dataset ids to hyper-parameters, but holds a {type(content).__name__}.")
     return content
 
 
@@ -135,13 +143,13 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
     """
     ``["rho:1.5", "policy_kwargs:dict(net_arch=[64, 64])"]`` as a mapping.
 
-    :raises ValueError: if there is no colon, or a value is code
+    :raises UserError: if there is no colon, or a value is code
     """
     result = {}
     for pair in pairs or ():
         key, colon, value = pair.partition(":")
         if not colon or not key:
-            raise ValueError(f"{pair!r} is no pair: write name:value, for example rho:1.5.")
+            raise UserError(f"{pair!r} is no pair: write name:value, for example rho:1.5.")
         result[key] = parse_value(key, value)
     return result
 
@@ -151,7 +159,7 @@ def parse_value(name: str, value: Any) -> Any:
     A value of a YAML file or of the command line: strings that spell a number, a list, a mapping or ``dict(a=1)`` become
     that; other strings stay strings. Nothing is evaluated.
 
-    :raises ValueError: for a string that spells anything else with brackets or a call
+    :raises UserError: for a string that spells anything else with brackets or a call
     """
     if isinstance(value, Mapping):
         return {key: parse_value(key, item) for key, item in value.items()}
@@ -168,7 +176,7 @@ def parse_value(name: str, value: Any) -> Any:
         return _plain(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if set(text) & set("()[]{}\n;="):
-            raise ValueError(
+            raise UserError(
                 f"{name}={value!r} is no plain value ({error}): use numbers, words, lists, mappings or dict(name=value)."
             ) from error
     return text
@@ -202,22 +210,22 @@ def make_hyperparameters(cls: type[OfflineAlgorithm], values: Mapping[str, Any],
     :param cls: the algorithm
     :param values: all hyper-parameters by name
     :param entry: where they come from
-    :raises ValueError: naming the key and the nearest known ones, or the value and the type wanted
+    :raises UserError: naming the key and the nearest known ones, or the value and the type wanted
     """
     parameters = constructor_parameters(cls)
     plain = {}
     for key, raw in values.items():
         if key in _FLAGS:
-            raise ValueError(f"{key} is no hyper-parameter here: use the flag {_FLAGS[key]}.")
+            raise UserError(f"{key} is no hyper-parameter here: use the flag {_FLAGS[key]}.")
         if key not in parameters and key not in _OWN:
             known = [name for name in (*_OWN, *parameters) if name not in _FLAGS]
-            raise ValueError(f"{cls.__name__} has no hyper-parameter {key!r}{_nearest(key, known)}.")
+            raise UserError(f"{cls.__name__} has no hyper-parameter {key!r}{_nearest(key, known)}.")
         value, parameter = parse_value(key, raw), parameters.get(key)
         plain[key] = value if parameter is None else _check_type(key, value, parameter.default, parameter.annotation)
     n_timesteps = _check_type("n_timesteps", plain.setdefault("n_timesteps", cls.default_gradient_steps), 1, int)
     policy = plain.setdefault("policy", next(iter(cls.policy_aliases)))
     if policy not in cls.policy_aliases:
-        raise ValueError(f"policy={policy!r} is not known{_nearest(policy, cls.policy_aliases)}.")
+        raise UserError(f"policy={policy!r} is not known{_nearest(policy, cls.policy_aliases)}.")
     arguments = {key: value for key, value in plain.items() if key not in _OWN}
     for key in arguments:
         if key.endswith("learning_rate") and isinstance(arguments[key], str):
@@ -277,16 +285,16 @@ def _check_type(name: str, value: Any, default: Any, annotation: Any) -> Any:
     """The value, an integral float made an int where the default is one; a ValueError if the type cannot be right."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
-            raise ValueError(f"{name}={value!r} must be true or false.")
+            raise UserError(f"{name}={value!r} must be true or false.")
     elif isinstance(default, int | float) and not name.endswith(("learning_rate", "train_freq")) and value is not None:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{name}={value!r} must be a number.")
+            raise UserError(f"{name}={value!r} must be a number.")
         if isinstance(default, int) and isinstance(value, float):
             if not value.is_integer():
-                raise ValueError(f"{name}={value!r} must be a whole number.")
+                raise UserError(f"{name}={value!r} must be a whole number.")
             return int(value)
     elif isinstance(default, str) and value is not None and not isinstance(value, str) and _only_words(annotation):
-        raise ValueError(f"{name}={value!r} must be a word such as {default!r}.")
+        raise UserError(f"{name}={value!r} must be a word such as {default!r}.")
     return value
 
 
@@ -302,22 +310,22 @@ def _schedule(name: str, text: str) -> LinearSchedule:
     """``lin_3e-4``: linear from 3e-4 to 0 over the run."""
     kind, _, number = text.partition("_")
     if kind != "lin" or not _NUMBER.fullmatch(number):
-        raise ValueError(f"{name}={text!r} is no schedule: use a number, or lin_3e-4 for a linear decay from 3e-4 to 0.")
+        raise UserError(f"{name}={text!r} is no schedule: use a number, or lin_3e-4 for a linear decay from 3e-4 to 0.")
     return LinearSchedule(float(number), 0.0, 1.0)
 
 
 def _policy_kwargs(cls: type[OfflineAlgorithm], policy: str, values: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping):
-        raise ValueError(f"policy_kwargs={values!r} must be a mapping or a string such as 'dict(net_arch=[256, 256])'.")
+        raise UserError(f"policy_kwargs={values!r} must be a mapping or a string such as 'dict(net_arch=[256, 256])'.")
     known = _policy_parameters(cls, policy)
     result = {}
     for key, value in values.items():
         if key not in known:
-            raise ValueError(f"policy_kwargs: {policy} has no argument {key!r}{_nearest(key, known)}.")
+            raise UserError(f"policy_kwargs: {policy} has no argument {key!r}{_nearest(key, known)}.")
         if key.endswith("activation_fn") and isinstance(value, str):
             name = value.rpartition(".")[2].lower().replace("_", "")
             if name not in ACTIVATIONS:
-                raise ValueError(f"policy_kwargs: {key}={value!r} is not known; use one of {', '.join(ACTIVATIONS)}.")
+                raise UserError(f"policy_kwargs: {key}={value!r} is not known; use one of {', '.join(ACTIVATIONS)}.")
             value = ACTIVATIONS[name]
         result[key] = value
     return result

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS
 
 from .callbacks import PhaseClock, ResumableEvalCallback, SaveLast, StopOnInterrupt
@@ -81,7 +82,7 @@ def train(
     arguments: Mapping[str, Any] | None = None,
 ) -> TrainedRun:
     """
-    Train, evaluate on the way, and write the run's files (see :class:`zoo.runs.Run`).
+    Train, evaluate on the way, and write the run's files (see :class:`~zoo.runs.folders.Run`).
 
     :param algo: name in ``ALGOS``; an agent that is resumed knows its own
     :param dataset: whatever ``load_dataset`` takes
@@ -106,7 +107,7 @@ def train(
     :param verbose: 0 silent, 1 what is trained and where it goes, 2 also tables of all metrics
     :param progress: show a progress bar
     :param arguments: recorded as ``args.yml``
-    :raises ValueError: for bad hyper-parameters, or a resumed agent that has done its updates already
+    :raises UserError: for bad hyper-parameters, or a resumed agent that has done its updates already
     """
     check_positive(eval_episodes=eval_episodes, **({} if n_timesteps is None else {"n_timesteps": n_timesteps}))
     data = load_dataset(dataset)
@@ -115,7 +116,7 @@ def train(
         start = _new_agent(algo, data, name, profile, hyperparameters, conf_file, seed, device)
     else:
         if profile is not None or conf_file is not None:
-            raise ValueError("An agent that is resumed has its hyper-parameters: leave out --profile and --conf-file.")
+            raise UserError("An agent that is resumed has its hyper-parameters: leave out --profile and --conf-file.")
         start = _resumed_agent(trained_agent, n_timesteps, hyperparameters, device)
     model, total = start.model, n_timesteps or start.n_timesteps
     eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
@@ -229,7 +230,7 @@ def _resumed_agent(
         plain = {**plain, **{name: changes.plain[name] for name in hyperparameters}}
     wanted = plain.get("n_timesteps", model._total_timesteps)
     if (n_timesteps or wanted) <= model.num_timesteps:
-        raise ValueError(
+        raise UserError(
             f"{path} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
         )
     return _Start(model, algo_name(model), wanted, plain, plain.get("env_kwargs") or {}, run=run)

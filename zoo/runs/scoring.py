@@ -9,6 +9,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data.scores import scored_by_success
+from sb3_genoffline.errors import UserError
 
 from .envs import EnvFactory, env_id_of, eval_envs, own_spec
 from .provenance import algo_name, versions
@@ -48,7 +49,7 @@ def evaluate(
     :return: rl-zoo's keys, the protocol, and scores on D4RL's scale where the reference returns are known
     """
     if n_eval_episodes is not None and n_eval_episodes < 1:
-        raise ValueError(f"n_eval_episodes={n_eval_episodes}: at least one episode is needed.")
+        raise UserError(f"n_eval_episodes={n_eval_episodes}: at least one episode is needed.")
     n_envs = min(n_eval_episodes or 100, n_envs or 10)
     envs = eval_envs(make, n_envs)
     info, successes = model.dataset_info, []

@@ -82,7 +82,7 @@ def make_logger(
 
     :param resumed_from: where a resumed training goes on, as part of a file's name (None: a new training)
     :param tensorboard: root of the tensorboard logs
-    :param verbose: see :func:`zoo.train.train`
+    :param verbose: see :func:`zoo.runs.learning.train`
     :param progress: whether a progress bar is shown
     """
     formats = [make_output_format("csv", str(run.folder), "" if resumed_from is None else f"_from_{resumed_from}")]

@@ -20,6 +20,7 @@ from gymnasium import spaces
 from sb3_genoffline import ALGOS, OfflineAlgorithm
 from sb3_genoffline.common.pretraining import Phase
 from sb3_genoffline.cped.cped import OFFICIAL
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 
 from ..runs.hyperparameters import load_hyperparameters
@@ -224,10 +225,10 @@ def variants(args: argparse.Namespace) -> list[Variant]:
     """
     What to time, by the flags.
 
-    :raises ValueError: for a flag that the algorithm or this CPU has no use for
+    :raises UserError: for a flag that the algorithm or this CPU has no use for
     """
     if args.compile and "compile_networks" not in ALGOS[args.algo].hyperparameter_names():
-        raise ValueError(
+        raise UserError(
             f"--compile: {args.algo} has no compile_networks option, so there is nothing to compile; leave the flag out."
         )
     model = build(args.algo, args.shape, args.setting, args.device)
@@ -246,7 +247,7 @@ def variants(args: argparse.Namespace) -> list[Variant]:
         found.append(Variant("compiled", lambda: compiled.train(1, args.batch_size)))
     if args.onednn:
         if not onednn_is_exact():
-            raise ValueError("--onednn computes in bf16 on this CPU, which is not the same mathematics: leave the flag out.")
+            raise UserError("--onednn computes in bf16 on this CPU, which is not the same mathematics: leave the flag out.")
         found += [Variant(f"{variant.name}, oneDNN", variant.update, onednn=True) for variant in found]
     return found
 
@@ -268,7 +269,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Time the variants in turn and print the table."""
     if args.setting not in SETTINGS[args.algo]:
-        raise ValueError(f"--setting {args.setting} is not known; use one of {', '.join(SETTINGS[args.algo])}.")
+        raise UserError(f"--setting {args.setting} is not known; use one of {', '.join(SETTINGS[args.algo])}.")
     th.set_num_threads(args.num_threads)
     device = th.device(args.device)
     candidates = variants(args)

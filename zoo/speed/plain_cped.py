@@ -17,6 +17,7 @@ from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.cped.cped import UpdateNoise
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.actors import DeterministicActor
 from sb3_genoffline.nets.ensembles import EnsembleLinear, EnsembleQ
 
@@ -45,7 +46,7 @@ class PlainNetwork:
         """A copy of the actor up to its tanh."""
         *inner, last = actor.net
         if not (isinstance(last, nn.Tanh) and all(isinstance(layer, nn.Linear | nn.ReLU) for layer in inner)):
-            raise ValueError("The plain form knows actors of linear layers and ReLU with tanh behind them.")
+            raise UserError("The plain form knows actors of linear layers and ReLU with tanh behind them.")
         return cls([copied_layer(layer.weight, layer.bias) for layer in inner if isinstance(layer, nn.Linear)])
 
     @classmethod
@@ -56,7 +57,7 @@ class PlainNetwork:
             if isinstance(layer, EnsembleLinear):
                 layers.append(copied_layer(layer.weight[member].T, layer.bias[member, 0]))
             elif not isinstance(layer, nn.ReLU | EnsembleQ | nn.Sequential):
-                raise ValueError(f"The plain form knows linear layers and ReLU, not {type(layer).__name__}.")
+                raise UserError(f"The plain form knows linear layers and ReLU, not {type(layer).__name__}.")
         return cls(layers)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class PlainCPED:
 
     def __init__(self, model: CPED) -> None:
         if model.flow_joint_steps > 0:
-            raise ValueError("The plain form takes the density as it is: flow_joint_steps must be 0.")
+            raise UserError("The plain form takes the density as it is: flow_joint_steps must be 0.")
         self.model = model
         self.density = copy.deepcopy(model.policy.density).requires_grad_(False)
         self.actor, self.actor_target = (PlainNetwork.of_actor(actor) for actor in (model.actor, model.actor_target))
@@ -175,7 +176,7 @@ class PlainCPED:
             return self.log_alpha.detach().exp()
         steps = self.model.alpha_schedule
         if isinstance(steps, str):
-            raise ValueError("The plain form takes alpha_schedule as pairs (first update, alpha).")
+            raise UserError("The plain form takes alpha_schedule as pairs (first update, alpha).")
         alpha = 0.0
         for first, value in steps:
             if self.n_updates >= first:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.dac import DAC, UpdateNoise
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.diffusion import NoiseNetwork
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.ensembles import EnsembleLinear, EnsembleQ
@@ -67,7 +68,7 @@ class PlainCritic(nn.Module):
                     linear.bias.copy_(layer.bias[member, 0])
                 self.linears.append(linear)
             elif not isinstance(layer, Mish | EnsembleQ | nn.Sequential):
-                raise ValueError(f"The plain form knows linear layers and Mish, not {type(layer).__name__}.")
+                raise UserError(f"The plain form knows linear layers and Mish, not {type(layer).__name__}.")
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
         """(B, S), (B, A) -> (B,)"""

@@ -17,6 +17,7 @@ from torch import Tensor
 from sb3_genoffline.dac import DAC
 from sb3_genoffline.dac.dac import UpdateNoise
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.errors import UserError
 
 Method = Literal["soft", "hard", "denoised", "bc"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -46,7 +47,7 @@ def make_data(index: int, seed: int = 0) -> BanditData:
     :param seed: of the points
     """
     if index not in SETS:
-        raise ValueError(f"Bandit set {index} does not exist; there are {', '.join(map(str, SETS))}.")
+        raise UserError(f"Bandit set {index} does not exist; there are {', '.join(map(str, SETS))}.")
     if index < 2:
         centers = [(-0.6, 0.6), (0.4, 0.2)] if index == 0 else [(-0.6, 0.6), (0.4, 0.4), (-0.4, -0.4)]
         return _clusters(np.array(centers), 400, 0.1, seed)
@@ -94,7 +95,7 @@ def make_agent(method: Method, steps: int = 20_000, seed: int = 520) -> BanditDA
     :param seed: of the agent
     """
     if method not in METHODS:
-        raise ValueError(f"Bandit method {method!r} does not exist; there are {', '.join(METHODS)}.")
+        raise UserError(f"Bandit method {method!r} does not exist; there are {', '.join(METHODS)}.")
     bc = method == "bc"
     box = spaces.Box(-1.0, 1.0, (1,)), spaces.Box(-1.0, 1.0, (2,))
     return BanditDAC(

@@ -11,7 +11,7 @@ from torch import nn
 from sb3_genoffline import ALGOS, CPED, DAC, IQL, QDQ
 from sb3_genoffline.cped.multiplier import scheduled_alpha
 from sb3_genoffline.nets.activations import Mish
-from zoo.runs.hyperparameters import FOLDER, load_hyperparameters, parse_pairs, parse_value, read_yaml
+from zoo.runs.hyperparameters import load_hyperparameters, own_file, parse_pairs, parse_value, read_yaml
 
 DAC_TABLE = {  # rho, b, eta, eta_lr, critic rate (None: 3e-4), max over next actions
     "walker2d-medium-v2": (1.0, 1.0, 1.0, 0.001, None, False),
@@ -254,13 +254,13 @@ def test_datasets_of_ours_and_minaris_have_the_papers_values_in_qdqs_profile() -
             assert (found["alpha"], found["beta"], found["lam"]) == values, name
 
 
-PROFILES = [(algo, profile) for algo in ALGOS for profile in (None, *read_yaml(FOLDER / f"{algo}.yml")["profiles"])]
+PROFILES = [(algo, profile) for algo in ALGOS for profile in (None, *read_yaml(own_file(ALGOS[algo]))["profiles"])]
 
 
 @pytest.mark.parametrize(("algo", "profile"), PROFILES)
 def test_every_entry_makes_an_agent_with_and_without_each_profile(algo: str, profile: str | None) -> None:
     made: list[dict[str, Any]] = []
-    for dataset in read_yaml(FOLDER / f"{algo}.yml"):
+    for dataset in read_yaml(own_file(ALGOS[algo])):
         if dataset != "profiles":
             settings = load_hyperparameters(algo, dataset, profile)
             if settings.arguments not in made:

@@ -10,12 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from sb3_genoffline import DAC, OfflineDataset, load_dataset
+from sb3_genoffline import ALGOS, DAC, OfflineDataset, load_dataset
 from zoo.__main__ import main
 from zoo.plot import curves
 from zoo.runs.envs import ReachedGoal, env_factory, eval_envs, own_spec
 from zoo.runs.folders import find_run
-from zoo.runs.hyperparameters import FOLDER, read_yaml
+from zoo.runs.hyperparameters import own_file, read_yaml
 from zoo.runs.scoring import default_episodes, evaluate
 from zoo.runs.settings import dataset_record
 
@@ -179,7 +179,7 @@ def test_a_d4rl_file_trains_and_is_evaluated_in_the_maze_from_the_command_line(
 def test_every_antmaze_entry_names_its_reward_transform() -> None:
     transforms = {"dac": "iql_locomotion", "qdq": "iql_antmaze", "cped": "iql_antmaze"}
     for algo, transform in transforms.items():
-        entries = read_yaml(FOLDER / f"{algo}.yml")
+        entries = read_yaml(own_file(ALGOS[algo]))
         mazes = {name: entry for name, entry in entries.items() if "antmaze" in name}
         assert {entry.get("reward_transform") for entry in mazes.values()} == {transform}
         for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse"):

@@ -11,7 +11,7 @@ from sb3_genoffline import DAC
 from zoo.benchmark.plan import FINAL_SEED, Plan, read_plan
 from zoo.runs.hyperparameters import load_hyperparameters
 
-CPU_PLAN = Path(__file__).parents[2] / "zoo" / "benchmarks" / "cpu.yml"
+CPU_PLAN = Path(__file__).parents[3] / "zoo" / "benchmarks" / "cpu.yml"
 
 
 def plan_of(tmp_path: Path, **changes: Any) -> Plan:
