@@ -75,7 +75,22 @@ def _is_for_the_user(error: Exception) -> bool:
     from sb3_genoffline.errors import UserError  # here: with it comes torch, which --help does not need
     from sb3_genoffline.hub.errors import HubError
 
-    return isinstance(error, UserError | ConnectionError | HubError)
+    return isinstance(error, UserError | ConnectionError | HubError) or _is_of_the_library(error)
+
+
+def _is_of_the_library(error: Exception) -> bool:
+    """TO BE REMOVED when every error of the library that a user can mend is a ``UserError``: until then, those it raises."""
+    import traceback
+    from pathlib import Path
+
+    import sb3_genoffline
+
+    frames = traceback.extract_tb(error.__traceback__)
+    package = Path(sb3_genoffline.__file__).parent
+    where = Path(frames[-1].filename)
+    return isinstance(error, ValueError | FileNotFoundError | FileExistsError | FloatingPointError) and (
+        package in where.parents and package / "zoo" not in where.parents
+    )
 
 
 if __name__ == "__main__":

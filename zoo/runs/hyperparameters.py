@@ -75,14 +75,16 @@ def load_hyperparameters(
     profiles = content.pop("profiles", None) or {}
     entry = find_entry(content, dataset)
     if entry is None:
-        raise UserError(f"{path} has neither an entry for {dataset!r} nor a `default`: add one.")
+        raise UserError(f"{_short(path)} has neither an entry for {dataset!r} nor a `default`: add one.")
     if not isinstance(content[entry] or {}, Mapping):
         raise UserError(f"{path}: the entry {entry!r} maps no names to values, but is a {type(content[entry]).__name__}.")
     merged = dict(content[entry] or {})
     if profile is not None:
         if profile not in profiles:
             known = ", ".join(profiles) or "none"
-            raise UserError(f"--profile {profile!r} is not in {path}{_nearest(profile, profiles)}; there are: {known}.")
+            raise UserError(
+                f"--profile {profile!r} is not in {_short(path)}{_nearest(profile, profiles)}; there are: {known}."
+            )
         overlays = profiles[profile] or {}
         for key in dict.fromkeys(["default", find_entry(overlays, dataset)]):
             merged = deep_merge(merged, overlays.get(key) or {})
@@ -282,7 +284,7 @@ def _plain_defaults(parameters: Mapping[str, inspect.Parameter], besides: Collec
 
 
 def _check_type(name: str, value: Any, default: Any, annotation: Any) -> Any:
-    """The value, an integral float made an int where the default is one; a ValueError if the type cannot be right."""
+    """The value, an integral float made an int where the default is one; an error if the type cannot be right."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise UserError(f"{name}={value!r} must be true or false.")
@@ -329,6 +331,11 @@ def _policy_kwargs(cls: type[OfflineAlgorithm], policy: str, values: Any) -> dic
             value = ACTIVATIONS[name]
         result[key] = value
     return result
+
+
+def _short(path: Path) -> str:
+    """``dac/hyperparameters.yml``: the files of all algorithms have the same name."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -73,7 +73,7 @@ def test_an_algorithm_that_cannot_be_made_is_skipped_with_the_reason(tmp_path: P
     plan = plan_of(tmp_path, algorithms={"dac": None, "nosuch": None, "wrong": {"algo": "dac", "profile": "gpuu"}})
     assert [job.name for job in plan.jobs] == ["dac"]
     reasons = {skip.name: skip.reason for skip in plan.skipped}
-    assert "'nosuch' is not known" in reasons["nosuch"] and "'gpuu' is not in dac.yml" in reasons["wrong"]
+    assert "'nosuch' is not known" in reasons["nosuch"] and "'gpuu' is not in dac/hyperparameters.yml" in reasons["wrong"]
 
 
 @pytest.mark.parametrize(

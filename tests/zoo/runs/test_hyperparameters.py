@@ -1,5 +1,6 @@
 """Hyper-parameters: the papers' tables, merging, and strings that must not run."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from sb3_genoffline import ALGOS, CPED, DAC, IQL, QDQ
 from sb3_genoffline.cped.multiplier import scheduled_alpha
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.activations import Mish
 from zoo.runs.hyperparameters import load_hyperparameters, own_file, parse_pairs, parse_value, read_yaml
 
@@ -380,3 +382,16 @@ def test_schedules_and_activations_become_objects_and_stay_plain_in_the_record()
     assert settings.n_timesteps == 1000 and isinstance(settings.n_timesteps, int)
     mish = load_hyperparameters("dac", "x-v0", None, {"policy_kwargs": {"critic_activation_fn": "mish"}})
     assert mish.arguments["policy_kwargs"]["critic_activation_fn"] is Mish
+
+
+def test_an_algorithm_from_elsewhere_brings_its_own_file_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs.py").write_text("from sb3_genoffline import IQL\n\nclass Theirs(IQL):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ALGOS, "theirs", importlib.import_module("theirs").Theirs)
+    nothing = load_hyperparameters("theirs", "a/b-v0")
+    assert nothing.arguments == {} and nothing.n_timesteps == IQL.default_gradient_steps
+    with pytest.raises(UserError, match=r"'cpu' is not in .*/hyperparameters.yml; there are: none"):
+        load_hyperparameters("theirs", "a/b-v0", "cpu")
+    (tmp_path / "hyperparameters.yml").write_text("default: {expectile: 0.8}\nprofiles: {cpu: {default: {n_timesteps: 7}}}\n")
+    own = load_hyperparameters("theirs", "a/b-v0", "cpu")
+    assert own.arguments == {"expectile": 0.8} and own.n_timesteps == 7
