@@ -1,5 +1,6 @@
 """The code of the README and of the algorithms' pages is run as it stands, but for the length of its trainings."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from sb3_genoffline import ALGOS
 from zoo import __main__ as zoo_main
-from zoo.collect import collect
+from zoo.collect.make import collect
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -78,9 +79,7 @@ def test_the_tables_of_algorithms_name_each_with_a_policy_it_knows() -> None:
 def test_every_zoo_command_has_flags_that_exist(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, _, command, *rest = shlex.split(line, comments=True)
     parsed: list[object] = []
-    import importlib
-
-    module = importlib.import_module(f"zoo.{command}")
+    module = importlib.import_module(f"zoo.{zoo_main.COMMANDS[command][0]}")
     monkeypatch.setattr(module, "main", parsed.append)
     zoo_main.main([command, *rest])
     assert len(parsed) == 1

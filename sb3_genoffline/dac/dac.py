@@ -49,7 +49,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
 
     Paper: Fang, Liu, Zhang, Wang, Jing, "Diffusion Actor-Critic: Formulating Constrained Policy Iteration as Diffusion Noise
     Regression for Offline Reinforcement Learning", ICLR 2025, https://arxiv.org/abs/2405.20555. Defaults are the paper's for
-    D4RL's Gym-MuJoCo sets, up to ``rho`` and ``bc_threshold``, which it sets per dataset (``zoo/hyperparams/dac.yml``).
+    D4RL's Gym-MuJoCo sets, up to ``rho`` and ``bc_threshold``, which it sets per dataset (``dac/hyperparameters.yml``).
 
     Where the paper's text and its released code disagree, this follows the code:
 

@@ -45,7 +45,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
 
     Paper: Wang, Hunt, Zhou, "Diffusion policies as an expressive policy class for offline reinforcement learning", ICLR 2023,
     https://arxiv.org/abs/2208.06193. Defaults are the paper's for D4RL's Gym-MuJoCo sets, up to ``max_grad_norm``, which it
-    sets per dataset (``zoo/hyperparams/dql.yml``).
+    sets per dataset (``dql/hyperparameters.yml``).
 
     Where the paper's text and its released code disagree, this follows the code:
 

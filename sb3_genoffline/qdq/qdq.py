@@ -72,7 +72,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
 
     Where the paper's text and its released code disagree:
 
-    1. ``alpha``, ``beta`` and ``lam`` per dataset are in ``zoo/hyperparams/qdq.yml``: the code's values as each dataset's
+    1. ``alpha``, ``beta`` and ``lam`` per dataset are in ``qdq/hyperparameters.yml``: the code's values as each dataset's
        entry, table G.2's as the profile ``paper``; these differ, for walker2d in β too. The defaults are the code's
        halfcheetah α and β and hopper λ.
     2. antmaze-umaze-diverse has α = 0.01 in the code and 0.99 in the paper; the code's is in the table.

@@ -13,7 +13,7 @@ from sb3_genoffline import DAC
 from sb3_genoffline.dac import DACNoise
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.ensembles import EnsembleLinear
-from zoo.plain_dac import PlainDAC
+from zoo.speed.plain_dac import PlainDAC
 
 pytestmark = pytest.mark.usefixtures("float64")
 MakeDac = Callable[..., DAC]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from zoo.bandit import make_data, true_q
 from zoo.plot.bandit import run_method
+from zoo.toys.bandit import make_data, true_q
 
 pytestmark = pytest.mark.slow
 SETS = pytest.mark.parametrize("index", [0, 1, 2, 3])
