@@ -66,7 +66,7 @@ def canonical_id(stem: str) -> str | None:
     """
     :param stem: Name of a file without its suffix: D4RL's id (``antmaze-umaze-v2``), or what its server calls the file
         (``Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed``)
-    :return: D4RL's id, or None if it is no AntMaze set of D4RL's
+    :return: D4RL's id, or None if it is not an AntMaze set of D4RL's
     """
     name = stem.lower().replace("_", "-")
     if _ID.fullmatch(name):
@@ -98,7 +98,7 @@ def mark_cuts(arrays: dict[str, Any], name: str) -> dict[str, Any]:
     unmarked = np.flatnonzero(jumps & ~flags)
     if len(unmarked):
         warnings.warn(
-            f"In {name} the ant is more than {JUMP:g} m away one row later in {len(unmarked)} rows that are no time-outs, "
+            f"In {name} the ant is more than {JUMP:g} m away one row later in {len(unmarked)} rows that are not time-outs, "
             f"first in row {unmarked[0]}: wrong flags, as D4RL's v0 sets have. Episodes are cut there.",
             stacklevel=2,
         )

@@ -22,8 +22,8 @@ class FlatAntMaze(gym.Env):
     that begins at the centre of its cell; D4RL draws it once a process. Nothing but reaching it ends an episode (besides the
     step limit of the registered ids): an ant on its back stays there.
 
-    D4RL's ant has weaker motors and takes longer steps than gymnasium's: ``body="d4rl"`` sets gear 30 and 5 × 0.02 s in the
-    place of gear 150 and 5 × 0.01 s. The rest of the body and its contacts are gymnasium's, as is the simulator's version:
+    D4RL's ant has weaker motors and takes longer steps than gymnasium's: ``body="d4rl"`` sets gear 30 and 5 × 0.02 s
+    instead of gear 150 and 5 × 0.01 s. The rest of the body and its contacts are gymnasium's, as is the simulator's version:
     scores are near those of D4RL's own environment at best.
 
     :param maze: ``"umaze"``, ``"medium"`` or ``"large"``

@@ -41,7 +41,7 @@ def reward_normalize(dataset: OfflineDataset) -> Affine:
     """(r − mean) / population standard deviation, over all rewards."""
     rewards = dataset.rewards.astype(np.float64)
     std = float(rewards.std())
-    # A constant column leaves round-off of the mean behind, which is no spread.
+    # A constant column leaves round-off of the mean behind, which is not a spread.
     if not std > 1e-12 * max(1.0, float(np.abs(rewards).max())):
         raise UserError(
             "reward transform 'reward_normalize' divides by the standard deviation of the rewards, which is 0 here: "

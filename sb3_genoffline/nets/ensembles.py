@@ -51,7 +51,7 @@ class EnsembleQ(nn.Module):
     :param activation_fn: activation class
     :param layer_norm: LayerNorm without scale and shift before each activation (not in the DAC paper)
     :param torch_init: start as ``nn.Linear`` does
-    :raises UserError: for widths that are no positive whole numbers
+    :raises UserError: for widths that are not positive whole numbers
     """
 
     def __init__(

@@ -15,7 +15,7 @@ class StateValue(nn.Module):
     :param state_dim: S
     :param net_arch: hidden widths; none for a linear V
     :param activation_fn: activation class
-    :raises UserError: for widths that are no positive whole numbers
+    :raises UserError: for widths that are not positive whole numbers
     """
 
     def __init__(self, state_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU) -> None:

@@ -24,7 +24,10 @@ ON_POLICY = {
     A2C: {"n_steps": 10},
     TRPO: {"n_steps": 20, "batch_size": 20},
 }
-OFF_POLICY = {algorithm: {"learning_starts": 40, "batch_size": 8, "gradient_steps": 1} for algorithm in (SAC, TD3, TQC, DDPG)}
+OFF_POLICY = {
+    algorithm: {"learning_starts": 40, "batch_size": 8, "gradient_steps": 1, "train_freq": 3}
+    for algorithm in (SAC, TD3, TQC, DDPG)
+}
 ARGUMENTS: dict[type, dict[str, Any]] = {**ON_POLICY, **OFF_POLICY}
 
 

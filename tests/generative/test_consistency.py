@@ -188,7 +188,7 @@ def test_shapes_that_would_broadcast_are_refused(wrong: str, model: Any) -> None
         "one t for all": (c, x, t[:1]),
         "another batch of c": (c[:1], x, t),
     }
-    with pytest.raises(UserError, match="have shapes"):
+    with pytest.raises(ValueError, match="have shapes"):
         function(*arguments[wrong])
 
 
@@ -277,7 +277,7 @@ def test_gradients_reach_every_parameter_of_the_teacher_and_not_its_frequencies(
 # ---------------------------------------------------------------------- the closed form of a Gaussian
 
 
-@pytest.mark.parametrize(("n", "tolerance"), [(1000, 1e-5), (40, 0.01), (18, 0.1)])
+@pytest.mark.parametrize(("n", "tolerance"), [(300, 1e-4), (40, 0.01), (18, 0.1)])
 def test_a_heun_step_of_the_exact_denoiser_stays_on_its_trajectory(n: int, tolerance: float) -> None:
     grid = karras_grid(n)
     z = th.linspace(-3, 3, 13)
@@ -288,9 +288,9 @@ def test_a_heun_step_of_the_exact_denoiser_stays_on_its_trajectory(n: int, toler
         assert (drift / z)[z != 0].abs().max() < tolerance * STD
 
 
-@pytest.mark.parametrize(("n", "std"), [(18, 0.214), (40, 0.204), (1000, 0.199)])
+@pytest.mark.parametrize(("n", "std"), [(18, 0.214), (40, 0.204), (300, 0.199)])
 def test_the_exact_denoiser_integrated_from_pure_noise_gives_the_data(n: int, std: float) -> None:
-    z = antithetic(10_000)
+    z = antithetic(2000)
     samples = sample_heun(gaussian_denoiser, z, z, n)
     close(samples.mean(), 0.299, 1e-3)
     close(samples.std(), std, 3e-3)

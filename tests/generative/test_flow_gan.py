@@ -265,5 +265,5 @@ def test_unusable_settings_are_refused(arguments: dict[str, Any], message: str) 
 
 def test_an_adversarial_weight_without_a_discriminator_is_refused() -> None:
     density, _ = make()
-    with pytest.raises(UserError, match=r"adv_weight=1.0 needs a discriminator"):
+    with pytest.raises(ValueError, match=r"adv_weight=1.0 needs a discriminator"):
         FlowGAN().flow_loss(None, density, *draw(), None)

@@ -18,11 +18,11 @@ def from_replay_buffer(buffer: Any) -> OfflineDataset:
     oldest row).
 
     - SB3's off-policy algorithms store actions scaled to [-1, 1]; they are scaled back to the units of the action space here.
-    - ``terminations`` are dones that are no time-outs. A buffer with ``handle_timeout_termination=False`` (which
+    - ``terminations`` are dones that are not time-outs. A buffer with ``handle_timeout_termination=False`` (which
       ``optimize_memory_usage`` demands) did not record time-outs, so there they count as terminations, as in SB3 itself.
     - SB3 resets the environments at each ``learn()`` without a mark in the buffer: a step whose next observation is not the
       next row's observation (distance above 1e-6) ends an episode. It is marked truncated, as is the last step of each
-      environment, if it is no termination.
+      environment, if it is not a termination.
     - With ``optimize_memory_usage`` the next observation is the next row's observation: a full ring has overwritten its oldest
       observation with the newest next one, so the oldest row is dropped; a done row (never bootstrapped from) gets its own
       observation, since the next row's belongs to another episode. Nothing in such a buffer tells where a second ``learn()``

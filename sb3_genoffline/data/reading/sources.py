@@ -7,7 +7,8 @@ from typing import Any
 
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import check_compatible, resolve_env
-from sb3_genoffline.data.reading.arrays import from_arrays, from_hdf5, from_npz
+from sb3_genoffline.data.reading.arrays import from_arrays
+from sb3_genoffline.data.reading.files import from_hdf5, from_npz
 from sb3_genoffline.data.reading.minari import from_minari, from_minari_id
 from sb3_genoffline.data.reading.replay import from_replay_buffer
 from sb3_genoffline.errors import UserError

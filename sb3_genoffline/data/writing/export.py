@@ -132,7 +132,7 @@ def export_hdf5(dataset: OfflineDataset, path: str | os.PathLike[str], overwrite
 
 
 def _closed_truncations(dataset: OfflineDataset) -> np.ndarray:
-    """The truncations, with every episode's end that is no termination among them; bool ``(N,)``."""
+    """The truncations, with every episode's end that is not a termination among them; bool ``(N,)``."""
     truncations = dataset.truncations.copy()
     last = dataset.episode_ends - 1
     truncations[last] |= ~dataset.terminations[last]

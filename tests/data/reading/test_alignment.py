@@ -30,14 +30,14 @@ SPACES = {"observation_space": OBSERVATION_SPACE, "action_space": ACTION_SPACE}
 
 
 @given(SEEDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_dict_with_next_observations_keeps_every_row(seed):
     episodes = random_episodes(seed, ("terminated", "truncated", "both", "cut"))
     assert_aligned(load_dataset(arrays(episodes) | SPACES), episodes)
 
 
 @given(SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_goal_observations_in_a_dict_are_flattened_in_alphabetical_order(seed):
     episodes = random_episodes(seed)
     data = arrays(episodes)
@@ -61,7 +61,7 @@ def d4rl_view(data):
 
 
 @given(SEEDS, st.sampled_from(["cut", "terminated"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_without_next_observations_the_rows_are_those_of_d4rls_q_learning_view(seed, end):
     episodes = [*random_episodes(seed), Episode(8, 3, end)]
     data = arrays(episodes, next_observations=False)
@@ -182,9 +182,9 @@ def test_masks_are_one_at_time_outs_and_zero_at_terminals(tmp_path):
         assert mask.sum() == len(dataset) - 2
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("goal", [False, True], ids=["box", "goal"])
+@pytest.mark.parametrize(("seed", "goal"), [(3, False), (5, True)], ids=["box", "goal"])
 def test_minari_episodes_are_aligned_read_anew_and_from_the_cache(seed, goal):
+    """Seeds with episodes of one step and of every end."""
     episodes = [*random_episodes(seed, ("terminated", "truncated", "both", "cut")), Episode(8, 4, "cut")]
     write_minari("align/mixed-v0", episodes, goal)
     datasets = [load_dataset("align/mixed-v0", cache=False), load_dataset("align/mixed-v0"), load_dataset("align/mixed-v0")]
@@ -276,7 +276,7 @@ def replay_plan(seed, n_envs):
 
 
 @given(SEEDS, st.integers(1, 3), st.integers(1, 30), st.integers(2, 12), st.booleans(), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_replay_buffer_gives_each_environment_in_time_order_also_around_the_ring(seed, n_envs, n_steps, size, goal, shared):
     shared = shared and not goal
     kwargs = {"optimize_memory_usage": True, "handle_timeout_termination": False} if shared else {}
@@ -329,7 +329,16 @@ def test_a_replay_buffer_that_an_algorithm_filled_gives_the_actions_the_environm
             odd = self.episode % 2 == 1
             return obs, 1.0, self.step_count == 4 and odd, self.step_count == 4 and not odd, {}
 
-    model = TD3("MlpPolicy", DummyVecEnv([lambda: Counter(0), lambda: Counter(1)]), learning_starts=20, seed=0, device="cpu")
+    model = TD3(
+        "MlpPolicy",
+        DummyVecEnv([lambda: Counter(0), lambda: Counter(1)]),
+        learning_starts=20,
+        gradient_steps=1,
+        batch_size=4,
+        policy_kwargs={"net_arch": [4]},
+        seed=0,
+        device="cpu",
+    )
     model.learn(40)
     dataset = load_dataset(model.replay_buffer)
     np.testing.assert_allclose(dataset.actions, np.concatenate(received), atol=1e-5)
@@ -362,7 +371,13 @@ def test_a_second_learn_starts_another_episode_unless_it_goes_on_with_the_first(
             self.time += 1
             return self.look(), 1.0, False, False, {}
 
-    model = TD3("MlpPolicy", DummyVecEnv([lambda: Endless(0), lambda: Endless(10)]), learning_starts=99, device="cpu")
+    model = TD3(
+        "MlpPolicy",
+        DummyVecEnv([lambda: Endless(0), lambda: Endless(10)]),
+        learning_starts=99,
+        device="cpu",
+        policy_kwargs={"net_arch": [4]},
+    )
     model.learn(10)
     model.learn(8, reset_num_timesteps=not goes_on)
     dataset = load_dataset(model.replay_buffer)

@@ -1,6 +1,5 @@
 import os
-import subprocess
-import sys
+import signal
 import threading
 import warnings
 
@@ -100,19 +99,24 @@ def test_a_damaged_entry_is_built_again(builds, own_folders, how):
     assert len(builds) == 2
 
 
-def test_a_writer_that_is_killed_leaves_no_entry(own_folders):
+def test_a_writer_that_is_killed_leaves_no_entry(own_folders, monkeypatch):
     write_minari("cache/one-v0", EPISODES)
-    code = (
-        "import os, numpy; from sb3_genoffline.data import load_dataset\n"
-        "calls = []\n"
-        "save = numpy.save\n"
-        "def dying(*args, **kwargs):\n"
-        "    save(*args, **kwargs); calls.append(args)\n"
-        "    if len(calls) == 3: os._exit(9)\n"
-        "numpy.save = dying\n"
-        "load_dataset('cache/one-v0')\n"
-    )
-    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 9
+    save, calls = np.save, []
+
+    def dying(*args, **kwargs):
+        save(*args, **kwargs)
+        calls.append(args)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            monkeypatch.setattr(np, "save", dying)
+            load_dataset("cache/one-v0")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     left = entries(own_folders)
     assert [p.name.startswith(".tmp-") for p in left] == [True]
     assert_aligned(load_dataset("cache/one-v0"), EPISODES)

@@ -3,9 +3,6 @@
 import copy
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import gymnasium as gym
 import minari
@@ -22,24 +19,6 @@ from sb3_genoffline.errors import ExistsError, UserError
 
 NAME = "some/labelled/one-v0"
 SPACES = {"observation_space": OBSERVATION_SPACE, "action_space": ACTION_SPACE}
-
-# Writes one episode, says so and waits for a line; ends with all three of them.
-WRITER = textwrap.dedent(
-    """
-    import sys
-    sys.path.insert(0, sys.argv[1])
-    from test_minari_writing import NAME, SPACES, buffers, write_minari
-
-    def slowly():
-        for i, buffer in enumerate(buffers(3)):
-            yield buffer
-            if i == 0:
-                print("begun", flush=True)
-                sys.stdin.readline()
-
-    write_minari(NAME, slowly(), **SPACES, overwrite=True)
-    """
-)
 
 
 def buffers(n, length=4):
@@ -59,16 +38,49 @@ def root(own_folders):
     return own_folders / "minari"
 
 
+class Writer:
+    """A process that has written one episode of NAME and waits; :meth:`finish` lets it write two more."""
+
+    def __init__(self):
+        begun, told_to_go_on = os.pipe(), os.pipe()
+        self.process = os.fork()
+        if self.process == 0:
+            try:
+                write_minari(NAME, self._slowly(begun[1], told_to_go_on[0]), **SPACES, overwrite=True)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        self._go_on = told_to_go_on[1]
+        assert os.read(begun[0], 1) == b"b"
+
+    @staticmethod
+    def _slowly(begun, go_on):
+        for i, buffer in enumerate(buffers(3)):
+            yield buffer
+            if i == 0:
+                os.write(begun, b"b")
+                os.read(go_on, 1)
+
+    def finish(self):
+        os.write(self._go_on, b"g")
+        return self._wait()
+
+    def kill(self):
+        if self.process:
+            os.kill(self.process, signal.SIGKILL)
+            self._wait()
+
+    def _wait(self):
+        code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        self.process = None
+        return code
+
+
 @pytest.fixture
 def writer():
-    """A process in the middle of writing NAME."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, os.path.dirname(__file__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "begun\n"
+    process = Writer()
     yield process
     process.kill()
-    process.communicate()
 
 
 def names(root):
@@ -181,8 +193,7 @@ def test_episodes_are_taken_one_at_a_time(root):
 
 
 def test_a_killed_writer_leaves_no_dataset_and_the_next_write_of_any_id_cleans_up(root, writer):
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
+    writer.kill()
     assert len(names(root)) == 2 and all(name.startswith(".collecting-some%2F") for name in names(root))
     assert not minari.list_local_datasets()
     write_minari("another/one-v0", buffers(1), **SPACES)
@@ -194,7 +205,7 @@ def test_a_second_writer_is_told_and_the_first_one_is_not_disturbed(root, writer
     with pytest.raises(ExistsError, match="one-v0 is being written by another process"):
         write_minari(NAME, buffers(1), **SPACES, overwrite=True)
     write_minari("another/one-v0", buffers(1), **SPACES)
-    assert writer.communicate("\n", timeout=60) == ("", None) and writer.returncode == 0
+    assert writer.finish() == 0
     assert minari.load_dataset(NAME).total_episodes == 3
     assert names(root) == ["another", "some"]
 
