@@ -26,7 +26,7 @@ class IQL(ActorCriticAlgorithm[None]):
 
     Paper: Kostrikov, Nair, Levine, "Offline reinforcement learning with implicit Q-learning", ICLR 2022,
     https://arxiv.org/abs/2110.06169. The defaults are those of Gym-MuJoCo; AntMaze's (expectile 0.9, temperature 10, rewards
-    minus 1) are in ``the ``hyperparameters.yml`` beside this file``.
+    minus 1) are in ``iql/hyperparameters.yml``.
 
     Where the authors' code says more than the paper, and where this differs from it:
 

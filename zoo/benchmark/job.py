@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import yaml
 from filelock import FileLock
-
 from sb3_genoffline.checkpoint import load_agent
+
 from sb3_genoffline.data import OfflineDataset
 
 from ..collect.lookup import find_dataset

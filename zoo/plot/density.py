@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from sb3_genoffline.checkpoint import load_agent
 
 from sb3_genoffline import OfflineAlgorithm
-from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.environments import check_compatible

@@ -8,8 +8,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-
 from sb3_genoffline.checkpoint import load_agent
+
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.antmaze_env import FlatAntMaze

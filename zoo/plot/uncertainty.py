@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch as th
-
 from sb3_genoffline.checkpoint import load_agent
+
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.qdq import QDQ

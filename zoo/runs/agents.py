@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from sb3_genoffline.checkpoint import load_agent
+
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.errors import UserError

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sb3_genoffline.common.pretraining import Phase, PhaseListener
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
-from sb3_genoffline.common.pretraining import Phase, PhaseListener
 from sb3_genoffline.data.scores import scored_by_success
 
 from .envs import env_id_of

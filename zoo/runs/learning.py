@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sb3_genoffline.checkpoint import load_agent
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.errors import UserError

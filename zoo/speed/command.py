@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from sb3_genoffline.common.pretraining import Phase
 
 from sb3_genoffline import ALGOS, OfflineAlgorithm
-from sb3_genoffline.common.pretraining import Phase
 from sb3_genoffline.cped.cped import OFFICIAL
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.ensembles import EnsembleLinear
