@@ -116,7 +116,8 @@ Share = Annotated[float, Bounds(0.0, 1.0)]
 PositiveShare = Annotated[float, Bounds(0.0, 1.0, open_low=True)]
 Rate = Annotated[float | Schedule, Storable()]
 Widths = Annotated[Sequence[int], AtLeastOneLayer()]
-Betas = Annotated[Sequence[Annotated[float, Bounds(0.0, 1.0, open_high=True)]], "Adam's β1 and β2"]
+_Beta = Annotated[float, Bounds(0.0, 1.0, open_high=True)]
+Betas = tuple[_Beta, _Beta]  # Adam's β1 and β2
 NetArch = Annotated[Sequence[int] | dict[str, Sequence[int]], AtLeastOneLayer()]
 RewardTransform = Annotated[str | None, Fixed("decides which rewards the buffer holds")]
 Normalized = Annotated[bool, Fixed("decides what the networks were trained on")]
@@ -220,7 +221,7 @@ def _conform(value: Any, hint: Any) -> Any:
         return _conform_items(value, origin, parts)
     elif origin in (dict, Mapping):
         if isinstance(value, Mapping):
-            return {_conform(key, parts[0]): _conform(item, parts[1]) for key, item in value.items()}
+            return {_conform(key, parts[0]): _conform_item(item, parts[1]) for key, item in value.items()}
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
     raise _Misfit(f"must be {_readable(hint)}")
@@ -240,7 +241,7 @@ def _conform_to_one(value: Any, options: tuple[Any, ...]) -> Any:
             misfits.append((option, str(misfit)))
     if len(misfits) == 1:  # X | None
         raise _Misfit(misfits[0][1] + (" (or None)" if misfits[0][1].startswith("must") else ""))
-    of_its_type = [text for option, text in misfits if isinstance(value, _SCALAR_TYPES.get(_bare(option), ()))]
+    of_its_type = [text for option, text in misfits if isinstance(value, _VALUE_TYPES.get(_family(option), ()))]
     words = [text for option, text in misfits if get_origin(_bare(option)) is Literal and isinstance(value, str)]
     if of_its_type and not isinstance(value, bool):
         raise _Misfit(of_its_type[0])
@@ -252,6 +253,10 @@ def _conform_to_one(value: Any, options: tuple[Any, ...]) -> Any:
 
 def _bare(hint: Any) -> Any:
     return _bare(hint.__origin__) if get_origin(hint) is Annotated else hint
+
+
+def _family(hint: Any) -> Any:
+    return get_origin(_bare(hint)) or _bare(hint)
 
 
 def _as_bool(value: Any) -> bool:
@@ -285,7 +290,10 @@ def _as_str(value: Any) -> str:
 
 
 _SCALARS: dict[Any, Callable[[Any], Any]] = {bool: _as_bool, int: _as_int, float: _as_float, str: _as_str}
-_SCALAR_TYPES: dict[Any, Any] = {bool: bool, int: (int, float, np.number), float: (int, float, np.number), str: str}
+_VALUE_TYPES: dict[Any, Any] = {
+    **{bool: bool, int: (int, float, np.number), float: (int, float, np.number), str: str},
+    **{list: (list, tuple), tuple: (list, tuple), Sequence: (list, tuple), dict: Mapping, Mapping: Mapping},
+}
 
 
 def _conform_items(value: Any, origin: Any, parts: tuple[Any, ...]) -> Any:
@@ -296,9 +304,16 @@ def _conform_items(value: Any, origin: Any, parts: tuple[Any, ...]) -> Any:
     if origin is tuple and Ellipsis not in parts:
         if len(value) != len(parts):
             raise _Misfit(f"must have {len(parts)} entries")
-        return tuple(_conform(item, part) for item, part in zip(value, parts, strict=True))
-    items = [_conform(item, parts[0]) for item in value]
+        return tuple(_conform_item(item, part) for item, part in zip(value, parts, strict=True))
+    items = [_conform_item(item, parts[0]) for item in value]
     return tuple(items) if isinstance(value, tuple) else items
+
+
+def _conform_item(item: Any, hint: Any) -> Any:
+    try:
+        return _conform(item, hint)
+    except _Misfit as misfit:
+        raise _Misfit(f"has the entry {short(item)}, which {misfit}") from None
 
 
 def _conform_class(value: Any, base: Any) -> Any:

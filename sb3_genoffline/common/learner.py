@@ -185,7 +185,7 @@ class Learner(OffPolicyAlgorithm):
         """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""
         self.fits = Fits()
         policy_class: Any = self.policy_class
-        self.policy_kwargs = policy_class.argument_table().check(self.policy_kwargs, "policy_kwargs: ")
+        self.policy_kwargs = policy_class.check_arguments(self.policy_kwargs)
         self._check()
         if _init_setup_model and env is not None:
             self._setup_model()

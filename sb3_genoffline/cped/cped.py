@@ -277,9 +277,6 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         check_epsilon(self.epsilon, joint=self.flow == "nice")
         if self.flow_joint_steps > 0 and self.epsilon == "quantile":
             raise UserError("epsilon='quantile' is measured once: with flow_joint_steps > 0 use epsilon='batch_mean'.")
-        for name in ("flow_betas", "discriminator_betas"):
-            if len(getattr(self, name)) != 2:
-                raise UserError(f"{name}={getattr(self, name)!r} must be two numbers, Adam's β1 and β2.")
 
     @classmethod
     def official(
@@ -330,13 +327,13 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
             "density",
             self.policy.density.parameters(),
             th.optim.Adam,
-            lambda: {"betas": tuple(self.flow_betas), "eps": self.flow_eps},
+            lambda: {"betas": self.flow_betas, "eps": self.flow_eps},
         )
         self.add_optimizer(
             "discriminator",
             self.discriminator.parameters(),
             th.optim.Adam,
-            lambda: {"betas": tuple(self.discriminator_betas)},
+            lambda: {"betas": self.discriminator_betas},
         )
 
     def density_trainer(self) -> DensityTrainer:
