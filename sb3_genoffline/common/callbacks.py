@@ -82,7 +82,7 @@ class OfflineEvalCallback(EvalCallback):
 
     :param eval_env: environment(s) to evaluate on; a ``VecEnv`` of n steps n episodes at once with batched sampling
     :param score_range: reference (min, max) returns; None: no normalised score
-    :param score_scale: the same for any scale, as ``dataset.score_scale``: where it is by success, the score is the success rate
+    :param score_scale: the same for any scale, as ``dataset.score_scale``: by success, the score is the success rate
     :param eval_seed: seed of the evaluation episodes
     :param kwargs: SB3's arguments (``n_eval_episodes``, ``eval_freq`` in gradient steps, ``log_path`` ...)
     """

@@ -1,7 +1,7 @@
 """
-Measure the speed of training updates: updates/s; where there is a cost model of the algorithm, achieved GFLOP/s and the fraction of the
-matrix-multiply peak of the same threads in the same run; and steps/s of the fits before the updates, where there are any.
-Variants take turns, so that a busy machine slows all alike.
+Measure the speed of training updates: updates/s; where there is a cost model of the algorithm, achieved GFLOP/s and the
+fraction of the matrix-multiply peak of the same threads in the same run; and steps/s of the fits before the updates, where
+there are any. Variants take turns, so that a busy machine slows all alike.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_genoffline import ALGOS
+from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 
