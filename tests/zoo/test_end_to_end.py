@@ -29,20 +29,17 @@ pytestmark = [  # what QDQ rightly says after a handful of steps on random actio
     pytest.mark.filterwarnings("ignore:The uncertainty H is no larger"),
     pytest.mark.filterwarnings("ignore:penalty='paper' raises"),
 ]
-SMALL = {
-    "cped": [
-        *("flow_steps:6", "flow_eval_every:2", "critic_start:0", "q_start:4"),
-        "policy_kwargs:dict(net_arch=[16, 16], flow_net_arch=[16], flow_transforms=1)",
-    ],
-    "dac": ["n_critics:2", "n_q_samples:1", "policy_kwargs:dict(net_arch=[16, 16])", "n_action_samples:4"],
-    "qdq": ["n_q_samples:4", "teacher_steps:6", "cd_steps:6", "policy_kwargs:dict(net_arch=[16, 16], q_net_arch=[16, 16])"],
+LONGER = {  # than in the profile `tiny`, so that a fit can be interrupted in its midst
+    "cped": ["flow_steps:6", "q_start:4"],
+    "dac": [],
+    "qdq": ["teacher_steps:6", "cd_steps:6", "penalty:paper"],
 }
 BASELINE = {
     "cped": (["alpha_mode:fixed", "alpha:0"], "CPED, no constraint"),
     "dac": (["guidance:none"], "DAC, imitation only"),
     "qdq": (["penalty:none"], "QDQ, no penalty"),
 }
-PHASES: dict[str, list[str]] = {"cped": ["flow"], "dac": [], "qdq": ["teacher", "distillation"]}
+FITS: dict[str, list[str]] = {"cped": ["flow"], "dac": [], "qdq": ["teacher", "distillation"]}
 LOGGED = {
     "cped": {"train/alpha", "train/epsilon", "train/nll_pi", "train/violation_share", "train/skipped", "flow/nll_val"},
     "dac": {"train/eta"},
@@ -53,7 +50,7 @@ STEPS = 20
 
 def zoo_train(dataset: str, folder: Path, *extra: str, algo: str = "dac", params: Sequence[str] = ()) -> None:
     flags = ["--dataset", dataset, "-f", str(folder), "-n", str(STEPS), "--seed", "3", "--no-progress", "--verbose", "0"]
-    main(["train", "--algo", algo, *flags, "-params", "batch_size:32", *SMALL[algo], *params, *extra])
+    main(["train", "--algo", algo, *flags, "--profile", "tiny", "-params", "gamma:0.99", *LONGER[algo], *params, *extra])
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -61,7 +58,7 @@ def members(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-@pytest.fixture(scope="module", params=sorted(SMALL))
+@pytest.fixture(scope="module", params=sorted(LONGER))
 def algo(request: pytest.FixtureRequest) -> str:
     """Name of an algorithm; a test that asks for it, or for its runs, runs once for each."""
     return request.param
@@ -98,14 +95,14 @@ def test_a_run_leaves_rl_zoos_files(run: Run, dataset_id: str) -> None:
     assert {row["time/total_timesteps"] for row in rows} - {""} == {"5", "10", "15", "20"}
 
 
-def test_phases_have_rows_of_their_own_before_those_of_the_updates(run: Run, algo: str) -> None:
+def test_fits_have_rows_of_their_own_before_those_of_the_updates(run: Run, algo: str) -> None:
     rows = list(csv.DictReader((run.folder / "progress.csv").open()))
-    phases = [row for row in rows if not row["time/total_timesteps"]]
-    steps = [(name, row[f"{name}/n_steps"]) for row in phases for name in PHASES[algo] if row[f"{name}/n_steps"]]
-    assert steps == [(name, step) for name in PHASES[algo] for step in ("5", "6")]
-    losses = [row[f"{name}/loss"] for row, (name, _) in zip(phases, steps, strict=True)]
+    fitted = [row for row in rows if not row["time/total_timesteps"]]
+    steps = [(name, row[f"{name}/n_steps"]) for row in fitted for name in FITS[algo] if row[f"{name}/n_steps"]]
+    assert steps == [(name, step) for name in FITS[algo] for step in ("5", "6")]
+    losses = [row[f"{name}/loss"] for row, (name, _) in zip(fitted, steps, strict=True)]
     assert all(np.isfinite(float(loss)) for loss in losses)
-    assert rows[: len(phases)] == phases
+    assert rows[: len(fitted)] == fitted
     assert LOGGED[algo] <= set(rows[-1])
 
 
@@ -120,7 +117,7 @@ def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, alg
     assert config["dataset"]["id"] == dataset_id and config["dataset"]["fingerprint"] == data.fingerprint
     assert config["dataset"]["mean_return"] == pytest.approx(data.episode_returns().mean())
     assert config["dataset"]["normalized_score"] == pytest.approx(data.normalized_score(data.episode_returns()).mean())
-    assert config["hyperparameters"]["policy_kwargs"]["net_arch"] == [16, 16]
+    assert config["hyperparameters"]["policy_kwargs"]["net_arch"] == [8, 8]
     assert config["hyperparameters"]["n_timesteps"] == STEPS
     arguments = yaml.safe_load((run.settings / "args.yml").read_text())
     assert arguments["save_freq"] == 10 and arguments["dataset"] == dataset_id
@@ -155,11 +152,11 @@ def test_a_resumed_run_ends_as_the_one_that_never_stopped(run: Run, tmp_path: Pa
         ("cped", "interrupted", "flow", 5, "flow_5"),  # after two looks at the held-out rows
         ("qdq", "interrupted", "teacher", 4, "teacher_4"),
         ("qdq", "interrupted", "distillation", 3, "distillation_3"),
-        ("qdq", "killed", "distillation", 3, "teacher_6"),  # saved when that phase was done
+        ("qdq", "killed", "distillation", 3, "teacher_6"),  # saved when that fit was done
     ],
     indirect=["algo"],
 )
-def test_a_run_that_ended_in_a_phase_goes_on_there_and_ends_as_the_one_that_never_stopped(
+def test_a_run_that_ended_in_a_fit_goes_on_there_and_ends_as_the_one_that_never_stopped(
     algo: str,
     how: str,
     name: str,
@@ -222,7 +219,7 @@ def test_an_evaluation_says_how_it_was_made_and_repeats(run: Run, logs: Path, al
     assert (found["algo"], found["dataset"], found["env_id"]) == (algo, dataset_id, "Hopper-v5")
     assert (found["checkpoint"], found["gradient_steps"], found["seed"]) == ("last", STEPS, 3)
     assert found["n_eval_episodes"] == 3
-    assert algo != "dac" or (found["n_action_samples"], found["n_diffusion_steps"]) == (4, 5)
+    assert algo != "dac" or (found["n_action_samples"], found["sampler"], found["guidance"]) == (3, "ddpm", "soft")
     assert len(found["returns"]) == len(found["lengths"]) == 3
     assert found["mean_reward"] == pytest.approx(np.mean(found["returns"]))
     assert found["normalized_score"] == pytest.approx(100 * (found["mean_reward"] + 20) / 3254)
@@ -360,7 +357,7 @@ def test_an_agent_of_plain_arrays_is_evaluated_in_the_environment_of_its_run(tmp
         ([], "--dataset is missing"),
         (["--dataset", "tiny/hopper/randm-v0"], r"not on this machine.*tiny/hopper/random-v0"),
         (["--dataset", "genoffline/hopper/expert-v0"], r"zoo collect genoffline/hopper/expert-v0.*--collect"),
-        (["--dataset", "tiny/hopper/random-v0", "-params", "rhoo:1"], "did you mean rho"),
+        (["--dataset", "tiny/hopper/random-v0", "-params", "rhoo:1"], "did you mean 'rho'"),
         (["--dataset", "tiny/hopper/random-v0", "--env", "NoSuchEnv-v0"], "NoSuchEnv"),
         (["--dataset", "tiny/hopper/random-v0", "--algo", "sac"], "'sac' is not known"),
         (["-i", "absent.zip", "--dataset", "tiny/hopper/random-v0"], "absent.zip"),

@@ -391,7 +391,7 @@ def test_schedules_and_activations_become_objects_and_stay_plain_in_the_record()
 def test_an_algorithm_from_elsewhere_brings_its_own_file_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs.py").write_text("from sb3_genoffline import IQL\n\nclass Theirs(IQL):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(ALGOS, "theirs", importlib.import_module("theirs").Theirs)
+    monkeypatch.setitem(ALGOS._classes, "theirs", importlib.import_module("theirs").Theirs)
     nothing = load_hyperparameters("theirs", "a/b-v0")
     assert nothing.arguments == {} and nothing.n_timesteps == IQL.default_gradient_steps
     with pytest.raises(UserError, match=r"'cpu' is not in .*/hyperparameters.yml. There are: none"):
