@@ -12,11 +12,20 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from zoo.plot import figures
 from zoo.runs.rendering import prefer_offscreen
 
 prefer_offscreen()
 DATASET = "tiny/hopper/random-v0"
 FORK: Any = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures() -> Iterator[None]:
+    """What is asked of pictures does not depend on their resolution."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "DPI", 30)
+        yield
 
 
 @pytest.fixture

@@ -366,7 +366,7 @@ def test_the_first_run_of_an_algorithm_tells_its_time_by_its_progress(tmp_path: 
     begun = {"state": "running", "clock": {"total": 60.0}}
     for job, record in zip(plan.jobs, (done, begun), strict=True):
         write_json(record_path(folder, job), open_record(folder, job) | record)
-    for progress, left in ((("", 15), 20.0), (("", 0), 0.0), (("teacher", 15), 0.0)):
+    for progress, left in ((("", 6), 20.0), (("", 0), 0.0), (("teacher", 6), 0.0)):
         monkeypatch.setattr("zoo.benchmark.overview.progress_of", lambda folder, record, found=progress: found)
         assert Overview(benchmark, active=True).seconds_left() == pytest.approx(left)
     assert [span(seconds) for seconds in (7.4, 90, 3600, 5000, None)] == ["7 s", "2 min", "1 h 00 min", "1 h 23 min", "?"]
