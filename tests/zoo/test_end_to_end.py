@@ -18,7 +18,7 @@ from sb3_genoffline import DAC, load_dataset
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
-from zoo.plot.curves import make_curve
+from zoo.plot.curves import baseline_of, make_curve
 from zoo.runs.callbacks import StopOnInterrupt
 from zoo.runs.envs import env_factory, env_for_pictures
 from zoo.runs.film import RenderingError, film
@@ -33,11 +33,6 @@ LONGER = {  # than in the profile `tiny`, so that a fit can be interrupted in it
     "cped": ["flow_steps:6", "q_start:4"],
     "dac": [],
     "qdq": ["teacher_steps:6", "cd_steps:6", "penalty:paper"],
-}
-BASELINE = {
-    "cped": (["alpha_mode:fixed", "alpha:0"], "CPED, no constraint"),
-    "dac": (["guidance:none"], "DAC, imitation only"),
-    "qdq": (["penalty:none"], "QDQ, no penalty"),
 }
 FITS: dict[str, list[str]] = {"cped": ["flow"], "dac": [], "qdq": ["teacher", "distillation"]}
 LOGGED = {
@@ -58,21 +53,32 @@ def members(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-@pytest.fixture(scope="module", params=sorted(LONGER))
+EACH = pytest.mark.parametrize("algo", sorted(LONGER), indirect=True)
+
+
+@pytest.fixture
 def algo(request: pytest.FixtureRequest) -> str:
-    """Name of an algorithm; a test that asks for it, or for its runs, runs once for each."""
-    return request.param
+    """Name of an algorithm."""
+    return getattr(request, "param", "dac")
 
 
 @pytest.fixture(scope="module")
-def logs(algo: str, dataset_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made() -> dict[str, Path]:
+    """The log folders of the algorithms, each made when it is first asked for."""
+    return {}
+
+
+@pytest.fixture
+def logs(algo: str, made: dict[str, Path], dataset_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log folder with a run (1) and one with the algorithm's idea switched off (2)."""
-    folder = tmp_path_factory.mktemp("logs")
-    flags = ["--eval-freq", "10", "--eval-episodes", "2"]
-    more = ["--save-freq", "10", "--log-interval", "5", "--save-replay-buffer", "-tb", str(folder / "tb")]
-    zoo_train(dataset_id, folder, *flags, *more, algo=algo)
-    zoo_train(dataset_id, folder, *flags, algo=algo, params=BASELINE[algo][0])
-    return folder
+    if algo not in made:
+        folder = made[algo] = tmp_path_factory.mktemp("logs")
+        flags = ["--eval-freq", "10", "--eval-episodes", "2"]
+        more = ["--save-freq", "10", "--log-interval", "5", "--save-replay-buffer", "-tb", str(folder / "tb")]
+        zoo_train(dataset_id, folder, *flags, *more, algo=algo)
+        if algo == "dac":
+            zoo_train(dataset_id, folder, *flags, algo=algo, params=["guidance:none"])
+    return made[algo]
 
 
 @pytest.fixture
@@ -95,6 +101,7 @@ def test_a_run_leaves_rl_zoos_files(run: Run, dataset_id: str) -> None:
     assert {row["time/total_timesteps"] for row in rows} - {""} == {"5", "10", "15", "20"}
 
 
+@EACH
 def test_fits_have_rows_of_their_own_before_those_of_the_updates(run: Run, algo: str) -> None:
     rows = list(csv.DictReader((run.folder / "progress.csv").open()))
     fitted = [row for row in rows if not row["time/total_timesteps"]]
@@ -110,6 +117,7 @@ def test_tensorboard_gets_a_folder_per_run(logs: Path, algo: str) -> None:
     assert list((logs / "tb" / "tiny-hopper-random-v0" / f"{algo}_1").glob("events.out.tfevents.*"))
 
 
+@EACH
 def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, algo: str, dataset_id: str) -> None:
     config = run.config()
     data = load_dataset(dataset_id)
@@ -128,6 +136,7 @@ def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, alg
     assert training > 0 and summary["updates_per_second"] == pytest.approx(STEPS / training, rel=0.05)
 
 
+@EACH
 def test_a_resumed_run_ends_as_the_one_that_never_stopped(run: Run, tmp_path: Path) -> None:
     run = Run(Path(shutil.copytree(run.folder, tmp_path / run.folder.name)), run.name)
     whole = members(run.model_path)
@@ -271,7 +280,7 @@ def test_curves_show_the_agent_its_baseline_and_the_data(logs: Path, algo: str, 
     picture = (tmp_path / "curve.svg").read_text()
     for label in (
         f"{algo.upper()} (1 seed",
-        f"{BASELINE[algo][1]} (1 seed",
+        "DAC, imitation only (1 seed",
         "mean of the data",
         "normalised score",
         dataset_id,
@@ -279,6 +288,12 @@ def test_curves_show_the_agent_its_baseline_and_the_data(logs: Path, algo: str, 
         assert label in picture
     with pytest.raises(SystemExit, match="no evaluated run"):
         main(["plot", "curves", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "9"])
+
+
+def test_runs_with_an_algorithms_idea_switched_off_have_a_name() -> None:
+    settings = [{"guidance": "none"}, {"penalty": "none"}, {"alpha_mode": "fixed", "alpha": 0}]
+    assert [baseline_of(values) for values in settings] == ["imitation only", "no penalty", "no constraint"]
+    assert not any(map(baseline_of, ({}, {"guidance": "soft"}, {"alpha_mode": "fixed", "alpha": 1}, {"alpha": 0})))
 
 
 def test_a_curve_averages_seeds_where_all_were_evaluated() -> None:
@@ -294,12 +309,12 @@ def test_a_curve_averages_seeds_where_all_were_evaluated() -> None:
 
 
 def test_enjoy_prints_episodes_and_films(run: Run, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    main(["enjoy", "--model", str(run.model_path), "--no-render", "-n", "150"])
+    main(["enjoy", "--model", str(run.model_path), "--no-render", "-n", "60"])
     assert "mean return" in capsys.readouterr().out
     video = tmp_path / "films" / "film.mp4"
-    main(["enjoy", "--model", str(run.model_path), "--video", str(video), "-n", "20", "--fps", "25"])
+    main(["enjoy", "--model", str(run.model_path), "--video", str(video), "-n", "10", "--fps", "25"])
     assert video.read_bytes()[4:8] == b"ftyp" and list(video.parent.iterdir()) == [video]
-    assert "4 pictures" in capsys.readouterr().out
+    assert "2 pictures" in capsys.readouterr().out
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(SystemExit, match=r"no display.*--video"):
