@@ -10,6 +10,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, nn
 
@@ -208,8 +209,7 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
                 else:
                     fits = self.make_fits()
             self.fits.begin(fits)
-        # without a fit there may be no logger yet: SB3's learn() makes it later
-        return not self.fits.left or self.fits.run(callback, log_interval, self.logger, self.monitor)
+        return self.fits.run(callback, log_interval, self.logger, self.monitor)
 
     def pretrain(
         self,
@@ -328,6 +328,8 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
                     stacklevel=2,
                 )
             self.replay_buffer = self.empty_buffer()
+        if not hasattr(self, "_logger"):
+            self._logger = Logger(None, [])  # for what is left to fit; super().learn() makes its own
         self._run_fits(None, None)
         self._learns_offline = False
         return super().learn(total_timesteps, *args, **kwargs)

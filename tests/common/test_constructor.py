@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
-from tiny_world import ACTION_SPACE, OBSERVATION_SPACE, SHARED, SMALL, SMALL_NETWORKS, PointEnv, differing, snapshot
+from worlds import ACTION_SPACE, OBSERVATION_SPACE, SHARED, SMALL, SMALL_NETWORKS, PointEnv, differing, snapshot
 
 from sb3_genoffline import DAC, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -210,7 +210,7 @@ def test_every_hyperparameter_is_an_attribute_and_survives_a_round_trip(algo: st
     changes = changed_values(algo)
     small = SMALL.get(algo, SMALL_NETWORKS)
     model = cls("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(small | changes), device="cpu")
-    names = cls.hyperparameter_names()
+    names = cls.argument_table().arguments
     assert set(names) >= set(changes) and len(names) > 15
     model.save(tmp_path / "agent")
     loaded = cls.load(tmp_path / "agent")

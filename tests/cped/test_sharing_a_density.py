@@ -11,7 +11,7 @@ import pytest
 import torch as th
 
 from sb3_genoffline import OfflineDataset
-from sb3_genoffline.common.fitting import save_fitted
+from sb3_genoffline.common.fitting import SharedModel
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.generative.behavior import Density
@@ -136,7 +136,7 @@ def test_foreign_damaged_and_missing_files_are_refused(make_cped: MakeCped, fitt
     model = make_cped(fitted=False)
     before = {name: tensor.clone() for name, tensor in model.policy.density.state_dict().items()}
     fitted.save(tmp_path / "agent")
-    save_fitted(tmp_path / "other", "ConsistencyQ", th.nn.Linear(1, 1), {})
+    SharedModel("ConsistencyQ", {}, th.nn.Linear(1, 1).state_dict(), {}).write(tmp_path / "other")
     (tmp_path / "cut.zip").write_bytes(file.read_bytes()[:-200])
     (tmp_path / "text.zip").write_text("no archive")
     for name, message in (

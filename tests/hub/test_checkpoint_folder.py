@@ -12,7 +12,6 @@ import pytest
 import torch as th
 from point_agents import ACTION_SPACE, OBSERVATION_SPACE, OBSERVATIONS, act, make_dataset, train
 from safetensors.torch import load_file, save_file
-from sb3_genoffline.common.pretrained import algorithm_name
 from stable_baselines3 import SAC
 
 from sb3_genoffline import ALGOS, load_from_hub
@@ -91,7 +90,7 @@ def test_an_agent_comes_back_acting_the_same_and_can_be_trained_on(
 
 @pytest.mark.parametrize("name", sorted(ALGOS))
 def test_an_algorithm_is_named_as_its_folder(name: str) -> None:
-    assert algorithm_name(ALGOS[name]) == name
+    assert ALGOS[name].name == name
 
 
 def test_what_acting_does_without_is_left_out(agent: OfflineAlgorithm, folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from phase_world import N_POLICY, Diary, expected_events, make, same, weights
-from tiny_world import ACTION_SPACE, differing, make_dataset, snapshot
+from worlds import ACTION_SPACE, differing, make_dataset, snapshot
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.qdq import QDQ

@@ -12,9 +12,9 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 sys.path.append(str(Path(__file__).parents[1] / "common"))
-from tiny_world import PointEnv, make_agent, make_dataset, members
+from worlds import PointEnv, make_agent, make_dataset, members
 
-from sb3_genoffline.common.fitting import Fit, FitListener, save_fitted
+from sb3_genoffline.common.fitting import Fit, FitListener, SharedModel
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.generative.vae import ConditionalVAE
 from sb3_genoffline.spot import SPOT
@@ -163,7 +163,7 @@ def test_unfitted_foreign_and_differently_shaped_vaes_are_refused(tmp_path: Path
     ):
         with pytest.raises(ValueError, match=message):
             make(density=tmp_path / "vae", **changes)
-    save_fitted(tmp_path / "other", "Density", th.nn.Linear(1, 1), {})
+    SharedModel("Density", {}, th.nn.Linear(1, 1).state_dict(), {}).write(tmp_path / "other")
     with pytest.raises(CheckpointError, match="holds Density, not a fitted ConditionalVAE"):
         make(density=tmp_path / "other")
     with pytest.raises(ValueError, match="state_dim=2 and the policy's 3"):

@@ -6,10 +6,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 from gymnasium import spaces
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.registry import ALGOS
 
 # Arguments that make an algorithm small. One that is not listed gets small networks only, and is tested all the same.
@@ -99,6 +101,19 @@ def make_dataset(seed: int = 0) -> OfflineDataset:
         id=f"tests/point-{seed}-v0",
         ref_min_score=-10.0,
         ref_max_score=30.0,
+    )
+
+
+def make_batch(n: int = 12, seed: int = 0) -> TransitionBatch:
+    """B random transitions of 3 state and 2 action dimensions in the default dtype, a third of them terminal."""
+    rng = th.Generator().manual_seed(seed)
+    states, next_states = th.randn(2, n, 3, generator=rng)
+    return TransitionBatch(
+        observations=states,
+        actions=th.rand(n, 2, generator=rng) * 2 - 1,
+        rewards=th.randn(n, generator=rng),
+        next_observations=next_states,
+        masks=(th.arange(n) % 3 > 0).to(states.dtype),
     )
 
 
