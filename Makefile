@@ -26,7 +26,7 @@ format: $(DEV)
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-$(ZOO): pyproject.toml constraints.txt
+$(ZOO): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "sb3-genoffline needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

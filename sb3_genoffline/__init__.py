@@ -9,10 +9,11 @@ from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, combine, export_hdf5, export_minari, load_dataset, split
 from sb3_genoffline.data.recording import RecordDatasetCallback
 from sb3_genoffline.dql import DQL, DiffusionQLPolicy
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
-from sb3_genoffline.registry import ALGOS, load_agent
+from sb3_genoffline.registry import ALGOS, load_agent, register_algorithm
 from sb3_genoffline.spot import SPOT, VAEDensityPolicy
 from sb3_genoffline.td3_bc import TD3BC
 from sb3_genoffline.version import __version__
@@ -41,6 +42,7 @@ __all__ = [
     "OfflineAlgorithm",
     "OfflineDataset",
     "RecordDatasetCallback",
+    "UserError",
     "VAEDensityPolicy",
     "__version__",
     "combine",
@@ -51,5 +53,6 @@ __all__ = [
     "load_dataset",
     "load_from_hub",
     "push_to_hub",
+    "register_algorithm",
     "split",
 ]

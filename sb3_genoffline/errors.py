@@ -15,3 +15,15 @@ class DivergedError(UserError, FloatingPointError):
 
 class UnknownArgumentError(UserError, TypeError):
     """An argument that does not exist, or that this library does not take. The message says which are near, or why."""
+
+
+class ExistsError(UserError, FileExistsError):
+    """Something that is there already, or is being made by another process, and is not replaced without being told to."""
+
+
+class DownloadError(UserError, ConnectionError):
+    """Something that could not be fetched, or arrived damaged."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """An optional package that is not installed. The message says how to install it."""

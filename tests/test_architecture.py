@@ -1,6 +1,7 @@
 """The shape of the code base: which way imports run, how long files are, what has a docstring, what an import costs."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import subprocess
@@ -36,6 +37,10 @@ def room_of(module: str) -> str:
     return "zoo" if parts[0] == "zoo" else parts[1] if len(parts) > 1 else ""
 
 
+def zoo_rooms() -> set[str]:
+    return {path.parent.name for path in (ROOT / "zoo").glob("*/__init__.py")}
+
+
 def rank(room: str) -> int:
     return RANKS.get(room, ALGORITHM)
 
@@ -51,8 +56,9 @@ def imports_of(path: Path) -> set[str]:
             base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module or "") if part)
             found.add(module)
-            if module == "sb3_genoffline":
-                found |= {f"{module}.{alias.name}" for alias in node.names if (PACKAGE / alias.name).exists()}
+            folder = ROOT.joinpath(*module.split("."))
+            names = {alias.name for alias in node.names}
+            found |= {f"{module}.{name}" for name in names if (folder / name).is_dir() or (folder / f"{name}.py").exists()}
     return found
 
 
@@ -91,10 +97,55 @@ def test_algorithms_never_import_each_other() -> None:
 
 def test_generative_models_need_torch_numpy_and_networks_only() -> None:
     allowed = {"torch", "numpy", "zuko", *sys.stdlib_module_names}
-    rooms = ("sb3_genoffline.generative", "sb3_genoffline.nets")
+    rooms = ("sb3_genoffline.generative", "sb3_genoffline.nets", "sb3_genoffline.errors")
     for path in (PACKAGE / "generative").rglob("*.py"):
         for module in imports_of(path):
             assert module.split(".")[0] in allowed or module.startswith(rooms), f"{path.name}: {module}"
+
+
+ZOO = sorted((ROOT / "zoo").rglob("*.py"))
+COMMANDS = {name_of(path) for path in ZOO if path.parent.name == "zoo" or path.stem == "command"} - {"zoo"}
+
+
+def zoo_room_of(module: str) -> str:
+    """``runs`` for ``zoo.runs.folders``, ``""`` for a command on the ground floor."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in zoo_rooms() else ""
+
+
+@pytest.mark.parametrize("path", ZOO, ids=name_of)
+def test_the_zoo_can_be_a_part_of_another_package(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        named += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+        assert not [name for name in named if name.split(".")[0] == "zoo"], f"{path}: import it relatively"
+
+
+def test_nobody_imports_a_command_of_the_zoo() -> None:
+    """What two commands share is in a room; ``COMMANDS`` of ``__main__`` is the only way to a command."""
+    for path in ZOO:
+        for module in imports_of(path):
+            assert module == name_of(path) or module not in COMMANDS, f"{name_of(path)} imports {module}"
+
+
+def test_the_ground_floor_of_the_zoo_holds_commands_only() -> None:
+    from zoo.__main__ import COMMANDS as listed
+
+    modules = {f"zoo.{module}" for module, _ in listed.values()}
+    assert modules == COMMANDS - {"zoo.__main__"}
+    for module in modules:
+        command = importlib.import_module(module)
+        assert callable(command.add_arguments) and callable(command.main) and command.__doc__
+
+
+def test_rooms_of_the_zoo_know_each_other_one_way() -> None:
+    graph: dict[str, set[str]] = {room: set() for room in zoo_rooms()}
+    for path in ZOO:
+        room = zoo_room_of(name_of(path))
+        if room and path.stem != "command":
+            graph[room] |= {zoo_room_of(module) for module in imports_of(path) if module.startswith("zoo.")} - {room, ""}
+    assert graph["runs"] == set()
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

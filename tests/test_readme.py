@@ -1,5 +1,6 @@
-"""The README's code is run as it stands, but for the length of its trainings."""
+"""The code of the README and of the algorithms' pages is run as it stands, but for the length of its trainings."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -8,11 +9,35 @@ import pytest
 
 from sb3_genoffline import ALGOS
 from zoo import __main__ as zoo_main
-from zoo.collect import collect
+from zoo.collect.make import collect
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-SHELL_LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "sb3_genoffline").rglob("README.md"))]
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    """What stands between fences of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def name_of(page: Path) -> str:
+    return "README" if page.parent == ROOT else page.parent.name
+
+
+PYTHON_BLOCKS = [
+    pytest.param(block, id=f"{name_of(page)}: {block.splitlines()[0]}")
+    for page in PAGES
+    for block in blocks_of(page, "python")
+]
+COMMANDS = [
+    pytest.param(line, id=f"{name_of(page)}: {line}")
+    for page in PAGES
+    for block in blocks_of(page, "sh")
+    for line in block.splitlines()
+    if line.startswith("python -m zoo ")
+]
+TRAININGS = re.compile(r"\b((?:gradient|teacher|cd|flow|vae|bc)_steps)=[\d_]+")
 DATASET = "genoffline/hopper/medium-replay-v0"
 
 
@@ -24,7 +49,7 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> None:
         collect(DATASET, steps=1_500)
 
 
-@pytest.mark.parametrize("code", PYTHON_BLOCKS, ids=[block.splitlines()[0] for block in PYTHON_BLOCKS])
+@pytest.mark.parametrize("code", PYTHON_BLOCKS)
 def test_python_blocks_run(
     code: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,14 +57,14 @@ def test_python_blocks_run(
     monkeypatch.setenv("SB3_GENOFFLINE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     rows = [f"0,{step},{0.1 * step},0.5,1.0,{int(step == 9)}" for step in range(10)]
-    (tmp_path / "hub_models").symlink_to(Path(__file__).parents[1] / "hub_models")
+    (tmp_path / "hub_models").symlink_to(ROOT / "hub_models")
     (tmp_path / "log.csv").write_text("\n".join(["episode,step,obs_0,act_0,reward,terminated", *rows]) + "\n")
-    shortened = re.sub(r"gradient_steps=[\d_]+", "gradient_steps=5", code)
-    exec(compile(shortened, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(TRAININGS.sub(r"\1=5", code), "README.md", "exec"), {"__name__": "readme"})
 
 
-def test_the_readme_has_the_blocks_it_promises() -> None:
-    assert len(PYTHON_BLOCKS) == 4
+def test_the_readme_and_the_pages_have_the_blocks_they_promise() -> None:
+    assert len(blocks_of(ROOT / "README.md", "python")) == 4
+    assert all(blocks_of(page, "python") and blocks_of(page, "sh") for page in PAGES)
     assert README.index("make quickstart") < README.index("make test") < README.index("```python")
 
 
@@ -50,18 +75,17 @@ def test_the_tables_of_algorithms_name_each_with_a_policy_it_knows() -> None:
         assert named[algorithm.__name__] in algorithm.policy_aliases
 
 
-@pytest.mark.parametrize("line", [line for line in SHELL_LINES if line.startswith("python -m zoo")])
-def test_every_zoo_command_in_the_readme_has_flags_that_exist(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_zoo_command_has_flags_that_exist(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, _, command, *rest = shlex.split(line, comments=True)
     parsed: list[object] = []
-    import importlib
-
-    module = importlib.import_module(f"zoo.{command}")
+    module = importlib.import_module(f"zoo.{zoo_main.COMMANDS[command][0]}")
     monkeypatch.setattr(module, "main", parsed.append)
     zoo_main.main([command, *rest])
     assert len(parsed) == 1
 
 
-def test_every_picture_in_the_readme_exists() -> None:
-    for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (Path(__file__).parents[1] / target).is_file(), target
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_picture_and_file_that_a_page_links_to_exists(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target

@@ -1,59 +1,96 @@
-"""``python -m zoo <command>``: each command is a module of this package with ``add_arguments`` and ``main``."""
+"""
+``python -m zoo <command>`` in a checkout, ``genoffline <command>`` where the package is installed. A command is a module with
+``add_arguments`` and ``main``: on the ground floor, or ``command.py`` of the room that is named like it.
+"""
 
 import argparse
 import importlib
 import os
 import sys
 
-from zoo.rendering import prefer_offscreen
+from .runs.rendering import prefer_offscreen
 
+PROGRAM = "python -m zoo" if __package__ == "zoo" else "genoffline"
 COMMANDS = {
-    "collect": "make offline datasets from the committed behaviour policies",
-    "datasets": "list what can be collected and what is on this machine",
-    "inspect": "print and draw what to know about a dataset before training",
-    "train": "train an agent on a dataset",
-    "evaluate": "evaluate a trained agent and write results.json",
-    "benchmark": "train and evaluate algorithms x datasets x seeds from one plan, and report on them",
-    "enjoy": "watch or film a trained agent",
-    "plot": "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED",
-    "publish": "make agents ready for the Hugging Face Hub, and send them there",
-    "speed": "measure the speed of training updates",
-    "quickstart": "collect, train, evaluate, draw and film in a few minutes",
+    "collect": ("collect.command", "make offline datasets from the committed behaviour policies"),
+    "datasets": ("datasets", "list what can be collected and what is on this machine"),
+    "inspect": ("inspect.command", "print and draw what to know about a dataset before training"),
+    "train": ("train", "train an agent on a dataset"),
+    "evaluate": ("evaluate", "evaluate a trained agent and write results.json"),
+    "benchmark": ("benchmark.command", "train and evaluate algorithms x datasets x seeds from one plan, and report on them"),
+    "enjoy": ("enjoy", "watch or film a trained agent"),
+    "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
+    "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),
+    "speed": ("speed.command", "measure the speed of training updates"),
+    "quickstart": ("quickstart", "collect, train, evaluate, draw and film in a few minutes"),
 }
-USER_ERRORS = (
-    ValueError,
-    KeyError,
-    FileNotFoundError,
-    FileExistsError,
-    ConnectionError,  # a download that failed
-    FloatingPointError,  # a training that diverged
-)
+SCRIPTS = {
+    "behavior.train": "train behaviour policies and keep a ladder of them",
+    "behavior.gait": "search the gait of the ant in AntMaze",
+    "behavior.tables": "write the scores of the behaviour policies into their README",
+    "recipes.antmaze": "measure how often the ant reaches the goal",
+    "collect.rate": "compare the rate of collecting with the bare simulator's",
+}
+"""What the zoo itself is made with; each is run as a module of its own."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Dispatch to the command's module; errors a user can mend are shown without a traceback."""
     argv = sys.argv[1:] if argv is None else argv
-    overview = "\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items())
     if not argv or argv[0] in ("-h", "--help"):
-        print(
-            f"usage: python -m zoo <command> [options]\n\ncommands:\n{overview}\n\npython -m zoo <command> --help tells more."
-        )
+        print(overview())
         sys.exit(0 if argv else 2)
     name, *rest = argv
     if name not in COMMANDS:
-        sys.exit(f"zoo: {name!r} is no command; use one of\n{overview}")
+        sys.exit(f"zoo: {name!r} is not a command; use one of\n{_lines_of_commands()}")
     prefer_offscreen()
-    module = importlib.import_module(f"zoo.{name}")
-    parser = argparse.ArgumentParser(prog=f"python -m zoo {name}", description=module.__doc__, allow_abbrev=False)
+    module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {name}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     arguments = parser.parse_args(rest)
     try:
         module.main(arguments)
-    except USER_ERRORS as error:
-        if os.environ.get("ZOO_TRACEBACK"):
+    except Exception as error:
+        if os.environ.get("ZOO_TRACEBACK") or not _is_for_the_user(error):
             raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.exit(f"zoo {name}: {message}\n(set ZOO_TRACEBACK=1 for the traceback)")
+        sys.exit(f"zoo {name}: {error}\n(set ZOO_TRACEBACK=1 for the traceback)")
+
+
+def overview() -> str:
+    """Every command, and every script, in a line each."""
+    package = PROGRAM if __package__ == "zoo" else f"python -m {__package__}"
+    scripts = "\n".join(f"  {name:17}{text}" for name, text in SCRIPTS.items())
+    return (
+        f"usage: {PROGRAM} <command> [options]\n\ncommands:\n{_lines_of_commands()}\n\n"
+        f"{PROGRAM} <command> --help tells more.\n\nWhat the zoo is made with, run as {package}.<script>:\n{scripts}"
+    )
+
+
+def _lines_of_commands() -> str:
+    return "\n".join(f"  {name:12}{text}" for name, (_, text) in COMMANDS.items())
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """Whether it is a mistake in what was asked, or an outside that did not answer, and not a bug of this program."""
+    from sb3_genoffline.errors import UserError  # here: with it comes torch, which --help does not need
+    from sb3_genoffline.hub.errors import HubError
+
+    return isinstance(error, UserError | ConnectionError | HubError) or _is_of_the_library(error)
+
+
+def _is_of_the_library(error: Exception) -> bool:
+    """TO BE REMOVED when every error of the library that a user can mend is a ``UserError``: until then, those it raises."""
+    import traceback
+    from pathlib import Path
+
+    import sb3_genoffline
+
+    frames = traceback.extract_tb(error.__traceback__)
+    package = Path(sb3_genoffline.__file__).parent
+    where = Path(frames[-1].filename)
+    return isinstance(error, ValueError | FileNotFoundError | FileExistsError | FloatingPointError) and (
+        package in where.parents and package / "zoo" not in where.parents
+    )
 
 
 if __name__ == "__main__":

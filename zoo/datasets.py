@@ -17,8 +17,11 @@ import numpy as np
 
 from sb3_genoffline.data.reading.cache import cached_arrays
 from sb3_genoffline.data.scores import scale_returns
-from zoo.collect import chosen
-from zoo.runs import command_line, write_text
+from sb3_genoffline.errors import UserError
+
+from .recipes import chosen
+from .runs.provenance import command_line
+from .runs.writing import write_text
 
 _LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 _PUBLISHED = {"hopper": (1, 44, 15, 65, 109), "halfcheetah": (0, 41, 27, 64, 88), "walker2d": (0, 62, 15, 83, 107)}
@@ -67,7 +70,7 @@ def read_contents(dataset_id: str) -> Contents | None:
 
     :param dataset_id: One of ours, stored as HDF5
     :return: None if it is not on this machine
-    :raises ValueError: If its files are damaged
+    :raises UserError: If its files are damaged
     """
     from minari.storage.datasets_root_dir import get_dataset_path
 
@@ -87,7 +90,7 @@ def read_contents(dataset_id: str) -> Contents | None:
             references=None if None in references else references,
         )
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"the files of {dataset_id} at {folder} are damaged ({error}); `python -m zoo collect {dataset_id} --overwrite` "
             "makes them again"
         ) from error

@@ -58,11 +58,13 @@ def quickstart(
     :return: what ``results.json`` holds
     """
     from sb3_genoffline.checkpoint import load_agent
-    from zoo.enjoy import film
-    from zoo.envs import env_factory
-    from zoo.plot.curves import plot_curves
-    from zoo.runs import run_of, write_json
-    from zoo.train import train
+
+    from .plot.curves import plot_curves
+    from .runs.envs import env_factory
+    from .runs.film import film
+    from .runs.folders import run_of
+    from .runs.learning import train
+    from .runs.writing import write_json
 
     sizes = sizes or Sizes()
     folder = Path(log_folder)
@@ -115,8 +117,8 @@ def quickstart(
 
 def ensure_dataset(dataset_id: str, steps: int | None = None) -> None:
     """Collect one of our datasets if it is not on this machine; say so if the one that is has another size."""
-    from zoo.collect import collect
-    from zoo.recipes import load_recipe
+    from .collect.make import collect
+    from .recipes import load_recipe
 
     try:
         found, expected = len(load_dataset(dataset_id)), load_recipe(dataset_id, steps).n_steps
@@ -132,7 +134,7 @@ def ensure_dataset(dataset_id: str, steps: int | None = None) -> None:
 
 def _settings(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
     """Arguments of ``train`` that both trainings share."""
-    from zoo.hyperparameters import load_hyperparameters
+    from .runs.hyperparameters import load_hyperparameters
 
     total = sizes.n_timesteps or load_hyperparameters(ALGO, DATASET, PROFILE).n_timesteps
     return {
@@ -149,9 +151,10 @@ def _settings(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
 def _evaluate(model_path: Path, data: Any, episodes: int) -> dict[str, Any]:
     """Evaluate a checkpoint from its file, and write ``results.json`` beside it."""
     from sb3_genoffline.checkpoint import load_agent
-    from zoo.envs import env_factory
-    from zoo.evaluate import evaluate
-    from zoo.runs import write_json
+
+    from .runs.envs import env_factory
+    from .runs.scoring import evaluate
+    from .runs.writing import write_json
 
     result = evaluate(load_agent(model_path, device="cpu"), env_factory(data), episodes, n_envs=episodes)
     write_json(model_path.parent / "results.json", result)
@@ -188,8 +191,8 @@ def _imitation(settings: dict[str, Any], episodes: int, folder: Path) -> Iterato
 
 def _imitate(settings: dict[str, Any], episodes: int, outcome: str, log: str) -> None:
     """Train and evaluate the imitation mode; what is printed goes to a file."""
-    from zoo.runs import write_json
-    from zoo.train import train
+    from .runs.learning import train
+    from .runs.writing import write_json
 
     with open(log, "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file), _threads(1):
         try:

@@ -23,8 +23,8 @@ class AWACPolicy(GaussianActorCriticPolicy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
         net_arch: NetArch = (256, 256, 256, 256),

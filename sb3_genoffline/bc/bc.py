@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Unpack
 
+import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -18,8 +19,8 @@ from sb3_genoffline.nets.actors import DeterministicActor, GaussianActor
 
 class BC(OfflineAlgorithm[TransitionBatch, None]):
     """
-    Behaviour cloning: regression of the data's actions on its states. Rewards play no part, so that what another algorithm
-    scores above it is what reinforcement learning has added. (``learn`` imitates the agent's own steps and improves nothing.)
+    Behaviour cloning: the actor learns by regression to do what the data did. Rewards are not used, so whatever another
+    algorithm scores above it, reinforcement learning has added. (``learn`` imitates the agent's own steps, no more.)
 
     Source: Pomerleau, "Efficient training of artificial neural networks for autonomous navigation", Neural Computation 1991,
     https://doi.org/10.1162/neco.1991.3.1.88. Networks, rate and batch size are those of the BC in TD3+BC (Fujimoto & Gu,
@@ -35,7 +36,7 @@ class BC(OfflineAlgorithm[TransitionBatch, None]):
     :param policy: ``"BCPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor
-    :param gaussian: learn N(μ(s), diag σ²) by maximum likelihood, not π(s) by the mean squared error
+    :param gaussian: learn N(μ(s), diag σ²) by maximum likelihood instead of π(s) by the squared error
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`; ``gamma`` and
         ``tau`` have no effect
     """
@@ -44,6 +45,7 @@ class BC(OfflineAlgorithm[TransitionBatch, None]):
     default_gradient_steps = 1_000_000
     policy: BCPolicy
     actor: DeterministicActor | GaussianActor
+    actor_optimizer: th.optim.Optimizer
 
     def __init__(
         self,

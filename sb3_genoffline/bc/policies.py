@@ -19,15 +19,15 @@ class BCPolicy(OfflinePolicy):
     :param observation_space: flat Box
     :param action_space: bounded Box
     :param lr_schedule: unused: the algorithm owns the optimizer
-    :param gaussian: N(μ(s), diag σ²) with one σ for all states, not π(s)
+    :param gaussian: N(μ(s), diag σ²) with one σ for all states, instead of π(s)
     :param net_arch: hidden widths, or ``dict(pi=[...])`` as for algorithms with critics
     :param activation_fn: activation class
     """
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
         gaussian: bool = False,
@@ -47,8 +47,9 @@ class BCPolicy(OfflinePolicy):
         return self._predict(observation, deterministic)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
-        actions = self.actor(self.normalize_observations(observation))
+        actions: Tensor = self.actor(self.normalize_observations(observation))
         if deterministic:
             return actions
         std = self.actor.std() if isinstance(self.actor, GaussianActor) else EXPLORATION_STD
-        return (actions + std * self.acting_noise(*actions.shape)).clamp(-1.0, 1.0)
+        noisy: Tensor = actions + std * self.acting_noise(*actions.shape)
+        return noisy.clamp(-1.0, 1.0)

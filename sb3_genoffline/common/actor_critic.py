@@ -2,6 +2,7 @@
 
 from typing import ClassVar, TypeVar, Unpack
 
+import torch as th
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -31,6 +32,8 @@ class ActorCriticAlgorithm(OfflineAlgorithm[TransitionBatch, NoiseT]):
     actor: nn.Module
     critic: EnsembleQ
     critic_target: EnsembleQ
+    actor_optimizer: th.optim.Optimizer
+    critic_optimizer: th.optim.Optimizer
     further_networks: ClassVar[tuple[str, ...]] = ()
     """Networks of the policy beside actor, critics and targets that the algorithm trains or reads."""
     decays_critic_rate: ClassVar[bool] = False

@@ -135,6 +135,7 @@ OPTIMIZERS: dict[str, type[th.optim.Optimizer]] = {
         *(th.optim.SGD, th.optim.RMSprop, th.optim.Adagrad),
     )
 }
+_STORED_CLASSES: dict[str, Mapping[str, type]] = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,13 @@ class Argument:
     :param name: of it
     :param hint: type annotation, rules included
     :param default: ``inspect.Parameter.empty`` if there is none
+    :param inherited: the argument of this name that a base class has, whose rules hold too
     """
 
     name: str
     hint: Any
     default: Any
+    inherited: "Argument | None" = None
 
     def check(self, value: Any) -> Any:
         """
@@ -158,14 +161,16 @@ class Argument:
         :raises UserError: naming the argument, the value and what is allowed
         """
         try:
-            return _conform(value, self.hint)
+            checked = _conform(value, self.hint)
         except _Misfit as misfit:
             raise UserError(f"{self.name}={short(value)} {misfit}.") from None
+        return checked if self.inherited is None else self.inherited.check(checked)
 
     @property
     def fixed(self) -> str | None:
         """Why a live agent can't change it; None if it can."""
-        return next((rule.reason for rule in _rules(self.hint) if isinstance(rule, Fixed)), None)
+        own = next((rule.reason for rule in _rules(self.hint) if isinstance(rule, Fixed)), None)
+        return self.inherited.fixed if own is None and self.inherited is not None else own
 
     @property
     def names_file(self) -> bool:
@@ -336,13 +341,15 @@ def constructor_arguments(cls: type, base: type) -> dict[str, Argument]:
     :param base: where the chain of constructors ends
     """
     found: dict[str, Argument] = {}
-    for ancestor in cls.__mro__[: cls.__mro__.index(base) + 1]:
+    for ancestor in reversed(cls.__mro__[: cls.__mro__.index(base) + 1]):
+        own: dict[str, Argument] = {}
         if "__init__" not in ancestor.__dict__:
             continue
         hints = typing.get_type_hints(ancestor.__init__, include_extras=True)  # type: ignore[misc]
         for name, parameter in inspect.signature(ancestor.__init__).parameters.items():  # type: ignore[misc]
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self":
-                found.setdefault(name, Argument(name, hints.get(name, Any), parameter.default))
+                own[name] = Argument(name, hints.get(name, Any), parameter.default, found.get(name))
+        found = own | {name: argument for name, argument in found.items() if name not in own}
     return found
 
 
@@ -417,7 +424,7 @@ def to_json(name: str, value: Any) -> Any:
         return [to_json(name, item) for item in value]
     if isinstance(value, Mapping):
         return {key: to_json(f"{name}[{key!r}]", item) for key, item in value.items()}
-    for kind, known in (("activation", ACTIVATIONS), ("optimizer", OPTIMIZERS)):
+    for kind, known in _STORED_CLASSES.items():
         if isinstance(value, type) and known.get(value.__name__) is value:
             return {kind: value.__name__}
     if callable(value) and is_storable_schedule(value):
@@ -433,7 +440,7 @@ def from_json(name: str, data: Any) -> Any:
     """
     if isinstance(data, dict) and len(data) == 1:
         (kind, value), *_ = data.items()
-        known: Mapping[str, Any] | None = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}.get(kind)
+        known = _STORED_CLASSES.get(kind)
         if known is not None:
             if str(value) not in known:
                 raise UserError(f"{name} is the {kind} {short(value)}; known are {', '.join(known)}.")

@@ -53,8 +53,8 @@ class DiffusionPolicy(OfflinePolicy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
         n_critics: PositiveInt = 10,

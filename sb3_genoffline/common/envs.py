@@ -10,8 +10,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from sb3_genoffline.data import OfflineDataset, flat_observation_space, flatten_env, load_dataset
 from sb3_genoffline.data.flattening import spaces_differ
 from sb3_genoffline.data.validation import check_action_space
+from sb3_genoffline.errors import NotFoundError, UserError
 
-EnvLike: TypeAlias = gym.Env | VecEnv | str | OfflineDataset | tuple[spaces.Space, spaces.Space]
+EnvLike: TypeAlias = gym.Env | VecEnv | str | OfflineDataset | tuple[spaces.Space[Any], spaces.Space[Any]]
 
 
 class SpacesEnv(gym.Env):
@@ -22,11 +23,11 @@ class SpacesEnv(gym.Env):
     :param action_space: of the data
     """
 
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
         self.observation_space, self.action_space = observation_space, action_space
 
     def _refuse(self) -> Any:
-        raise ValueError(
+        raise UserError(
             "This agent was built without an environment (from a dataset or bare spaces), so nothing can be stepped: "
             "call `model.set_env(env)` before `learn()`, or pass an evaluation environment to the callback."
         )
@@ -43,7 +44,7 @@ def has_simulator(env: VecEnv) -> bool:
     return not any(isinstance(inner, SpacesEnv) for inner in getattr(env.unwrapped, "envs", []))
 
 
-def spaces_only(observation_space: spaces.Space, action_space: spaces.Space) -> VecEnv:
+def spaces_only(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> VecEnv:
     """A ``VecEnv`` that has the spaces and refuses to be stepped."""
     return DummyVecEnv([lambda: SpacesEnv(observation_space, action_space)])
 
@@ -72,14 +73,14 @@ def as_env(env: EnvLike | None) -> gym.Env | VecEnv | None:
     if isinstance(env, gym.Env):
         return flatten_env(env) if _vector_space(env.observation_space) is not env.observation_space else env
     if _vector_space(env.observation_space) is not env.observation_space:
-        raise ValueError(
+        raise UserError(
             f"The VecEnv's observation space is {env.observation_space}, not a vector: wrap each of its environments in "
             "sb3_genoffline.data.FlatFloatObservation first."
         )
     layer: Any = env
     while isinstance(layer, VecEnvWrapper):
         if isinstance(layer, VecNormalize):
-            raise ValueError(
+            raise UserError(
                 "The environment is wrapped in VecNormalize, whose running statistics the dataset does not share: pass the "
                 "bare environment and use `normalize_observations=True`, which keeps the dataset's statistics in the policy."
             )
@@ -93,16 +94,18 @@ def _from_id(name: str) -> gym.Env | OfflineDataset:
     try:
         return load_dataset(name)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name!r} is no registered environment, and as a dataset: {error}") from error
+        raise NotFoundError(f"{name!r} is no registered environment, and as a dataset: {error}") from error
 
 
-def _vector_space(space: spaces.Space) -> spaces.Space:
+def _vector_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """The space itself if it is a one-dimensional box of any dtype, else the flat box of a dataset with such observations."""
     return space if isinstance(space, spaces.Box) and len(space.shape) == 1 else flat_observation_space(space)
 
 
 def check_agent_spaces(
-    agent: tuple[spaces.Space, spaces.Space], env: tuple[spaces.Space, spaces.Space], name: str = "environment"
+    agent: tuple[spaces.Space[Any], spaces.Space[Any]],
+    env: tuple[spaces.Space[Any], spaces.Space[Any]],
+    name: str = "environment",
 ) -> None:
     """
     :param agent: observation and action space of an agent
@@ -113,7 +116,7 @@ def check_agent_spaces(
     for what, ours, theirs in zip(("observation", "action"), agent, env, strict=True):
         difference = spaces_differ(ours, theirs)
         if difference is not None:
-            raise ValueError(
+            raise UserError(
                 f"The agent's {what} space differs from the {name}'s: {difference} (agent against {name}). "
                 f"An agent acts only in the spaces it was made for, {agent[0]} and {agent[1]}."
             )

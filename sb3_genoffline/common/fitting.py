@@ -222,8 +222,7 @@ class Fits:
             return
         for key, ours in facts.items():
             theirs = shared.facts.get(key)
-            numbers = [th.as_tensor(value, dtype=th.float64).cpu() for value in (theirs, ours) if value is not None]
-            if len(numbers) < 2 or numbers[0].shape != numbers[1].shape or not th.allclose(*numbers, 1e-4, 1e-6):
+            if theirs is None or not _close(theirs, ours):
                 raise UserError(
                     f"The given {name} was fitted with {key}={short(theirs)} and is used with {short(ours)}: what it says is "
                     f"in other units. Use the same data and settings, or leave {name} out."
@@ -274,6 +273,12 @@ class Fits:
             if not proceed:
                 return False
         return True
+
+
+def _close(first: Any, second: Any) -> bool:
+    """Whether two numbers or tensors agree but for rounding."""
+    a, b = (th.as_tensor(value, dtype=th.float64).cpu() for value in (first, second))
+    return a.shape == b.shape and th.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def _run(fit: Fit, listeners: list[FitListener], log_interval: int | None, logger: Logger, monitor: TrainingMonitor) -> bool:

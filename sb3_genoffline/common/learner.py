@@ -118,6 +118,8 @@ class Learner(OffPolicyAlgorithm):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            return
         package, *rooms = cls.__module__.split(".")
         cls.name = rooms[0] if package == "sb3_genoffline" and len(rooms) > 1 else cls.__name__.lower()
 
@@ -182,7 +184,8 @@ class Learner(OffPolicyAlgorithm):
         self.dataset_info: dict[str, Any] = {}
         """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""
         self.fits = Fits()
-        self.policy_kwargs = self.policy_class.argument_table().check(self.policy_kwargs, "policy_kwargs: ")
+        policy_class: Any = self.policy_class
+        self.policy_kwargs = policy_class.argument_table().check(self.policy_kwargs, "policy_kwargs: ")
         self._check()
         if _init_setup_model and env is not None:
             self._setup_model()
@@ -287,7 +290,8 @@ class Learner(OffPolicyAlgorithm):
                 f"{self.policy_kwargs[key]!r} there."
             )
         arguments |= self.policy_kwargs
-        policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
+        policy_class: Any = self.policy_class
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
         self.policy = policy.to(self.device)
         self._convert_train_freq()
         self.generator = th.Generator(self.device)
@@ -368,7 +372,7 @@ class Learner(OffPolicyAlgorithm):
         if seed is not None and hasattr(self, "generator"):
             self._seed_generators(seed)
 
-    def set_env(self, env: EnvLike, force_reset: bool = True) -> None:  # type: ignore[override]
+    def set_env(self, env: EnvLike, force_reset: bool = True) -> None:
         """
         :param env: an environment whose spaces fit the agent's (their dtype may differ), or a ``VecEnv`` of any number
         :param force_reset: see SB3

@@ -65,32 +65,32 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
         :return: the dataset
         :raises UserError: if its spaces are not the agent's
         """
-        dataset = load_dataset(dataset)
+        data: OfflineDataset = load_dataset(dataset)
         if not hasattr(self, "observation_space"):
-            env = self._wrap_env(as_env(dataset), 0)  # type: ignore[arg-type]
+            env = self._wrap_env(as_env(data), 0)  # type: ignore[arg-type]
             self.env, self.n_envs = env, env.num_envs
             self.observation_space, self.action_space = env.observation_space, env.action_space
             self._setup_model()
-        check_compatible(dataset, self.observation_space, self.action_space)
+        check_compatible(data, self.observation_space, self.action_space)
         previous = self.replay_buffer if isinstance(self.replay_buffer, OfflineBuffer) else None
-        scale, shift = reward_affine(dataset, self.reward_transform)
-        if previous is not None and previous.holds(dataset, scale, shift):
-            return dataset
-        rewards = scale * dataset.rewards.astype(np.float64) + shift
+        scale, shift = reward_affine(data, self.reward_transform)
+        if previous is not None and previous.holds(data, scale, shift):
+            return data
+        rewards = scale * data.rewards.astype(np.float64) + shift
         info = {
-            "id": dataset.id,
-            "fingerprint": dataset.fingerprint,
-            "n_transitions": len(dataset),
-            "n_episodes": dataset.n_episodes,
-            "mean_return": float(dataset.episode_returns().mean()),
-            "ref_min_score": dataset.ref_min_score,
-            "ref_max_score": dataset.ref_max_score,
+            "id": data.id,
+            "fingerprint": data.fingerprint,
+            "n_transitions": len(data),
+            "n_episodes": data.n_episodes,
+            "mean_return": float(data.episode_returns().mean()),
+            "ref_min_score": data.ref_min_score,
+            "ref_max_score": data.ref_max_score,
             "reward_scale": scale,
             "reward_shift": shift,
             "min_reward": float(rewards.min()),
             "max_abs_reward": float(np.abs(rewards).max()),
         }
-        self.replay_buffer = buffer = self._make_buffer(dataset, scale, shift)
+        self.replay_buffer = buffer = self._make_buffer(data, scale, shift)
         resumed, self._resumed_buffer = self._resumed_buffer, None
         if previous is not None:
             buffer.adopt_online_rows(previous)
@@ -101,13 +101,13 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
             self.fits.forget()
             warnings.warn(
                 f"The agent was trained on {self.dataset_info.get('id') or 'another dataset'} and goes on with "
-                f"{dataset.id or 'a different one'}: sampling starts anew, so this is not an exact resume.",
+                f"{data.id or 'a different one'}: sampling starts anew, so this is not an exact resume.",
                 stacklevel=3,
             )
         if self.normalize_observations and "fingerprint" not in self.dataset_info:
             self.policy.set_observation_statistics(*buffer.observation_statistics())
         self.dataset_info = info
-        return dataset
+        return data
 
     def _make_buffer(self, dataset: OfflineDataset | None, reward_scale: float, reward_shift: float) -> OfflineBuffer:
         return OfflineBuffer(
@@ -448,4 +448,5 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
         self.logger.dump(step=self.num_timesteps)
 
 
+AnyAlgorithm = OfflineAlgorithm[Any, Any]
 _GRADIENT_STEPS = Argument("gradient_steps", Count, 0)

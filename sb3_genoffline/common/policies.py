@@ -137,7 +137,8 @@ class OfflinePolicy(BasePolicy):
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
         """[−1, 1] -> the action space, kept inside it where rounding would leave it by a last digit."""
         assert isinstance(self.action_space, spaces.Box)
-        return np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
+        unscaled: np.ndarray = super().unscale_action(scaled_action)
+        return unscaled.clip(self.action_space.low, self.action_space.high)
 
     def _spare_modules(self) -> dict[str, str]:
         """Of each network and its target the one that acting does without, and the other."""
@@ -244,7 +245,7 @@ class ActorCriticPolicy(OfflinePolicy):
 
     def explore(self, states: Tensor) -> Tensor:
         """(B, S) standardised states -> (B, A) sampled actions, clipped later"""
-        actions = self.actor(states)
+        actions: Tensor = self.actor(states)
         return actions + EXPLORATION_STD * self.acting_noise(*actions.shape)
 
     def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:

@@ -34,11 +34,11 @@ from sb3_genoffline.files.archive import (
     FORMAT_VERSION,
     CheckpointError,
     PathOrFile,
+    pack_tensors,
     parse_tensors,
     read_archive,
     read_tensors,
     replace_file,
-    save_tensors,
     space_to_json,
     tree_from_members,
     tree_to_members,
@@ -50,6 +50,7 @@ from sb3_genoffline.version import __version__
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
+_TRAINING = ("training.json", "training.safetensors")
 _STATISTICS = ("obs_mean", "obs_std")
 # Formats before 2 named the algorithm of an archive by its class
 _NAMES_OF_FORMAT_1 = {"TD3BC": "td3_bc"}
@@ -96,7 +97,7 @@ def save_archive(agent: Any, path: PathOrFile, whole: bool) -> None:
     policy = agent.policy.state_dict() if whole else agent.policy.acting_state_dict()
     members = {
         "data": json.dumps(describe(agent), indent=2).encode(),
-        "policy.safetensors": save_tensors(_on_cpu(policy)),
+        "policy.safetensors": pack_tensors(_on_cpu(policy)),
         "_stable_baselines3_version": stable_baselines3.__version__.encode(),
         "system_info.txt": get_system_info(print_info=False)[1].encode(),
     }
@@ -137,7 +138,7 @@ def save_folder(agent: Any, folder: Path) -> None:
     except ValueError as error:
         raise UserError(f"A setting of the agent is not a finite number, which JSON does not have: {config}") from error
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / WEIGHTS, save_tensors(tensors, {"format": "pt"}))
+    replace_file(folder / WEIGHTS, pack_tensors(tensors, {"format": "pt"}))
     replace_file(folder / CONFIG, text.encode())
 
 
@@ -196,7 +197,7 @@ class AgentFile:
         if version == 1:
             algorithm = entry(data, "algorithm", str, name)
             data["algo"] = _NAMES_OF_FORMAT_1.get(algorithm, algorithm.lower())
-        training = {key: members[key] for key in ("training.json", "training.safetensors") if key in members}
+        training: dict[str, bytes] = {key: members[key] for key in _TRAINING if key in members}
         if version == 1 and training:
             raise CheckpointError(
                 f"{name} was saved by an earlier version, whose part for training this one does not read: its agent acts when "
@@ -305,7 +306,7 @@ class AgentFile:
                 agent.state.load_state_dict(tree_from_members(self.training, "training"), set())
 
     def _policy_class(self, cls: Any) -> type:
-        named = {policy.__name__: policy for policy in cls.policy_aliases.values()}
+        named: dict[str, type] = {policy.__name__: policy for policy in cls.policy_aliases.values()}
         name = entry(self.data, "policy_class", str, self.name)
         if name not in named:
             raise CheckpointError(

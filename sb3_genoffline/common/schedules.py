@@ -6,6 +6,8 @@ from typing import Any
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
+from sb3_genoffline.errors import UserError
+
 
 def cosine_decay(update: int, horizon: int | None) -> float:
     """
@@ -40,7 +42,7 @@ def schedule_to_json(schedule: float | Schedule) -> Any:
         return {"linear": [schedule.start, schedule.end, schedule.end_fraction]}
     if isinstance(schedule, int | float):
         return float(schedule)
-    raise ValueError(
+    raise UserError(
         f"The learning-rate schedule {schedule!r} is a function, which can't be saved without a pickle: use a number, "
         "stable_baselines3.common.utils.LinearSchedule, or `lr_decay_steps` for the paper's cosine."
     )

@@ -182,6 +182,9 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     skipped: Tensor
     skipped_in_a_row: Tensor
     discriminator: Discriminator
+    alpha_optimizer: th.optim.Optimizer
+    density_optimizer: th.optim.Optimizer
+    discriminator_optimizer: th.optim.Optimizer
 
     def __init__(
         self,

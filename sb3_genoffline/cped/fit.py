@@ -1,5 +1,6 @@
 """Fitting the density of behaviour before the policy."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch as th
@@ -165,7 +166,7 @@ class DensityFit(Fit):
         """All that an exact resume needs, beside what the agent saves anyway."""
         return {**super().state_dict(), "best": self.best, "seed": self.seed}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         super().load_state_dict(state)
         self.best = state["best"]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from sb3_genoffline.errors import UserError
+
 AlphaMode = Literal["dual", "schedule", "fixed"]
 Epsilon = Literal["batch_mean", "quantile"]
 LOG_ALPHA_MIN, LOG_ALPHA_MAX = -5.0, 10.0
@@ -29,7 +31,7 @@ def check_schedule(schedule: str | Sequence[Sequence[float]]) -> None:
     """:raises ValueError: for an unknown name, updates that do not start at 0 and rise, or a negative α"""
     if isinstance(schedule, str):
         if schedule not in SCHEDULES:
-            raise ValueError(
+            raise UserError(
                 f"alpha_schedule={schedule!r} is not known; use one of {', '.join(map(repr, SCHEDULES))}, or pairs "
                 "(update, alpha)."
             )
@@ -37,17 +39,17 @@ def check_schedule(schedule: str | Sequence[Sequence[float]]) -> None:
     pairs = [tuple(pair) for pair in schedule]
     starts = [pair[0] for pair in pairs]
     if not pairs or any(len(pair) != 2 for pair in pairs) or starts[0] != 0 or starts != sorted(set(starts)):
-        raise ValueError(f"alpha_schedule={schedule!r} must be pairs (update, alpha) with rising updates, the first 0.")
+        raise UserError(f"alpha_schedule={schedule!r} must be pairs (update, alpha) with rising updates, the first 0.")
     if min(pair[1] for pair in pairs) < 0:
-        raise ValueError(f"alpha_schedule={schedule!r} has a negative alpha, which would push actions off the data.")
+        raise UserError(f"alpha_schedule={schedule!r} has a negative alpha, which would push actions off the data.")
 
 
 def check_epsilon(epsilon: str | float, joint: bool) -> None:
     """:raises ValueError: if ε is neither a number nor a known mode, or ranks states as well as actions"""
     if isinstance(epsilon, str) and epsilon not in get_args(Epsilon):
-        raise ValueError(f"epsilon={epsilon!r} is not known; use 'batch_mean', 'quantile' or a number (nats).")
+        raise UserError(f"epsilon={epsilon!r} is not known; use 'batch_mean', 'quantile' or a number (nats).")
     if epsilon != "batch_mean" and joint:
-        raise ValueError(
+        raise UserError(
             f"epsilon={epsilon!r} compares all states with one threshold, and flow='nice' models p(s, a), which makes rare "
             "states look unsafe whatever the action: use epsilon='batch_mean', or flow='spline'."
         )

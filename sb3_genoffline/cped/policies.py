@@ -41,8 +41,8 @@ class FlowDensityPolicy(ActorCriticPolicy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
         flow: FlowName = "spline",
@@ -74,7 +74,7 @@ class FlowDensityPolicy(ActorCriticPolicy):
     @th.no_grad()
     def nll_of_rows(self, observations: Tensor, actions: Tensor) -> Tensor:
         """As :meth:`nll` without gradient, for any number of rows: (N,)."""
-        parts = zip(observations.split(_BLOCK_ROWS), actions.split(_BLOCK_ROWS), strict=True)
+        parts = zip(th.split(observations, _BLOCK_ROWS), th.split(actions, _BLOCK_ROWS), strict=True)
         return th.cat([self.nll(states, chosen) for states, chosen in parts])
 
     def note_usual_nll(self, observations: Tensor, actions: Tensor, quantile: float) -> None:

@@ -86,6 +86,8 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
     actor: SquashedGaussianActor
     log_entropy_weight: Tensor
     log_multiplier: Tensor
+    entropy_optimizer: th.optim.Optimizer
+    multiplier_optimizer: th.optim.Optimizer
 
     def __init__(
         self,
@@ -230,6 +232,6 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
             uniform_log_prob = th.full_like(current_log_prob, -self.policy.action_dim * math.log(2.0))
             log_prob = th.cat([uniform_log_prob, current_log_prob, following_log_prob], dim=1)  # (B, 3n)
         samples = th.cat([actions.unsqueeze(1), noise.uniform, current, following], dim=1)  # (B, 1 + 3n, A)
-        q, q_samples = self.critic.of_samples(states, samples).split([1, log_prob.shape[1]], dim=-1)
+        q, q_samples = th.split(self.critic.of_samples(states, samples), [1, log_prob.shape[1]], dim=-1)
         q = q.squeeze(-1)  # (2, B)
         return q, ((q_samples - log_prob).logsumexp(-1) - q).mean(1)

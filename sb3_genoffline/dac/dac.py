@@ -49,7 +49,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
 
     Paper: Fang, Liu, Zhang, Wang, Jing, "Diffusion Actor-Critic: Formulating Constrained Policy Iteration as Diffusion Noise
     Regression for Offline Reinforcement Learning", ICLR 2025, https://arxiv.org/abs/2405.20555. Defaults are the paper's for
-    D4RL's Gym-MuJoCo sets, up to ``rho`` and ``bc_threshold``, which it sets per dataset (``zoo/hyperparams/dac.yml``).
+    D4RL's Gym-MuJoCo sets, up to ``rho`` and ``bc_threshold``, which it sets per dataset (``dac/hyperparameters.yml``).
 
     Where the paper's text and its released code disagree, this follows the code:
 
@@ -220,7 +220,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         shapes.append((batch_size, self.policy.action_dim))  # type: ignore[arg-type]
         sizes = [th.Size(shape).numel() for shape in shapes]
         factory: dict[str, Any] = {"generator": self.generator, "device": self.device}
-        normal = th.randn(sum(sizes), dtype=self.eta_tensor.dtype, **factory).split(sizes)
+        normal = th.split(th.randn(sum(sizes), dtype=self.eta_tensor.dtype, **factory), sizes)
         next_actions, denoised, eps = (part.view(shape) for part, shape in zip(normal, shapes, strict=True))
         t = th.randint(1, self.n_diffusion_steps + 1, (batch_size,), **factory)
         weights = th.rand(self.n_critics, batch_size, **factory) if self.q_target == "rand_convex" else None

@@ -5,7 +5,7 @@ from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import check_compatible
 from sb3_genoffline.data.flattening import FlatFloatObservation, flat_observation_space, flatten_env, flatten_observations
 from sb3_genoffline.data.reading.sources import load_dataset
-from sb3_genoffline.data.scores import REFERENCE, normalized_score, reference_scores
+from sb3_genoffline.data.scores import REFERENCE, ScoreScale, normalized_score, reference_scores
 from sb3_genoffline.data.transforms import (
     REWARD_TRANSFORMS,
     clip_actions,
@@ -23,6 +23,7 @@ __all__ = [
     "REWARD_TRANSFORMS",
     "FlatFloatObservation",
     "OfflineDataset",
+    "ScoreScale",
     "WindowedReturns",
     "check_compatible",
     "clip_actions",

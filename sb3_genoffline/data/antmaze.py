@@ -27,13 +27,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.success import AT_GOAL, JUMP, far_apart, success_rate
 from sb3_genoffline.data.validation import flag_rows
+
+__all__ = ["AT_GOAL", "JUMP", "LAYOUTS", "canonical_id", "eval_spec", "mark_cuts", "register_envs", "success_rate"]
 
 OBSERVATIONS = 29
 TERMINALS = ("terminations", "terminals", "dones")  # the names terminations may come under
-JUMP = 1.0  # m between two rows that are not one step apart
-AT_GOAL = float(np.exp(-0.45)) - 1e-6  # least reward at the goal: 1 if sparse, exp(-distance) within 0.45 m if dense
 BODIES = {"d4rl": 0.1, "gymnasium": 0.05}  # seconds of a step
 
 
@@ -66,7 +66,7 @@ def canonical_id(stem: str) -> str | None:
     """
     :param stem: Name of a file without its suffix: D4RL's id (``antmaze-umaze-v2``), or what its server calls the file
         (``Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed``)
-    :return: D4RL's id, or None if it is no AntMaze set of D4RL's
+    :return: D4RL's id, or None if it is not an AntMaze set of D4RL's
     """
     name = stem.lower().replace("_", "-")
     if _ID.fullmatch(name):
@@ -86,7 +86,7 @@ def mark_cuts(arrays: dict[str, Any], name: str) -> dict[str, Any]:
     :return: The arrays, with ``timeouts`` wherever the next row is another episode's and the row itself no termination
     """
     jumps = np.zeros(len(arrays["observations"]), dtype=np.bool_)
-    jumps[:-1] = _far(arrays["observations"][:-1], arrays["observations"][1:])
+    jumps[:-1] = far_apart(arrays["observations"][:-1], arrays["observations"][1:])
     given = {name: flag_rows(name, arrays[name]) for name in ("timeouts", *TERMINALS) if name in arrays}
     if any(flags.shape != jumps.shape for flags in given.values()):
         return arrays  # refused, with the numbers, by whoever reads on
@@ -98,7 +98,7 @@ def mark_cuts(arrays: dict[str, Any], name: str) -> dict[str, Any]:
     unmarked = np.flatnonzero(jumps & ~flags)
     if len(unmarked):
         warnings.warn(
-            f"In {name} the ant is more than {JUMP:g} m away one row later in {len(unmarked)} rows that are no time-outs, "
+            f"In {name} the ant is more than {JUMP:g} m away one row later in {len(unmarked)} rows that are not time-outs, "
             f"first in row {unmarked[0]}: wrong flags, as D4RL's v0 sets have. Episodes are cut there.",
             stacklevel=2,
         )
@@ -120,30 +120,11 @@ def eval_spec(dataset_id: str, observations: np.ndarray) -> EnvSpec:
     return _spec(match["maze"], bodies[0])
 
 
-def success_rate(dataset: OfflineDataset) -> float:
-    """
-    :param dataset: Maze data, raw rewards: sparse (1 at the goal) or gymnasium-robotics' dense ones
-    :return: Share of the logged episodes in which the goal was reached, 0 to 1
-    """
-    starts, last = dataset.episode_starts, dataset.episode_ends - 1
-    reached = np.maximum.reduceat(dataset.rewards, starts) >= AT_GOAL
-    before, after = last[:-1], starts[1:]
-    goes_on = dataset.terminations[before] & ~_far(dataset.observations[before], dataset.observations[after])
-    # only D4RL's logs go on behind a termination; its rows then have themselves as their next observation
-    goes_on &= (dataset.next_observations[before] == dataset.observations[before]).all(axis=1)
-    logged = np.concatenate([[0], np.cumsum(~goes_on)])
-    return float((np.bincount(logged, weights=reached) > 0).mean())
-
-
-def _far(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(b[:, :2].astype(np.float64) - a[:, :2], axis=1) > JUMP
-
-
 def _step_seconds(observations: np.ndarray) -> float | None:
     """Least squares of displacement against mean velocity; None if the ant stands still."""
     head = observations[:10_000].astype(np.float64)
     velocity = (head[1:, 15:17] + head[:-1, 15:17]) / 2
-    velocity[_far(head[:-1], head[1:])] = 0
+    velocity[far_apart(head[:-1], head[1:])] = 0
     moved = float((velocity * velocity).sum())
     seconds = float(((head[1:, :2] - head[:-1, :2]) * velocity).sum()) / moved if moved > 1e-6 else 0.0
     return seconds if seconds > 0 else None

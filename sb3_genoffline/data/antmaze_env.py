@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_genoffline.data.antmaze import LAYOUTS, OBSERVATIONS
+from sb3_genoffline.errors import MissingPackageError, UserError
 
 AT_START = (1, 1)
 SUCCESS = 0.5  # m
@@ -21,16 +22,16 @@ class FlatAntMaze(gym.Env):
     that begins at the centre of its cell; D4RL draws it once a process. Nothing but reaching it ends an episode (besides the
     step limit of the registered ids): an ant on its back stays there.
 
-    D4RL's ant has weaker motors and takes longer steps than gymnasium's: ``body="d4rl"`` sets gear 30 and 5 × 0.02 s in the
-    place of gear 150 and 5 × 0.01 s. The rest of the body and its contacts are gymnasium's, as is the simulator's version:
+    D4RL's ant has weaker motors and takes longer steps than gymnasium's: ``body="d4rl"`` sets gear 30 and 5 × 0.02 s
+    instead of gear 150 and 5 × 0.01 s. The rest of the body and its contacts are gymnasium's, as is the simulator's version:
     scores are near those of D4RL's own environment at best.
 
     :param maze: ``"umaze"``, ``"medium"`` or ``"large"``
     :param body: ``"d4rl"`` or ``"gymnasium"``
     :param render_mode: As usual
     :param kwargs: Passed on to the simulation (``width``, ``camera_name``, …)
-    :raises ImportError: Without gymnasium-robotics
-    :raises ValueError: For another maze or body
+    :raises MissingPackageError: Without gymnasium-robotics
+    :raises UserError: For another maze or body
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "depth_array"], "render_fps": 20}  # noqa: RUF012
@@ -40,11 +41,11 @@ class FlatAntMaze(gym.Env):
             from gymnasium_robotics.envs.maze import maps
             from gymnasium_robotics.envs.maze.ant_maze_v4 import AntMazeEnv
         except ImportError as error:
-            raise ImportError(f"AntMaze needs gymnasium-robotics ({error}): pip install gymnasium-robotics") from error
+            raise MissingPackageError(f"AntMaze needs gymnasium-robotics ({error}): pip install gymnasium-robotics") from error
         if maze not in LAYOUTS:
-            raise ValueError(f"maze={maze!r} is not known; use one of {', '.join(LAYOUTS)}.")
+            raise UserError(f"maze={maze!r} is not known; use one of {', '.join(LAYOUTS)}.")
         if body not in ("d4rl", "gymnasium"):
-            raise ValueError(f"body={body!r} is not known; use 'd4rl' or 'gymnasium'.")
+            raise UserError(f"body={body!r} is not known; use 'd4rl' or 'gymnasium'.")
         layout = {"umaze": maps.U_MAZE, "medium": maps.MEDIUM_MAZE, "large": maps.LARGE_MAZE}[maze]
         flipped = layout[::-1]  # D4RL's y grows with the row, gymnasium-robotics' falls
         self._maze: Any = AntMazeEnv(render_mode=render_mode, maze_map=flipped, continuing_task=False, **kwargs)
@@ -64,7 +65,7 @@ class FlatAntMaze(gym.Env):
     @property
     def goal(self) -> np.ndarray:
         """Where the ant shall go, in the coordinates of the observation, ``(2,)``."""
-        return self._maze.goal - self.origin
+        return np.asarray(self._maze.goal - self.origin)
 
     @property
     def marked_map(self) -> Any:

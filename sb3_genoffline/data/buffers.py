@@ -1,6 +1,6 @@
-"""The buffer that training samples from: the dataset's rows on the training device, and online rows behind them."""
+"""The rows that training uses: the dataset's on the training device, and online rows behind them."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -8,26 +8,13 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer
 from torch import Tensor
 
+from sb3_genoffline.data.batches import TransitionBatch
 from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.sampling import TransitionSampler
 from sb3_genoffline.data.transforms import clip_actions, scale_actions
+from sb3_genoffline.errors import UserError
 
-
-class TransitionBatch(NamedTuple):
-    """
-    B transitions as the losses want them.
-
-    :param observations: (B, S)
-    :param actions: (B, A), scaled to [−1, 1]
-    :param rewards: (B,), transformed
-    :param next_observations: (B, S)
-    :param masks: (B,) 1 − termination: 0 where the task ended and nothing is bootstrapped; time-outs keep 1
-    """
-
-    observations: Tensor
-    actions: Tensor
-    rewards: Tensor
-    next_observations: Tensor
-    masks: Tensor
+__all__ = ["OfflineBuffer", "TransitionBatch"]
 
 
 class OfflineBuffer(BaseBuffer):
@@ -35,9 +22,8 @@ class OfflineBuffer(BaseBuffer):
     One packed array ``[s | a | r | s' | mask]`` on the training device, so that a batch is a single gather.
 
     Offline rows are never overwritten; up to ``buffer_size`` online rows (:meth:`add`) follow them and wrap around among
-    themselves. Without online rows, batches are consecutive slices of a random permutation (every row once an epoch, then
-    reshuffled; the last slice of an epoch may be shorter), as the DAC reference samples; with online rows, or with
-    ``replacement=True``, rows are drawn uniformly with replacement. The buffer owns its random generator.
+    themselves. In what order rows are drawn is a :class:`~sb3_genoffline.data.sampling.TransitionSampler`'s business: the
+    buffer has one for SB3's :meth:`sample`, and others may draw from it too.
 
     :param buffer_size: number of online rows kept
     :param observation_space: flat Box
@@ -47,16 +33,16 @@ class OfflineBuffer(BaseBuffer):
     :param dataset: offline rows (None: none)
     :param reward_scale: stored reward = ``reward_scale·r + reward_shift``, for offline and online rows
     :param reward_shift: see ``reward_scale``
-    :param replacement: sample with replacement
+    :param replacement: of the buffer's own sampler
     :param action_bound: offline and online actions are clipped to ± this value after scaling (DAC: 1 − 1e-5)
-    :param seed: of the buffer's generator
+    :param seed: of the buffer's own sampler
     """
 
     def __init__(
         self,
         buffer_size: int,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         device: th.device | str = "auto",
         n_envs: int = 1,
         *,
@@ -70,7 +56,6 @@ class OfflineBuffer(BaseBuffer):
         super().__init__(buffer_size, observation_space, action_space, device, n_envs)
         assert isinstance(action_space, spaces.Box)
         self.reward_scale, self.reward_shift = reward_scale, reward_shift
-        self.replacement = replacement
         self.action_bound = action_bound
         self.dataset = dataset
         obs_dim = int(np.prod(self.obs_shape))
@@ -87,11 +72,7 @@ class OfflineBuffer(BaseBuffer):
                     dataset.terminations,
                 )
             )
-        self.generator = th.Generator(self.device)
-        self.generator.manual_seed(int(th.randint(2**62, (1,))) if seed is None else seed)
-        self._epoch_rng = self.generator.get_state()
-        self._permutation: Tensor | None = None
-        self._cursor = 0
+        self.sampler = TransitionSampler(self, replacement=replacement, seed=seed)
 
     def _pack(
         self,
@@ -172,27 +153,24 @@ class OfflineBuffer(BaseBuffer):
 
     def sample(self, batch_size: int, env: Any = None) -> TransitionBatch:
         """
+        The next batch of the buffer's own sampler.
+
         :param batch_size: B; the last batch of an epoch may hold fewer rows
         :param env: unused, there for SB3's signature: normalisation is the policy's
         """
-        return self.rows_at(self._next_indices(batch_size))
+        return self.sampler.draw(batch_size)
+
+    @property
+    def generator(self) -> th.Generator:
+        """Of the buffer's own sampler."""
+        return self.sampler.generator
 
     def _next_indices(self, batch_size: int) -> Tensor:
-        if self.size() == 0:
-            raise ValueError("The buffer is empty: call learn_offline(dataset) first, or collect rows with learn().")
-        if self.replacement or self.n_online > 0:
-            return th.randint(self.size(), (batch_size,), generator=self.generator, device=self.device)
-        if self._permutation is None or self._cursor >= self.n_offline:
-            self._epoch_rng = self.generator.get_state()
-            self._permutation = th.randperm(self.n_offline, generator=self.generator, device=self.device)
-            self._cursor = 0
-        indices = self._permutation[self._cursor : self._cursor + batch_size]
-        self._cursor += len(indices)
-        return indices
+        return self.sampler.next_indices(batch_size)
 
     def rows_at(self, indices: Tensor) -> TransitionBatch:
         """The transitions at the given rows (offline rows come first)."""
-        observations, actions, rewards, next_observations, masks = self._rows[indices].split(self._widths, dim=1)
+        observations, actions, rewards, next_observations, masks = th.split(self._rows[indices], self._widths, dim=1)
         return TransitionBatch(observations, actions, rewards.squeeze(1), next_observations, masks.squeeze(1))
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:
@@ -203,44 +181,38 @@ class OfflineBuffer(BaseBuffer):
         observations = self._rows[: self.n_offline, : self._widths[0]].double()
         return observations.mean(0).float(), observations.std(0, correction=0).float()
 
-    def state_dict(self, online_rows: bool = True) -> dict[str, Any]:
-        """
-        Where the sampler stands (not the offline rows, which are the dataset's): enough to go on bit for bit.
+    def online_state_dict(self) -> dict[str, Any]:
+        """The rows that were added online; the offline rows are the dataset's."""
+        online = self._rows[self.n_offline : self.n_offline + self.n_online].cpu()
+        return {"online_rows": online, "pos": self.pos, "full": self.full}
 
-        :param online_rows: with the rows that were added online
+    def load_online_state_dict(self, state: dict[str, Any]) -> None:
         """
-        rng = self.generator.get_state() if self._permutation is None else self._epoch_rng
-        n_online = self.n_online if online_rows else 0
-        return {
-            "device": self.device.type,
-            "rng": rng,
-            "mid_epoch": self._permutation is not None and not (self.replacement or self.n_online > 0),
-            "cursor": self._cursor,
-            "online_rng": self.generator.get_state(),
-            "online_rows": self._rows[self.n_offline : self.n_offline + n_online].cpu(),
-            "pos": self.pos if online_rows else 0,
-            "full": self.full and online_rows,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
-        Go on where :meth:`state_dict` was taken; the offline rows must be those of the same dataset. A state of another kind
-        of device gives its online rows only: its generator's state means nothing here.
+        :param state: of :meth:`online_state_dict`
+        :raises UserError: if they are more rows than ``buffer_size``
         """
         online = state["online_rows"].to(self.device)
         if len(online) > self.buffer_size:
-            raise ValueError(
-                f"{len(online)} online rows were saved, more than buffer_size={self.buffer_size}: make it larger."
-            )
+            raise UserError(f"{len(online)} online rows were saved, more than buffer_size={self.buffer_size}: make it larger.")
         self.pos, self.full = state["pos"], state["full"]
         if len(online) > 0:
             self._set_online_rows(online)
-        self._permutation, self._cursor = None, 0
-        if state.get("device", self.device.type) != self.device.type:
-            return
-        if state["mid_epoch"]:
-            self.generator.set_state(state["rng"])
-            self._epoch_rng = state["rng"]
-            self._permutation = th.randperm(self.n_offline, generator=self.generator, device=self.device)
-            self._cursor = state["cursor"]
-        self.generator.set_state(state["online_rng"])
+
+    def state_dict(self, online_rows: bool = True) -> dict[str, Any]:
+        """
+        Where the buffer's own sampler stands, and the online rows: enough to go on bit for bit with the same dataset.
+
+        :param online_rows: with the rows that were added online
+        """
+        none = {"online_rows": self._rows[:0].cpu(), "pos": 0, "full": False}
+        return self.sampler.state_dict() | (self.online_state_dict() if online_rows else none)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Go on where :meth:`state_dict` was taken. Of a state of another kind of device, its online rows only.
+
+        :param state: of a buffer with the same dataset
+        :raises UserError: if there are more online rows than ``buffer_size``
+        """
+        self.load_online_state_dict(state)
+        self.sampler.load_state_dict(state)

@@ -12,6 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.flattening import spaces_differ
+from sb3_genoffline.errors import UserError
 
 _COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations")
 
@@ -26,14 +27,14 @@ def combine(*datasets: OfflineDataset, id: str | None = None) -> OfflineDataset:
 
     :param datasets: At least one.
     :param id: Id of the result; None keeps the id they share, if they do.
-    :raises TypeError: For anything else, such as a list of them.
-    :raises ValueError: If there is none, or spaces, reference scores or environments differ, naming the first that does.
+    :raises UserError: For anything else, such as a list of them.
+    :raises UserError: If there is none, or spaces, reference scores or environments differ, naming the first that does.
     """
     if not datasets:
-        raise ValueError("combine() got no dataset; give at least one.")
+        raise UserError("combine() got no dataset; give at least one.")
     for other in datasets:
         if not isinstance(other, OfflineDataset):
-            raise TypeError(
+            raise UserError(
                 f"combine() got a {type(other).__name__}; it takes datasets one by one: combine(a, b), or combine(*[a, b])."
             )
     first = datasets[0]
@@ -41,7 +42,7 @@ def combine(*datasets: OfflineDataset, id: str | None = None) -> OfflineDataset:
         for name in ("observation_space", "action_space"):
             difference = spaces_differ(getattr(first, name), getattr(other, name))
             if difference is not None:
-                raise ValueError(f"The {name} of {_name(other, number)} differs from that of {_name(first, 0)}: {difference}.")
+                raise UserError(f"The {name} of {_name(other, number)} differs from that of {_name(first, 0)}: {difference}.")
     evaluated = [d.eval_env_spec or d.env_spec for d in datasets]
     return first.replace(
         **{name: np.concatenate([getattr(d, name) for d in datasets]) for name in _COLUMNS},
@@ -66,16 +67,16 @@ def split(dataset: OfflineDataset, sizes: Sequence[float], seed: int) -> tuple[O
         episodes (ints). Episodes that are left over are in no part.
     :param seed: The same seed gives the same parts.
     :return: The parts; episodes keep their order.
-    :raises ValueError: If a part would be empty, or the parts do not fit into the dataset.
+    :raises UserError: If a part would be empty, or the parts do not fit into the dataset.
     """
     if isinstance(sizes, numbers.Number):
-        raise ValueError(f"sizes is {sizes}; give one entry per part, such as (0.9, 0.1) or (90, 10).")
+        raise UserError(f"sizes is {sizes}; give one entry per part, such as (0.9, 0.1) or (90, 10).")
     n, sizes = dataset.n_episodes, list(sizes)
     counts = all(isinstance(size, numbers.Integral) for size in sizes)
     if not sizes or not (counts or all(isinstance(size, float | np.floating) for size in sizes)):
-        raise ValueError(f"sizes is {sizes}; give all fractions (0.9, 0.1) or all numbers of episodes (90, 10).")
+        raise UserError(f"sizes is {sizes}; give all fractions (0.9, 0.1) or all numbers of episodes (90, 10).")
     if min(sizes) < 0 or math.fsum(sizes) > (n if counts else 1 + 1e-9):
-        raise ValueError(
+        raise UserError(
             f"sizes {sizes} add up to {math.fsum(sizes):g}. None may be negative, fractions add up to 1 at most, and numbers "
             f"of episodes to {n}, which is all there are."
         )
@@ -83,9 +84,7 @@ def split(dataset: OfflineDataset, sizes: Sequence[float], seed: int) -> tuple[O
     bounds = cumulative.astype(np.int64) if counts else np.round(cumulative * n).astype(np.int64)
     empty = np.flatnonzero(np.diff(bounds) == 0)
     if len(empty):
-        raise ValueError(
-            f"sizes[{empty[0]}] = {sizes[empty[0]]} of {n} episodes is no episode; every part needs at least one."
-        )
+        raise UserError(f"sizes[{empty[0]}] = {sizes[empty[0]]} of {n} episodes is no episode; every part needs at least one.")
     shuffled = np.random.default_rng(seed).permutation(n)
     return tuple(dataset.select_episodes(np.sort(shuffled[start:end])) for start, end in itertools.pairwise(bounds))
 
@@ -107,7 +106,7 @@ def _shared_spec(datasets: Sequence[OfflineDataset], specs: Sequence[EnvSpec | N
     for number, spec in known[1:]:
         here, there = _name(datasets[at], at), _name(datasets[number], number)
         if (spec.namespace, spec.name) != (kept.namespace, kept.name):
-            raise ValueError(
+            raise UserError(
                 f"{there} belongs to {spec.id}, but {here} to {kept.id} ({field}): data of different environments cannot be "
                 f"combined. If they do belong together, say so: dataset.replace({field}=gym.spec({kept.id!r}))."
             )
@@ -122,7 +121,7 @@ def _shared_score(datasets: Sequence[OfflineDataset], field: str) -> float | Non
     for number, score in known:
         at, kept = known[0]
         if not math.isclose(score, kept, rel_tol=1e-6, abs_tol=1e-9):
-            raise ValueError(
+            raise UserError(
                 f"{field} is {score:g} in {_name(datasets[number], number)}, but {kept:g} in {_name(datasets[at], at)}: their "
                 f"scores are on different scales. Choose one: dataset.replace({field}=...)."
             )

@@ -12,7 +12,9 @@ from gymnasium.envs.registration import EnvSpec
 
 from sb3_genoffline.data import validation
 from sb3_genoffline.data.environments import make_matching_env
-from sb3_genoffline.data.scores import known_reference, scale_returns
+from sb3_genoffline.data.scores import ScoreScale, check_reference, known_reference
+from sb3_genoffline.data.success import success_rate
+from sb3_genoffline.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +45,7 @@ class OfflineDataset:
     :param ref_min_score: Return that counts as 0 on the normalised scale (a random policy's). If neither is given, they come
         from the table in ``scores.py``, if it knows the id or environment.
     :param ref_max_score: Return that counts as 100 (an expert's).
-    :raises ValueError: On bad input, naming the array, the row, the value and the fix.
+    :raises UserError: On bad input, naming the array, the row, the value and the fix.
     """
 
     observations: np.ndarray
@@ -76,12 +78,12 @@ class OfflineDataset:
         n_rows = len(rows["observations"])
         for name, array in rows.items():
             if len(array) != n_rows:
-                raise ValueError(
+                raise UserError(
                     f"{name} has {len(array)} rows, but observations has {n_rows}. "
                     "Every array needs one row per transition (T observations, not T + 1, for an episode of T steps)."
                 )
         if n_rows == 0:
-            raise ValueError("The dataset is empty: it holds no transition. At least one is needed.")
+            raise UserError("The dataset is empty: it holds no transition. At least one is needed.")
         rows["actions"] = validation.clip_to_space(rows["actions"], self.action_space)
         ends = self.episode_ends
         if ends is None:
@@ -95,6 +97,7 @@ class OfflineDataset:
             reference = known_reference(self.id, self.eval_env_spec, self.env_spec) or (None, None)
         for name, value in zip(("ref_min_score", "ref_max_score"), reference, strict=True):
             object.__setattr__(self, name, None if value is None else float(value))
+        check_reference(self.ref_min_score, self.ref_max_score)
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -116,7 +119,7 @@ class OfflineDataset:
 
     def episode_lengths(self) -> np.ndarray:
         """Steps of each episode, int64 ``(E,)``."""
-        return self.episode_ends - self.episode_starts
+        return np.asarray(self.episode_ends - self.episode_starts)
 
     def episode_returns(self) -> np.ndarray:
         """Undiscounted sum of the rewards of each episode, float64 ``(E,)``."""
@@ -128,14 +131,40 @@ class OfflineDataset:
 
         :param returns: Undiscounted episode returns, any shape.
         :return: Scores of the same shape, float64.
-        :raises ValueError: If the reference returns are not known, naming the id.
+        :raises UserError: If the reference returns are not known, naming the id.
         """
         if self.ref_min_score is None or self.ref_max_score is None:
-            raise ValueError(
+            raise UserError(
                 f"The reference returns of {self.id or 'this dataset'} are not known, so scores cannot be normalised. "
                 "Give them: dataset.replace(ref_min_score=<random policy's return>, ref_max_score=<expert's return>)."
             )
-        return scale_returns(returns, self.ref_min_score, self.ref_max_score)
+        return ScoreScale("return", self.ref_min_score, self.ref_max_score).of(returns)
+
+    @property
+    def score_scale(self) -> ScoreScale | None:
+        """How agents trained on the data are scored: by success in mazes, else by the return; None if it is not known."""
+        names = (spec.id for spec in (self.eval_env_spec, self.env_spec) if spec is not None)
+        return ScoreScale.known(self.id, *names, low=self.ref_min_score, high=self.ref_max_score)
+
+    def summary(self) -> dict[str, Any]:
+        """
+        What a record of a training says about its data: plain JSON with ``id``, ``fingerprint``, ``n_transitions``,
+        ``n_episodes``, ``mean_return``, ``success_rate`` (of a maze, else None), ``normalized_score`` (mean, None if the scale
+        is not known), ``ref_min_score`` and ``ref_max_score``.
+        """
+        returns, scale = self.episode_returns(), self.score_scale
+        successes = success_rate(self) if scale is not None and scale.kind == "success" else None
+        return {
+            "id": self.id,
+            "fingerprint": self.fingerprint,
+            "n_transitions": len(self),
+            "n_episodes": self.n_episodes,
+            "mean_return": float(returns.mean()),
+            "success_rate": successes,
+            "normalized_score": None if scale is None else float(scale.of(returns, successes).mean()),
+            "ref_min_score": self.ref_min_score,
+            "ref_max_score": self.ref_max_score,
+        }
 
     @cached_property
     def fingerprint(self) -> str:
@@ -168,12 +197,12 @@ class OfflineDataset:
         A dataset of some episodes, in the order given.
 
         :param indices: Episode numbers ``(K,)``, or a boolean mask ``(E,)``.
-        :raises ValueError: If nothing is selected.
+        :raises UserError: If nothing is selected.
         :raises IndexError: For an episode that does not exist.
         """
         chosen = np.arange(self.n_episodes)[np.asarray(indices)].ravel()
         if len(chosen) == 0:
-            raise ValueError("No episode is selected; a dataset needs at least one.")
+            raise UserError("No episode is selected; a dataset needs at least one.")
         starts, lengths = self.episode_starts[chosen], self.episode_lengths()[chosen]
         ends = np.cumsum(lengths)
         rows = np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
@@ -189,7 +218,7 @@ class OfflineDataset:
 
         :param eval_env: The environment meant for evaluation, if there is a separate one.
         :param kwargs: Passed to ``gymnasium.make`` (``render_mode``, …).
-        :raises ValueError: If no environment is known, or none of the ways to make it works; says what was tried.
+        :raises UserError: If no environment is known, or none of the ways to make it works; says what was tried.
         """
         specs = [self.eval_env_spec, self.env_spec] if eval_env else [self.env_spec, self.eval_env_spec]
         return make_matching_env(specs, self.id, self.observation_space, self.action_space, kwargs)

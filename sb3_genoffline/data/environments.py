@@ -10,6 +10,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from sb3_genoffline.data.flattening import box_leaves, flat_observation_space, flatten_env, spaces_differ
+from sb3_genoffline.errors import UserError
 
 
 def make_matching_env(
@@ -31,12 +32,12 @@ def make_matching_env(
     :param action_space: The dataset's action space.
     :param kwargs: Passed to ``gymnasium.make``.
     :return: An environment with flat float32 observations.
-    :raises ValueError: If there is no spec, or none works; says what was tried.
+    :raises UserError: If there is no spec, or none works; says what was tried.
     """
     name = dataset_id or "this dataset"
     known = [spec for spec in specs if spec is not None]
     if not known:
-        raise ValueError(
+        raise UserError(
             f"No environment is known for {name}. Make it yourself with gymnasium.make and pass it on, "
             "or record it: load_dataset(..., env=<id>)."
         )
@@ -66,7 +67,7 @@ def make_matching_env(
                 return env
             env.close()
             tried.append(f"{spec.id} {how}: {difference}")
-    raise ValueError(f"The environment of {name} could not be made. Tried: " + "; ".join(tried) + ".")
+    raise UserError(f"The environment of {name} could not be made. Tried: " + "; ".join(tried) + ".")
 
 
 def env_difference(observation_space: spaces.Box, action_space: spaces.Box, env: gym.Env) -> str | None:
@@ -81,7 +82,7 @@ def env_difference(observation_space: spaces.Box, action_space: spaces.Box, env:
     return None
 
 
-def check_compatible(dataset: Any, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+def check_compatible(dataset: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
     """
     Check that an agent or environment with these spaces can use a dataset.
 
@@ -90,7 +91,7 @@ def check_compatible(dataset: Any, observation_space: spaces.Space, action_space
     :param dataset: An :class:`OfflineDataset`.
     :param observation_space: Observation space of the environment, flat or not.
     :param action_space: Its action space.
-    :raises ValueError: Naming the space that differs, and how.
+    :raises UserError: Naming the space that differs, and how.
     """
     name = f"dataset {dataset.id}" if dataset.id else "the dataset"
     box_leaves(observation_space, "The environment's observation_space")
@@ -100,23 +101,23 @@ def check_compatible(dataset: Any, observation_space: spaces.Space, action_space
     ):
         difference = spaces_differ(ours, theirs)
         if difference is not None:
-            raise ValueError(
+            raise UserError(
                 f"The {what} space of {name} differs from the environment's: {difference} (dataset against environment). "
                 "Use the environment the data came from (dataset.make_env() makes it if it is known)."
             )
 
 
-def resolve_env(env: Any) -> tuple[spaces.Space, spaces.Space, EnvSpec | None]:
+def resolve_env(env: Any) -> tuple[spaces.Space[Any], spaces.Space[Any], EnvSpec | None]:
     """
     :param env: An environment, a vectorised one, an id, or anything else with ``observation_space`` and ``action_space``.
     :return: Observation space, action space (of one environment), spec if known.
-    :raises ValueError: If it is none of these, or the id does not exist.
+    :raises UserError: If it is none of these, or the id does not exist.
     """
     if isinstance(env, str | EnvSpec):
         try:
             made = gym.make(env)
         except Exception as error:
-            raise ValueError(f"The environment {env!r} cannot be made: {error}") from error
+            raise UserError(f"The environment {env!r} cannot be made: {error}") from error
         found = (made.observation_space, made.action_space, made.spec)
         made.close()
         return found
@@ -127,6 +128,4 @@ def resolve_env(env: Any) -> tuple[spaces.Space, spaces.Space, EnvSpec | None]:
             continue
         spec = getattr(env, "spec", None)
         return observation_space, action_space, spec if isinstance(spec, EnvSpec) else None
-    raise ValueError(
-        f"env is {env!r}; an environment, its id, or an object with observation_space and action_space is needed."
-    )
+    raise UserError(f"env is {env!r}; an environment, its id, or an object with observation_space and action_space is needed.")

@@ -11,47 +11,49 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_genoffline.errors import UserError
+
 SUPPORTED = (
     "Supported are a Box of numbers and Dict/Tuple spaces of such boxes for observations, and a one-dimensional Box for "
     "actions"
 )
 
 
-def is_image(space: spaces.Space) -> bool:
+def is_image(space: spaces.Space[Any]) -> bool:
     """True for a uint8 box of two or three dimensions, which is how pictures come."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
 
 
-def box_leaves(space: spaces.Space, name: str = "observation_space") -> list[tuple[tuple[str | int, ...], spaces.Box]]:
+def box_leaves(space: spaces.Space[Any], name: str = "observation_space") -> list[tuple[tuple[str | int, ...], spaces.Box]]:
     """
     The boxes of a space in the order in which they are flattened.
 
     :param space: A ``Box``, or a ``Dict``/``Tuple`` of supported spaces.
     :param name: What to call the space in an error.
     :return: Pairs of (path of keys into an observation, box).
-    :raises ValueError: For a discrete, image or other space that cannot become a vector of numbers.
+    :raises UserError: For a discrete, image or other space that cannot become a vector of numbers.
     """
-    children: list[tuple[str | int, spaces.Space]]
+    children: list[tuple[str | int, spaces.Space[Any]]]
     if isinstance(space, spaces.Dict):
         children = [(key, space.spaces[key]) for key in sorted(space.spaces)]
     elif isinstance(space, spaces.Tuple):
         children = [*enumerate(space.spaces)]
     elif is_image(space):
-        raise ValueError(
+        raise UserError(
             f"{name} is an image space, {space}, and images are not supported. {SUPPORTED}; encode the images first."
         )
     elif isinstance(space, spaces.Box):
         return [((), space)]
     else:
-        raise ValueError(f"{name} is {space}, which is not supported. {SUPPORTED}.")
+        raise UserError(f"{name} is {space}, which is not supported. {SUPPORTED}.")
     return [((key, *path), box) for key, child in children for path, box in box_leaves(child, f"{name}[{key!r}]")]
 
 
-def flat_observation_space(space: spaces.Space) -> spaces.Box:
+def flat_observation_space(space: spaces.Space[Any]) -> spaces.Box:
     """
     :param space: Any supported observation space.
     :return: The float32 ``Box`` of shape ``(obs_dim,)`` that :func:`flatten_observations` fills.
-    :raises ValueError: For a space that is not supported.
+    :raises UserError: For a space that is not supported.
     """
     boxes = [box for _, box in box_leaves(space)]
     with np.errstate(over="ignore"):  # bounds near float64's largest mean "none"
@@ -60,7 +62,7 @@ def flat_observation_space(space: spaces.Space) -> spaces.Box:
     return spaces.Box(low, high, dtype=np.float32)
 
 
-def flatten_observations(space: spaces.Space, observations: Any, name: str = "observations") -> np.ndarray:
+def flatten_observations(space: spaces.Space[Any], observations: Any, name: str = "observations") -> np.ndarray:
     """
     Flatten a batch of observations at once.
 
@@ -68,7 +70,7 @@ def flatten_observations(space: spaces.Space, observations: Any, name: str = "ob
     :param observations: An array ``(N, *shape)``, or the same nested in dicts/tuples as the space is.
     :param name: What to call the array in an error.
     :return: float array ``(N, obs_dim)``; the dtype is the one numpy promotes the boxes to.
-    :raises ValueError: If a key is missing or a shape does not fit, naming it.
+    :raises UserError: If a key is missing or a shape does not fit, naming it.
     """
     parts = []
     for path, box in box_leaves(space):
@@ -78,10 +80,10 @@ def flatten_observations(space: spaces.Space, observations: Any, name: str = "ob
             try:
                 value = value[key]
             except (KeyError, IndexError, TypeError) as error:
-                raise ValueError(f"{where} is missing, though the observation space has it: {space}.") from error
+                raise UserError(f"{where} is missing, though the observation space has it: {space}.") from error
         array = np.asarray(value)
         if array.shape[1:] != box.shape:
-            raise ValueError(
+            raise UserError(
                 f"{where} has shape {array.shape}, but the observation space says (N, {', '.join(map(str, box.shape))})."
             )
         # The environment's own dtype first, as gymnasium's flatten does: it may round.
@@ -96,7 +98,7 @@ class FlatFloatObservation(gym.ObservationWrapper, gym.utils.RecordConstructorAr
     An environment whose observations are the float32 vectors that datasets hold.
 
     :param env: An environment with a supported observation space.
-    :raises ValueError: For an observation space that is not supported.
+    :raises UserError: For an observation space that is not supported.
     """
 
     def __init__(self, env: gym.Env) -> None:
@@ -126,7 +128,7 @@ def flatten_env(env: gym.Env) -> gym.Env:
     return FlatFloatObservation(env)
 
 
-def spaces_differ(ours: spaces.Space, theirs: spaces.Space) -> str | None:
+def spaces_differ(ours: spaces.Space[Any], theirs: spaces.Space[Any]) -> str | None:
     """
     Compare two one-dimensional boxes. The dtype does not count, nor do bounds where one side has none (±inf).
 

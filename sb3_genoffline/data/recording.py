@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from sb3_genoffline.data import OfflineDataset, flat_observation_space, flatten_observations
 from sb3_genoffline.data.validation import check_action_space
+from sb3_genoffline.errors import UserError
 
 _FIRST_CAPACITY = 4096
 _HOOKED = ("step_async", "step_wait", "reset")
@@ -40,13 +41,13 @@ class RecordDatasetCallback(BaseCallback):
     :param max_steps: Keep the last ``max_steps`` steps only, all environments together; the oldest episode of each environment
         may then have lost its beginning. None keeps all. A step takes 4 · (2 · obs_dim + act_dim + 2) + 2 bytes; memory grows
         by doubling, up to ``max_steps``.
-    :raises ValueError: If ``max_steps`` is below 1.
+    :raises UserError: If ``max_steps`` is below 1.
     """
 
     def __init__(self, max_steps: int | None = None) -> None:
         super().__init__()
         if max_steps is not None and max_steps < 1:
-            raise ValueError(f"max_steps is {max_steps}; keep at least 1 step, or None for all.")
+            raise UserError(f"max_steps is {max_steps}; keep at least 1 step, or None for all.")
         self.max_steps = max_steps
         self.n_recorded = 0
         """Steps recorded so far, those included that ``max_steps`` has dropped."""
@@ -66,10 +67,10 @@ class RecordDatasetCallback(BaseCallback):
         What has been recorded, also in the middle of training: environment by environment, each in time order. An end that is
         no termination is marked truncated, as every loader here marks it.
 
-        :raises ValueError: If nothing has been recorded, or the records make no dataset (NaNs, actions outside the space).
+        :raises UserError: If nothing has been recorded, or the records make no dataset (NaNs, actions outside the space).
         """
         if self.n_steps == 0:
-            raise ValueError("Nothing has been recorded: pass the callback to model.learn(..., callback=recorder) first.")
+            raise UserError("Nothing has been recorded: pass the callback to model.learn(..., callback=recorder) first.")
         assert self._env is not None
         order = (np.arange(self.n_steps) + self.n_recorded) % self.n_steps  # a full ring starts with its oldest row
         rows = self._rows[order[np.argsort(self._rows["env"][order], kind="stable")]]
@@ -134,7 +135,7 @@ class RecordDatasetCallback(BaseCallback):
             self._env.action_space,
             self.env_spec,
         ):
-            raise ValueError(
+            raise UserError(
                 "The model trains in another environment now than the one that was recorded before; one dataset holds one "
                 "environment, so use a new RecordDatasetCallback."
             )
@@ -149,7 +150,7 @@ class RecordDatasetCallback(BaseCallback):
         env = self.training_env.unwrapped
         if isinstance(env, DummyVecEnv):
             return self._flat(env, dict_to_obs(env.observation_space, env.buf_obs))
-        observations: Any = self.model._last_obs  # type: ignore[attr-defined]
+        observations: Any = self.model._last_obs
         layer = self.training_env
         while isinstance(layer, VecEnvWrapper):
             if isinstance(layer, VecNormalize):
@@ -181,7 +182,7 @@ class RecordDatasetCallback(BaseCallback):
         next_observations = following.copy()
         for i in np.flatnonzero(dones):
             if "terminal_observation" not in infos[i]:
-                raise ValueError(
+                raise UserError(
                     f"{type(self._env).__name__} gives no infos['terminal_observation'] at the end of an episode, so its last "
                     "next observation cannot be recorded. SB3's DummyVecEnv and SubprocVecEnv give it."
                 )

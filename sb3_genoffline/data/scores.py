@@ -1,10 +1,79 @@
 """Normalised scores: 100 · (return − random) / (expert − random), the scale on which papers report."""
 
 import re
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+
+from sb3_genoffline.errors import UserError
+
+ScoreKind = Literal["return", "success"]
+
+
+@dataclass(frozen=True)
+class ScoreScale:
+    """
+    What turns the outcome of an episode into its score: 0 is a random policy, 100 an expert.
+
+    :param kind: ``"return"``: 100 · (return − low)/(high − low). ``"success"``: 100 in an episode that reaches the goal and 0
+        in another, whatever the rewards are
+    :param low: return that counts as 0
+    :param high: return that counts as 100; above ``low``
+    :raises UserError: for another kind, or a high that is not above low
+    """
+
+    kind: ScoreKind
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ScoreKind):
+            raise UserError(f"kind={self.kind!r} is not known; use 'return' or 'success'.")
+        check_reference(self.low, self.high)
+
+    @classmethod
+    def known(cls, *names: str | None, low: float | None, high: float | None) -> "ScoreScale | None":
+        """
+        :param names: ids of a dataset and of its environments, as far as they are known
+        :param low: the data's ``ref_min_score``, if known
+        :param high: the data's ``ref_max_score``, if known
+        :return: by success in AntMaze and PointMaze, else by the return between the two; None if one is not known
+        """
+        if scored_by_success(*names):
+            return cls("success")
+        return None if low is None or high is None else cls("return", low, high)
+
+    def of(self, returns: Any, successes: Any = None) -> np.ndarray:
+        """
+        :param returns: undiscounted episode returns, any shape
+        :param successes: whether each episode reached the goal, or in what share several did, 0 to 1, any shape; what
+            ``"success"`` needs
+        :return: scores of the same shape, float64
+        :raises UserError: if the successes are needed and not given
+        """
+        if self.kind == "return":
+            return np.asarray(100.0 * (np.asarray(returns, dtype=np.float64) - self.low) / (self.high - self.low))
+        if successes is None:
+            raise UserError("The score of a maze is the share of successes, and none are given: pass successes=.")
+        return np.asarray(100.0 * np.asarray(successes, dtype=np.float64))
+
+
+def check_reference(low: float | None, high: float | None) -> None:
+    """
+    :param low: return that counts as 0, if known
+    :param high: return that counts as 100, if known
+    :raises UserError: unless those that are known are finite, and low is below high
+    """
+    for name, value in (("ref_min_score", low), ("ref_max_score", high)):
+        if value is not None and not np.isfinite(value):
+            raise UserError(f"{name} = {value} is not finite; give a return, or None if it is not known.")
+    if low is not None and high is not None and not high > low:
+        raise UserError(
+            f"ref_max_score = {high} must be above ref_min_score = {low}: scores are normalised by their difference. Give the "
+            "returns of an expert and of a random policy, or None for both."
+        )
 
 
 class Reference(NamedTuple):
@@ -109,11 +178,11 @@ def reference_scores(id_or_env: str) -> tuple[float, float]:
     :param id_or_env: Id of an environment or dataset of Gymnasium, D4RL, Minari or this project: ``Hopper-v5``,
         ``mujoco/hopper/medium-v0``, ``hopper-medium-v2``, ``D4RL/antmaze/umaze-v1``, ``genoffline/hopper/expert-v0``, …
     :return: Mean return of a random policy, and of the expert.
-    :raises KeyError: If the table does not have it, naming what it has.
+    :raises UserError: If the table does not have it, naming what it has.
     """
     found = known_reference(id_or_env)
     if found is None:
-        raise KeyError(
+        raise UserError(
             f"No reference returns are known for {id_or_env!r}. Known are datasets and environments of: "
             f"{', '.join(REFERENCE)}. For others, give ref_min_score and ref_max_score yourself."
         )
@@ -125,13 +194,9 @@ def scale_returns(returns: Any, ref_min_score: float, ref_max_score: float) -> n
     :param returns: Undiscounted episode returns, any shape.
     :param ref_min_score: Return that becomes 0.
     :param ref_max_score: Return that becomes 100.
-    :raises ValueError: If the two do not differ.
+    :raises UserError: Unless the second is above the first.
     """
-    if not ref_max_score > ref_min_score:
-        raise ValueError(
-            f"ref_max_score = {ref_max_score} must be above ref_min_score = {ref_min_score} to normalise a score."
-        )
-    return 100.0 * (np.asarray(returns, dtype=np.float64) - ref_min_score) / (ref_max_score - ref_min_score)
+    return ScoreScale("return", ref_min_score, ref_max_score).of(returns)
 
 
 def normalized_score(id_or_env: str, returns: Any) -> np.ndarray:
@@ -139,6 +204,6 @@ def normalized_score(id_or_env: str, returns: Any) -> np.ndarray:
     :param id_or_env: As in :func:`reference_scores`.
     :param returns: Undiscounted episode returns, any shape.
     :return: Normalised scores of the same shape, 0 random and 100 expert (Minari's function gives a fraction of 1).
-    :raises KeyError: If the reference returns are not known.
+    :raises UserError: If the reference returns are not known.
     """
     return scale_returns(returns, *reference_scores(id_or_env))

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.errors import UserError
 
 Affine = tuple[float, float]
 
@@ -15,7 +16,7 @@ def _return_spread(dataset: OfflineDataset, name: str) -> float:
     returns = dataset.episode_returns()
     spread = float(returns.max() - returns.min())
     if not spread > 0:
-        raise ValueError(
+        raise UserError(
             f"reward transform {name!r} divides by the spread of the episode returns, which is 0 here: "
             f"{_episodes(dataset)} return {returns[0]:g}. Use another transform, or none."
         )
@@ -40,9 +41,9 @@ def reward_normalize(dataset: OfflineDataset) -> Affine:
     """(r − mean) / population standard deviation, over all rewards."""
     rewards = dataset.rewards.astype(np.float64)
     std = float(rewards.std())
-    # A constant column leaves round-off of the mean behind, which is no spread.
+    # A constant column leaves round-off of the mean behind, which is not a spread.
     if not std > 1e-12 * max(1.0, float(np.abs(rewards).max())):
-        raise ValueError(
+        raise UserError(
             "reward transform 'reward_normalize' divides by the standard deviation of the rewards, which is 0 here: "
             f"all {len(dataset)} rewards are {rewards[0]:g}. Use another transform, or none."
         )
@@ -80,12 +81,12 @@ def reward_affine(dataset: OfflineDataset, name: str | None) -> Affine:
     :param dataset: Data with raw rewards.
     :param name: A key of :data:`REWARD_TRANSFORMS`, or None for raw rewards.
     :return: (scale, shift): the reward becomes ``scale * r + shift``.
-    :raises ValueError: For an unknown name, or if the data have no spread to divide by.
+    :raises UserError: For an unknown name, or if the data have no spread to divide by.
     """
     if name is None:
         return 1.0, 0.0
     if name not in REWARD_TRANSFORMS:
-        raise ValueError(f"reward transform {name!r} does not exist; choose None or one of {', '.join(REWARD_TRANSFORMS)}.")
+        raise UserError(f"reward transform {name!r} does not exist; choose None or one of {', '.join(REWARD_TRANSFORMS)}.")
     return REWARD_TRANSFORMS[name](dataset)
 
 

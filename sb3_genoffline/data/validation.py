@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_genoffline.data.flattening import SUPPORTED, is_image
+from sb3_genoffline.errors import UserError
 
 # Actions may leave the box by this fraction of its half-width (float round-off); they are clipped back.
 ACTION_TOLERANCE = 1e-4
@@ -16,16 +17,16 @@ def numeric_array(name: str, values: Any) -> np.ndarray:
     :param name: What to call the array in an error.
     :param values: Anything numpy can read.
     :return: An array of booleans, integers or floats.
-    :raises ValueError: For ragged, object, complex or text arrays.
+    :raises UserError: For ragged, object, complex or text arrays.
     """
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{name} cannot be read as one array ({error}). Join the episodes into one array of shape (N, dim) first."
         ) from error
     if array.dtype.kind not in "biuf":
-        raise ValueError(
+        raise UserError(
             f"{name} has dtype {array.dtype}; numbers are needed. "
             f"Convert it first, for example with np.asarray({name}, dtype=np.float32)."
         )
@@ -43,14 +44,14 @@ def float_rows(name: str, values: Any, dim: int | None) -> np.ndarray:
     given = numeric_array(name, values)
     array = given
     if array.dtype == np.uint8 and array.ndim >= 3:
-        raise ValueError(f"{name} has dtype uint8 and shape {array.shape}: images are not supported. {SUPPORTED}.")
+        raise UserError(f"{name} has dtype uint8 and shape {array.shape}: images are not supported. {SUPPORTED}.")
     if dim is None and array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     elif dim == 1 and array.ndim == 1:
         array = array[:, None]
     expected = "(N,)" if dim is None else f"(N, {dim})"
     if array.ndim != (1 if dim is None else 2) or (dim is not None and array.shape[1] != dim):
-        raise ValueError(f"{name} has shape {given.shape}, but {expected} is expected: one row per transition.")
+        raise UserError(f"{name} has shape {given.shape}, but {expected} is expected: one row per transition.")
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=np.float32)
     bad = ~np.isfinite(rows)
@@ -59,7 +60,7 @@ def float_rows(name: str, values: Any, dim: int | None) -> np.ndarray:
         value = array[index]
         reason = "does not fit into float32" if np.isfinite(value) else "is not finite"
         where = ", ".join(map(str, index))
-        raise ValueError(
+        raise UserError(
             f"{name}[{where}] = {value} {reason}. Remove row {index[0]} (or its episode), or repair the value.{_extent(bad)}"
         )
     return frozen(rows, given)
@@ -93,43 +94,41 @@ def flag_rows(name: str, values: Any) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise ValueError(f"{name} has shape {given.shape}, but (N,) is expected: one flag per transition.")
+        raise UserError(f"{name} has shape {given.shape}, but (N,) is expected: one flag per transition.")
     if array.dtype != np.bool_:
         wrong = (array != 0) & (array != 1)
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise ValueError(f"{name}[{row}] = {array[row]} is neither 0 nor 1. {name} are flags, one per transition.")
+            raise UserError(f"{name}[{row}] = {array[row]} is neither 0 nor 1. {name} are flags, one per transition.")
     return frozen(np.ascontiguousarray(array, dtype=np.bool_), given)
 
 
-def check_observation_space(space: spaces.Space) -> None:
-    """:raises ValueError: Unless the space is a flat float32 box."""
+def check_observation_space(space: spaces.Space[Any]) -> None:
+    """:raises UserError: Unless the space is a flat float32 box."""
     if is_image(space):
-        raise ValueError(f"observation_space is an image space, {space}, and images are not supported. {SUPPORTED}.")
+        raise UserError(f"observation_space is an image space, {space}, and images are not supported. {SUPPORTED}.")
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or space.dtype != np.float32:
-        raise ValueError(
+        raise UserError(
             f"observation_space is {space}, but an OfflineDataset holds flat float32 vectors. {SUPPORTED}; "
             "load_dataset flattens them, and sb3_genoffline.data.flat_observation_space gives the flat space."
         )
 
 
-def check_action_space(space: spaces.Space) -> None:
-    """:raises ValueError: Unless the space is a one-dimensional box with finite bounds, low below high."""
+def check_action_space(space: spaces.Space[Any]) -> None:
+    """:raises UserError: Unless the space is a one-dimensional box with finite bounds, low below high."""
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
-        raise ValueError(f"action_space is {space}, which is not supported. {SUPPORTED}.")
+        raise UserError(f"action_space is {space}, which is not supported. {SUPPORTED}.")
     for bound in ("low", "high"):
         values = getattr(space, bound)
         if not np.isfinite(values).all():
             i = int(np.argmin(np.isfinite(values)))
-            raise ValueError(
+            raise UserError(
                 f"action_space.{bound}[{i}] = {values[i]}, but finite bounds are needed to scale actions to [-1, 1]. "
                 "Give the true limits of the actuators: spaces.Box(low, high) as action_space, or an env that has them."
             )
     if not (space.low < space.high).all():
         i = int(np.argmin(space.low < space.high))
-        raise ValueError(
-            f"action_space has low[{i}] = {space.low[i]} and high[{i}] = {space.high[i]}: low must be below high."
-        )
+        raise UserError(f"action_space has low[{i}] = {space.low[i]} and high[{i}] = {space.high[i]}: low must be below high.")
 
 
 def clip_to_space(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
@@ -137,7 +136,7 @@ def clip_to_space(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
     :param actions: float32 array ``(N, act_dim)``.
     :param space: Box with finite bounds.
     :return: The actions, clipped to the box where they left it by round-off only.
-    :raises ValueError: If one is outside by more than ``ACTION_TOLERANCE`` of the half-width, naming the row.
+    :raises UserError: If one is outside by more than ``ACTION_TOLERANCE`` of the half-width, naming the row.
     """
     low, high = space.low.astype(np.float32), space.high.astype(np.float32)
     lowest, highest = actions.min(axis=0), actions.max(axis=0)
@@ -147,13 +146,13 @@ def clip_to_space(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
     if (lowest < low - slack).any() or (highest > high + slack).any():
         outside = (actions < low - slack) | (actions > high + slack)
         row, column = (int(i) for i in np.argwhere(outside)[0])
-        raise ValueError(
+        raise UserError(
             f"actions[{row}, {column}] = {actions[row, column]} is outside the action space "
             f"[{low[column]:g}, {high[column]:g}] ({int(outside.any(axis=1).sum())} of {len(actions)} rows are). "
             "If the environment clipped such actions when the data were made, clip them too: "
             "np.clip(actions, action_space.low, action_space.high); else give the action space they belong to."
         )
-    clipped = np.clip(actions, low, high)
+    clipped: np.ndarray = np.clip(actions, low, high)
     clipped.flags.writeable = False
     return clipped
 
@@ -166,17 +165,17 @@ def check_episode_ends(ends: Any, n_rows: int) -> np.ndarray:
     """
     array = numeric_array("episode_ends", ends)
     if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "iu":
-        raise ValueError(f"episode_ends must be a vector of integers, got shape {array.shape} and dtype {array.dtype}.")
+        raise UserError(f"episode_ends must be a vector of integers, got shape {array.shape} and dtype {array.dtype}.")
     array = array.astype(np.int64)
     steps = np.diff(array, prepend=0)
     if (steps <= 0).any():
         i = int(np.argmax(steps <= 0))
-        raise ValueError(
+        raise UserError(
             f"episode_ends[{i}] = {array[i]} does not lie above the end before it. "
             "Ends are exclusive row numbers, strictly increasing, so that no episode is empty."
         )
     if array[-1] != n_rows:
-        raise ValueError(
+        raise UserError(
             f"episode_ends ends with {array[-1]}, but there are {n_rows} transitions: the last end must be {n_rows}."
         )
     array.flags.writeable = False

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.errors import UserError
 
 _SAME_STATE = 1e-6
 _MOST_JUMPS = 0.1
@@ -53,7 +54,7 @@ def windowed_returns(
     """
     for name, value in (("window", window), ("stride", stride), ("max_windows", max_windows)):
         if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1.")
+            raise UserError(f"{name}={value} must be at least 1.")
     ends = trajectory_ends(dataset)
     starts = np.concatenate([[0], ends[:-1]])
     counts = count_windows(ends - starts, window, stride, max_windows, full_coverage)
@@ -86,7 +87,7 @@ def count_windows(
     n_starts = (lengths - 1) // stride + 1
     if not full_coverage:  # the first window that reaches the end is the last
         n_starts = np.minimum(n_starts, 1 - np.minimum(0, (window - lengths) // stride))
-    return np.minimum(max_windows, n_starts)
+    return np.asarray(np.minimum(max_windows, n_starts))
 
 
 def trajectory_ends(dataset: OfflineDataset) -> np.ndarray:

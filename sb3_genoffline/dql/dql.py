@@ -45,7 +45,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
 
     Paper: Wang, Hunt, Zhou, "Diffusion policies as an expressive policy class for offline reinforcement learning", ICLR 2023,
     https://arxiv.org/abs/2208.06193. Defaults are the paper's for D4RL's Gym-MuJoCo sets, up to ``max_grad_norm``, which it
-    sets per dataset (``zoo/hyperparams/dql.yml``).
+    sets per dataset (``dql/hyperparameters.yml``).
 
     Where the paper's text and its released code disagree, this follows the code:
 
@@ -60,7 +60,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
 
     Differences from the released code:
 
-    7. The cosine decay of both rates goes on in each update. As far as known, the code's schedule counts epochs, but moves
+    7. The cosine decay of both rates goes on in each update. As far as we know, the code's schedule counts epochs, but moves
        once per call of its training routine (50 epochs), so that its rates hardly fall: ``lr_decay_steps=None`` is nearest.
     8. The time processor is 32 wide in its output, not 16, and counts steps from 1.
     9. Batches are slices of random permutations; ``replacement=True`` draws as the code does.

@@ -27,8 +27,8 @@ class DiffusionQLPolicy(DiffusionPolicy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
         n_action_samples: int = 50,

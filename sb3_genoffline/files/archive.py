@@ -14,10 +14,10 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from minari.serialization import deserialize_space, serialize_space
+from minari.serialization import serialize_space
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import save as pack
 from torch import Tensor
 
 from sb3_genoffline.errors import NotFoundError, UserError
@@ -40,14 +40,10 @@ class CheckpointError(UserError):
         super().__init__("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in short))
 
 
-def space_to_json(space: spaces.Space) -> dict[str, Any]:
-    """Plain data for :func:`space_from_json`."""
-    return serialize_space(space, to_string=False)
-
-
-def space_from_json(data: dict[str, Any]) -> spaces.Space:
-    """Inverse of :func:`space_to_json`."""
-    return deserialize_space(json.dumps(data))
+def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
+    """Plain data, as Minari stores a space."""
+    data: dict[str, Any] = serialize_space(space, to_string=False)
+    return data
 
 
 def flatten_tensors(tree: Any, prefix: str = "") -> tuple[Any, dict[str, Tensor]]:
@@ -84,10 +80,15 @@ def unflatten_tensors(data: Any, tensors: Mapping[str, Tensor]) -> Any:
     return data
 
 
+def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Tensors by name -> content of a safetensors file."""
+    return pack(dict(tensors), metadata)
+
+
 def tree_to_members(tree: Any, name: str) -> dict[str, bytes]:
     """Nested data with tensors -> archive members ``{name}.json`` and ``{name}.safetensors``."""
     data, tensors = flatten_tensors(tree)
-    return {f"{name}.json": json.dumps(data).encode(), f"{name}.safetensors": save_tensors(tensors)}
+    return {f"{name}.json": json.dumps(data).encode(), f"{name}.safetensors": pack_tensors(tensors)}
 
 
 def tree_from_members(members: Mapping[str, bytes], name: str, device: th.device | str = "cpu") -> Any:

@@ -50,7 +50,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     version = entry(data, "format_version", int, str(path))
     if version > MANIFEST_VERSION:
         raise CheckpointError(f"{path} has format {version}, newer than {MANIFEST_VERSION}: upgrade sb3-genoffline.")
-    files = entry(data, "files", dict[str, dict[str, Any]], str(path))
+    files: dict[str, dict[str, Any]] = entry(data, "files", dict[str, dict[str, Any]], str(path))
     for name, facts in files.items():
         entry(facts, "sha256", str, f"{path}, {short(name)}")
         entry(facts, "size", int, f"{path}, {short(name)}")

@@ -14,6 +14,7 @@ import torch as th
 from gymnasium import spaces
 from torch import Tensor
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import CheckpointError
 
 MAX_JSON_BYTES = 16 * 2**20
@@ -37,7 +38,7 @@ def parse_json(content: bytes, name: str, strict: bool = True) -> dict[str, Any]
     """
 
     def refuse(text: str) -> float:
-        raise ValueError(f"{text[:20]} is no number of JSON")
+        raise UserError(f"{text[:20]} is no number of JSON")
 
     def finite(text: str) -> float:
         value = float(text)
@@ -46,12 +47,12 @@ def parse_json(content: bytes, name: str, strict: bool = True) -> dict[str, Any]
     def bounded(text: str) -> int:
         value = int(text)
         if abs(value) >= 2**63:
-            raise ValueError(f"{text[:20]}... is too large")
+            raise UserError(f"{text[:20]}... is too large")
         return value
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(pairs) != len(dict(pairs)):
-            raise ValueError("a key appears twice in an object")
+            raise UserError("a key appears twice in an object")
         return dict(pairs)
 
     if len(content) > MAX_JSON_BYTES:
@@ -186,7 +187,7 @@ def box_from_json(data: Any, name: str) -> spaces.Box:
         with np.errstate(over="raise", invalid="raise"):
             low, high = (np.array(values).astype(dtype) for values in bounds)
         if not (low <= high).all():
-            raise ValueError("low is above high, or no number")
+            raise UserError("low is above high, or no number")
         return spaces.Box(low, high, dtype=np.dtype(dtype).type)
     except (ValueError, ArithmeticError, AssertionError) as error:
         raise CheckpointError(f"{name} has bounds that make no Box: {error}.") from error

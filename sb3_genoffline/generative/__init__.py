@@ -1,0 +1,1 @@
+"""Generative models of behaviour and of values: plain modules and losses, without optimizers."""

@@ -1,4 +1,4 @@
-"""What all explicit densities of behaviour share: base distributions, state statistics, and the interface that CPED calls."""
+"""What all models of behaviour share: one interface to fit, sample and evaluate them, state statistics, base distributions."""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 import torch as th
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
+
+from sb3_genoffline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class BehaviourModel(nn.Module):
     A model of the behaviour's actions that reads raw states: the statistics it standardises them with are buffers (0 and 1
     until :meth:`set_state_statistics`). Actions are those of a buffer, scaled to [−1, 1].
 
+    It is fitted by descending :meth:`loss`, by an optimizer of the caller's; then :meth:`sample` draws actions and
+    :meth:`log_prob` says how likely given ones are. Draws no random numbers but from a generator that is passed in.
+
     :param state_dim: S
     :param action_dim: A
     """
@@ -82,13 +87,65 @@ class BehaviourModel(nn.Module):
         """What makes an equal, untrained model; plain JSON."""
         raise NotImplementedError
 
+    def draw_noise(self, n_rows: int, generator: th.Generator) -> Tensor | None:
+        """
+        The random numbers of one :meth:`loss`.
+
+        :param n_rows: B
+        :param generator: on the model's device
+        :return: (B, ...), or None if the loss needs none
+        """
+        raise NotImplementedError
+
+    def loss(self, states: Tensor, actions: Tensor, noise: Tensor | None = None) -> Tensor:
+        """
+        What fitting descends.
+
+        :param states: (B, S)
+        :param actions: (B, A)
+        :param noise: see :meth:`draw_noise`
+        :return: scalar
+        """
+        raise NotImplementedError
+
+    def draw_latents(self, n_rows: int, generator: th.Generator) -> Tensor:
+        """
+        The random numbers of one :meth:`sample`.
+
+        :param n_rows: B
+        :param generator: on the model's device
+        :return: (B, D)
+        """
+        raise NotImplementedError
+
+    def sample(self, states: Tensor, noise: Tensor) -> Tensor:
+        """
+        One action of the behaviour's for each state, differentiable.
+
+        :param states: (..., S)
+        :param noise: (..., D), see :meth:`draw_latents`
+        :return: (..., A)
+        """
+        raise NotImplementedError
+
+    def log_prob(self, states: Tensor, actions: Tensor, noise: Tensor | None = None) -> Tensor:
+        """
+        How likely actions are, or an estimate of that from below.
+
+        :param states: (B, S)
+        :param actions: (B, A)
+        :param noise: of a model that estimates; others ignore it
+        :return: (B,), in nats
+        """
+        raise NotImplementedError
+
 
 class Density(BehaviourModel):
     """
     An explicit density of behaviour, log p(a | s) or log p(s, a), with an exact inverse from latents to actions;
     :func:`~sb3_genoffline.generative.flow.make_density` makes one from its ``settings``.
 
-    Draws no random numbers but from a generator that is passed in, and evaluating it touches no state at all.
+    Evaluating it touches no state at all.
 
     :param state_dim: S
     :param action_dim: A
@@ -124,16 +181,48 @@ class Density(BehaviourModel):
         """
         raise NotImplementedError
 
-    def log_prob(self, states: Tensor, actions: Tensor) -> Tensor:
+    def log_prob(self, states: Tensor, actions: Tensor, noise: Tensor | None = None) -> Tensor:
         """
         log p(a | s), or log p(s, a) of a joint density, in nats per row.
 
         :param states: (..., S)
         :param actions: (..., A)
+        :param noise: unused: the density is exact
         :return: (...)
         """
         latents, log_det = self.encode(states, actions)
         return self.base.log_prob(latents) + log_det
+
+    def draw_noise(self, n_rows: int, generator: th.Generator) -> None:
+        """None: the likelihood needs no random numbers."""
+        return None
+
+    def loss(self, states: Tensor, actions: Tensor, noise: Tensor | None = None) -> Tensor:
+        """
+        Mean −:meth:`log_prob`: maximum likelihood. :class:`~sb3_genoffline.generative.flow_gan.FlowGAN` adds an adversary.
+
+        :param states: (B, S)
+        :param actions: (B, A)
+        :param noise: unused
+        :return: scalar, in nats
+        """
+        return -self.log_prob(states, actions).mean()
+
+    def sample(self, states: Tensor, noise: Tensor) -> Tensor:
+        """
+        See :meth:`BehaviourModel.sample`.
+
+        :param states: (..., S)
+        :param noise: (..., D) latents
+        :return: (..., A)
+        :raises UserError: for a joint density, which draws states of its own: see :meth:`decode`
+        """
+        if self.joint:
+            raise UserError(
+                f"{type(self).__name__} models states and actions together, so it cannot sample actions for given states; use "
+                "a conditional density ('spline' or 'affine'), or decode() for pairs of its own."
+            )
+        return self.decode(states, noise)[1]
 
     def draw_latents(self, n_rows: int, generator: th.Generator) -> Tensor:
         """

@@ -16,6 +16,9 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, silu
 
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.widths import checked_widths
+
 T_MIN, T_MAX, RHO = 0.002, 80.0, 7.0
 _CHANNELS_PER_GROUP = 8  # 32 groups at the paper's width of 256
 _FOURIER_SIZE, _FOURIER_SCALE, _TIME_WIDTH = 8, 16.0, 32
@@ -37,9 +40,9 @@ def karras_grid(n: int, t_min: float = T_MIN, t_max: float = T_MAX, rho: float =
     :return: (n,) float64
     """
     if n < 2:
-        raise ValueError(f"n={n} noise levels are too few: a grid needs at least 2.")
+        raise UserError(f"n={n} noise levels are too few: a grid needs at least 2.")
     ramp = th.linspace(0.0, 1.0, n, dtype=th.float64)
-    grid = (t_max ** (1 / rho) + ramp * (t_min ** (1 / rho) - t_max ** (1 / rho))) ** rho
+    grid: Tensor = (t_max ** (1 / rho) + ramp * (t_min ** (1 / rho) - t_max ** (1 / rho))) ** rho
     grid[0], grid[-1] = t_max, t_min  # rounding would leave them by a last digit
     return grid
 
@@ -57,11 +60,10 @@ class NoisyScalarNetwork(nn.Module):
 
     def __init__(self, condition_dim: int, net_arch: Sequence[int] = (256, 256, 256), data_std: float = 0.5) -> None:
         super().__init__()
+        net_arch = checked_widths(net_arch)
         if not net_arch or any(width % _CHANNELS_PER_GROUP for width in net_arch):
-            raise ValueError(
-                f"net_arch={list(net_arch)} must hold multiples of {_CHANNELS_PER_GROUP}, the size of a norm's group."
-            )
-        self.net_arch, self.data_std = list(net_arch), data_std
+            raise UserError(f"net_arch={net_arch} must hold multiples of {_CHANNELS_PER_GROUP}, the size of a norm's group.")
+        self.net_arch, self.data_std = net_arch, data_std
         self.register_buffer("fourier_weights", th.randn(_FOURIER_SIZE) * _FOURIER_SCALE)
         self.time_mlp = nn.Sequential(
             nn.Linear(2 * _FOURIER_SIZE, _TIME_WIDTH), nn.SiLU(), nn.Linear(_TIME_WIDTH, _TIME_WIDTH), nn.SiLU()
@@ -83,7 +85,8 @@ class NoisyScalarNetwork(nn.Module):
     def time_features(self, t: Tensor) -> Tensor:
         """(B,) noise levels -> (B, 32)"""
         angles = 2.0 * math.pi * 0.25 * t.log().unsqueeze(-1) * self.fourier_weights
-        return self.time_mlp(th.cat([angles.sin(), angles.cos()], dim=-1))
+        features: Tensor = self.time_mlp(th.cat([angles.sin(), angles.cos()], dim=-1))
+        return features
 
     def trunk(self, hidden: Tensor) -> Tensor:
         """(R, h) outputs of the first layer -> (R,)"""
@@ -102,7 +105,7 @@ class NoisyScalarNetwork(nn.Module):
 
 def group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     """``norm(x)`` for rows of channels (R, h), two to three times as fast on a CPU where no gradient is wanted."""
-    groups = x.unflatten(1, (norm.num_groups, -1))
+    groups = th.unflatten(x, 1, (norm.num_groups, -1))
     centred = groups - groups.mean(-1, keepdim=True)
     scaled = centred.mul_((centred.square().mean(-1, keepdim=True) + norm.eps).rsqrt_())
     return th.addcmul(norm.bias, scaled.flatten(1), norm.weight)
@@ -123,7 +126,8 @@ class DiffusionTeacher(nn.Module):
         """D = c_skip·x + c_out·F with c_skip = σ_d²/(t² + σ_d²), c_out = t·σ_d/√(t² + σ_d²)."""
         variance = self.network.data_std**2
         total = t.square() + variance
-        return variance / total * x + t * self.network.data_std / total.sqrt() * self.network(c, x, t)
+        raw: Tensor = self.network(c, x, t)
+        return variance / total * x + t * self.network.data_std / total.sqrt() * raw
 
 
 class ConsistencyModel(nn.Module):
@@ -146,7 +150,8 @@ class ConsistencyModel(nn.Module):
     def forward(self, c: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """f = c_skip·x + c_out·F, (B,)"""
         skip, out = self.scalings(t, self.network.data_std)
-        return skip * x + out * self.network(c, x, t)
+        raw: Tensor = self.network(c, x, t)
+        return skip * x + out * raw
 
     @th.no_grad()
     def sample(self, c: Tensor, noise: Tensor) -> Tensor:
@@ -162,7 +167,7 @@ class ConsistencyModel(nn.Module):
         t = th.full((1,), T_MAX, dtype=noise.dtype, device=noise.device)
         skip, out = self.scalings(t, net.data_std)
         x = T_MAX * noise
-        w_condition, w_x, w_time = net.input_layer.weight.split([net.condition_dim, 1, _TIME_WIDTH], dim=1)
+        w_condition, w_x, w_time = th.split(net.input_layer.weight, [net.condition_dim, 1, _TIME_WIDTH], dim=1)
         shared = th.addmm(net.input_layer.bias + (net.time_features(t) @ w_time.T).squeeze(0), c, w_condition.T)  # (B, h)
         x_in = x / math.sqrt(T_MAX**2 + net.data_std**2)
         n_conditions, n_samples = noise.shape

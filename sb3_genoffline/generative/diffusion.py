@@ -1,5 +1,5 @@
 """
-Conditional diffusion over actions: noise schedules, the noise network ε_θ(s, x_t, t), and the DDPM and DDIM samplers.
+Conditional diffusion over actions: the noise network ε_θ(s, x_t, t), and the DDPM and DDIM samplers.
 
 Plain modules and pure functions: no optimizer, no EMA, no environment. Index 0 of every schedule is the clean action, so
 ``t = 1..T`` index it directly. All randomness of a sample is one tensor the caller draws, see :func:`ddpm_sample`.
@@ -7,8 +7,6 @@ Plain modules and pure functions: no optimizer, no EMA, no environment. Index 0 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -16,101 +14,14 @@ import numpy as np
 import torch as th
 from torch import Tensor, nn
 
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.generative.schedules import BetaSchedule, NoiseSchedule, ReverseVariance, beta_schedule
 from sb3_genoffline.nets.activations import Mish, mish
+from sb3_genoffline.nets.widths import checked_widths
 
-BetaSchedule = Literal["vp", "linear", "cosine"]
 SamplerName = Literal["ddpm", "ddim"]
-ReverseVariance = Literal["beta", "posterior"]
 NoisePrediction = Callable[[Tensor, int], Tensor]
 """Maps noisy actions ``x_t`` and the integer ``t`` to the predicted noise, same shape."""
-
-
-def beta_schedule(name: BetaSchedule, n_steps: int) -> np.ndarray:
-    """
-    The noise variances β_1..β_T.
-
-    - ``"vp"``: the variance-preserving SDE with β from 0.1 to 10, ``α_t = exp(−0.1/T − ½·9.9·(2t − 1)/T²)``
-    - ``"linear"``: evenly spaced from 1e-4 to 2e-2 (Ho et al. 2020)
-    - ``"cosine"``: Nichol & Dhariwal 2021, s = 0.008
-
-    :param name: one of the above
-    :param n_steps: T
-    :return: float64 array of shape (T,)
-    """
-    t = np.arange(1, n_steps + 1, dtype=np.float64)
-    if name == "vp":
-        b_min, b_max = 0.1, 10.0
-        return 1.0 - np.exp(-b_min / n_steps - 0.5 * (b_max - b_min) * (2 * t - 1) / n_steps**2)
-    if name == "linear":
-        return np.linspace(1e-4, 2e-2, n_steps)
-    if name == "cosine":
-        f = np.cos((np.arange(n_steps + 1) / n_steps + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.clip(1.0 - f[1:] / f[:-1], 0.0, 0.999)
-    raise ValueError(f"beta_schedule={name!r} is not known; use 'vp', 'linear' or 'cosine'.")
-
-
-@dataclass(frozen=True)
-class NoiseSchedule:
-    """
-    The constants of a diffusion process, as float64 arrays of length T + 1 with β_0 = 0.
-
-    :param betas: β_t, the variance added at step t
-    :param variance: of the reverse step's noise: ``"beta"``, β_t (as the DAC reference), or ``"posterior"``,
-        β_t·(1 − ᾱ_{t−1})/(1 − ᾱ_t)
-    """
-
-    betas: np.ndarray
-    variance: ReverseVariance = "beta"
-
-    @classmethod
-    def make(cls, name: BetaSchedule, n_steps: int, variance: ReverseVariance = "beta") -> "NoiseSchedule":
-        """:param name: see :func:`beta_schedule`
-        :param n_steps: T, at least 1
-        :param variance: of the reverse step's noise
-        """
-        if n_steps < 1:
-            raise ValueError(f"n_diffusion_steps={n_steps} must be at least 1.")
-        return cls(np.concatenate([[0.0], beta_schedule(name, n_steps)]), variance)
-
-    @property
-    def n_steps(self) -> int:
-        """T"""
-        return len(self.betas) - 1
-
-    @cached_property
-    def alphas(self) -> np.ndarray:
-        """α_t = 1 − β_t"""
-        return 1.0 - self.betas
-
-    @cached_property
-    def alpha_bars(self) -> np.ndarray:
-        """ᾱ_t = Π_{k ≤ t} α_k"""
-        return np.cumprod(self.alphas)
-
-    @cached_property
-    def sigmas(self) -> np.ndarray:
-        """σ_t = √(1 − ᾱ_t)"""
-        return np.sqrt(1.0 - self.alpha_bars)
-
-    @cached_property
-    def clean_coefficients(self) -> np.ndarray:
-        """Weight of x̂0 in the posterior mean of x_{t−1}; entry 0 is unused."""
-        previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
-        return np.sqrt(previous) * self.betas / np.maximum(1.0 - self.alpha_bars, 1e-300)
-
-    @cached_property
-    def noisy_coefficients(self) -> np.ndarray:
-        """Weight of x_t in the posterior mean of x_{t−1}; entry 0 is unused."""
-        previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
-        return np.sqrt(self.alphas) * (1.0 - previous) / np.maximum(1.0 - self.alpha_bars, 1e-300)
-
-    @cached_property
-    def reverse_variances(self) -> np.ndarray:
-        """Variance of the noise added in going from x_t to x_{t−1}; entries 0 and 1 are unused."""
-        if self.variance == "beta":
-            return self.betas
-        previous = np.concatenate([[1.0], self.alpha_bars[:-1]])
-        return self.betas * (1.0 - previous) / np.maximum(1.0 - self.alpha_bars, 1e-300)
 
 
 def predict_clean(schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, clip: bool) -> Tensor:
@@ -167,7 +78,7 @@ def ddim_sample(
     :return: x_0, shape (...)
     """
     if stride < 1:
-        raise ValueError(f"stride={stride} must be at least 1.")
+        raise UserError(f"stride={stride} must be at least 1.")
     alpha_bars, sigmas = schedule.alpha_bars, schedule.sigmas
     x = noise[0]
     t = schedule.n_steps
@@ -213,7 +124,8 @@ class ResidualBlock(nn.Module):
         self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), Mish(), nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.net(h)
+        change: Tensor = self.net(h)
+        return h + change
 
 
 class NoiseNetwork(nn.Module):
@@ -247,14 +159,16 @@ class NoiseNetwork(nn.Module):
         self.state_dim, self.action_dim = state_dim, action_dim
         self.register_buffer("time_table", time_embedding(n_diffusion_steps, time_dim), persistent=False)
         self.time_net = nn.Sequential(nn.Linear(time_dim, time_hidden), Mish(), nn.Linear(time_hidden, time_hidden))
-        self.input_layer = nn.Linear(state_dim + action_dim + time_hidden, net_arch[0])
+        widths = [*checked_widths(net_arch), action_dim]
+        if residual and len(widths) < 2:
+            raise UserError("net_arch=[] has no hidden layer; residual=True needs the width of its blocks, such as [256].")
+        self.input_layer = nn.Linear(state_dim + action_dim + time_hidden, widths[0])
         layers: list[nn.Module] = []
         if residual:
-            layers = [ResidualBlock(net_arch[0]), ResidualBlock(net_arch[0]), Mish(), nn.Linear(net_arch[0], action_dim)]
+            layers = [ResidualBlock(widths[0]), ResidualBlock(widths[0]), Mish(), nn.Linear(widths[0], action_dim)]
         else:
-            for width_in, width_out in pairwise(net_arch):
+            for width_in, width_out in pairwise(widths):
                 layers += [Mish(), nn.Linear(width_in, width_out)]
-            layers += [Mish(), nn.Linear(net_arch[-1], action_dim)]
         self.trunk = nn.Sequential(*layers)
         if not torch_init:
             xavier_init(self)
@@ -267,7 +181,8 @@ class NoiseNetwork(nn.Module):
         :return: predicted noise (B, A)
         """
         time = nn.functional.embedding(t, self.time_net(self.time_table))  # the processor sees T + 1 rows, not B
-        return self.trunk(self.input_layer(th.cat([states, noisy_actions, time], dim=-1)))
+        predicted: Tensor = self.trunk(self.input_layer(th.cat([states, noisy_actions, time], dim=-1)))
+        return predicted
 
     def conditioned_on(self, states: Tensor) -> NoisePrediction:
         """
@@ -277,15 +192,15 @@ class NoiseNetwork(nn.Module):
         :param states: (B, S)
         :return: maps x_t of shape (B, n, A) and an integer t to noise of shape (B, n, A)
         """
-        w_state, w_action, w_time = self.input_layer.weight.split(
-            [self.state_dim, self.action_dim, self.time_net[-1].out_features], dim=1
-        )
+        n_time = self.input_layer.in_features - self.state_dim - self.action_dim
+        w_state, w_action, w_time = th.split(self.input_layer.weight, [self.state_dim, self.action_dim, n_time], dim=1)
         state_part = (states @ w_state.T).unsqueeze(1)  # (B, 1, h)
         time_part = nn.functional.linear(self.time_net(self.time_table), w_time, self.input_layer.bias)  # (T + 1, h)
 
         def predict_noise(x: Tensor, t: int) -> Tensor:
             hidden = x @ w_action.T + (state_part + time_part[t])  # (B, n, h)
-            return self.trunk(hidden)
+            predicted: Tensor = self.trunk(hidden)
+            return predicted
 
         return predict_noise
 
@@ -334,7 +249,8 @@ class ConditionalDiffusion(nn.Module):
 
     def forward(self, states: Tensor, noisy_actions: Tensor, t: Tensor) -> Tensor:
         """ε_θ(s, x_t, t), see :meth:`NoiseNetwork.forward`."""
-        return self.noise_net(states, noisy_actions, t)
+        predicted: Tensor = self.noise_net(states, noisy_actions, t)
+        return predicted
 
     def add_noise(self, actions: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """

@@ -13,8 +13,10 @@ import torch as th
 import zuko
 from torch import Tensor
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.behavior import Base, Density
 from sb3_genoffline.generative.nice import JointNICE
+from sb3_genoffline.nets.widths import checked_widths
 
 ConditionalFlowName = Literal["spline", "affine"]
 FlowName = Literal["spline", "affine", "nice"]
@@ -62,7 +64,7 @@ class ConditionalFlow(Density):
         squash: Squash | None = None,
     ) -> None:
         super().__init__(state_dim, action_dim)
-        self.kind, self.net_arch, self.n_bins, self.squash = kind, tuple(net_arch), n_bins, squash
+        self.kind, self.net_arch, self.n_bins, self.squash = kind, tuple(checked_widths(net_arch)), n_bins, squash
         self.n_transforms = n_transforms or DEFAULT_N_TRANSFORMS[kind]
         self.base = Base("logistic", 0.5) if squash == "logistic" else Base("normal")
         shape = {"transforms": self.n_transforms, "hidden_features": self.net_arch}
@@ -95,7 +97,8 @@ class ConditionalFlow(Density):
         """See :meth:`Density.encode`."""
         transform = self.transform(self.standardise(states))
         if self.squash is None:
-            return transform.call_and_ladj(actions)
+            encoded: tuple[Tensor, Tensor] = transform.call_and_ladj(actions)
+            return encoded
         actions = actions.clamp(-LARGEST_SQUASHED, LARGEST_SQUASHED)
         latents, log_det = transform.call_and_ladj(actions.atanh())
         return latents, log_det - th.log1p(-(actions**2)).sum(-1)
@@ -136,16 +139,16 @@ def make_density(
     :param squash: base of a density on (−1, 1) alone, for the conditional flows
     """
     if flow not in get_args(FlowName):
-        raise ValueError(f"flow={flow!r} is not known; use 'spline', 'affine' or 'nice'.")
+        raise UserError(f"flow={flow!r} is not known; use 'spline', 'affine' or 'nice'.")
     if squash not in (None, *get_args(Squash)):
-        raise ValueError(f"squash={squash!r} is not known; use None, 'normal' or 'logistic'.")
+        raise UserError(f"squash={squash!r} is not known; use None, 'normal' or 'logistic'.")
     if n_transforms is not None and n_transforms < 1:
-        raise ValueError(f"n_transforms={n_transforms} must be at least 1.")
+        raise UserError(f"n_transforms={n_transforms} must be at least 1.")
     if flow == "affine" and squash == "logistic":
-        raise ValueError("squash='logistic' needs flow='spline': scaled logistic tails are infinitely dense at the bounds.")
+        raise UserError("squash='logistic' needs flow='spline': scaled logistic tails are infinitely dense at the bounds.")
     if flow == "nice":
         if squash is not None:
-            raise ValueError(f"squash={squash!r} is for conditional flows; flow='nice' models states, which have no bounds.")
+            raise UserError(f"squash={squash!r} is for conditional flows; flow='nice' models states, which have no bounds.")
         widths = (750, 750) if net_arch is None else net_arch
         return JointNICE(state_dim, action_dim, widths, n_transforms or DEFAULT_N_TRANSFORMS["nice"])
     widths = (256, 256) if net_arch is None else net_arch

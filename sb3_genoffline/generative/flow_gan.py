@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import layer_norm, softplus
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.behavior import Density
+from sb3_genoffline.nets.widths import checked_widths
 
 Divergence = Literal["wgan", "ce", "hellinger", "rkl", "kl", "tv", "lsgan"]
 Interpolation = Literal["uniform", "normal"]
@@ -30,7 +32,7 @@ class CentredNorm(nn.Module):
         self.bias = nn.Parameter(th.zeros(width))
 
     def forward(self, h: Tensor) -> Tensor:
-        return layer_norm(h, h.shape[-1:]) + self.bias
+        return layer_norm(h, list(h.shape[-1:])) + self.bias
 
 
 class Discriminator(nn.Module):
@@ -48,7 +50,7 @@ class Discriminator(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         width_in = pair_dim
-        for width in (2 * pair_dim, 4 * pair_dim) if net_arch is None else net_arch:
+        for width in (2 * pair_dim, 4 * pair_dim) if net_arch is None else checked_widths(net_arch):
             linear = nn.Linear(width_in, width)
             nn.init.uniform_(linear.weight, -(width**-0.5), width**-0.5)
             nn.init.constant_(linear.bias, 0.1)
@@ -61,7 +63,8 @@ class Discriminator(nn.Module):
 
     def forward(self, pairs: Tensor) -> Tensor:
         """(..., S + A) to (..., n_scores)"""
-        return self.net(pairs)
+        scores: Tensor = self.net(pairs)
+        return scores
 
 
 def discriminator_divergence(divergence: Divergence, real: Tensor, fake: Tensor) -> Tensor:
@@ -128,7 +131,8 @@ def gradient_penalty(
     mixed = (weights * real + (1 - weights) * fake).detach()
     fixed, free = mixed[:, :n_fixed], mixed[:, n_fixed:].requires_grad_(True)
     (gradient,) = th.autograd.grad(scores(th.cat([fixed, free], dim=-1)).sum(), free, create_graph=True)
-    return ((th.linalg.vector_norm(gradient, dim=-1) - 1) ** 2).mean()
+    norms: Tensor = th.linalg.vector_norm(gradient, dim=-1)
+    return ((norms - 1) ** 2).mean()
 
 
 class FlowGANNoise(NamedTuple):
@@ -172,10 +176,10 @@ class FlowGAN:
             ("interpolation", self.interpolation, get_args(Interpolation)),
         ):
             if value not in known:
-                raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}.")
+                raise UserError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}.")
         for name in ("adv_weight", "gp_weight", "instance_noise"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
+                raise UserError(f"{name}={getattr(self, name)} must not be negative.")
 
     @classmethod
     def official(cls) -> "FlowGAN":

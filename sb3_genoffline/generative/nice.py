@@ -7,6 +7,7 @@ import torch as th
 from torch import Tensor, nn
 
 from sb3_genoffline.generative.behavior import Base, Density
+from sb3_genoffline.nets.widths import checked_widths
 
 
 def shift_network(dim_in: int, dim_out: int, net_arch: Sequence[int]) -> nn.Sequential:
@@ -43,7 +44,7 @@ class JointNICE(Density):
 
     def __init__(self, state_dim: int, action_dim: int, net_arch: Sequence[int] = (750, 750), n_couplings: int = 4) -> None:
         super().__init__(state_dim, action_dim)
-        self.net_arch = tuple(net_arch)
+        self.net_arch = tuple(checked_widths(net_arch))
         first = (state_dim + action_dim) // 2
         self.halves = (first, state_dim + action_dim - first)
         self.shifts = nn.ModuleList(
@@ -65,7 +66,7 @@ class JointNICE(Density):
     def encode(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Density.encode`."""
         x = th.cat([self.standardise(states), actions], dim=-1)
-        halves = list(x.split(self.halves, dim=-1))
+        halves = list(th.split(x, list(self.halves), dim=-1))
         for i, shift in enumerate(self.shifts):
             given, moved = i % 2, 1 - i % 2
             halves[moved] = halves[moved] + shift(halves[given])
@@ -74,9 +75,9 @@ class JointNICE(Density):
 
     def decode(self, states: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Density.decode`."""
-        halves = list((latents * (-self.log_scale).exp()).split(self.halves, dim=-1))
+        halves = list(th.split(latents * (-self.log_scale).exp(), list(self.halves), dim=-1))
         for i, shift in reversed(list(enumerate(self.shifts))):
             given, moved = i % 2, 1 - i % 2
             halves[moved] = halves[moved] - shift(halves[given])
-        own_states, actions = th.cat(halves, dim=-1).split([self.state_dim, self.action_dim], dim=-1)
+        own_states, actions = th.split(th.cat(halves, dim=-1), [self.state_dim, self.action_dim], dim=-1)
         return own_states * self.state_std + self.state_mean, actions

@@ -8,7 +8,9 @@ from typing import Any
 import torch as th
 from torch import Tensor, nn
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.behavior import BehaviourModel
+from sb3_genoffline.nets.widths import checked_widths
 
 _LOG_STD_MIN, _LOG_STD_MAX = -4.0, 15.0
 
@@ -27,7 +29,7 @@ class ConditionalVAE(BehaviourModel):
     :param state_dim: S
     :param action_dim: A
     :param latent_dim: Z (None: 2A)
-    :param net_arch: hidden widths of encoder and decoder
+    :param net_arch: hidden widths of encoder and decoder; none for linear ones
     :param beta: β > 0
     """
 
@@ -40,10 +42,11 @@ class ConditionalVAE(BehaviourModel):
         beta: float = 0.5,
     ) -> None:
         super().__init__(state_dim, action_dim)
+        net_arch = checked_widths(net_arch)
         if not beta > 0:
-            raise ValueError(f"beta={beta} must be positive: it is the weight of the KL term and sets the decoder's variance.")
+            raise UserError(f"beta={beta} must be positive: it is the weight of the KL term and sets the decoder's variance.")
         if latent_dim is not None and latent_dim < 1:
-            raise ValueError(f"latent_dim={latent_dim} must be at least 1.")
+            raise UserError(f"latent_dim={latent_dim} must be at least 1.")
         self.latent_dim, self.net_arch, self.beta = latent_dim or 2 * action_dim, tuple(net_arch), beta
         self.encoder = _mlp([state_dim + action_dim, *net_arch, 2 * self.latent_dim])
         self.decoder = _mlp([state_dim + self.latent_dim, *net_arch, action_dim])
@@ -84,7 +87,8 @@ class ConditionalVAE(BehaviourModel):
         :param latents: (..., Z); standard normal ones give samples of the behaviour's actions, without the decoder's noise
         :return: the decoder's mean, (..., A) within [−1, 1]
         """
-        return self.decoder(th.cat([self.standardise(states), latents], dim=-1)).tanh()
+        raw: Tensor = self.decoder(th.cat([self.standardise(states), latents], dim=-1))
+        return raw.tanh()
 
     def elbo(self, states: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
         """
@@ -100,7 +104,46 @@ class ConditionalVAE(BehaviourModel):
         divergence = 0.5 * (mean.square() + std.square() - 1.0 - 2.0 * std.log()).sum(-1)
         return reconstruction - divergence
 
-    def log_prob(self, states: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
+    def draw_noise(self, n_rows: int, generator: th.Generator) -> Tensor:
+        """
+        :param n_rows: B
+        :param generator: on the model's device
+        :return: (B, 1, Z) standard normal: one draw of the ELBO for each row
+        """
+        like = self.state_mean
+        return th.randn((n_rows, 1, self.latent_dim), generator=generator, device=like.device, dtype=like.dtype)
+
+    def loss(self, states: Tensor, actions: Tensor, noise: Tensor | None = None) -> Tensor:
+        """
+        Mean −:meth:`elbo` in the unit of SPOT's loss, from which it differs by a constant.
+
+        :param states: (B, S)
+        :param actions: (B, A)
+        :param noise: (B, L, Z) standard normal
+        :return: scalar
+        """
+        return -self.unit * self.elbo(states, actions, _needed(noise)).mean()
+
+    def draw_latents(self, n_rows: int, generator: th.Generator) -> Tensor:
+        """
+        :param n_rows: B
+        :param generator: on the model's device
+        :return: (B, Z) standard normal
+        """
+        like = self.state_mean
+        return th.randn((n_rows, self.latent_dim), generator=generator, device=like.device, dtype=like.dtype)
+
+    def sample(self, states: Tensor, noise: Tensor) -> Tensor:
+        """
+        The decoder's mean, as BCQ and its successors sample: without the decoder's own noise.
+
+        :param states: (..., S)
+        :param noise: (..., Z) standard normal
+        :return: (..., A) within [−1, 1]
+        """
+        return self.decode(states, noise)
+
+    def log_prob(self, states: Tensor, actions: Tensor, noise: Tensor | None = None) -> Tensor:
         """
         log (1/L) Σ_l p(a, z_l | s)/q(z_l | s, a), z_l ~ q: the larger L, the tighter a lower bound in expectation.
 
@@ -109,6 +152,7 @@ class ConditionalVAE(BehaviourModel):
         :param noise: (B, L, Z) standard normal
         :return: (B,), in nats
         """
+        noise = _needed(noise)
         mean, std = self.encode(states, actions)
         latents = mean.unsqueeze(1) + std.unsqueeze(1) * noise  # (B, L, Z)
         # p(z)/q(z): the normalising constants cancel but for σ
@@ -122,6 +166,12 @@ class ConditionalVAE(BehaviourModel):
         squared = (actions.unsqueeze(1) - decoded).square().sum(-1)
         normaliser = 0.5 * self.action_dim * math.log(2.0 * math.pi * self.action_variance)
         return -squared / (2.0 * self.action_variance) - normaliser
+
+
+def _needed(noise: Tensor | None) -> Tensor:
+    if noise is None:
+        raise ValueError("A VAE's loss and log_prob are estimates: they need noise (B, L, Z), see draw_noise.")
+    return noise
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pprint import pformat
 from typing import Any
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import conforms, short
 
 _ACTING = ("manifest.json", "config.json", "model.safetensors")
@@ -29,7 +30,7 @@ _NEEDED: dict[str, dict[str, type]] = {
 
 
 def make_card(
-    model: OfflineAlgorithm,
+    model: AnyAlgorithm,
     config: Mapping[str, Any],
     address: str,
     name: str,
@@ -88,7 +89,7 @@ def check_results(results: Any) -> None:
         names = [f"{name} ({hint.__name__})" for name, hint in needed.items() if not conforms(found.get(name), hint)]
         odd += [f"{part}: {name}" if part else name for name in names]
     if odd:
-        raise ValueError(
+        raise UserError(
             f"results must have {', '.join(odd)}, as zoo.evaluate.evaluate returns them; they are {short(results)}."
         )
 
@@ -105,7 +106,7 @@ def make_eval_results(config: Mapping[str, Any], results: Mapping[str, Any] | No
     :return: YAML for ``.eval_results``; None without a score on a dataset that has a namespace
     """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
-    from huggingface_hub.utils import yaml_dump
+    from huggingface_hub.utils._fixes import yaml_dump
 
     namespace, _, rest = str(config["dataset"].get("id") or "").partition("/")
     score = (results or {}).get("normalized_score")

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sb3_genoffline.errors import UserError
 
-class HubError(OSError):
+
+class HubError(UserError, OSError):
     """The Hub, or the way there, did not give what was asked for; the message says why and what to do."""
 
 
@@ -33,8 +35,8 @@ def hub_errors(repo_id: str, revision: str | None = None, filename: str | None =
         there = _files_of(repo_id, revision, token)
         raise NoSuchFileOnHubError(f"{_place(repo_id, revision)} has no file {filename!r}{there}.") from error
     except errors.HFValidationError as error:
-        raise ValueError(f"{repo_id!r} is no name of a repository: {error}") from error
-    except (OSError, RuntimeError, errors.HTTPError, errors.XetDownloadError) as error:
+        raise UserError(f"{repo_id!r} is no name of a repository: {error}") from error
+    except (OSError, RuntimeError, errors.HTTPError, errors.XetDownloadError) as error:  # type: ignore[attr-defined]
         raise HubError(_explain(error, _place(repo_id, revision), filename)) from error
 
 
@@ -80,7 +82,7 @@ def _explain(error: BaseException, place: str, filename: str | None) -> str:
         return f"{what} is not in the cache, and the Hub must not be asked (offline). Load it once while online, then again."
     if "timeout" in type(error).__name__.lower():
         return f"The Hub did not answer in time about {place}: try again; HF_HUB_DOWNLOAD_TIMEOUT gives it more seconds."
-    if isinstance(error, errors.HTTPError | ConnectionError):
+    if isinstance(error, errors.HTTPError | ConnectionError):  # type: ignore[attr-defined]
         what = f"{type(error).__name__}: {error}"
         return f"The Hub could not be reached for {place}{nor_folder} ({what}): check the network, the proxy and HF_ENDPOINT."
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of an upload

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 
 _N_OBSERVATIONS, _ACTING_SEED = 8, 0
 
 
-def make_fingerprint(model: OfflineAlgorithm) -> dict[str, Any]:
+def make_fingerprint(model: AnyAlgorithm) -> dict[str, Any]:
     """
     :param model: the agent, whose stream of random actions stays as it is
     :return: ``observations`` (8, S), drawn around the mean of the agent's observation statistics and inside its space;
@@ -29,7 +29,7 @@ def make_fingerprint(model: OfflineAlgorithm) -> dict[str, Any]:
     }
 
 
-def actions_of(model: OfflineAlgorithm, observations: np.ndarray, acting_seed: int) -> np.ndarray:
+def actions_of(model: AnyAlgorithm, observations: np.ndarray, acting_seed: int) -> np.ndarray:
     """The deterministic actions after seeding; the policy's own stream goes on as if nothing had been asked."""
     policy = model.policy
     before = policy._acting_seed, policy._acting_generator
@@ -40,7 +40,7 @@ def actions_of(model: OfflineAlgorithm, observations: np.ndarray, acting_seed: i
         policy._acting_seed, policy._acting_generator = before
 
 
-def fingerprint_difference(model: OfflineAlgorithm, fingerprint: dict[str, Any]) -> float:
+def fingerprint_difference(model: AnyAlgorithm, fingerprint: dict[str, Any]) -> float:
     """
     :param model: the agent
     :param fingerprint: as :func:`make_fingerprint` returns

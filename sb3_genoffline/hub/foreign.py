@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from sb3_genoffline.common.envs import spaces_only
 from sb3_genoffline.common.policy_files import blamed_on, global_rng_preserved
 from sb3_genoffline.data.flattening import spaces_differ
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import CheckpointError, read_archive, write_archive
 from sb3_genoffline.files.untrusted import MAX_SPACE_DIM, check_sizes, check_tensors, parse_json, short
 
@@ -157,10 +158,11 @@ def _algorithm(path: Path, data: Mapping[str, Any]) -> type[BaseAlgorithm]:
         import sb3_contrib as library
     else:
         import stable_baselines3 as library  # type: ignore[no-redef]
-    return getattr(library, place[1])
+    cls: type[BaseAlgorithm] = getattr(library, place[1])
+    return cls
 
 
-def _policy_class(cls: type[BaseAlgorithm], data: Mapping[str, Any], observation_space: spaces.Space) -> Any:
+def _policy_class(cls: type[BaseAlgorithm], data: Mapping[str, Any], observation_space: spaces.Space[Any]) -> Any:
     aliases = cls.policy_aliases
     policy = data.get("policy_class")
     text = policy.get("__init__") if isinstance(policy, dict) else None
@@ -195,7 +197,7 @@ def _read_text(text: str) -> Any:
     if cls:
         return _CLASSES[cls.group(1)]
     if len(text) > 10_000:
-        raise ValueError("too long")
+        raise UserError("too long")
     return ast.literal_eval(text)
 
 
@@ -205,33 +207,33 @@ def _numbers(value: Any, count: int, uniform: Any) -> list[float]:
     if "..." in words:
         words = [str(uniform)] * count
     if len(words) != count:
-        raise ValueError(f"{len(words)} numbers in the place of {count}")
+        raise UserError(f"{len(words)} numbers in the place of {count}")
     return [float(word) for word in words]
 
 
-def _space(stored: Any, kind: str, path: Path) -> spaces.Space:
+def _space(stored: Any, kind: str, path: Path) -> spaces.Space[Any]:
     name = f"{path}: the {kind} space"
     kinds = re.search(r"spaces\.\w+\.(\w+)'", str(stored.get(":type:"))) if isinstance(stored, dict) else None
     try:
         if kinds is None or kinds.group(1) not in ("Box", "Discrete", "MultiDiscrete", "MultiBinary"):
-            raise ValueError(f"it is {kinds.group(1) if kinds else short(stored)}")
+            raise UserError(f"it is {kinds.group(1) if kinds else short(stored)}")
         if kinds.group(1) == "Box":
             shape = tuple(int(size) for size in re.findall(r"\d+", str(stored["_shape"])[:100]))
             count = int(np.prod(shape, dtype=object))
             if not 1 <= count <= MAX_SPACE_DIM or not re.fullmatch(r"(float|u?int)(8|16|32|64)", str(stored["dtype"])):
-                raise ValueError("its shape or dtype is out of bounds")
+                raise UserError("its shape or dtype is out of bounds")
             dtype = np.dtype(str(stored["dtype"]))
             low, high = (
                 np.array(_numbers(stored[key], count, stored.get(f"{key}_repr"))).reshape(shape).astype(dtype)
                 for key in ("low", "high")
             )
-            return spaces.Box(low, high, shape, dtype.type)  # type: ignore[arg-type]
+            return spaces.Box(low, high, shape, dtype.type)
         if kinds.group(1) == "MultiDiscrete":
             sizes = [int(size) for size in re.findall(r"\d+", str(stored["nvec"]))]
         else:
             sizes = [int(str(stored["n"]))]
         if not sizes or not all(1 <= size <= MAX_SPACE_DIM for size in sizes) or sum(sizes) > MAX_SPACE_DIM:
-            raise ValueError("its size is out of bounds")
+            raise UserError("its size is out of bounds")
         if kinds.group(1) == "Discrete":
             return spaces.Discrete(sizes[0], start=int(str(stored.get("start") or 0)))
         return spaces.MultiDiscrete(sizes) if kinds.group(1) == "MultiDiscrete" else spaces.MultiBinary(sizes[0])
@@ -249,12 +251,12 @@ def _compare_spaces(data: Mapping[str, Any], env: Any, path: Path) -> None:
             continue  # the weights will say whether it fits
         difference = spaces_differ(stored, getattr(env, f"{kind}_space"))
         if difference is not None:
-            raise ValueError(
+            raise UserError(
                 f"The agent's {kind} space differs from the environment's: {difference} (agent against environment)."
             )
 
 
-def _dimension(space: spaces.Space) -> int:
+def _dimension(space: spaces.Space[Any]) -> int:
     return 512 if len(space.shape or ()) == 3 else int(spaces.flatdim(space))  # images go through a convolution first
 
 
@@ -262,7 +264,7 @@ def _check_opcodes(content: bytes) -> None:
     """PyTorch lets a file ask for more than plain tensors: sparse and meta ones, ``bytearray`` of any size."""
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name == "GLOBAL" and not _TENSOR_PARTS.fullmatch(str(argument)):
-            raise ValueError(f"it asks for {short(argument)}")
+            raise UserError(f"it asks for {short(argument)}")
 
 
 def _weights(content: bytes, path: Path) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.saving import CONFIG, WEIGHTS, AgentFile
+from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.files.archive import CheckpointError, read_archive
 from sb3_genoffline.files.manifest import MANIFEST
 from sb3_genoffline.files.untrusted import parse_json
@@ -66,7 +67,7 @@ def load_from_hub(
     try:
         check_repo_id(repo_id)
     except ValueError as error:
-        raise ValueError(f"There is no folder or archive {repo_id!r} here, and {error}") from None
+        raise UserError(f"There is no folder or archive {repo_id!r} here, and {error}") from None
 
     def download(name: str, commit: str | None = revision, again: bool = False) -> Path:
         return fetch(repo_id, name, commit, token, cache_dir, local_files_only, again)
@@ -169,12 +170,12 @@ def _archive_of(repo_id: str, download: Callable[[str], Path]) -> Path:
 
 def _check_filename(filename: str) -> None:
     if not filename or filename.startswith("/") or ".." in filename.replace("\\", "/").split("/"):
-        raise ValueError(f"{filename!r} is no file of a repository.")
+        raise UserError(f"{filename!r} is no file of a repository.")
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise NotFoundError(f"There is no file {path}.")
     return path
 
 

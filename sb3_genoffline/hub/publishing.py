@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm, OfflineAlgorithm
 from sb3_genoffline.common.saving import CONFIG
+from sb3_genoffline.errors import ExistsError, NotFoundError, UserError
 from sb3_genoffline.files.archive import CheckpointError, replace_file
 from sb3_genoffline.files.manifest import MANIFEST, folder_files, make_manifest, open_folder, read_manifest, write_manifest
 from sb3_genoffline.hub.card import addressed_to, check_results, make_card, make_eval_results
@@ -28,7 +29,7 @@ _CARD = "README.md"
 
 
 def write_agent_folder(
-    model: OfflineAlgorithm,
+    model: AnyAlgorithm,
     folder: str | Path,
     *,
     repo_id: str | None = None,
@@ -64,7 +65,7 @@ def write_agent_folder(
     :raises ValueError: if a name is not allowed, or something can't be stored as plain data
     """
     if not isinstance(model, OfflineAlgorithm):
-        raise ValueError(f"{type(model).__name__} is no algorithm of sb3_genoffline: only agents of these are published.")
+        raise UserError(f"{type(model).__name__} is no algorithm of sb3_genoffline: only agents of these are published.")
     folder = Path(folder)
     if results is not None:
         check_results(results)
@@ -73,9 +74,9 @@ def write_agent_folder(
     name = folder.name if repo_id is None else repo_id.partition("/")[2]
     check_repo_id(f"organization/{name}")
     if folder.exists() and not overwrite:
-        raise FileExistsError(f"There is a {folder} already: pass overwrite=True to replace it, or another name.")
+        raise ExistsError(f"There is a {folder} already: pass overwrite=True to replace it, or another name.")
     if folder.exists() and not (folder / MANIFEST).is_file():
-        raise FileExistsError(f"{folder} is no agent's folder (it has no {MANIFEST}) and is not replaced: take another name.")
+        raise ExistsError(f"{folder} is no agent's folder (it has no {MANIFEST}) and is not replaced: take another name.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         new = Path(scratch) / folder.name
@@ -90,7 +91,7 @@ def write_agent_folder(
             try:
                 text = yaml.safe_dump(dict(hyperparameters), sort_keys=False, allow_unicode=True)
             except yaml.YAMLError as error:
-                raise ValueError(f"hyperparameters must be plain data: {error}.") from error
+                raise UserError(f"hyperparameters must be plain data: {error}.") from error
             replace_file(new / "hyperparameters.yml", text.encode())
         for source, file in ((curve, "training_curve.png"), (film, "replay.mp4")):
             if source is not None:
@@ -161,7 +162,7 @@ def push_folder(
 
 
 def push_to_hub(
-    model: OfflineAlgorithm,
+    model: AnyAlgorithm,
     repo_id: str,
     *,
     token: Token = None,
@@ -189,7 +190,7 @@ def push_to_hub(
         return push_folder(folder, repo_id, commit_message=commit_message, **options)
 
 
-def _checked_fingerprint(model: OfflineAlgorithm, folder: Path) -> dict[str, Any]:
+def _checked_fingerprint(model: AnyAlgorithm, folder: Path) -> dict[str, Any]:
     """The fingerprint of the agent that the folder holds, which must be the given one's."""
     loaded = load_agent(folder, device="cpu")
     fingerprint = make_fingerprint(loaded)
@@ -197,7 +198,7 @@ def _checked_fingerprint(model: OfflineAlgorithm, folder: Path) -> dict[str, Any
     if model.device.type == "cpu" and not getattr(model, "compile_networks", False):
         actions = actions_of(model, observations, fingerprint["acting_seed"])
         if not np.array_equal(actions, np.array(fingerprint["actions"], dtype=actions.dtype)):
-            raise ValueError(
+            raise UserError(
                 "The agent acts otherwise once it is loaded: something it acts by is not among its hyper-parameters and "
                 "weights (an attribute of its policy that was changed by hand?), so nothing was written."
             )
@@ -210,14 +211,14 @@ def _write_json(path: Path, content: Mapping[str, Any] | None) -> None:
     try:
         text = json.dumps(content, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} must be plain data without NaN or infinities: {error}.") from error
+        raise UserError(f"{path.name} must be plain data without NaN or infinities: {error}.") from error
     replace_file(path, (text + "\n").encode())
 
 
 def _contents(folder: Path, repo_id: str) -> dict[str, bytes]:
     """All files of a folder, compared with its manifest, with the repository's name on the card, and what is kept in LFS."""
     if folder.is_dir() and not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(f"{folder} has no {MANIFEST}: write_agent_folder makes a folder with all that is published.")
+        raise NotFoundError(f"{folder} has no {MANIFEST}: write_agent_folder makes a folder with all that is published.")
     listed, there = read_manifest(folder), set(folder_files(folder))
     if listed.keys() != there:
         odd = ", ".join(sorted(listed.keys() ^ there))

@@ -9,23 +9,14 @@ from torch import Tensor
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.common.arguments import Bounds, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.in_sample import expectile_loss, exponential_weights
 from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
-from sb3_genoffline.iql.policies import IQLPolicy, StateValue
+from sb3_genoffline.iql.policies import IQLPolicy
 from sb3_genoffline.nets.actors import GaussianActor
 from sb3_genoffline.nets.ensembles import soft_update
-
-
-def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
-    """
-    L_τ(u) = |τ − 1(u < 0)|·u² (section 4.1); its minimum over V of E[L_τ(x − V)] is the τ-expectile of x.
-
-    :param difference: u
-    :param expectile: τ
-    :return: as ``difference``
-    """
-    return th.where(difference < 0, 1.0 - expectile, expectile) * difference.square()
+from sb3_genoffline.nets.values import StateValue
 
 
 class IQL(ActorCriticAlgorithm[None]):
@@ -35,7 +26,7 @@ class IQL(ActorCriticAlgorithm[None]):
 
     Paper: Kostrikov, Nair, Levine, "Offline reinforcement learning with implicit Q-learning", ICLR 2022,
     https://arxiv.org/abs/2110.06169. The defaults are those of Gym-MuJoCo; AntMaze's (expectile 0.9, temperature 10, rewards
-    less 1) are in ``zoo/hyperparams/iql.yml``.
+    minus 1) are in ``iql/hyperparameters.yml``.
 
     Where the authors' code says more than the paper, and where this differs from it:
 
@@ -63,6 +54,7 @@ class IQL(ActorCriticAlgorithm[None]):
     further_networks = ("value",)
     actor: GaussianActor
     value: StateValue
+    value_optimizer: th.optim.Optimizer
 
     def __init__(
         self,
@@ -129,7 +121,7 @@ class IQL(ActorCriticAlgorithm[None]):
         # ------ −E[min(exp(β·(min_i Q̄_i(s, a) − V(s))), 100)·log π(a | s)] (eq. 7, clipped as in the code)
         with th.no_grad():
             values = self.value(states)
-            weights = (self.temperature * (target_q - values)).exp().clamp_max(self.max_weight)  # (B,)
+            weights = exponential_weights(target_q - values, self.temperature, self.max_weight)  # (B,)
         actor_loss = -(weights * self.actor.log_prob(states, batch.actions)).mean()
         gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
 

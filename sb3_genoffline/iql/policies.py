@@ -1,33 +1,14 @@
 """The policy of IQL: a Gaussian actor, twin critics, their targets, and a state value."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.type_aliases import Schedule
-from torch import Tensor, nn
+from torch import nn
 
 from sb3_genoffline.common.arguments import NetArch
 from sb3_genoffline.common.policies import GaussianActorCriticPolicy
-
-
-class StateValue(nn.Module):
-    """
-    V(s), an MLP with PyTorch's initialisation.
-
-    :param state_dim: S
-    :param net_arch: hidden widths
-    :param activation_fn: activation class
-    """
-
-    def __init__(self, state_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU) -> None:
-        super().__init__()
-        self.net = nn.Sequential(*create_mlp(state_dim, 1, list(net_arch), activation_fn))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(B, S) -> (B,)"""
-        return self.net(states).squeeze(-1)
+from sb3_genoffline.nets.values import StateValue
 
 
 class IQLPolicy(GaussianActorCriticPolicy):
@@ -45,8 +26,8 @@ class IQLPolicy(GaussianActorCriticPolicy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
         net_arch: NetArch = (256, 256),

@@ -1,1 +1,1 @@
-"""Networks: ensembles, actors, values, activations."""
+"""Networks: ensembles, actors, values, activations, and the check of hidden widths."""

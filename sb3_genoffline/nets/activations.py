@@ -43,7 +43,8 @@ def mish(x: Tensor) -> Tensor:
         n = n * (n + 2)
         return x * n / (n + 2)
     if th.is_grad_enabled() and x.requires_grad:
-        return _MishFunction.apply(x)
+        smooth: Tensor = _MishFunction.apply(x)  # type: ignore[no-untyped-call]
+        return smooth
     return _mish_no_grad(x)
 
 

@@ -1,4 +1,4 @@
-"""Actors that several algorithms share: deterministic, Gaussian, and tanh-squashed Gaussian."""
+"""Actors that several algorithms share: deterministic, with dropout or without, Gaussian, and tanh-squashed Gaussian."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,9 @@ import torch as th
 from stable_baselines3.common.torch_layers import create_mlp
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.widths import checked_widths
 
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
 _SQUASHED_LOG_STD_MIN, _SQUASHED_LOG_STD_MAX = -20.0, 2.0  # SAC's
@@ -18,7 +21,7 @@ class DeterministicActor(nn.Module):
 
     :param state_dim: S
     :param action_dim: A
-    :param net_arch: hidden widths
+    :param net_arch: hidden widths; none for a linear network
     :param activation_fn: activation class
     """
 
@@ -26,11 +29,57 @@ class DeterministicActor(nn.Module):
         self, state_dim: int, action_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU
     ) -> None:
         super().__init__()
-        self.net = nn.Sequential(*create_mlp(state_dim, action_dim, list(net_arch), activation_fn, squash_output=True))
+        self.net = nn.Sequential(
+            *create_mlp(state_dim, action_dim, checked_widths(net_arch), activation_fn, squash_output=True)
+        )
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, S) -> (B, A)"""
-        return self.net(states)
+        actions: Tensor = self.net(states)
+        return actions
+
+
+class DropoutActor(DeterministicActor):
+    """
+    A deterministic actor that drops hidden units where it is told to, and only there: without random numbers it is the whole
+    network, whatever the module's mode.
+
+    :param dropout: p, the share of hidden units that are dropped, in [0, 1)
+    :param state_dim: S
+    :param action_dim: A
+    :param net_arch: hidden widths; none for a linear network, of which nothing is dropped
+    :param activation_fn: activation class
+    :raises UserError: for a p outside [0, 1)
+    """
+
+    def __init__(
+        self,
+        dropout: float,
+        state_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__(state_dim, action_dim, net_arch, activation_fn)
+        if not 0.0 <= dropout < 1.0:
+            raise UserError(f"dropout={dropout} must lie in [0, 1).")
+        self.dropout, self.hidden_widths = dropout, checked_widths(net_arch)
+
+    def forward(self, states: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """
+        :param states: (B, S)
+        :param uniform: (B, sum of the hidden widths) within [0, 1): a unit is dropped where its number is below p
+        :return: (B, A)
+        """
+        if uniform is None:
+            return super().forward(states)
+        kept = (uniform >= self.dropout).to(states.dtype) / (1.0 - self.dropout)
+        *hidden, head, squash = self.net.children()
+        parts = th.split(kept, self.hidden_widths, -1)
+        for linear, activation, factors in zip(hidden[::2], hidden[1::2], parts, strict=True):
+            states = activation(linear(states)) * factors
+        actions: Tensor = squash(head(states))
+        return actions
 
 
 class GaussianActor(nn.Module):
@@ -40,7 +89,7 @@ class GaussianActor(nn.Module):
 
     :param state_dim: S
     :param action_dim: A
-    :param net_arch: hidden widths
+    :param net_arch: hidden widths; none for a linear network
     :param activation_fn: activation class
     :param torch_init: start as ``nn.Linear`` does, instead of Xavier weights, zero biases and an orthogonal last layer
     """
@@ -54,7 +103,7 @@ class GaussianActor(nn.Module):
         torch_init: bool = False,
     ) -> None:
         super().__init__()
-        self.net = nn.Sequential(*create_mlp(state_dim, action_dim, list(net_arch), activation_fn))
+        self.net = nn.Sequential(*create_mlp(state_dim, action_dim, checked_widths(net_arch), activation_fn))
         if not torch_init:
             linear = [module for module in self.net if isinstance(module, nn.Linear)]
             for layer in linear:
@@ -74,7 +123,8 @@ class GaussianActor(nn.Module):
     def log_prob(self, states: Tensor, actions: Tensor) -> Tensor:
         """log N(a; μ(s), σ²), summed over action dimensions: (B,)"""
         std = self.std()
-        return -(0.5 * ((actions - self(states)) / std).square() + std.log() + 0.5 * math.log(2.0 * math.pi)).sum(-1)
+        mean: Tensor = self(states)
+        return -(0.5 * ((actions - mean) / std).square() + std.log() + 0.5 * math.log(2.0 * math.pi)).sum(-1)
 
     def sample(self, states: Tensor, noise: Tensor) -> Tensor:
         """
@@ -82,7 +132,7 @@ class GaussianActor(nn.Module):
         :param noise: (B, A), or (B, n, A) for n actions per state
         :return: as ``noise``, unclipped
         """
-        mean = self(states)
+        mean: Tensor = self(states)
         return (mean if noise.ndim == 2 else mean.unsqueeze(1)) + self.std() * noise
 
 
@@ -92,7 +142,7 @@ class SquashedGaussianActor(nn.Module):
 
     :param state_dim: S
     :param action_dim: A
-    :param net_arch: hidden widths
+    :param net_arch: hidden widths; none for a linear network
     :param activation_fn: activation class
     """
 
@@ -100,7 +150,7 @@ class SquashedGaussianActor(nn.Module):
         self, state_dim: int, action_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU
     ) -> None:
         super().__init__()
-        self.net = nn.Sequential(*create_mlp(state_dim, 2 * action_dim, list(net_arch), activation_fn))
+        self.net = nn.Sequential(*create_mlp(state_dim, 2 * action_dim, checked_widths(net_arch), activation_fn))
 
     def distribution(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """μ(s) and σ(s) before the tanh: (B, S) -> (B, A), (B, A)"""

@@ -1,11 +1,13 @@
 """Ensembles of Q-functions as stacked weights: one batched matrix product per layer instead of one per member."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch as th
 from torch import Tensor, nn
 
 from sb3_genoffline.nets.activations import Mish
+from sb3_genoffline.nets.widths import checked_widths
 
 # On a CPU, larger no-gradient passes go member by member in blocks of so many rows: activations then stay in its cache.
 _CPU_BLOCK_ROWS = 640
@@ -45,10 +47,11 @@ class EnsembleQ(nn.Module):
     :param n_critics: H
     :param state_dim: S
     :param action_dim: A
-    :param net_arch: hidden widths
+    :param net_arch: hidden widths; none for linear Q-functions
     :param activation_fn: activation class
     :param layer_norm: LayerNorm without scale and shift before each activation (not in the DAC paper)
     :param torch_init: start as ``nn.Linear`` does
+    :raises UserError: for widths that are not positive whole numbers
     """
 
     def __init__(
@@ -63,13 +66,21 @@ class EnsembleQ(nn.Module):
     ) -> None:
         super().__init__()
         self.n_critics, self.state_dim = n_critics, state_dim
-        self.input_layer = EnsembleLinear(n_critics, state_dim + action_dim, net_arch[0], torch_init)
+        widths = [*checked_widths(net_arch), 1]
+        self.input_layer = EnsembleLinear(n_critics, state_dim + action_dim, widths[0], torch_init)
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
+        for width_in, width_out in pairwise(widths):
             if layer_norm:
                 layers.append(nn.LayerNorm(width_in, elementwise_affine=False))
             layers += [activation_fn(), EnsembleLinear(n_critics, width_in, width_out, torch_init)]
         self.trunk = nn.Sequential(*layers)
+
+    @property
+    def output_layer(self) -> EnsembleLinear:
+        """The last layer, which is the first too if there are no hidden ones."""
+        layer = self.trunk[-1] if len(self.trunk) > 0 else self.input_layer
+        assert isinstance(layer, EnsembleLinear)
+        return layer
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
         """
@@ -78,7 +89,8 @@ class EnsembleQ(nn.Module):
         :return: (H, B)
         """
         x = th.cat([states, actions], dim=-1)
-        return self.trunk(self.input_layer(x.expand(self.n_critics, *x.shape))).squeeze(-1)
+        values: Tensor = self.trunk(self.input_layer(x.expand(self.n_critics, *x.shape)))
+        return values.squeeze(-1)
 
     def of_samples(self, states: Tensor, actions: Tensor) -> Tensor:
         """
@@ -91,13 +103,14 @@ class EnsembleQ(nn.Module):
         n_states, n_samples, action_dim = actions.shape
         w_action, state_part = self._first_layer(states)
         rows = actions.reshape(1, -1, action_dim).expand(self.n_critics, -1, -1)  # (H, B·n, A)
-        hidden = th.bmm(rows, w_action).unflatten(1, (-1, n_samples)).add_(state_part.unsqueeze(2))
-        return self.trunk(hidden.flatten(1, 2)).view(self.n_critics, n_states, n_samples)
+        hidden = th.unflatten(th.bmm(rows, w_action), 1, (-1, n_samples)).add_(state_part.unsqueeze(2))
+        values: Tensor = self.trunk(hidden.flatten(1, 2))
+        return values.view(self.n_critics, n_states, n_samples)
 
     def _first_layer(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """The first layer's weights of actions (H, A, h), and its output for action 0: (H, B, h)."""
         n_actions = self.input_layer.weight.shape[1] - self.state_dim
-        w_state, w_action = self.input_layer.weight.split([self.state_dim, n_actions], dim=1)
+        w_state, w_action = th.split(self.input_layer.weight, [self.state_dim, n_actions], dim=1)
         return w_action, th.baddbmm(self.input_layer.bias, states.expand(self.n_critics, *states.shape), w_state)
 
     @th.no_grad()
@@ -119,7 +132,8 @@ class EnsembleQ(nn.Module):
             part = slice(start, start + block)
             rows = actions[part].reshape(-1, action_dim)  # (b·n, A)
             for member in range(self.n_critics):
-                hidden = (rows @ w_action[member]).unflatten(0, (-1, n_samples)).add_(state_part[member, part].unsqueeze(1))
+                hidden = th.unflatten(rows @ w_action[member], 0, (-1, n_samples))
+                hidden.add_(state_part[member, part].unsqueeze(1))
                 scores[member, part] = self._trunk_of(member, hidden.flatten(0, 1)).view(-1, n_samples)
         return scores
 

@@ -59,4 +59,5 @@ class ConsistencyQPolicy(GaussianActorCriticPolicy):
     def explore(self, states: Tensor) -> Tensor:
         """See :meth:`~sb3_genoffline.common.policies.ActorCriticPolicy.explore`."""
         std = self.actor.std() if self.learned_std else EXPLORATION_STD
-        return self.actor(states) + std * self.acting_noise(len(states), self.action_dim)
+        mean: Tensor = self.actor(states)
+        return mean + std * self.acting_noise(*mean.shape)

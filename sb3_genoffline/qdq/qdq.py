@@ -22,6 +22,7 @@ from sb3_genoffline.common.arguments import (
 )
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
+from sb3_genoffline.common.in_sample import exponential_weights
 from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policy_files import global_rng_preserved
@@ -71,7 +72,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
 
     Where the paper's text and its released code disagree:
 
-    1. ``alpha``, ``beta`` and ``lam`` per dataset are in ``zoo/hyperparams/qdq.yml``: the code's values as each dataset's
+    1. ``alpha``, ``beta`` and ``lam`` per dataset are in ``qdq/hyperparameters.yml``: the code's values as each dataset's
        entry, table G.2's as the profile ``paper``; these differ, for walker2d in β too. The defaults are the code's
        halfcheetah α and β and hopper λ.
     2. antmaze-umaze-diverse has α = 0.01 in the code and 0.99 in the paper; the code's is in the table.
@@ -365,7 +366,8 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         shapes = [(batch_size, action_dim), (batch_size, action_dim), (batch_size, n_q), (batch_size, n_awr, action_dim)]
         sizes = [th.Size(shape).numel() for shape in shapes]
         dtype = self.policy.obs_mean.dtype
-        normal = th.randn(sum(sizes), generator=self.generator, device=self.device, dtype=dtype).split(sizes)
+        numbers = th.randn(sum(sizes), generator=self.generator, device=self.device, dtype=dtype)
+        normal = th.split(numbers, sizes)
         return QDQNoise(*(part.view(shape) for part, shape in zip(normal, shapes, strict=True)))
 
     def update(self, batch: TransitionBatch, noise: QDQNoise) -> dict[str, Tensor]:
@@ -474,8 +476,8 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         assert noise.awr is not None
         sampled = self.actor_target.sample(states, noise.awr)  # (B, 30, A)
         baseline = self.critic.score_samples(states, sampled).amin(0).mean(1)
-        advantage = self.critic(states, actions).amin(0) - baseline
-        return (self.awr_temperature * advantage).exp().clamp_max(_AWR_LARGEST_WEIGHT)
+        advantage: Tensor = self.critic(states, actions).amin(0) - baseline
+        return exponential_weights(advantage, self.awr_temperature, _AWR_LARGEST_WEIGHT)
 
     def watch(self, metrics: dict[str, float]) -> None:
         """Whether H detects anything, logged on a few rows, always the same; and a penalty that rewards."""

@@ -9,42 +9,10 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from sb3_genoffline.common.policies import ActorCriticPolicy
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.vae import ConditionalVAE
-from sb3_genoffline.nets.actors import DeterministicActor
+from sb3_genoffline.nets.actors import DropoutActor
 from sb3_genoffline.nets.ensembles import EnsembleLinear
-
-
-class DropoutActor(DeterministicActor):
-    """
-    A deterministic actor that drops hidden units where it is told to, and only there: without random numbers it is the whole
-    network, whatever the module's mode.
-
-    :param dropout: p, the share of hidden units that are dropped
-    :param state_dim: S
-    :param action_dim: A
-    :param net_arch: hidden widths
-    :param activation_fn: activation class
-    """
-
-    def __init__(
-        self, dropout: float, state_dim: int, action_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module]
-    ) -> None:
-        super().__init__(state_dim, action_dim, net_arch, activation_fn)
-        self.dropout, self.hidden_widths = dropout, list(net_arch)
-
-    def forward(self, states: Tensor, uniform: Tensor | None = None) -> Tensor:
-        """
-        :param states: (B, S)
-        :param uniform: (B, sum of the hidden widths) within [0, 1): a unit is dropped where its number is below p
-        :return: (B, A)
-        """
-        if uniform is None:
-            return self.net(states)
-        kept = (uniform >= self.dropout).to(states.dtype) / (1.0 - self.dropout)
-        *hidden, head, squash = self.net.children()
-        for linear, activation, factors in zip(hidden[::2], hidden[1::2], kept.split(self.hidden_widths, -1), strict=True):
-            states = activation(linear(states)) * factors
-        return squash(head(states))
 
 
 class VAEDensityPolicy(ActorCriticPolicy):
@@ -71,8 +39,8 @@ class VAEDensityPolicy(ActorCriticPolicy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
         beta: float = 0.5,
@@ -84,7 +52,7 @@ class VAEDensityPolicy(ActorCriticPolicy):
         **kwargs: Any,
     ) -> None:
         if not 0.0 <= actor_dropout < 1.0:
-            raise ValueError(f"actor_dropout={actor_dropout} must lie in [0, 1).")
+            raise UserError(f"actor_dropout={actor_dropout} must lie in [0, 1).")
         self.actor_dropout, self.actor_init = actor_dropout, actor_init
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         if critic_init is not None:

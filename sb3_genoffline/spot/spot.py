@@ -15,9 +15,10 @@ from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.vae import ConditionalVAE
+from sb3_genoffline.nets.actors import DropoutActor
 from sb3_genoffline.nets.ensembles import soft_update
 from sb3_genoffline.spot.fit import VAEFit
-from sb3_genoffline.spot.policies import DropoutActor, VAEDensityPolicy
+from sb3_genoffline.spot.policies import VAEDensityPolicy
 
 Estimator = Literal["elbo", "importance"]
 

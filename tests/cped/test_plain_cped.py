@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.ensembles import EnsembleLinear
-from zoo.plain_cped import PlainCPED
+from zoo.speed.plain_cped import PlainCPED
 
 TOLERANCE = 1e-10
 N_UPDATES = 9

@@ -6,7 +6,7 @@ import torch as th
 from torch import Tensor
 
 from sb3_genoffline.generative.behavior import Density
-from zoo.density_toy import (
+from zoo.toys.density_toy import (
     ACTION_DIM,
     MEAN_NLL,
     NOISE_STD,

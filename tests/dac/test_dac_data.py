@@ -1,4 +1,4 @@
-"""What DAC asks of its data, with the numbers of its reference implementation (claims C12, C16, C17), in float64."""
+"""What DAC asks of its data, with the numbers of its reference implementation (README claims 18 to 20), in float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,6 @@ from sb3_genoffline.data.transforms import reward_affine
 pytestmark = pytest.mark.usefixtures("float64")
 MakeDac = Callable[..., DAC]
 MakeBatch = Callable[..., TransitionBatch]
-
-
-# ---------------------------------------------------------------------- C12, C16, C17: data
 
 
 def test_trajectory_scaling_divides_by_the_spread_of_returns() -> None:

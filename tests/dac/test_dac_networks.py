@@ -1,4 +1,4 @@
-"""Networks, targets and acting of DAC with the numbers of its reference implementation (claims C14, C15, C18), in float64."""
+"""Networks, targets and acting of DAC in float64, with the numbers of its reference (README claims 6, 17 and 21)."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ MakeDac = Callable[..., DAC]
 MakeBatch = Callable[..., TransitionBatch]
 
 
-# ---------------------------------------------------------------------- C14: moving averages
+# ---------------------------------------------------------------------- moving averages: README claim 17
 
 
 def test_the_actors_target_first_moves_at_update_1005_and_then_every_fifth(make_dac: MakeDac, make_batch: MakeBatch) -> None:
@@ -54,7 +54,7 @@ def test_after_200_moves_the_initial_target_weighs_0_367(make_dac: MakeDac) -> N
     close(next(model.actor_target.parameters()), np.full((32, 16), 0.3669578217), 1e-9)
 
 
-# ---------------------------------------------------------------------- C15: initialisation
+# ---------------------------------------------------------------------- initialisation: README claim 6
 
 
 def test_parameter_counts_are_the_references() -> None:
@@ -93,7 +93,7 @@ def test_targets_start_as_copies_and_members_differ(make_dac: MakeDac) -> None:
             assert not any((layer.weight[i] == layer.weight[j]).any() for i in range(3) for j in range(i))
 
 
-# ---------------------------------------------------------------------- C18: acting
+# ---------------------------------------------------------------------- acting: README claim 21
 
 
 def test_acting_takes_the_candidate_with_the_largest_mean_target_q(make_dac: MakeDac) -> None:

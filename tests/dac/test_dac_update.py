@@ -1,4 +1,4 @@
-"""The update of DAC with the numbers of its reference implementation (claims C5–C8, C10, C13, C19, C20), in float64."""
+"""The update of DAC with the numbers of its reference implementation (README claims 7 and 9 to 16), in float64."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ MakeDac = Callable[..., DAC]
 MakeBatch = Callable[..., TransitionBatch]
 
 
-# ---------------------------------------------------------------------- C5: pessimism
+# ---------------------------------------------------------------------- pessimism: README claim 7
 
 SAMPLED_Q = th.tensor([[[1.0, 3.0]], [[2.0, 6.0]], [[6.0, 0.0]]], dtype=th.float64)  # (H=3, B=1, N=2)
 
@@ -69,7 +69,7 @@ def test_rand_convex_weights_are_normalised_over_members(make_dac: MakeDac) -> N
     assert 0 <= drawn.min() < 0.05 and 0.95 < drawn.max() < 1  # uniform, a draw per member and row
 
 
-# ---------------------------------------------------------------------- C6: the critics' loss
+# ---------------------------------------------------------------------- the critics' loss: README claim 9
 
 
 class FixedQ(nn.Module):
@@ -104,7 +104,7 @@ def test_the_critic_loss_is_the_mean_over_members_and_rows(
     close(fixed.values.grad, [[-0.5, 1.0], [0.5, -0.5]])
 
 
-# ---------------------------------------------------------------------- C7, C8: eta and the learning rate
+# ---------------------------------------------------------------------- eta and the learning rate: README claims 14 and 15
 
 
 class FixedNoise(nn.Module):
@@ -165,7 +165,7 @@ def test_the_first_update_uses_the_whole_learning_rate_and_the_next_ones_the_cos
         close(model.critic_optimizer.param_groups[0]["lr"], 1e-3 * expected)
 
 
-# ---------------------------------------------------------------------- C10: the actor's loss
+# ---------------------------------------------------------------------- the actor's loss: README claim 10
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_the_actor_loss_its_slope_and_its_minimum_have_the_reference_values(
             close(actor.predicted.grad, slope)
 
 
-# ---------------------------------------------------------------------- C13: clipping
+# ---------------------------------------------------------------------- clipping: README claim 16
 
 
 def test_the_gradient_norm_is_one_over_all_tensors_together() -> None:
@@ -219,7 +219,7 @@ def test_the_gradient_norm_is_one_over_all_tensors_together() -> None:
         close([p.item() for p in parameters], [-x for x in expected], 1e-6)  # torch divides by (norm + 1e-6)
 
 
-# ---------------------------------------------------------------------- C19, C20: where gradients go
+# ---------------------------------------------------------------------- where gradients go: README claims 11 and 12
 
 
 def test_critic_updates_leave_the_actor_alone_and_actor_updates_the_critics(

@@ -1,4 +1,4 @@
-"""Claim C22: one whole update of DAC, in float64, against numbers of the reference implementation."""
+"""One whole update of DAC, in float64, against numbers of the reference implementation (README claim 24)."""
 
 import numpy as np
 import pytest

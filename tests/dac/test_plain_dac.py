@@ -1,4 +1,4 @@
-"""The fast form of DAC's update is the plain form (claim C21), in float64."""
+"""The fast form of DAC's update is the plain form (README claim 23), in float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +13,14 @@ from sb3_genoffline import DAC
 from sb3_genoffline.dac import DACNoise
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.ensembles import EnsembleLinear
-from zoo.plain_dac import PlainDAC
+from zoo.speed.plain_dac import PlainDAC
 
 pytestmark = pytest.mark.usefixtures("float64")
 MakeDac = Callable[..., DAC]
 MakeBatch = Callable[..., TransitionBatch]
 
 
-# ---------------------------------------------------------------------- C21: the fast form is the plain form
+# ---------------------------------------------------------------------- the fast form is the plain form
 
 
 def plain_pairs(model: DAC, plain: PlainDAC) -> dict[str, tuple[nn.Parameter, Tensor]]:

@@ -1,5 +1,5 @@
 """
-The mistakes that an implementation of DAC makes easily: each test fails if one is made.
+The mistakes that an implementation of DAC makes easily: each test fails if one is made. The README's claims say what is right.
 
 Some of them are caught in ``test_dac_update.py`` and its neighbours, by numbers: the noise of the sampler and where it is
 clamped, trajectory returns from where observations lie, softmax over the ensemble's samples, the timing of the actor's target.

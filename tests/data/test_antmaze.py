@@ -15,6 +15,7 @@ from sb3_genoffline.data import antmaze
 from sb3_genoffline.data.antmaze import LAYOUTS, canonical_id, register_envs, success_rate
 from sb3_genoffline.data.scores import reference_key, scored_by_success
 from sb3_genoffline.data.transforms import transform_rewards
+from sb3_genoffline.errors import UserError
 
 WALK = 0.2  # m a row
 
@@ -226,7 +227,7 @@ def test_without_gymnasium_robotics_the_error_says_what_to_install(tmp_path: Pat
     for name in [name for name in sys.modules if name.startswith("gymnasium_robotics")]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)
-    with pytest.raises(ValueError, match="pip install gymnasium-robotics"):
+    with pytest.raises(UserError, match="pip install gymnasium-robotics"):
         dataset.make_env()
     monkeypatch.setattr(gym.envs.registration, "registry", registry := dict[str, EnvSpec]())
     monkeypatch.setattr(gym, "registry", registry)

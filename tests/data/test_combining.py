@@ -9,6 +9,7 @@ from gymnasium import spaces
 from labelled_episodes import ACTION_SPACE, OBSERVATION_SPACE, Episode, arrays, assert_aligned
 
 from sb3_genoffline import OfflineDataset, combine, split
+from sb3_genoffline.errors import UserError
 
 FIRST = [Episode(0, 3, "truncated"), Episode(1, 2, "cut"), Episode(2, 1, "terminated")]
 SECOND = [Episode(7, 4, "terminated"), Episode(9, 2, "truncated")]
@@ -82,7 +83,7 @@ def test_what_one_does_not_know_comes_from_another():
     ],
 )
 def test_data_that_do_not_belong_together_are_named(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         combine(make_dataset(), make_dataset(SECOND, **change))
 
 
@@ -97,9 +98,9 @@ def test_another_version_or_setting_is_a_warning_and_the_first_is_kept(other):
 def test_bounds_are_widened_to_hold_both():
     narrow = make_dataset(observation_space=spaces.Box(-1e6, 1e6, (3,)))
     assert combine(narrow, make_dataset(SECOND)).observation_space == OBSERVATION_SPACE
-    with pytest.raises(ValueError, match="got no dataset"):
+    with pytest.raises(UserError, match="got no dataset"):
         combine()
-    with pytest.raises(TypeError, match=r"combine\(\) got a list; it takes datasets one by one: combine\(a, b\)"):
+    with pytest.raises(UserError, match=r"combine\(\) got a list; it takes datasets one by one: combine\(a, b\)"):
         combine([make_dataset(), make_dataset(SECOND)])
 
 
@@ -149,5 +150,5 @@ def test_sizes_are_fractions_or_numbers_of_episodes():
     ],
 )
 def test_sizes_that_do_not_fit_are_named(sizes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         split(make_dataset(MANY), sizes, seed=0)

@@ -15,6 +15,7 @@ from sb3_genoffline.data import (
     flatten_observations,
     load_dataset,
 )
+from sb3_genoffline.errors import UserError
 
 NESTED = spaces.Dict(
     {
@@ -140,7 +141,7 @@ def test_a_recorded_spec_that_fails_falls_back_to_what_works_with_a_warning():
 
 
 def test_an_environment_that_cannot_be_made_says_what_was_tried():
-    with pytest.raises(ValueError, match="No environment is known for this dataset"):
+    with pytest.raises(UserError, match="No environment is known for this dataset"):
         dataset().make_env()
     gone = EnvSpec("Gone-v0", entry_point="nowhere_at_all:Gone")
     with pytest.raises(
@@ -149,7 +150,7 @@ def test_an_environment_that_cannot_be_made_says_what_was_tried():
         dataset(env_spec=gone, id="mine").make_env()
     other = EnvSpec("Toy-v0", entry_point=Toy, kwargs={"observation_space": spaces.Box(-1, 1, (8,))})
     del gym.registry["Toy-v0"]
-    with pytest.raises(ValueError, match=r"observation space differs from the dataset's: shape \(3,\) against \(8,\)"):
+    with pytest.raises(UserError, match=r"observation space differs from the dataset's: shape \(3,\) against \(8,\)"):
         dataset(env_spec=other).make_env()
     gym.register("Toy-v0", Toy)
 

@@ -1,3 +1,6 @@
+import json
+
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -7,6 +10,7 @@ from sb3_genoffline.data import (
     REFERENCE,
     REWARD_TRANSFORMS,
     OfflineDataset,
+    ScoreScale,
     clip_actions,
     load_dataset,
     normalized_score,
@@ -16,6 +20,7 @@ from sb3_genoffline.data import (
     transform_rewards,
     unscale_actions,
 )
+from sb3_genoffline.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -77,7 +82,7 @@ def test_both_worlds_names_find_their_reference(name, key):
     ],
 )
 def test_names_that_are_not_surely_known_have_no_reference(name):
-    with pytest.raises(KeyError, match=f"No reference returns are known for '{name}'. Known are .* halfcheetah, hopper"):
+    with pytest.raises(UserError, match=f"No reference returns are known for '{name}'. Known are .* halfcheetah, hopper"):
         reference_scores(name)
 
 
@@ -93,12 +98,65 @@ def test_scores_are_printed_as_papers_do():
 
 def test_a_dataset_without_references_says_how_to_give_them():
     dataset = load_dataset(arrays([Episode(0, 2, "terminated")]) | {"action_space": ACTION_SPACE})
-    with pytest.raises(ValueError, match=r"reference returns of this dataset are not known.*replace\(ref_min_score="):
+    with pytest.raises(UserError, match=r"reference returns of this dataset are not known.*replace\(ref_min_score="):
         dataset.normalized_score([1.0])
     assert dataset.replace(id="Hopper-v5").normalized_score(3234.3) == 100
     assert dataset.replace(ref_min_score=1, ref_max_score=3).normalized_score(2.0) == 50
-    with pytest.raises(ValueError, match=r"ref_max_score = 1.0 must be above ref_min_score = 3.0"):
-        dataset.replace(ref_min_score=3, ref_max_score=1).normalized_score(2.0)
+    with pytest.raises(UserError, match=r"ref_max_score = 1.0 must be above ref_min_score = 3.0"):
+        dataset.replace(ref_min_score=3, ref_max_score=1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        (2.0, 2.0, "ref_max_score = 2.0 must be above ref_min_score = 2.0: scores are normalised by their difference"),
+        (np.nan, 1.0, "ref_min_score = nan is not finite"),
+        (None, np.inf, "ref_max_score = inf is not finite"),
+    ],
+)
+def test_references_that_no_score_can_be_normalised_with_are_refused_when_the_dataset_is_made(low, high, message):
+    dataset = load_dataset(arrays([Episode(0, 2, "terminated")]) | {"action_space": ACTION_SPACE})
+    with pytest.raises(UserError, match=message):
+        dataset.replace(ref_min_score=low, ref_max_score=high)
+
+
+def test_a_scale_scores_returns_or_successes():
+    np.testing.assert_array_equal(ScoreScale("return", -10, 30).of([[-10, 30, 10]]), [[0, 100, 50]])
+    np.testing.assert_array_equal(ScoreScale("success").of([7.0, 0.0], [True, False]), [100, 0])
+    assert ScoreScale("success").of(3.0, 0.25) == 25
+    with pytest.raises(UserError, match="pass successes="):
+        ScoreScale("success").of([1.0])
+    with pytest.raises(UserError, match="kind='regret' is not known"):
+        ScoreScale("regret")
+
+
+def test_a_datasets_scale_goes_by_its_names_then_by_its_references():
+    dataset = load_dataset(arrays([Episode(0, 2, "terminated")]) | {"action_space": ACTION_SPACE})
+    assert dataset.score_scale is None and dataset.replace(ref_min_score=1).score_scale is None
+    assert dataset.replace(ref_min_score=1, ref_max_score=3).score_scale == ScoreScale("return", 1, 3)
+    maze = dataset.replace(id="D4RL/pointmaze/umaze-v2", ref_min_score=1, ref_max_score=3)
+    assert maze.score_scale == ScoreScale("success") == dataset.replace(id="antmaze-umaze-v2").score_scale
+    spec = gym.envs.registration.EnvSpec("AntMaze_UMaze-v5", entry_point="nowhere:Env")
+    assert dataset.replace(eval_env_spec=spec).score_scale == ScoreScale("success")
+
+
+def test_a_summary_is_plain_data_and_scores_as_the_scale_does():
+    dataset = with_rewards([1.0, 2.0, 6.0], [2, 3]).replace(id="a-v0")
+    assert json.loads(json.dumps(dataset.summary())) == {
+        "id": "a-v0",
+        "fingerprint": dataset.fingerprint,
+        "n_transitions": 3,
+        "n_episodes": 2,
+        "mean_return": 4.5,
+        "success_rate": None,
+        "normalized_score": None,
+        "ref_min_score": None,
+        "ref_max_score": None,
+    }
+    summary = dataset.replace(ref_min_score=0, ref_max_score=9).summary()
+    assert (summary["normalized_score"], summary["ref_max_score"]) == (50.0, 9.0)
+    maze = with_rewards([0.0, 1.0, 0.0, 0.0], [2, 4]).replace(id="genoffline/pointmaze/umaze-v0").summary()
+    assert (maze["success_rate"], maze["normalized_score"], maze["mean_return"]) == (0.5, 50.0, 0.5)
 
 
 def with_rewards(rewards, ends):
@@ -116,7 +174,7 @@ def with_rewards(rewards, ends):
     )
 
 
-def test_trajectory_scaling_is_that_of_claim_c12():
+def test_trajectory_scaling_divides_by_the_spread_of_returns():
     dataset = with_rewards([1, 1, 1, 2, 0, 0, 5], [3, 5, 7])
     np.testing.assert_array_equal(dataset.episode_returns(), [3, 2, 5])
     scaled = transform_rewards(dataset, "iql_locomotion").rewards
@@ -155,12 +213,12 @@ def test_no_spread_of_returns_is_an_error(name):
         ValueError, match=rf"'{name}' divides by the spread of the episode returns.* all 2 episodes have return 3"
     ):
         reward_affine(with_rewards([1, 2, 3], [2, 3]), name)
-    with pytest.raises(ValueError, match="the only episode has return 6"):
+    with pytest.raises(UserError, match="the only episode has return 6"):
         reward_affine(with_rewards([1, 2, 3], [3]), name)
 
 
 def test_constant_rewards_cannot_be_standardised():
-    with pytest.raises(ValueError, match=r"'reward_normalize' divides by the standard deviation .* all 3 rewards are 0.1"):
+    with pytest.raises(UserError, match=r"'reward_normalize' divides by the standard deviation .* all 3 rewards are 0.1"):
         reward_affine(with_rewards([0.1, 0.1, 0.1], [2, 3]), "reward_normalize")
 
 
@@ -171,7 +229,7 @@ def test_an_unknown_transform_is_named_with_those_that_exist():
         reward_affine(with_rewards([1, 2], [2]), "iql")
 
 
-def test_clipped_actions_stay_off_the_edge_as_claim_c17_says():
+def test_clipped_actions_stay_off_the_edge():
     actions = clip_actions(np.array([-1.0, -0.5, 0.99999, 1.0]))
     assert actions.dtype == np.float32
     assert np.abs(actions.astype(np.float64)).max() <= 1 - 1e-5

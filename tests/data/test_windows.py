@@ -14,6 +14,7 @@ from gymnasium import spaces
 from sb3_genoffline import OfflineDataset, load_dataset
 from sb3_genoffline.data import windows as windows_module
 from sb3_genoffline.data.windows import WindowedReturns, count_windows, trajectory_ends, windowed_returns
+from sb3_genoffline.errors import UserError
 
 GAMMA = 0.99
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -117,7 +118,7 @@ def test_the_last_window_of_a_long_trajectory_is_nearly_whole_and_full_coverage_
 @pytest.mark.parametrize("name", ["window", "stride", "max_windows"])
 def test_senseless_sizes_are_refused(name: str) -> None:
     sizes: dict[str, Any] = {name: 0}
-    with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
+    with pytest.raises(UserError, match=f"{name}=0 must be at least 1"):
         windowed_returns(recording([5]), **sizes)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zoo.hyperparameters import load_hyperparameters
+from zoo.runs.hyperparameters import load_hyperparameters
 
 TABLE = {  # eta, gradient norm, learning rate (None: 3e-4), max Q backup
     "halfcheetah-medium-v2": (1.0, 9.0, None, False),

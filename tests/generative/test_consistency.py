@@ -10,6 +10,7 @@ import torch as th
 from exact import close
 from torch import Tensor, nn
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.consistency import (
     T_MAX,
     T_MIN,
@@ -85,7 +86,7 @@ def test_the_grid_falls_from_80_to_two_thousandths_through_the_papers_levels(n: 
 
 def test_a_grid_of_one_level_is_refused() -> None:
     assert karras_grid(2).tolist() == [80.0, 0.002]
-    with pytest.raises(ValueError, match="n=1 noise levels are too few"):
+    with pytest.raises(UserError, match="n=1 noise levels are too few"):
         karras_grid(1)
 
 
@@ -171,7 +172,7 @@ def test_the_fast_norm_is_torchs_group_norm_with_an_eps_of_a_millionth() -> None
 
 @pytest.mark.parametrize("net_arch", [(), (12,), (16, 20)])
 def test_widths_that_do_not_fall_into_groups_of_eight_are_refused(net_arch: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="must hold multiples of 8"):
+    with pytest.raises(UserError, match="must hold multiples of 8"):
         NoisyScalarNetwork(3, net_arch)
 
 
@@ -276,7 +277,7 @@ def test_gradients_reach_every_parameter_of_the_teacher_and_not_its_frequencies(
 # ---------------------------------------------------------------------- the closed form of a Gaussian
 
 
-@pytest.mark.parametrize(("n", "tolerance"), [(1000, 1e-5), (40, 0.01), (18, 0.1)])
+@pytest.mark.parametrize(("n", "tolerance"), [(300, 1e-4), (40, 0.01), (18, 0.1)])
 def test_a_heun_step_of_the_exact_denoiser_stays_on_its_trajectory(n: int, tolerance: float) -> None:
     grid = karras_grid(n)
     z = th.linspace(-3, 3, 13)
@@ -287,9 +288,9 @@ def test_a_heun_step_of_the_exact_denoiser_stays_on_its_trajectory(n: int, toler
         assert (drift / z)[z != 0].abs().max() < tolerance * STD
 
 
-@pytest.mark.parametrize(("n", "std"), [(18, 0.214), (40, 0.204), (1000, 0.199)])
+@pytest.mark.parametrize(("n", "std"), [(18, 0.214), (40, 0.204), (300, 0.199)])
 def test_the_exact_denoiser_integrated_from_pure_noise_gives_the_data(n: int, std: float) -> None:
-    z = antithetic(10_000)
+    z = antithetic(2000)
     samples = sample_heun(gaussian_denoiser, z, z, n)
     close(samples.mean(), 0.299, 1e-3)
     close(samples.std(), std, 3e-3)

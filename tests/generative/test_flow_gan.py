@@ -9,6 +9,7 @@ import pytest
 import torch as th
 from torch import Tensor, nn
 
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.behavior import Density
 from sb3_genoffline.generative.flow import make_density
 from sb3_genoffline.generative.flow_gan import (
@@ -258,7 +259,7 @@ def test_the_official_discriminator_widens_twice_and_scores_every_coordinate() -
     ],
 )
 def test_unusable_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         FlowGAN(**arguments)
 
 

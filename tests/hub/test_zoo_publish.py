@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
-from zoo.runs import find_run
+from zoo.runs.folders import find_run
 
 
 @pytest.fixture

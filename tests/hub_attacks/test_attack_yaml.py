@@ -7,8 +7,8 @@ import pytest
 from hostile import Watch
 
 from sb3_genoffline import load_from_hub
-from zoo.hyperparameters import load_hyperparameters
-from zoo.runs import run_of
+from zoo.runs.folders import run_of
+from zoo.runs.hyperparameters import load_hyperparameters
 
 TAGS = "!!python/object/apply:os.mkdir [{trap}]", "!!python/name:os.system", "!!python/object/new:os.mkdir [{trap}]", "!x 1"
 

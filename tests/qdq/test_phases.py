@@ -33,7 +33,7 @@ from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.data.transforms import clip_actions, scale_actions
 from sb3_genoffline.generative.consistency import karras_grid
 from sb3_genoffline.qdq import QDQ
-from zoo.callbacks import SaveLast, StopOnInterrupt
+from zoo.runs.callbacks import SaveLast, StopOnInterrupt
 
 pytestmark = pytest.mark.filterwarnings("ignore:The uncertainty H is no larger")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 from sb3_genoffline.qdq import QDQ
-from zoo.plain_qdq import PlainQDQ
+from zoo.speed.plain_qdq import PlainQDQ
 
 TOLERANCE = 1e-10
 SETTINGS: list[dict[str, Any]] = [

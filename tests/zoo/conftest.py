@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from zoo.rendering import prefer_offscreen
+from zoo.runs.rendering import prefer_offscreen
 
 prefer_offscreen()
 DATASET = "tiny/hopper/random-v0"

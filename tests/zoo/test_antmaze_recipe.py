@@ -15,7 +15,7 @@ from zoo.__main__ import main
 from zoo.behavior import gait
 from zoo.behavior.gait import Trot, walk
 from zoo.recipes.antmaze import measure, rollout, spec
-from zoo.runs import find_run
+from zoo.runs.folders import find_run
 
 DATASET = "genoffline/antmaze/umaze-v0"
 SMALL = ["n_critics:2", "n_q_samples:1", "policy_kwargs:dict(net_arch=[16, 16])", "n_action_samples:2", "batch_size:16"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch as th
 
-from zoo.bandit import BEST, METHODS, critic_surface, make_agent, make_data, measure, sample, train_agent, true_q
 from zoo.plot.bandit import MATCHED, plot_bandit
+from zoo.toys.bandit import BEST, METHODS, critic_surface, make_agent, make_data, measure, sample, train_agent, true_q
 
 
 @pytest.mark.parametrize(

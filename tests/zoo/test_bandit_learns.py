@@ -1,9 +1,9 @@
-"""Claim L1 of DAC on the paper's bandit (slow: 20,000 updates an agent)."""
+"""DAC on the paper's bandit: DAC's README claim 26 (slow: 20,000 updates an agent)."""
 
 import pytest
 
-from zoo.bandit import make_data, true_q
 from zoo.plot.bandit import run_method
+from zoo.toys.bandit import make_data, true_q
 
 pytestmark = pytest.mark.slow
 SETS = pytest.mark.parametrize("index", [0, 1, 2, 3])

@@ -14,11 +14,11 @@ import pytest
 
 from sb3_genoffline.data.scores import reference_scores
 from zoo.behavior import GaussianPolicy, SquashedPolicy, load_policy, tables
+from zoo.behavior.episode import Episode
 from zoo.behavior.rollout import Segment, evaluate, rollout
-from zoo.behavior.selection import choose_expert, choose_medium, choose_rungs
+from zoo.behavior.rungs import choose_expert, choose_medium, choose_rungs
 from zoo.behavior.train import TRAINERS
 from zoo.behavior.train import main as train_behavior
-from zoo.episodes import Episode
 from zoo.recipes.locomotion import BEHAVIOR
 
 FOLDERS = sorted(path.parent for path in BEHAVIOR.glob("*/index.json"))

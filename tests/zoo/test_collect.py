@@ -17,9 +17,11 @@ import pytest
 from minari.namespace import list_local_namespaces
 
 from sb3_genoffline import load_dataset
-from zoo import collect as module
-from zoo.collect import collect, main
-from zoo.collect_jobs import episodes_of_jobs
+from sb3_genoffline.errors import UserError
+from zoo.collect import command as module
+from zoo.collect.command import main
+from zoo.collect.make import collect
+from zoo.collect.workers import episodes_of_jobs
 from zoo.recipes import collectible, load_recipe
 from zoo.recipes.locomotion import BEHAVIOR, load_parts
 
@@ -173,7 +175,7 @@ def test_a_pattern_is_made_one_by_one_without_what_is_there(capsys: pytest.Captu
 )
 def test_a_dataset_that_was_made_otherwise_is_not_taken_for_the_one_asked_for(arguments: list[str], difference: str) -> None:
     collect("genoffline/hopper/random-v0", steps=40)
-    with pytest.raises(FileExistsError, match=rf"with 40 steps.*{difference};.*--overwrite"):
+    with pytest.raises(UserError, match=rf"with 40 steps.*{difference};.*--overwrite"):
         run("genoffline/hopper/random-v0", *arguments)
 
 

@@ -12,7 +12,7 @@ from minari.data_collector import EpisodeBuffer
 from sb3_genoffline.data import write_minari
 from sb3_genoffline.data.reading import cache
 from zoo import datasets as module
-from zoo.collect import collect
+from zoo.collect.make import collect
 from zoo.recipes import collectible
 
 HOPPER, MAZE = "genoffline/hopper/medium-replay-v0", "genoffline/pointmaze/umaze-v0"

@@ -10,12 +10,12 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_genoffline import CPED, DAC, OfflineDataset
-from zoo import density_toy as toy
 from zoo.__main__ import main
 from zoo.plot.density import label_of, plot_agent
 from zoo.plot.density_toy import plot_toy
 from zoo.plot.nll import nll_of, summarize
 from zoo.plot.slices import make_grid
+from zoo.toys import density_toy as toy
 
 ID, N_ROWS = "tests/scales-v0", 120
 LOW, HIGH = np.array([0.0, -2.0, -1.0], np.float32), np.array([1.0, 5.0, 3.0], np.float32)

@@ -18,12 +18,12 @@ from sb3_genoffline import DAC, load_dataset
 from sb3_genoffline.common.fitting import Phase
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
-from zoo.callbacks import StopOnInterrupt
-from zoo.enjoy import RenderingError, film
-from zoo.envs import env_factory, env_for_pictures
-from zoo.evaluate import bootstrap_ci, evaluate
 from zoo.plot.curves import make_curve
-from zoo.runs import Run, find_run
+from zoo.runs.callbacks import StopOnInterrupt
+from zoo.runs.envs import env_factory, env_for_pictures
+from zoo.runs.film import RenderingError, film
+from zoo.runs.folders import Run, find_run
+from zoo.runs.scoring import bootstrap_ci, evaluate
 
 pytestmark = [  # what QDQ rightly says after a handful of steps on random actions
     pytest.mark.filterwarnings("ignore:The uncertainty H is no larger"),

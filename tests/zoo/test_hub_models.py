@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from sb3_genoffline import load_dataset, load_from_hub
-from zoo.envs import env_factory
-from zoo.evaluate import evaluate
-from zoo.publishing.index import find_entries, index_text, read_bc
+from zoo.publish.index import find_entries, index_text, read_bc
+from zoo.runs.envs import env_factory
+from zoo.runs.scoring import evaluate
 
 FOLDER = Path(__file__).parents[2] / "hub_models"
 AGENTS = sorted(config.parent for config in FOLDER.glob("*/config.json"))

@@ -11,9 +11,9 @@ from gymnasium import spaces
 
 from sb3_genoffline.data import OfflineDataset
 from zoo.__main__ import main
-from zoo.inspect import text
-from zoo.inspection import inspect_dataset
-from zoo.plot.dataset import coordinates, draw_dataset
+from zoo.inspect.command import text
+from zoo.inspect.pictures import coordinates, draw_dataset
+from zoo.inspect.report import inspect_dataset
 
 
 def arrays(n: int = 40, n_states: int = 2, n_actions: int = 1) -> dict[str, Any]:

@@ -14,10 +14,10 @@ import pytest
 from sb3_genoffline import load_dataset
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
-from zoo.collect import collect
-from zoo.evaluate import EVAL_SEED
+from zoo.collect.make import collect
 from zoo.plot.figures import new_figure
 from zoo.plot.maze import draw_data, draw_map, episode_paths, map_of, plot_maze, walk
+from zoo.runs.scoring import EVAL_SEED
 
 STITCH = "genoffline/pointmaze/stitch-v0"
 TINY = ["-params", "n_critics:2", "n_q_samples:1", "policy_kwargs:dict(net_arch=[8])", "batch_size:8"]

@@ -12,7 +12,7 @@ import pytest
 from sb3_genoffline import load_dataset
 from zoo.behavior.pointmaze import GOAL_RADIUS, PointMazes, rollout
 from zoo.behavior.waypoints import Routes, Steering
-from zoo.collect import collect
+from zoo.collect.make import collect
 from zoo.recipes import collectible, load_recipe, pointmaze
 from zoo.recipes.pointmaze import BEHAVIOR, REFERENCES, ROOM, A, B, C, environments, names, returns, to_the_goal, wander
 

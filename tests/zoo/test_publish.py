@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import yaml
 
-import zoo.publish
 from sb3_genoffline import load_from_hub
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
-from zoo.enjoy import RenderingError
-from zoo.hyperparameters import load_hyperparameters, parse_pairs
-from zoo.publishing import contents
-from zoo.publishing.selection import choose
-from zoo.runs import find_run
+from zoo.publish import command, contents
+from zoo.publish.choice import choose
+from zoo.runs.film import RenderingError
+from zoo.runs.folders import find_run
+from zoo.runs.hyperparameters import load_hyperparameters, parse_pairs
 
 NAME = "dac-hopper-random"
 ONE_EPISODE = ["-n", "1", "--no-film"]
@@ -89,7 +88,7 @@ def test_what_is_published_trains_the_agent_again(made: Path, logs: Path, datase
 def test_an_unchanged_agent_is_recognised_before_anything_is_evaluated(
     made: Path, logs: Path, dataset_id: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(zoo.publish, "open_agent", None)
+    monkeypatch.setattr(command, "open_agent", None)
     before = {file: file.stat().st_mtime_ns for file in made.rglob("*")}
     flags = ["-n", "2", "--video-length", "8"]
     main(["publish", "--all", "-f", str(logs), "-o", str(made.parent), *flags])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from zoo.publishing.index import find_bc, index_text, write_index
-from zoo.runs import write_json
+from zoo.publish.index import find_bc, index_text, write_index
+from zoo.runs.writing import write_json
 
 HOPPER, MINE = "genoffline/hopper/medium-v0", "mine"
 

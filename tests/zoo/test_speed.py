@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch.utils.flop_counter import FlopCounterMode
 
 from sb3_genoffline import DAC
-from zoo import speed
+from zoo.speed import command as speed
 
 
 def dac(obs_dim: int, action_dim: int, **kwargs: object) -> DAC:

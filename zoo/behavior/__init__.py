@@ -4,15 +4,15 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from zoo.behavior.gaussian import GaussianPolicy
-from zoo.behavior.policy import Policy
-from zoo.behavior.squashed import SquashedPolicy
+from .gaussian import GaussianPolicy
+from .policy import Policy
+from .squashed import SquashedPolicy
 
 
 def load_policy(path: str | Path) -> Policy:
     """
     :param path: A safetensors file written by one of the policies' ``save``; only arrays are read from it, no code
-    :raises ValueError: If it holds something else
+    :raises UserError: If it holds something else
     """
     with safe_open(path, framework="numpy") as file:
         squashed = any(name.startswith("squashed") for name in file.keys())  # noqa: SIM118 (not a dict)

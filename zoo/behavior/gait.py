@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runs.writing import write_json
+
 FILE = Path(__file__).parent / "antmaze" / "gait.json"
 STEP = 0.05  # s, of five steps of the simulation
 FRAME_SKIP = 5
@@ -181,8 +183,6 @@ def main() -> None:
         "command": f"python -m zoo.behavior.gait --seed {args.seed} --n-generations {args.n_generations}",
         "learning_curve": {"columns": ["generation", "best_speed", "elite_speed", "elite_falls"], "rows": curve},
     }
-    from zoo.runs import write_json  # brings torch, which collecting does not need
-
     write_json(args.output, card)
     print(json.dumps(card["in_the_open"]))
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from zoo.behavior.policy import Noise
+from sb3_genoffline.errors import UserError
+
+from .policy import Noise
 
 EPSILON = 1e-8  # what VecNormalize adds to the variance
 
@@ -68,7 +70,7 @@ class GaussianPolicy:
         if noise == "none":
             return np.zeros_like(self.log_std)
         if isinstance(noise, str) or not np.isfinite(noise) or noise < 0:
-            raise ValueError(f"noise is {noise!r}; use 'none', 'policy' or a standard deviation >= 0")
+            raise UserError(f"noise is {noise!r}; use 'none', 'policy' or a standard deviation >= 0")
         return np.full_like(self.log_std, noise)
 
     def act(self, observations: np.ndarray, noise: Noise, generator: np.random.Generator | None = None) -> np.ndarray:
@@ -81,12 +83,12 @@ class GaussianPolicy:
         :return: ``(n, act_dim)`` float32 actions, clipped to the action space
         """
         if observations.ndim != 2 or observations.shape[1] != self.obs_dim:
-            raise ValueError(f"observations have shape {observations.shape}; this policy takes (n, {self.obs_dim})")
+            raise UserError(f"observations have shape {observations.shape}; this policy takes (n, {self.obs_dim})")
         actions = self.mean_action(observations)
         std = self.std(noise)
         if std.any():
             if generator is None:
-                raise ValueError(f"noise {noise!r} needs a numpy Generator; pass generator=np.random.default_rng(seed)")
+                raise UserError(f"noise {noise!r} needs a numpy Generator; pass generator=np.random.default_rng(seed)")
             actions = actions + std * generator.standard_normal(actions.shape, dtype=np.float32)
         return np.clip(actions, self.action_low, self.action_high)
 
@@ -126,7 +128,7 @@ class GaussianPolicy:
                 action_high=tensors["action_high"],
             )
         except KeyError as error:
-            raise ValueError(f"{path} is not a behaviour policy: it has no tensor {error}") from error
+            raise UserError(f"{path} is not a behaviour policy: it has no tensor {error}") from error
 
     @classmethod
     def from_sb3(cls, model: Any, vec_normalize: Any) -> GaussianPolicy:

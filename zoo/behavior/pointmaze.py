@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from zoo.behavior.waypoints import Itinerary, Pilots, Routes, Steering
-from zoo.episodes import Episode
+from .episode import Episode
+from .waypoints import Itinerary, Pilots, Routes, Steering
 
 GOAL_RADIUS = 0.45
 """Distance to the goal at which PointMaze speaks of success."""

@@ -9,8 +9,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from zoo.behavior.policy import Noise, Policy
-from zoo.episodes import Episode
+from sb3_genoffline.errors import UserError
+
+from .episode import Episode
+from .policy import Noise, Policy
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def make_slots(env_id: str, n_envs: int) -> list[_Slot]:
     envs = [gym.make(env_id) for _ in range(n_envs)]
     limit = envs[0].spec.max_episode_steps if envs[0].spec is not None else None
     if limit is None:
-        raise ValueError(f"{env_id} has no time limit; register it with max_episode_steps")
+        raise UserError(f"{env_id} has no time limit; register it with max_episode_steps")
     return [_Slot(env, limit) for env in envs]
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from zoo.behavior.policy import Noise
+from sb3_genoffline.errors import UserError
+
+from .policy import Noise
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # SB3's bounds
 
@@ -61,15 +63,15 @@ class SquashedPolicy:
         :return: ``(n, act_dim)`` float32 actions inside the action space
         """
         if observations.ndim != 2 or observations.shape[1] != self.obs_dim:
-            raise ValueError(f"observations have shape {observations.shape}; this policy takes (n, {self.obs_dim})")
+            raise UserError(f"observations have shape {observations.shape}; this policy takes (n, {self.obs_dim})")
         known = noise in ("none", "policy") if isinstance(noise, str) else 0 <= noise < np.inf
         if not known:
-            raise ValueError(f"noise is {noise!r}; use 'none', 'policy' or a standard deviation >= 0")
+            raise UserError(f"noise is {noise!r}; use 'none', 'policy' or a standard deviation >= 0")
         mean, std = self.distribution(observations)
         if noise in ("none", 0):
             return self._scale(np.tanh(mean))
         if generator is None:
-            raise ValueError(f"noise {noise!r} needs a numpy Generator; pass generator=np.random.default_rng(seed)")
+            raise UserError(f"noise {noise!r} needs a numpy Generator; pass generator=np.random.default_rng(seed)")
         drawn = generator.standard_normal(mean.shape, dtype=np.float32)
         if noise == "policy":
             return self._scale(np.tanh(mean + std * drawn))
@@ -109,7 +111,7 @@ class SquashedPolicy:
                 action_high=tensors["action_high"],
             )
         except KeyError as error:
-            raise ValueError(f"{path} is not a behaviour policy: it has no tensor {error}") from error
+            raise UserError(f"{path} is not a behaviour policy: it has no tensor {error}") from error
 
     @classmethod
     def from_sb3(cls, model: Any) -> SquashedPolicy:

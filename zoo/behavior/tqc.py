@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.behavior.squashed import SquashedPolicy
+from .squashed import SquashedPolicy
 
 # rl-zoo's MuJoCo settings; the actor is narrower (128), since it is the actor that is kept and published
 SETTINGS: dict[str, Any] = {

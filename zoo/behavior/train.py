@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -21,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.data.scores import reference_scores
-from zoo.behavior import load_policy, tqc, trpo
-from zoo.behavior.gaussian import GaussianPolicy
-from zoo.behavior.selection import Scores, Standard, choose_expert, choose_medium, choose_rungs, levels, score, score_candidate
+from sb3_genoffline.errors import UserError
+
+from ..runs.writing import write_json
+from . import load_policy, tqc, trpo
+from .gaussian import GaussianPolicy
+from .rungs import Scores, Standard, choose_expert, choose_medium, choose_rungs, levels, score, score_candidate
 
 CHECK_SEED = 20_000  # medium and expert are scored again on seeds they were not chosen by
 
@@ -66,7 +68,7 @@ def score_ladder(ladder: Path, env_id: str, every: int, standard: Standard) -> d
     for steps in sorted(int(path.stem) for path in ladder.glob("*.safetensors"))[::every]:
         if steps not in known:
             known[steps] = score_candidate(load_policy(ladder / f"{steps}.safetensors"), env_id, standard)
-            _write_json(kept, known)
+            write_json(kept, {str(done): found for done, found in known.items()}, indent=1)
         scores[steps] = known[steps]
         print(steps, {kind: s["normalized"] for kind, s in scores[steps].items()}, flush=True)
     return scores
@@ -95,7 +97,7 @@ def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.
         "levels": levels(files, rungs, medium, expert, standard, args.algo.upper()),
         **_history(ladder, scores, args, standard),
     }
-    _write_json(folder / "index.json", index)
+    write_json(folder / "index.json", index, indent=1)
 
 
 def write_expert(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard) -> None:
@@ -106,14 +108,14 @@ def write_expert(folder: Path, ladder: Path, scores: dict[int, Scores], args: ar
     entries = [entry for entry in index["rungs"] if entry["role"] != "expert"]
     rungs = [entry["steps"] for entry in entries]
     if expert in rungs:
-        raise ValueError(f"the actor of {expert} steps is a rung of {folder} already; train for longer")
+        raise UserError(f"the actor of {expert} steps is a rung of {folder} already; train for longer")
     (medium,) = (entry["steps"] for entry in entries if entry["role"] == "medium")
     files = {steps: _file(args.algo, steps) for steps in (*rungs, expert)}
     index["rungs"] = [*entries, _keep(folder, ladder, expert, "expert", scores, args, standard)]
     index["standard"]["expert"] = standard.expert
     index["levels"] = levels(files, rungs, medium, expert, standard, args.algo.upper())
     index["expert"] = _history(ladder, scores, args, standard)
-    _write_json(folder / "index.json", index)
+    write_json(folder / "index.json", index, indent=1)
     for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
         stale.unlink()
 
@@ -164,12 +166,6 @@ def _command(args: argparse.Namespace) -> str:
     if args.expert is not None:
         flags += f" --expert {args.expert:g}"
     return f"python -m zoo.behavior.train {flags}"
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)
 
 
 def main() -> None:

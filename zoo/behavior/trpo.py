@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.behavior.gaussian import GaussianPolicy
+from .gaussian import GaussianPolicy
 
 # rl-zoo's MuJoCo settings (2 x 1024 steps per update there), with the steps spread over 8 environments
 SETTINGS: dict[str, Any] = {

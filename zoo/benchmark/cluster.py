@@ -3,9 +3,11 @@
 import time
 from pathlib import Path
 
-from zoo.benchmark.job import EXIT
-from zoo.benchmark.records import FAILED, INTERRUPTED
-from zoo.benchmark.runner import LocalProcess
+from sb3_genoffline.errors import UserError
+
+from .job import EXIT
+from .records import FAILED, INTERRUPTED
+from .runner import LocalProcess
 
 
 def connect(address: str) -> int:
@@ -14,16 +16,16 @@ def connect(address: str) -> int:
 
     :param address: of its head, such as ``ray://host:10001`` or ``auto``; ``local`` starts one on this machine
     :return: its number of processors
-    :raises ValueError: if Ray is not installed, or there is no cluster
+    :raises UserError: if Ray is not installed, or there is no cluster
     """
     try:
         import ray
     except ImportError as error:
-        raise ValueError("--ray needs Ray: pip install 'sb3-genoffline[ray]'.") from error
+        raise UserError("--ray needs Ray: pip install 'sb3-genoffline[ray]'.") from error
     try:
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True, include_dashboard=False)
     except ConnectionError as error:
-        raise ValueError(f"There is no Ray cluster at {address!r}: {error}") from error
+        raise UserError(f"There is no Ray cluster at {address!r}: {error}") from error
     return int(ray.cluster_resources().get("CPU", 1))
 
 

@@ -19,18 +19,22 @@ from typing import Any
 import numpy as np
 import yaml
 from filelock import FileLock
-
 from sb3_genoffline.checkpoint import load_agent
+
 from sb3_genoffline.data import OfflineDataset
-from zoo.benchmark.records import DONE, FAILED, INTERRUPTED, RUNNING, job_run, last_lines, read_record
-from zoo.benchmark.stopwatch import Stopwatch
-from zoo.envs import NoEnvironment, env_factory
-from zoo.evaluate import evaluate
-from zoo.plot.curves import read_run
-from zoo.records import dataset_record
-from zoo.rendering import prefer_offscreen
-from zoo.runs import Run, versions, write_json
-from zoo.train import find_dataset, train
+
+from ..collect.lookup import find_dataset
+from ..plot.curves import read_run
+from ..runs.envs import NoEnvironment, env_factory
+from ..runs.folders import Run
+from ..runs.learning import train
+from ..runs.provenance import versions
+from ..runs.rendering import prefer_offscreen
+from ..runs.scoring import evaluate
+from ..runs.settings import dataset_record
+from ..runs.writing import write_json
+from .records import DONE, FAILED, INTERRUPTED, RUNNING, job_run, last_lines, read_record
+from .stopwatch import Stopwatch
 
 CHECKPOINTS = 10
 """An interrupted training goes on from the last of so many."""

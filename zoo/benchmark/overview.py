@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zoo.benchmark.plan import Job
-from zoo.benchmark.records import DONE, FAILED, INTERRUPTED, RUNNING, WAITING
-from zoo.benchmark.runner import Benchmark, Event, progress_of
+from .plan import Job
+from .records import DONE, FAILED, INTERRUPTED, RUNNING, WAITING
+from .runner import Benchmark, Event, progress_of
 
 REFRESH_SECONDS = 2.0
 LINE_SECONDS = 600.0

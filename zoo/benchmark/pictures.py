@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.benchmark.results import Results, spread, title
-from zoo.benchmark.statistics import improvement, interquartile_mean, interval
-from zoo.plot.figures import new_figure, save_figure
+from ..plot.figures import new_figure, save_figure
+from .results import Results, spread, title
+from .statistics import improvement, interquartile_mean, interval
 
 _COLORS = ("#9c9c9c", "#c49c94", "#1f77b4", "#17becf", "#bcbd22", "#8c564b", "#ff7f0e", "#d62728", "#2ca02c", "#9467bd")
 

@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zoo.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
-from zoo.runs import dataset_name
+from sb3_genoffline.errors import UserError
+
+from ..runs.folders import dataset_name
+from ..runs.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
 
 SETTINGS: dict[str, Any] = {
     "algo": None,
@@ -103,7 +105,7 @@ def read_plan(path: str | Path) -> Plan:
     :param path: YAML with ``algorithms`` (name: settings), ``stages`` (lists of ``datasets``, ``seeds`` and, if not all are
         meant, ``algorithms``), and perhaps ``title``, ``note``, ``defaults`` and ``datasets`` (id: settings); settings are
         those of :data:`SETTINGS`
-    :raises ValueError: naming the section and the word that is not understood
+    :raises UserError: naming the section and the word that is not understood
     """
     path = Path(path)
     content = read_yaml(path)
@@ -111,7 +113,7 @@ def read_plan(path: str | Path) -> Plan:
     defaults, stages = content.get("defaults") or {}, content.get("stages") or []
     algorithms, overrides = content.get("algorithms") or {}, content.get("datasets") or {}
     if not algorithms or not stages:
-        raise ValueError(f"{path} needs `algorithms` and `stages`: nothing is to be run.")
+        raise UserError(f"{path} needs `algorithms` and `stages`: nothing is to be run.")
     _check_words(defaults, SETTINGS, f"{path}, defaults")
     for section, entries in (("algorithms", algorithms), ("datasets", overrides)):
         for name, settings in entries.items():
@@ -123,10 +125,10 @@ def read_plan(path: str | Path) -> Plan:
         names = stage.get("algorithms") or list(algorithms)
         _check_words(names, algorithms, where)
         if not stage.get("datasets") or not stage.get("seeds"):
-            raise ValueError(f"{where} needs `datasets` and `seeds`.")
+            raise UserError(f"{where} needs `datasets` and `seeds`.")
         for seed in stage["seeds"]:
             if not isinstance(seed, int) or seed < 0:
-                raise ValueError(f"{where}: seed {seed!r} must be a whole number from 0.")
+                raise UserError(f"{where}: seed {seed!r} must be a whole number from 0.")
             for dataset in stage["datasets"]:
                 for name in names:
                     settings = [defaults, overrides.get(dataset) or {}, algorithms[name] or {}]
@@ -134,7 +136,7 @@ def read_plan(path: str | Path) -> Plan:
                         jobs[name, dataset, seed] = _make_job(name, dataset, seed, settings)
     unused = set(overrides) - {job.dataset for job in jobs.values()}
     if unused:
-        raise ValueError(f"{path}: no stage has the dataset {', '.join(sorted(unused))}.")
+        raise UserError(f"{path}: no stage has the dataset {', '.join(sorted(unused))}.")
     return Plan(
         str(content.get("title") or path.stem),
         " ".join(str(content.get("note") or "").split()),
@@ -154,7 +156,7 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         settings["hyperparameters"]["n_timesteps"] = settings["n_timesteps"]
     for count in ("evaluations", "eval_episodes", "final_episodes"):
         if not isinstance(settings[count], int) or settings[count] < 1:
-            raise ValueError(f"{name} on {dataset}: {count}={settings[count]!r} must be a whole number from 1.")
+            raise UserError(f"{name} on {dataset}: {count}={settings[count]!r} must be a whole number from 1.")
     algo = settings["algo"] or name
     try:
         resolved = load_hyperparameters(algo, dataset, settings["profile"], settings["hyperparameters"], settings["conf_file"])
@@ -182,9 +184,9 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
 def _check_words(words: Any, known: Iterable[str], where: str) -> None:
     names = list(known)
     if not isinstance(words, Mapping | list):
-        raise ValueError(f"{where}: {words!r} must be a mapping or a list.")
+        raise UserError(f"{where}: {words!r} must be a mapping or a list.")
     for word in words:
         if word not in names:
             close = difflib.get_close_matches(str(word), names, 1)
             hint = f"; did you mean {close[0]}?" if close else "."
-            raise ValueError(f"{where}: {word!r} is not known{hint} There are: {', '.join(names)}.")
+            raise UserError(f"{where}: {word!r} is not known{hint} There are: {', '.join(names)}.")

@@ -9,8 +9,12 @@ from typing import Any
 
 import yaml
 
-from zoo.benchmark.plan import Job, Plan
-from zoo.runs import Run, list_runs, write_json
+import sb3_genoffline
+from sb3_genoffline.errors import NotFoundError, UserError
+
+from ..runs.folders import Run, list_runs
+from ..runs.writing import write_json
+from .plan import Job, Plan
 
 WAITING, RUNNING, INTERRUPTED, DONE, FAILED = "waiting", "running", "interrupted", "done", "failed"
 LAST_LINES = 12
@@ -23,14 +27,14 @@ def record_path(folder: str | Path, job: Job) -> Path:
 
 def read_record(path: Path) -> dict[str, Any]:
     """
-    :raises ValueError: if it is no record of a benchmark
+    :raises UserError: if it is no record of a benchmark
     """
     try:
         record = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no record of a benchmark: {error}") from error
+        raise UserError(f"{path} is no record of a benchmark: {error}") from error
     if not isinstance(record, dict) or not {"key", "state", "config"} <= set(record):
-        raise ValueError(f"{path} is no record of a benchmark.")
+        raise UserError(f"{path} is no record of a benchmark.")
     return record
 
 
@@ -52,19 +56,19 @@ def copy_ended(source: Path, target: Path) -> None:
     """
     Copy the records of jobs that are done or failed.
 
-    :raises FileNotFoundError: if there is none
+    :raises NotFoundError: if there is none
     """
     records = {path.name: read_record(path) for path in sorted(source.glob("*.json"))}
     ended = {name: record for name, record in records.items() if record["state"] in (DONE, FAILED)}
     if not ended:
-        raise FileNotFoundError(f"No job has ended in {source}: run the benchmark first.")
+        raise NotFoundError(f"No job has ended in {source}: run the benchmark first.")
     for name, record in ended.items():
         write_json(target / name, record)
 
 
 def last_lines(text: str) -> str:
     """The end of a log or of a traceback, without the places of this program and of Python on this machine."""
-    for place in (Path(__file__).parents[2], sys.prefix, sys.base_prefix, Path.home()):
+    for place in (Path(sb3_genoffline.__file__).parents[1], sys.prefix, sys.base_prefix, Path.home()):
         text = text.replace(f"{place}/", "")
     return "\n".join(text.strip().splitlines()[-LAST_LINES:])
 

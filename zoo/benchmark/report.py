@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from zoo.benchmark.pictures import draw_aggregate, draw_dataset
-from zoo.benchmark.plan import Plan
-from zoo.benchmark.records import Cell, read_cells
-from zoo.benchmark.results import LATE, Published, Results, score, spread, title
-from zoo.benchmark.statistics import improvement, interquartile_mean, interval
-from zoo.runs import dataset_name, write_text
+from sb3_genoffline.errors import NotFoundError
+
+from ..runs.folders import dataset_name
+from ..runs.writing import write_text
+from .pictures import draw_aggregate, draw_dataset
+from .plan import Plan
+from .records import Cell, read_cells
+from .results import LATE, Published, Results, score, spread, title
+from .statistics import improvement, interquartile_mean, interval
 
 _LONGEST_REASON = 160
 _ENOUGH_SEEDS = 6
@@ -29,12 +32,12 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
     :param output: folder of ``README.md``, tables and pictures
     :param command: that makes this report, for its last line
     :return: the files
-    :raises FileNotFoundError: if there is no result yet
+    :raises NotFoundError: if there is no result yet
     """
     output = Path(output)
     results = Results(plan.algorithms, plan.datasets, read_cells(plan, records))
     if not results.records():
-        raise FileNotFoundError(f"There is no result in {records} yet.")
+        raise NotFoundError(f"There is no result in {records} yet.")
     files = []
     for name, rows in _tables(results).items():
         files.append(output / f"{name}.csv")

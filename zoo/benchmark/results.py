@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 
 from sb3_genoffline.registry import ALGOS
-from zoo.benchmark.records import Cell
+
+from .records import Cell
 
 _KIND = re.compile(r"(?:genoffline/|mujoco/|)(halfcheetah|hopper|walker2d)[/-](medium(?:-replay|-expert)?)-v\d+")
 

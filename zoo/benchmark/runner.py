@@ -13,21 +13,13 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from zoo.benchmark.job import EXIT
-from zoo.benchmark.plan import Job, Plan, Skipped
-from zoo.benchmark.records import (
-    DONE,
-    FAILED,
-    RUNNING,
-    job_run,
-    last_lines,
-    new_record,
-    open_record,
-    read_record,
-    record_path,
-)
-from zoo.runs import write_json
-from zoo.train import find_dataset
+from sb3_genoffline.errors import UserError
+
+from ..collect.lookup import find_dataset
+from ..runs.writing import write_json
+from .job import EXIT
+from .plan import Job, Plan, Skipped
+from .records import DONE, FAILED, RUNNING, job_run, last_lines, new_record, open_record, read_record, record_path
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 300.0
@@ -64,14 +56,14 @@ class LocalProcess:
 
     def __init__(self, record: Path, threads: int, nice: int) -> None:
         pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        command = [sys.executable, "-m", "zoo.benchmark.job", str(record.resolve())]
+        command = [sys.executable, "-m", f"{__package__}.job", str(record.resolve())]
         with record.with_suffix(".log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--threads", str(threads), "--nice", str(nice)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **pinned, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **pinned, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _search_path()},
                 start_new_session=True,  # Ctrl-C comes to the benchmark alone, which then ends its jobs in order
             )
 
@@ -86,6 +78,12 @@ class LocalProcess:
     def kill(self) -> None:
         """End it."""
         self._process.kill()
+
+
+def _search_path() -> str:
+    """Where a job finds this package, which in a checkout is installed nowhere."""
+    package = sys.modules[__name__.partition(".")[0]]
+    return os.pathsep.join(filter(None, [str(Path(str(package.__file__)).parents[1]), os.environ.get("PYTHONPATH")]))
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class Benchmark:
         :param start: starts a job
         :param jobs: how many work at a time
         :param collect: make datasets of ours that are not there
-        :raises ValueError: if another process is running jobs in this folder
+        :raises UserError: if another process is running jobs in this folder
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):
@@ -202,13 +200,13 @@ def _alone(folder: Path) -> Iterator[None]:
     """
     Hold the folder's lock, which ends with the process, however it ends.
 
-    :raises ValueError: if another process has it
+    :raises UserError: if another process has it
     """
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"Another benchmark is running in {folder}: wait for it, or use another folder.") from None
+        raise UserError(f"Another benchmark is running in {folder}: wait for it, or use another folder.") from None
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.train import TrainedRun
+from ..runs.learning import TrainedRun
 
 
 @dataclass

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.bandit import METHODS, SETS, critic_surface, make_agent, make_data, measure, sample, train_agent, true_q
-from zoo.plot.figures import new_figure, save_figure
-from zoo.runs import versions, write_json
+from ..runs.provenance import versions
+from ..runs.writing import write_json
+from ..toys.bandit import METHODS, SETS, critic_surface, make_agent, make_data, measure, sample, train_agent, true_q
+from .figures import new_figure, save_figure
 
 MATCHED = "denoised, clamped sampler"
 STYLES: dict[str, dict[str, Any]] = {
@@ -35,7 +36,7 @@ def run_method(method: str, index: int, steps: int, seed: int = 0) -> dict[str, 
     :param index: of the data set
     :param steps: updates
     :param seed: of the agent and its batches
-    :return: what :func:`zoo.bandit.measure` says and the ``samples`` by name (``denoised`` has a second variant); with
+    :return: what :func:`zoo.toys.bandit.measure` says and the ``samples`` by name (``denoised`` has a second variant); with
         ``soft`` also the critics on the grid as ``surface``
     """
     started = time.perf_counter()

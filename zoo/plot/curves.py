@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
-from zoo.plot.figures import new_figure, save_figure
-from zoo.runs import Run, list_runs, run_number
+
+from ..runs.folders import Run, list_runs, run_number
+from .figures import new_figure, save_figure
 
 BASELINES: dict[str, dict[str, Any]] = {
     "imitation only": {"guidance": "none"},
@@ -41,10 +43,10 @@ class Curve:
 def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """
     :return: the run's config, timesteps (E,), and returns (E, episodes); in a maze 1 for each success in their place
-    :raises FileNotFoundError: if it was never evaluated
+    :raises NotFoundError: if it was never evaluated
     """
     if not run.evaluations_path.is_file():
-        raise FileNotFoundError(f"{run.folder} has no evaluations.npz: it was trained without evaluation.")
+        raise NotFoundError(f"{run.folder} has no evaluations.npz: it was trained without evaluation.")
     config = run.config()
     with np.load(run.evaluations_path) as file:
         by_success = config["dataset"].get("success_rate") is not None and "successes" in file
@@ -71,7 +73,7 @@ def make_curve(label: str, runs: Sequence[tuple[np.ndarray, np.ndarray]], baseli
     for steps, _ in runs[1:]:
         common = np.intersect1d(common, steps)
     if len(common) == 0:
-        raise ValueError(f"The runs of {label} were never evaluated at the same update; draw them alone with --exp-id.")
+        raise UserError(f"The runs of {label} were never evaluated at the same update; draw them alone with --exp-id.")
     means = np.stack([returns[np.isin(steps, common)].mean(axis=1) for steps, returns in runs])
     if len(runs) > 1:
         return Curve(f"{label} ({len(runs)} seeds, ± std)", common, means.mean(0), means.std(0), baseline)
@@ -88,7 +90,7 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
     :return: the files
     """
     if not runs:
-        raise FileNotFoundError("There is no run to draw.")
+        raise NotFoundError("There is no run to draw.")
     groups: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     data: dict[str, Any] = {}
     for run in runs:
@@ -136,7 +138,7 @@ def main(args: argparse.Namespace) -> None:
         runs = [run for run in runs if run_number(run) in args.exp_id]
     evaluated = [run for run in runs if run.evaluations_path.is_file()]
     if not evaluated:
-        raise FileNotFoundError(
+        raise NotFoundError(
             f"There is no evaluated run of {', '.join(args.algo)} on {args.dataset} below {args.folder}: train one with "
             f"`python -m zoo train --algo {args.algo[0]} --dataset {args.dataset} -f {args.folder}`."
         )

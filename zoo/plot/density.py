@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from sb3_genoffline.checkpoint import load_agent
 
 from sb3_genoffline import OfflineAlgorithm
-from sb3_genoffline.checkpoint import load_agent
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.environments import check_compatible
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS
-from zoo.plot.density_toy import plot_toy
-from zoo.plot.figures import new_figure
-from zoo.plot.nll import (
+
+from ..runs.folders import find_run
+from ..runs.provenance import versions
+from .density_toy import plot_toy
+from .figures import new_figure
+from .nll import (
     STYLES,
     density_name,
     draw_contours,
@@ -32,8 +36,7 @@ from zoo.plot.nll import (
     save_with_numbers,
     summarize,
 )
-from zoo.plot.slices import ActionGrid, make_grid
-from zoo.runs import find_run, versions
+from .slices import ActionGrid, make_grid
 
 
 def label_of(model: OfflineAlgorithm) -> str:
@@ -49,16 +52,16 @@ def check_fitted(model: Any, path: str | Path) -> CPED:
     """
     :param model: any agent
     :param path: its file
-    :raises ValueError: if it has no fitted density; says why
+    :raises UserError: if it has no fitted density; says why
     """
     if not isinstance(model, CPED):
-        raise ValueError(
+        raise UserError(
             f"{path} is a {type(model).__name__} agent: only CPED has a density of behaviour to draw (another agent's action "
             "can be drawn into it with --other)."
         )
     if not bool(model.policy.fitted):
         why = "was interrupted before it was fitted" if model.constrained else "was trained with alpha=0 (give it as --other)"
-        raise ValueError(f"{path} has no fitted density: it {why}.")
+        raise UserError(f"{path} has no fitted density: it {why}.")
     return model
 
 
@@ -246,18 +249,18 @@ def main(args: argparse.Namespace) -> None:
     if args.trained_agent is None and args.dataset is None:
         if agent:
             flags = ", ".join(_AGENT_FLAGS[name] for name in agent)
-            raise ValueError(f"Which agent? {flags} needs --dataset (and -f, --exp-id), or -i with the agent's file.")
+            raise UserError(f"Which agent? {flags} needs --dataset (and -f, --exp-id), or -i with the agent's file.")
         th.set_num_threads(1)  # the nets are too small for more
         files = plot_toy(args.output, seed=args.seed, **bandit)
     else:
         if bandit:
             flags = ", ".join(_TOY_FLAGS[name] for name in bandit)
-            raise ValueError(f"{flags}: of the bandit, which is drawn when no agent is named; leave out --dataset and -i.")
+            raise UserError(f"{flags}: of the bandit, which is drawn when no agent is named; leave out --dataset and -i.")
         path = args.trained_agent or find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
         model = check_fitted(load_agent(path, device=args.device), path)
         source = args.dataset or model.dataset_info.get("id")
         if source is None:
-            raise ValueError(f"{path} does not name its data: give them with --dataset.")
+            raise UserError(f"{path} does not name its data: give them with --dataset.")
         other = agent.pop("other", None)
         if "neighbors" in agent:
             agent["n_neighbors"] = agent.pop("neighbors")

@@ -8,18 +8,12 @@ import numpy as np
 import torch as th
 
 from sb3_genoffline.cped import CPED
-from zoo import density_toy as toy
-from zoo.plot.figures import new_figure
-from zoo.plot.nll import (
-    STYLES,
-    draw_contours,
-    draw_distributions,
-    legend_below,
-    nll_of,
-    points_style,
-    save_with_numbers,
-)
-from zoo.runs import versions
+from sb3_genoffline.errors import UserError
+
+from ..runs.provenance import versions
+from ..toys import density_toy as toy
+from .figures import new_figure
+from .nll import STYLES, draw_contours, draw_distributions, legend_below, nll_of, points_style, save_with_numbers
 
 LABELS = {"agent": "actor, constraint on", "other": "actor, constraint off"}
 
@@ -42,10 +36,10 @@ def plot_toy(
     :param state: s of the first panel, within (−1, 1)
     :param seed: of data and agents
     :param n_rows: rows, drawn anew, that the numbers are of
-    :param kwargs: arguments of the agents over those of :func:`~zoo.density_toy.make_agent`
+    :param kwargs: arguments of the agents over those of :func:`~zoo.toys.density_toy.make_agent`
     """
     if not -1 <= state <= 1:
-        raise ValueError(f"--state {state}: the bandit's states lie between −1 and 1.")
+        raise UserError(f"--state {state}: the bandit's states lie between −1 and 1.")
     seconds, started = {}, time.perf_counter()
     data = toy.make_data(seed=seed)
     agent = toy.make_agent(steps, flow_steps=flow_steps, seed=seed, **kwargs).pretrain(data, log_interval=None)

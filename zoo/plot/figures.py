@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from sb3_genoffline.errors import UserError
+
 
 def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
     """
@@ -15,7 +17,7 @@ def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[A
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError("Drawing needs matplotlib: pip install matplotlib.") from error
+        raise UserError("Drawing needs matplotlib: pip install matplotlib.") from error
     figure = Figure(figsize=(width * n_columns, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, n_columns, squeeze=False)[0])

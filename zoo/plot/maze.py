@@ -8,16 +8,20 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-
 from sb3_genoffline.checkpoint import load_agent
+
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.antmaze_env import FlatAntMaze
-from zoo.envs import EnvFactory, env_factory
-from zoo.evaluate import EVAL_SEED
-from zoo.plot.curves import baseline_of
-from zoo.plot.figures import new_figure, save_figure
-from zoo.runs import run_of, versions, write_json
+from sb3_genoffline.errors import NotFoundError, UserError
+
+from ..runs.envs import EnvFactory, env_factory
+from ..runs.folders import run_of
+from ..runs.provenance import versions
+from ..runs.scoring import EVAL_SEED
+from ..runs.writing import write_json
+from .curves import baseline_of
+from .figures import new_figure, save_figure
 
 COLORS = ["#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#bcbd22"]
 WALL, SUCCESS, FAILURE, MARK = "#4d5661", "#2ca02c", "#d62728", "#ffd92f"
@@ -114,20 +118,18 @@ def plot_maze(
     :param seed: draws the data's episodes
     :param title: of the picture (None: the dataset's id)
     :return: the files
-    :raises ValueError: if the data are of no maze, or there is nothing to draw
+    :raises UserError: if the data are of no maze, or there is nothing to draw
     """
     for flag, number in (("n_episodes", n_episodes), ("n_walks", n_walks)):
         if number < 1:
-            raise ValueError(f"{flag} is {number}; draw at least 1.")
+            raise UserError(f"{flag} is {number}; draw at least 1.")
     make = env_factory(data)
     env = make()
     known = map_of(env)
     flat = isinstance(env.unwrapped, FlatAntMaze)
     env.close()
     if known is None:
-        raise ValueError(
-            f"{data.id or 'The dataset'} is of no maze of gymnasium-robotics: its environment has no map to draw."
-        )
+        raise UserError(f"{data.id or 'The dataset'} is of no maze of gymnasium-robotics: its environment has no map to draw.")
     maze, origin = known
     agents = agents or {}
     walked = data.episode_lengths() > int(flat)  # in D4RL's data each further row at the goal is an episode
@@ -195,7 +197,7 @@ def draw_data(
     :param paths: ``(T + 1, 2)`` xy of each episode
     :param returns: of each
     :param color: see :func:`plot_maze`
-    :raises ValueError: for colors by start if there are too many starts to tell apart
+    :raises UserError: for colors by start if there are too many starts to tell apart
     """
     draw_map(axes, maze)
     kinds = returns[:, None] if color == "return" else np.array([maze.cell_xy_to_rowcol(path[0]) for path in paths])
@@ -211,7 +213,7 @@ def draw_data(
         lines = _lines(axes, [paths[i] for i in order], array=returns[order], cmap="viridis", linewidths=0.7, alpha=0.5)
         figure.colorbar(lines, ax=axes, label="return", shrink=0.7).solids.set(alpha=1.0)
     else:
-        raise ValueError(f"The data start in {len(groups)} cells, too many colors to tell apart: use --color return.")
+        raise UserError(f"The data start in {len(groups)} cells, too many colors to tell apart: use --color return.")
     _legend(axes)
 
 
@@ -244,14 +246,14 @@ def agent_file(path: str | Path) -> Path:
     """
     :param path: an agent's file, or the folder of a run
     :return: the agent's file
-    :raises FileNotFoundError: if the folder has no run
+    :raises NotFoundError: if the folder has no run
     """
     path = Path(path)
     if not path.is_dir():
         return path
     for settings in sorted(path.glob("*/config.yml")):
         return path / f"{settings.parent.name}.zip"
-    raise FileNotFoundError(f"{path} is no run of the zoo: there is no {path / '<dataset>' / 'config.yml'}.")
+    raise NotFoundError(f"{path} is no run of the zoo: there is no {path / '<dataset>' / 'config.yml'}.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import torch as th
 
 from sb3_genoffline.cped import CPED
-from zoo.plot.figures import save_figure
-from zoo.runs import write_json
+
+from ..runs.writing import write_json
+from .figures import save_figure
 
 BINS = 60
 _BELOW = (-64.0, -32.0, -16.0, -8.0, -4.0)  # nats from the data's q99 on down, where contours are drawn

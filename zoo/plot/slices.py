@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sb3_genoffline.data import OfflineDataset
+from sb3_genoffline.errors import UserError
 
 GRID_POINTS = {1: 201, 2: 61}
 """Points along each dimension, by the number of dimensions."""
@@ -60,17 +61,17 @@ def make_grid(
     :param row: whose state is looked at (None: the row nearest to the median of the states)
     :param dims: dimensions of the action (None: the first two, or the only one)
     :param n_neighbors: k, nearest in the standardised states
-    :raises ValueError: if there is no such row or dimension
+    :raises UserError: if there is no such row or dimension
     """
     n_dims = data.actions.shape[1]
     chosen = tuple(dims if dims is not None else range(min(2, n_dims)))
     if len(chosen) not in GRID_POINTS or len(set(chosen)) < len(chosen) or not all(0 <= dim < n_dims for dim in chosen):
-        raise ValueError(f"--dims {' '.join(map(str, chosen))}: name one or two different dimensions of 0 to {n_dims - 1}.")
+        raise UserError(f"--dims {' '.join(map(str, chosen))}: name one or two different dimensions of 0 to {n_dims - 1}.")
     states = standardized_states(data)
     if row is None:
         row = int(np.square(states - np.median(states, axis=0)).sum(axis=1).argmin())
     if not 0 <= row < len(data):
-        raise ValueError(f"--row {row}: the data have the rows 0 to {len(data) - 1}.")
+        raise UserError(f"--row {row}: the data have the rows 0 to {len(data) - 1}.")
     distances = np.square(states - states[row]).sum(axis=1)
     distances[row] = -1.0
     nearest = np.argsort(distances, kind="stable")[:n_neighbors]

@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch as th
-
 from sb3_genoffline.checkpoint import load_agent
+
 from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.registry import ALGOS
-from zoo.plot.figures import new_figure, save_figure
-from zoo.plot.slices import ActionGrid, make_grid
-from zoo.runs import find_run, versions, write_json
+
+from ..runs.folders import find_run
+from ..runs.provenance import versions
+from ..runs.writing import write_json
+from .figures import new_figure, save_figure
+from .slices import ActionGrid, make_grid
 
 QUANTILE = 0.95
 _SLICE_SAMPLES = 256
@@ -76,15 +80,15 @@ def check_fitted(model: Any, path: str | Path) -> QDQ:
     """
     :param model: any agent
     :param path: its file
-    :raises ValueError: if it has no fitted consistency model; says why
+    :raises UserError: if it has no fitted consistency model; says why
     """
     if not isinstance(model, QDQ):
-        raise ValueError(
+        raise UserError(
             f"{path} is a {type(model).__name__} agent: only QDQ has a consistency model whose uncertainty to draw."
         )
     if not bool(model.policy.q_sampler.fitted):
         why = "was trained with penalty='none'" if model.penalty == "none" else "was interrupted before it was fitted"
-        raise ValueError(f"{path} has no fitted consistency model: it {why}. There is no uncertainty to draw.")
+        raise UserError(f"{path} has no fitted consistency model: it {why}. There is no uncertainty to draw.")
     return model
 
 
@@ -261,12 +265,12 @@ def main(args: argparse.Namespace) -> None:
     path = args.trained_agent
     if path is None:
         if args.dataset is None:
-            raise ValueError("Which agent? Give --dataset (and -f, --exp-id), or -i with the agent's file.")
+            raise UserError("Which agent? Give --dataset (and -f, --exp-id), or -i with the agent's file.")
         path = find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
     model = check_fitted(load_agent(path, device=args.device), path)
     source = args.dataset or model.dataset_info.get("id")
     if source is None:
-        raise ValueError(f"{path} does not name its data: give them with --dataset.")
+        raise UserError(f"{path} does not name its data: give them with --dataset.")
     counts = {"n_neighbors": args.neighbors, "n_rows": args.n_rows, "seed": args.seed}
     data = load_dataset(source)
     for file in plot_uncertainty(model, data, args.output, row=args.row, dims=args.dims, title=args.title, **counts):

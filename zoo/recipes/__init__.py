@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from zoo.recipes import antmaze, locomotion, pointmaze
-from zoo.recipes.recipe import Recipe
+from sb3_genoffline.errors import UserError
+
+from . import antmaze, locomotion, pointmaze
+from .recipe import Recipe
 
 NAMESPACE = "genoffline"
 Loader = Callable[[str, int | None], Recipe]
@@ -29,16 +32,32 @@ def load_recipe(dataset_id: str, steps: int | None = None) -> Recipe:
     """
     :param dataset_id: One of :func:`collectible`
     :param steps: Total number of steps; None is the dataset's own number
-    :raises ValueError: Unknown id, naming the nearest; steps below 1
+    :raises UserError: Unknown id, naming the nearest; steps below 1
     """
     table = collectible()
     if dataset_id not in table:
         near = difflib.get_close_matches(dataset_id, table, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"no recipe for dataset {dataset_id!r}.{hint} These can be collected: {', '.join(table)}")
+        raise UserError(f"no recipe for dataset {dataset_id!r}.{hint} These can be collected: {', '.join(table)}")
     if steps is not None and steps < 1:
-        raise ValueError(f"steps is {steps}; collect at least 1")
+        raise UserError(f"steps is {steps}; collect at least 1")
     return table[dataset_id](dataset_id, steps)
 
 
-__all__ = ["NAMESPACE", "Recipe", "collectible", "load_recipe"]
+def chosen(names: Sequence[str]) -> list[str]:
+    """
+    :param names: Ids, patterns (``genoffline/hopper/*``) or ``all``
+    :return: The ids they stand for, each once, in order
+    :raises UserError: If one stands for nothing we can make
+    """
+    table = collectible()
+    ids: dict[str, None] = {}
+    for name in names:
+        found = list(table) if name == "all" else fnmatch.filter(table, name)
+        if not found:
+            load_recipe(name)  # names the nearest
+        ids |= dict.fromkeys(found)
+    return list(ids)
+
+
+__all__ = ["NAMESPACE", "Recipe", "chosen", "collectible", "load_recipe"]

@@ -18,11 +18,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from zoo.behavior import gait
-from zoo.behavior.gait import Trot
-from zoo.behavior.waypoints import Routes
-from zoo.episodes import Episode
-from zoo.recipes.recipe import Recipe, fingerprint_of
+from ..behavior import gait
+from ..behavior.episode import Episode
+from ..behavior.gait import Trot
+from ..behavior.waypoints import Routes
+from .recipe import Recipe, fingerprint_of
 
 RECIPE = 1
 """Who changes how the ant walks, or in which order random numbers are drawn, raises it: sets made before are others."""

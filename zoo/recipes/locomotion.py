@@ -10,10 +10,10 @@ from pathlib import Path
 
 import gymnasium as gym
 
-from zoo.behavior import load_policy
-from zoo.behavior.rollout import Segment, rollout
-from zoo.episodes import Episode
-from zoo.recipes.recipe import Recipe
+from ..behavior import load_policy
+from ..behavior.episode import Episode
+from ..behavior.rollout import Segment, rollout
+from .recipe import Recipe
 
 BEHAVIOR = Path(__file__).parents[1] / "behavior"
 

@@ -12,10 +12,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from zoo.behavior.pointmaze import GOAL_RADIUS, rollout
-from zoo.behavior.waypoints import NEAR, SPREAD, Itinerary, Routes, Steering
-from zoo.episodes import Episode
-from zoo.recipes.recipe import Recipe, fingerprint_of
+from ..behavior.episode import Episode
+from ..behavior.pointmaze import GOAL_RADIUS, rollout
+from ..behavior.waypoints import NEAR, SPREAD, Itinerary, Routes, Steering
+from .recipe import Recipe, fingerprint_of
 
 RECIPE = 1
 """Who changes how the ball is steered, or in which order random numbers are drawn, raises it: sets made before are others."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
 
-from zoo.episodes import Episode
+from ..behavior.episode import Episode
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,18 @@
-"""Datasets from flat arrays: D4RL-layout HDF5 files, ``.npz`` files and dicts."""
+"""Datasets from flat arrays by name, as a dict, an HDF5 file in D4RL's layout or a ``.npz`` file has them."""
 
-import difflib
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 
-from sb3_genoffline.data.antmaze import OBSERVATIONS, TERMINALS, canonical_id, eval_spec, mark_cuts
+from sb3_genoffline.data.antmaze import TERMINALS
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import resolve_env
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations, is_image
 from sb3_genoffline.data.scores import reference_key
 from sb3_genoffline.data.validation import flag_rows, float_rows, numeric_array
+from sb3_genoffline.errors import UserError
 
 # Our name of each array, and the names it may come under.
 KEYS = {
@@ -32,21 +26,11 @@ KEYS = {
     "observation_space": ("observation_space",),
     "action_space": ("action_space",),
 }
-# What `export_hdf5` puts into the group `metadata`.
-DESCRIBED = {f"{name}_space_{bound}" for name in ("observation", "action") for bound in ("low", "high")} | {
-    "id",
-    "env_spec",
-    "eval_env_spec",
-    "ref_min_score",
-    "ref_max_score",
-}
 REQUIRED = ("observations", "actions", "rewards", "terminations")
 # Two observations farther apart than this (Euclidean) are not the same moment.
 SAME_STATE = 1e-6
 # Step limits of the D4RL tasks whose files may lack a `timeouts` array.
 STEP_LIMITS = {"hopper": 1000, "halfcheetah": 1000, "walker2d": 1000, "ant": 1000, "antmaze": 1000}
-# Bodies of today that D4RL's v2 data replay on (Walker2d-v5 has other feet).
-EVAL_ENVS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4"}
 
 
 def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dict", id: str | None = None) -> OfflineDataset:
@@ -69,15 +53,15 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
     only a leak is lost), and a terminal last row, which needs no next one, is kept.
 
     An episode ends at a termination, a time-out, where the next observation is not the next row's observation (distance above
-    1e-6), and at the last row; ends that are no termination are marked as truncations. Given ``episode_ends`` count instead of
-    the distance; they need ``next_observations``.
+    1e-6), and at the last row; ends that are not terminations are marked as truncations. Given ``episode_ends`` count instead
+    of the distance; they need ``next_observations``.
 
     :param arrays: The arrays by name.
     :param env: Environment or id that gives the spaces. Without it observations are unbounded and actions lie in [-1, 1].
     :param name: What to call the source in an error.
     :param id: Id of the dataset.
-    :raises KeyError: If a needed key is missing or a key is not known.
-    :raises ValueError: On bad contents.
+    :raises UserError: If a needed key is missing or a key is not known.
+    :raises UserError: On bad contents.
     """
     found = _known_keys(arrays, name)
     observation_space, action_space, spec = _spaces(found, env)
@@ -99,19 +83,19 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
     n_rows = len(raw["observations"])
     for key, array in [*raw.items(), ("truncations", timeouts)]:
         if array is not None and len(array) != n_rows:
-            raise ValueError(
+            raise UserError(
                 f"{key} in {name} has {len(array)} rows, but observations has {n_rows}. "
                 "Every array needs one row per transition."
             )
     if n_rows == 0:
-        raise ValueError(f"{name} is empty: it holds no transition. At least one is needed.")
+        raise UserError(f"{name} is empty: it holds no transition. At least one is needed.")
     if "dones" in arrays and timeouts is not None:
         raw["terminations"] = raw["terminations"] & ~timeouts
 
     episode_ends = found.get("episode_ends")
     if not has_next:
         if episode_ends is not None:
-            raise ValueError(
+            raise UserError(
                 f"{name} has episode_ends but no next_observations; give both, or use truncations to mark the ends."
             )
         if timeouts is None:
@@ -149,102 +133,6 @@ def chain_ends(observations: np.ndarray, next_observations: np.ndarray) -> np.nd
     return ends
 
 
-def from_npz(path: Path, env: Any = None) -> OfflineDataset:
-    """
-    :param path: A ``.npz`` file with the arrays :func:`from_arrays` takes. Pickled objects in it are refused.
-    :param env: As in :func:`from_arrays`.
-    """
-    _check_exists(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
-        hint = "It holds Python objects; save plain arrays. " if "allow_pickle" in str(error) else ""
-        raise ValueError(f"{path} cannot be read as .npz: {error}. {hint}Was it written whole, by np.savez?") from error
-    return from_arrays(arrays, env, str(path), path.stem)
-
-
-def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
-    """
-    Read an HDF5 file in D4RL's layout; the package d4rl is not needed.
-
-    :param path: The file. A name that D4RL uses (``hopper_medium-v2.hdf5``) brings reference scores and environment with it; a
-        file that ``export_hdf5`` wrote brings its id, spaces, environments and scores. AntMaze's traps: see
-        :mod:`~sb3_genoffline.data.antmaze`. Other arrays of one row per step are not read, with a warning; what is in groups
-        (``infos/...``, ``metadata/...``) is not read either.
-    :param env: As in :func:`from_arrays`.
-    """
-    import h5py
-
-    known = {name for names in KEYS.values() for name in names}
-    _check_exists(path)
-    if not h5py.is_hdf5(path):
-        raise ValueError(
-            f"{path} is not an HDF5 file ({path.stat().st_size} bytes). Was the download complete, and not a web page?"
-        )
-    try:
-        with h5py.File(path, "r") as file:
-            arrays = {key: item[()] for key, item in file.items() if isinstance(item, h5py.Dataset) and key in known}
-            unread = {key: item.shape for key, item in file.items() if isinstance(item, h5py.Dataset) and key not in known}
-            groups = [key for key, item in file.items() if isinstance(item, h5py.Group)]
-            described = {key: item[()] for key, item in file.get("metadata", {}).items() if key in DESCRIBED}
-    except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{path} is truncated or damaged: {error}. Fetch or write it again.") from error
-    if "observations" not in arrays and any(re.fullmatch(r"episode_\d+", key) for key in groups):
-        raise ValueError(f"{path} is the storage of a Minari dataset; load it by its id, or pass the MinariDataset.")
-    _warn_of_unread(path, arrays, unread)
-    for space in ("observation_space", "action_space"):
-        if f"{space}_low" in described:
-            low, high = described.pop(f"{space}_low"), described.pop(f"{space}_high")
-            arrays[space] = spaces.Box(low, high, dtype=low.dtype)
-    antmaze = _as_antmaze(path.stem, arrays)
-    if antmaze is not None:
-        arrays = mark_cuts(arrays, str(path))
-    dataset = from_arrays(arrays, env, str(path), antmaze or path.stem)
-    if described:
-        dataset = dataset.replace(**{key: _decoded(key, value) for key, value in described.items()})
-    key = reference_key(path.stem)
-    if dataset.env_spec is None and key in EVAL_ENVS:
-        dataset = dataset.replace(env_spec=gym.spec(EVAL_ENVS[key]))
-    if dataset.env_spec is None and antmaze is not None:
-        dataset = dataset.replace(env_spec=eval_spec(antmaze, dataset.observations))
-    return dataset
-
-
-def _warn_of_unread(path: Path, arrays: Mapping[str, Any], unread: Mapping[str, tuple[int, ...]]) -> None:
-    """Name arrays of one row per step that are not read, each with the name it may have been meant to have."""
-    rows = np.shape(arrays["observations"])[:1] if "observations" in arrays else None
-    free = [name for names in KEYS.values() if not set(names) & {*arrays} for name in names]
-    listed = []
-    for key in [key for key, shape in unread.items() if shape[:1] == rows]:
-        close = difflib.get_close_matches(key.lower(), free, n=1)
-        listed.append(repr(key) + (f" (rename it to {close[0]!r} if it is that)" if close else ""))
-    if listed:
-        warnings.warn(f"{path} has arrays of one row per step that are not read: {', '.join(listed)}.", stacklevel=5)
-
-
-def _as_antmaze(stem: str, arrays: Mapping[str, Any]) -> str | None:
-    """D4RL's id of the AntMaze set that a file's name and arrays speak of, if they do."""
-    observations = arrays.get("observations")
-    if observations is None or observations.shape[1:] != (OBSERVATIONS,) or {"next_observations", "truncations"} & {*arrays}:
-        return None
-    return canonical_id(stem)
-
-
-def _decoded(key: str, value: Any) -> Any:
-    """A field of a dataset from what HDF5 gives for it: bytes or a numpy number."""
-    text = value.decode() if isinstance(value, bytes) else value
-    return EnvSpec.from_json(text) if key.endswith("env_spec") else text
-
-
-def _check_exists(path: Path) -> None:
-    if path.is_file():
-        return
-    others = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, others, n=3)
-    raise FileNotFoundError(f"{path} does not exist." + (f" Did you mean {' or '.join(close)}?" if close else ""))
-
-
 def _known_keys(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The arrays under our names."""
     found: dict[str, Any] = {}
@@ -254,17 +142,17 @@ def _known_keys(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
         if ours is None:
             if str(key).split("/")[0] in ("infos", "metadata"):
                 continue
-            raise KeyError(f"{name} has the unknown key {key!r}. Accepted are: {accepted}.")
+            raise UserError(f"{name} has the unknown key {key!r}. Accepted are: {accepted}.")
         if ours in found:
-            raise KeyError(f"{name} has {ours} twice, under {' and '.join(k for k in KEYS[ours] if k in arrays)}; keep one.")
+            raise UserError(f"{name} has {ours} twice, under {' and '.join(k for k in KEYS[ours] if k in arrays)}; keep one.")
         found[ours] = value
     missing = [" or ".join(repr(k) for k in KEYS[ours]) for ours in REQUIRED if ours not in found]
     if missing:
-        raise KeyError(f"{name} lacks {', '.join(missing)}; it has {sorted(map(str, arrays))}. Accepted are: {accepted}.")
+        raise UserError(f"{name} lacks {', '.join(missing)}; it has {sorted(map(str, arrays))}. Accepted are: {accepted}.")
     return found
 
 
-def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space, spaces.Box | None, Any]:
+def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space[Any], spaces.Box | None, Any]:
     """Observation space, action space if known, and env spec: from the dict, else from the env, else inferred."""
     observation_space, action_space, spec = found.get("observation_space"), found.get("action_space"), None
     if env is not None:
@@ -273,7 +161,7 @@ def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space, spaces.Box |
         action_space = env_action_space if action_space is None else action_space
     if observation_space is None:
         if isinstance(found["observations"], Mapping | tuple):
-            raise ValueError("observations are nested, so their space is needed: give env= or the key observation_space.")
+            raise UserError("observations are nested, so their space is needed: give env= or the key observation_space.")
         array = numeric_array("observations", found["observations"])
         box = spaces.Box(0, 255, array.shape[1:], np.uint8) if array.dtype == np.uint8 else None
         if box is not None and is_image(box):
@@ -283,7 +171,7 @@ def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space, spaces.Box |
     return observation_space, action_space, spec
 
 
-def _flat_rows(name: str, values: Any, space: spaces.Space) -> np.ndarray:
+def _flat_rows(name: str, values: Any, space: spaces.Space[Any]) -> np.ndarray:
     """Observations as float32 ``(N, obs_dim)``."""
     flat = flat_observation_space(space)
     if not isinstance(values, Mapping | tuple):
@@ -298,7 +186,7 @@ def _rows(name: str, values: Any) -> np.ndarray:
     array = numeric_array(name, values)
     array = array[:, None] if array.ndim == 1 else array
     if name == "actions" and array.dtype.kind != "f":
-        raise ValueError(
+        raise UserError(
             f"actions have dtype {array.dtype}: discrete actions are not supported. Convert continuous ones to float."
         )
     return float_rows(name, array, array.shape[1] if array.ndim == 2 else 0)
@@ -309,7 +197,7 @@ def _unit_box(actions: np.ndarray) -> spaces.Box:
     largest = float(np.abs(actions).max(initial=0.0))
     if largest > 1 + 1e-4:
         row, column = (int(i) for i in np.argwhere(np.abs(actions) == largest)[0])
-        raise ValueError(
+        raise UserError(
             f"actions[{row}, {column}] = {actions[row, column]} is outside [-1, 1], and no action space is given. "
             "Give env=, or the key action_space with a spaces.Box of the actuators' limits."
         )
@@ -319,7 +207,7 @@ def _unit_box(actions: np.ndarray) -> spaces.Box:
 def _step_limit(spec: Any, id: str | None) -> int | None:
     """Steps after which an episode is cut, from the env, else known for a D4RL name."""
     if spec is not None and spec.max_episode_steps is not None:
-        return spec.max_episode_steps
+        return int(spec.max_episode_steps)
     if id is not None and id.lower().startswith("antmaze") and "umaze" in id:
         return 700
     return STEP_LIMITS.get(reference_key(id) or "") if id is not None else None
@@ -328,7 +216,7 @@ def _step_limit(spec: Any, id: str | None) -> int | None:
 def _limit_rows(terminations: np.ndarray, limit: int | None, name: str) -> np.ndarray:
     """Rows at which an episode reaches the step limit, counted from the last termination or limit; bool ``(N,)``."""
     if limit is None:
-        raise ValueError(
+        raise UserError(
             f"{name} has neither next_observations nor truncations/timeouts, so it cannot be told where episodes were cut and "
             "which rows have a valid next observation. Give one of the two (truncations may be all zero), or an env= with a "
             "step limit."
@@ -336,7 +224,7 @@ def _limit_rows(terminations: np.ndarray, limit: int | None, name: str) -> np.nd
     rows = np.arange(len(terminations))
     starts = np.zeros(len(terminations), dtype=np.int64)
     starts[1:][terminations[:-1]] = rows[1:][terminations[:-1]]
-    return (rows - np.maximum.accumulate(starts)) % limit == limit - 1
+    return np.asarray((rows - np.maximum.accumulate(starts)) % limit == limit - 1)
 
 
 def _q_learning_view(raw: dict[str, np.ndarray], timeouts: np.ndarray, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -345,7 +233,7 @@ def _q_learning_view(raw: dict[str, np.ndarray], timeouts: np.ndarray, name: str
     keep[-1] &= raw["terminations"][-1]
     kept = np.flatnonzero(keep)
     if len(kept) == 0:
-        raise ValueError(
+        raise UserError(
             f"{name} is empty: without next_observations, time-out rows and a last row that is not terminal have no "
             "next observation, and no other row is left."
         )

@@ -13,7 +13,9 @@ import numpy as np
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
 from sb3_genoffline.data.reading.cache import Arrays, cached_arrays
+from sb3_genoffline.data.scores import check_reference
 from sb3_genoffline.data.validation import check_action_space, numeric_array
+from sb3_genoffline.errors import DownloadError, NotFoundError, UserError
 
 _ID = re.compile(r"(?:[-\w]{2,}/)*[-\w]+-v\d+")
 
@@ -23,14 +25,14 @@ def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) 
     :param dataset_id: ``(namespace/)*name-v<number>``.
     :param download: Fetch it from Minari's remote if it is not on this machine.
     :param cache: Use the flat cache.
-    :raises ValueError: For a malformed id, naming the nearest ones, or a damaged dataset.
-    :raises FileNotFoundError: If it is not on this machine, naming the nearest ids and how to get it.
-    :raises ConnectionError: If the download fails.
+    :raises UserError: For a malformed id, naming the nearest ones, or a damaged dataset.
+    :raises NotFoundError: If it is not on this machine, naming the nearest ids and how to get it.
+    :raises DownloadError: If the download fails.
     """
     import minari
 
     if not _ID.fullmatch(dataset_id):
-        raise ValueError(
+        raise UserError(
             f"{dataset_id!r} is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0: namespaces of two or "
             f"more characters, a name, and a version -v<number>.{_suggest(dataset_id)}"
         )
@@ -42,7 +44,7 @@ def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) 
         if not fetched:
             raise
         shutil.rmtree(folder)
-        raise ConnectionError(f"{dataset_id} arrived damaged and was removed again: repeat the download.") from error
+        raise DownloadError(f"{dataset_id} arrived damaged and was removed again: repeat the download.") from error
 
 
 def _open(dataset_id: str, download: bool) -> Any:
@@ -55,14 +57,14 @@ def _open(dataset_id: str, download: bool) -> Any:
             return minari.load_dataset(dataset_id, download=download)
     except FileNotFoundError as error:
         if download:
-            raise ConnectionError(f"{dataset_id} could not be downloaded: {error}") from error
+            raise DownloadError(f"{dataset_id} could not be downloaded: {error}") from error
         how = "download=True fetches it if Minari's remote has it"
         if dataset_id.startswith("genoffline/"):
             how = f"`python -m zoo collect {dataset_id}` makes it"
-        raise FileNotFoundError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}") from error
+        raise NotFoundError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}") from error
     except Exception as error:
         if download and not (minari.storage.datasets_root_dir.get_dataset_path(dataset_id) / "data").exists():
-            raise ConnectionError(
+            raise DownloadError(
                 f"{dataset_id} could not be downloaded: {type(error).__name__}: {error}. Check the id and the network "
                 f"(MINARI_REMOTE sets another remote).{_suggest(dataset_id)}"
             ) from error
@@ -77,7 +79,7 @@ def from_minari(dataset: Any, cache: bool = True) -> OfflineDataset:
     :param cache: Use the flat cache.
     :return: Its transitions. An episode that ends without termination is marked truncated at its last row. Reference scores
         come from the metadata, else from the bundled table.
-    :raises ValueError: For discrete or image spaces, a damaged storage, an episode whose arrays do not fit together, no data.
+    :raises UserError: For discrete or image spaces, a damaged storage, an episode whose arrays do not fit together, no data.
     """
     observation_space = flat_observation_space(dataset.observation_space)
     check_action_space(dataset.action_space)
@@ -89,7 +91,7 @@ def from_minari(dataset: Any, cache: bool = True) -> OfflineDataset:
         arrays: dict[str, Any] = cached_arrays(dataset.id, files, lambda: _read_episodes(dataset), variant)
     else:
         arrays = _read_episodes(dataset)
-    metadata = dataset.storage.metadata
+    low, high = _reference(dataset)
     return OfflineDataset(
         **arrays,
         observation_space=observation_space,
@@ -97,9 +99,20 @@ def from_minari(dataset: Any, cache: bool = True) -> OfflineDataset:
         id=dataset.id,
         env_spec=dataset.env_spec,
         eval_env_spec=getattr(dataset, "_eval_env_spec", None),
-        ref_min_score=metadata.get("ref_min_score"),
-        ref_max_score=metadata.get("ref_max_score"),
+        ref_min_score=low,
+        ref_max_score=high,
     )
+
+
+def _reference(dataset: Any) -> tuple[float | None, float | None]:
+    """The reference scores of the metadata; none, with a warning, if no score can be normalised with them."""
+    low, high = (dataset.storage.metadata.get(name) for name in ("ref_min_score", "ref_max_score"))
+    try:
+        check_reference(low, high)
+    except UserError as error:
+        warnings.warn(f"The metadata of {dataset.id} hold no scale of scores and are not used for one: {error}", stacklevel=3)
+        return None, None
+    return low, high
 
 
 def _read_episodes(dataset: Any) -> Arrays:
@@ -117,7 +130,7 @@ def _read_episodes(dataset: Any) -> Arrays:
     except (OSError, KeyError, RuntimeError, AssertionError) as error:
         raise _damaged(dataset.id, error) from error
     if not lengths:
-        raise ValueError(f"The dataset {dataset.id} is empty: it holds no transition. At least one is needed.")
+        raise UserError(f"The dataset {dataset.id} is empty: it holds no transition. At least one is needed.")
     if sum(lengths) != dataset.total_steps:
         warnings.warn(
             f"The metadata of {dataset.id} speak of {dataset.total_steps} steps, but its storage holds {sum(lengths)}; "
@@ -144,7 +157,7 @@ def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], 
     }
     for name, array, expected in [("observations", observations, length + 1), *((n, a, length) for n, a in arrays.items())]:
         if len(array) != expected:
-            raise ValueError(
+            raise UserError(
                 f"{name} of {where} has {len(array)} rows, but {expected} are expected: an episode of {length} steps has "
                 f"{length + 1} observations. Remove or record the episode again."
             )
@@ -160,7 +173,7 @@ def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], 
     columns["truncations"].append(truncations)
 
 
-class _DamagedError(ValueError):
+class _DamagedError(UserError):
     """The files of a dataset can't be read."""
 
 

@@ -48,7 +48,7 @@ def append_episodes(storage: MinariStorage, buffers: Iterable[EpisodeBuffer]) ->
     storage.update_metadata({"total_steps": n_steps, "total_episodes": n_episodes, "dataset_size": storage.get_size()})
 
 
-def _is_plain(space: spaces.Space) -> bool:
+def _is_plain(space: spaces.Space[Any]) -> bool:
     """Whether its elements are numeric arrays, or mappings and tuples of such."""
     from minari.dataset.minari_storage import is_image_space
 

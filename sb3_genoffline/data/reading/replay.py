@@ -9,6 +9,7 @@ from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
 from sb3_genoffline.data.reading.arrays import chain_ends
 from sb3_genoffline.data.transforms import unscale_actions
+from sb3_genoffline.errors import UserError
 
 
 def from_replay_buffer(buffer: Any) -> OfflineDataset:
@@ -17,38 +18,34 @@ def from_replay_buffer(buffer: Any) -> OfflineDataset:
     oldest row).
 
     - SB3's off-policy algorithms store actions scaled to [-1, 1]; they are scaled back to the units of the action space here.
-    - ``terminations`` are dones that are no time-outs. A buffer with ``handle_timeout_termination=False`` (which
+    - ``terminations`` are dones that are not time-outs. A buffer with ``handle_timeout_termination=False`` (which
       ``optimize_memory_usage`` demands) did not record time-outs, so there they count as terminations, as in SB3 itself.
     - SB3 resets the environments at each ``learn()`` without a mark in the buffer: a step whose next observation is not the
       next row's observation (distance above 1e-6) ends an episode. It is marked truncated, as is the last step of each
-      environment, if it is no termination.
+      environment, if it is not a termination.
     - With ``optimize_memory_usage`` the next observation is the next row's observation: a full ring has overwritten its oldest
       observation with the newest next one, so the oldest row is dropped; a done row (never bootstrapped from) gets its own
       observation, since the next row's belongs to another episode. Nothing in such a buffer tells where a second ``learn()``
       began: there two episodes are joined, by a step that nobody made.
 
     :param buffer: A ``ReplayBuffer`` or ``DictReplayBuffer`` (dict observations are flattened).
-    :raises ValueError: If the buffer is empty, or holds discrete actions, images or actions outside [-1, 1].
+    :raises UserError: If the buffer is empty, or holds discrete actions, images or actions outside [-1, 1].
     """
     if not isinstance(buffer.action_space, spaces.Box):
-        raise ValueError(
-            f"The replay buffer's action_space is {buffer.action_space}, which is not supported; a Box is needed."
-        )
+        raise UserError(f"The replay buffer's action_space is {buffer.action_space}, which is not supported; a Box is needed.")
     size = buffer.size()
     if size == 0:
-        raise ValueError("The replay buffer is empty: it holds no transition. Collect some before making a dataset of it.")
+        raise UserError("The replay buffer is empty: it holds no transition. Collect some before making a dataset of it.")
     times = (np.arange(size) + (buffer.pos if buffer.full else 0)) % buffer.buffer_size
     shared = bool(buffer.optimize_memory_usage)
     if shared and buffer.full:
         times = times[1:]
         if len(times) == 0:
-            raise ValueError(
-                "The replay buffer holds one row per environment and shares observations: no transition is whole."
-            )
+            raise UserError("The replay buffer holds one row per environment and shares observations: no transition is whole.")
 
     def rows(array: np.ndarray, at: np.ndarray = times) -> np.ndarray:
         """(time, env, …) → (env · time, …)"""
-        chosen = array[at].swapaxes(0, 1)
+        chosen: np.ndarray = array[at].swapaxes(0, 1)
         return chosen.reshape(-1, *chosen.shape[2:])
 
     def flat(observations: Any, at: np.ndarray = times) -> np.ndarray:
@@ -68,7 +65,7 @@ def from_replay_buffer(buffer: Any) -> OfflineDataset:
     scaled = rows(buffer.actions)
     if np.abs(scaled).max() > 1 + 1e-4:
         row, column = (int(i) for i in np.argwhere(np.abs(scaled) > 1 + 1e-4)[0])
-        raise ValueError(
+        raise UserError(
             f"actions[{row}, {column}] = {scaled[row, column]} in the replay buffer is outside [-1, 1]. SB3's off-policy "
             "algorithms store actions scaled to that range; if yours are in the environment's units, pass a dict of arrays."
         )

@@ -7,9 +7,11 @@ from typing import Any
 
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import check_compatible, resolve_env
-from sb3_genoffline.data.reading.arrays import from_arrays, from_hdf5, from_npz
+from sb3_genoffline.data.reading.arrays import from_arrays
+from sb3_genoffline.data.reading.files import from_hdf5, from_npz
 from sb3_genoffline.data.reading.minari import from_minari, from_minari_id
 from sb3_genoffline.data.reading.replay import from_replay_buffer
+from sb3_genoffline.errors import UserError
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 SOURCES = (
@@ -39,10 +41,10 @@ def load_dataset(source: Any, *, download: bool = False, env: Any = None, cache:
     :param cache: Keep Minari datasets in a flat, memory-mapped cache (``$SB3_GENOFFLINE_CACHE`` or
         ``~/.cache/sb3_genoffline``); rebuilt when the files change.
     :return: The checked dataset.
-    :raises ValueError: On bad contents, naming the array, the row, the value and the fix.
-    :raises FileNotFoundError: If there is no such file or dataset, naming the nearest.
-    :raises KeyError: If a dict or file lacks an array.
-    :raises TypeError: If the source is none of these.
+    :raises UserError: On bad contents, naming the array, the row, the value and the fix.
+    :raises NotFoundError: If there is no such file or dataset, naming the nearest.
+    :raises UserError: If a dict or file lacks an array.
+    :raises UserError: If the source is none of these.
     """
     dataset = _load(source, download, env, cache)
     if env is not None:
@@ -66,7 +68,7 @@ def _load(source: Any, download: bool, env: Any, cache: bool) -> OfflineDataset:
         if suffix == ".npz":
             return from_npz(path, env)
         if isinstance(source, os.PathLike) or path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"{path} has the suffix {path.suffix!r}; files can be {', '.join(HDF5_SUFFIXES)} or .npz. "
                 "Read a CSV or other table with numpy or pandas and pass a dict of arrays."
             )
@@ -75,7 +77,7 @@ def _load(source: Any, download: bool, env: Any, cache: bool) -> OfflineDataset:
         return from_minari(source, cache)
     if _is_a(source, "stable_baselines3.common.buffers", "ReplayBuffer"):
         return from_replay_buffer(source)
-    raise TypeError(f"A dataset cannot be loaded from a {type(source).__name__}. It can be {SOURCES}.")
+    raise UserError(f"A dataset cannot be loaded from a {type(source).__name__}. It can be {SOURCES}.")
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:

@@ -14,6 +14,7 @@ from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.reading.arrays import SAME_STATE
 from sb3_genoffline.data.reading.sources import HDF5_SUFFIXES
 from sb3_genoffline.data.writing.minari import spec_json, write_minari
+from sb3_genoffline.errors import ExistsError, UserError
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -49,9 +50,9 @@ def export_minari(
     :param code_permalink: Where the code is that made them.
     :param overwrite: Replace a dataset of the same id.
     :return: The new dataset, in Minari's form.
-    :raises ValueError: For a malformed id, or a next observation inside an episode that is not the next row's observation
+    :raises UserError: For a malformed id, or a next observation inside an episode that is not the next row's observation
         (farther than 1e-6): Minari stores T + 1 observations per episode and has no place for it.
-    :raises FileExistsError: If there is such a dataset and ``overwrite`` is False, or another process is writing it.
+    :raises ExistsError: If there is such a dataset and ``overwrite`` is False, or another process is writing it.
     """
     _check_chained(dataset)
     return write_minari(
@@ -86,16 +87,16 @@ def export_hdf5(dataset: OfflineDataset, path: str | os.PathLike[str], overwrite
     :param path: The file, ``.hdf5`` or ``.h5``, ``~`` for the home folder; missing folders are made.
     :param overwrite: Replace an existing file.
     :return: The path.
-    :raises ValueError: For another suffix.
-    :raises FileExistsError: If there is such a file and ``overwrite`` is False.
+    :raises UserError: For another suffix.
+    :raises ExistsError: If there is such a file and ``overwrite`` is False.
     """
     import h5py
 
     path = Path(os.path.expanduser(path))
     if path.suffix.lower() not in HDF5_SUFFIXES:
-        raise ValueError(f"{path} has the suffix {path.suffix!r}; HDF5 files are called {' or '.join(HDF5_SUFFIXES)}.")
+        raise UserError(f"{path} has the suffix {path.suffix!r}; HDF5 files are called {' or '.join(HDF5_SUFFIXES)}.")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it, or choose another name.")
+        raise ExistsError(f"{path} exists already; pass overwrite=True to replace it, or choose another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {
         "observations": dataset.observations,
@@ -131,7 +132,7 @@ def export_hdf5(dataset: OfflineDataset, path: str | os.PathLike[str], overwrite
 
 
 def _closed_truncations(dataset: OfflineDataset) -> np.ndarray:
-    """The truncations, with every episode's end that is no termination among them; bool ``(N,)``."""
+    """The truncations, with every episode's end that is not a termination among them; bool ``(N,)``."""
     truncations = dataset.truncations.copy()
     last = dataset.episode_ends - 1
     truncations[last] |= ~dataset.terminations[last]
@@ -146,7 +147,7 @@ def _check_chained(dataset: OfflineDataset) -> None:
     if (distance > SAME_STATE).any():
         row = int(rows[np.argmax(distance > SAME_STATE)])
         episode = int(np.searchsorted(dataset.episode_ends, row, side="right"))
-        raise ValueError(
+        raise UserError(
             f"next_observations[{row}] is not observations[{row + 1}], though both rows are in episode {episode} "
             f"({int((distance > SAME_STATE).sum())} rows are so): Minari stores one chain of observations per episode. "
             "End the episode there (dataset.replace(episode_ends=...)), or use export_hdf5, which keeps every row's own."

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import gymnasium as gym
@@ -19,6 +19,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from sb3_genoffline.data.reading.minari import _ID
 from sb3_genoffline.data.reading.minari_episodes import append_episodes
+from sb3_genoffline.errors import ExistsError, UserError
 
 try:
     import fcntl
@@ -39,8 +40,8 @@ def write_minari(
     *,
     env: str | EnvSpec | None = None,
     eval_env: str | EnvSpec | None = None,
-    observation_space: spaces.Space | None = None,
-    action_space: spaces.Space | None = None,
+    observation_space: spaces.Space[Any] | None = None,
+    action_space: spaces.Space[Any] | None = None,
     overwrite: bool = False,
     **metadata: Any,
 ) -> MinariDataset:
@@ -65,22 +66,22 @@ def write_minari(
     :param metadata: Whatever Minari's metadata should hold: ``author``, ``author_email``, ``description``, ``algorithm_name``,
         ``code_permalink``, ``requirements``, ``ref_min_score``, ``ref_max_score``, … None is left out.
     :return: The new dataset.
-    :raises ValueError: For a malformed id, no episode, or no space and no environment to take it from.
-    :raises FileExistsError: If there is such a dataset and ``overwrite`` is False, or another process is writing it.
+    :raises UserError: For a malformed id, no episode, or no space and no environment to take it from.
+    :raises ExistsError: If there is such a dataset and ``overwrite`` is False, or another process is writing it.
     """
     import minari
     from minari.dataset.minari_storage import MinariStorage
     from minari.storage.datasets_root_dir import get_dataset_path
 
     if not _ID.fullmatch(dataset_id):
-        raise ValueError(
+        raise UserError(
             f"{dataset_id!r} cannot be the id of a dataset; ids look like mujoco/hopper/medium-v0: namespaces of two or more "
             "characters, a name, and a version -v<number>."
         )
     env_spec, eval_env_spec = (gym.spec(e) if isinstance(e, str) else e for e in (env, eval_env))
     if observation_space is None or action_space is None:
         if env_spec is None:
-            raise ValueError(f"{dataset_id} needs an observation_space and an action_space, or an env that has them.")
+            raise UserError(f"{dataset_id} needs an observation_space and an action_space, or an env that has them.")
         made = gym.make(env_spec)
         observation_space, action_space = observation_space or made.observation_space, action_space or made.action_space
         made.close()
@@ -107,7 +108,7 @@ def write_minari(
         storage.update_metadata(described)
         append_episodes(storage, buffers)
         if storage.total_steps == 0:
-            raise ValueError(f"{dataset_id} would be empty: no episode was given.")
+            raise UserError(f"{dataset_id} would be empty: no episode was given.")
         _make_namespace(dataset_id)
         _put(dataset_id, whole, target, folder / "replaced", overwrite)
     return minari.load_dataset(dataset_id)
@@ -122,7 +123,7 @@ def spec_json(spec: EnvSpec | None) -> str | None:
     if spec is None:
         return None
     try:
-        return cast(str, spec.to_json())
+        return spec.to_json()
     except (TypeError, ValueError) as error:
         warnings.warn(
             f"The spec of the environment {spec.id} cannot be written ({error}), so the dataset is written without it. "
@@ -140,7 +141,7 @@ def _refuse_existing(dataset_id: str, target: Path) -> None:
         what = f"The dataset {dataset_id} exists already, with {steps} steps, at {target}"
     except (OSError, ValueError, KeyError):
         what = f"There is something at {target} that is not a whole dataset"
-    raise FileExistsError(f"{what}; pass overwrite=True (--overwrite) to replace it.")
+    raise ExistsError(f"{what}; pass overwrite=True (--overwrite) to replace it.")
 
 
 def _make_namespace(dataset_id: str) -> None:
@@ -175,7 +176,7 @@ def _hidden_folder(root: Path, dataset_id: str) -> Iterator[Path]:
     path = root / f"{_PREFIX}{quote(dataset_id, safe='')}{_LOCK}"
     lock = _acquire(path)
     if lock is None:
-        raise FileExistsError(
+        raise ExistsError(
             f"The dataset {dataset_id} is being written by another process. Wait until it has ended, or end it"
             + (f"; if none is running, delete {path}." if fcntl is None else ".")
         )

@@ -1,0 +1,282 @@
+"""The report of a benchmark: numbers against hand values, from the records alone."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from zoo.__main__ import main
+from zoo.benchmark.plan import Plan, read_plan
+from zoo.benchmark.records import DONE, FAILED, new_record, read_cells
+from zoo.benchmark.report import write_report
+from zoo.benchmark.results import Published, Results
+from zoo.benchmark.statistics import improvement, interquartile_mean, interval
+from zoo.runs.writing import write_json
+
+HOPPER, MAZE = "genoffline/hopper/medium-replay-v0", "genoffline/pointmaze/stitch-v0"
+
+
+def scores(**values: list[float]) -> dict[str, np.ndarray]:
+    return {name: np.array(value) for name, value in values.items()}
+
+
+def test_the_interquartile_mean_is_the_mean_of_the_middle_half() -> None:
+    assert interquartile_mean(scores(a=[100.0, 1.0, 2.0, 3.0, 4.0, -50.0, 5.0, 6.0])) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert interquartile_mean(scores(a=[7.0])) == 7.0
+    # three runs: the quartiles cut a quarter of the outer ones' thirds off the middle half
+    assert interquartile_mean(scores(a=[9.0, 0.0, 3.0])) == pytest.approx((0.25 * 0 + 3 + 0.25 * 9) / 1.5)
+
+
+def test_a_dataset_with_more_seeds_weighs_no_more_than_another() -> None:
+    once = scores(a=[1.0], b=[5.0], c=[2.0], d=[9.0])
+    assert (
+        interquartile_mean(once | scores(a=[1.0, 1.0, 1.0])) == pytest.approx(interquartile_mean(once)) == pytest.approx(3.5)
+    )
+    assert improvement(scores(a=[1, 2, 3], b=[0]), scores(a=[2], b=[1])) == pytest.approx((0.5 + 0) / 2)
+
+
+def test_the_probability_of_improvement_counts_pairs_and_ties_by_half() -> None:
+    ours, theirs = scores(a=[1.0, 3.0], b=[5.0], x=[9.0]), scores(a=[1.0, 2.0, 4.0], b=[4.0])
+    assert improvement(ours, theirs) == pytest.approx(((0.5 + 0 + 0 + 1 + 1 + 0) / 6 + 1) / 2)
+    assert improvement(ours, theirs) + improvement(theirs, ours) == pytest.approx(1.0)
+
+
+def test_bootstrap_intervals_resample_seeds_within_their_dataset() -> None:
+    assert interval("interquartile_mean", scores(a=[1.0], b=[5.0])) is None
+    values = np.random.default_rng(0).normal(50.0, 4.0, 400)
+    low, high = interval("interquartile_mean", scores(a=list(values))) or (0.0, 0.0)
+    assert low < interquartile_mean(scores(a=list(values))) < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() * np.sqrt(1.19 / 400), rel=0.12)  # trimmed mean, normal values
+    assert interval("improvement", scores(a=[1.0, 4.0]), scores(a=[2.0, 3.0])) == (0.0, 1.0)
+    # two datasets, far apart: a resample never holds runs of one only
+    bounds = interval("interquartile_mean", scores(a=[0.0, 2.0], b=[100.0, 102.0])) or (0.0, 0.0)
+    assert 50 <= bounds[0] <= bounds[1] <= 52
+
+
+# ------------------------------------------------------------------ the report
+
+
+def make_plan(folder: Path) -> Plan:
+    content = {
+        "title": "A small one",
+        "algorithms": {"bc": None, "dac": None, "nosuch": None},
+        "stages": [{"datasets": [HOPPER], "seeds": [0, 1, 2]}, {"datasets": [MAZE], "seeds": [0]}],
+    }
+    (folder / "plan.yml").write_text(yaml.safe_dump(content))
+    return read_plan(folder / "plan.yml")
+
+
+def result(score: float, updates: int) -> dict[str, Any]:
+    keys = {"n_eval_episodes": 20, "eval_seed": 20_000, "n_eval_envs": 10, "env_id": "Hopper-v5", "success_rate": None}
+    return {"gradient_steps": updates, "normalized_score": score, "mean_reward": 32.0 * score, **keys}
+
+
+def fill(plan: Plan, folder: Path, last: Mapping[tuple[str, str, int], float]) -> None:
+    """Records as a benchmark leaves them."""
+    for job in plan.jobs:
+        value = last.get((job.name, job.dataset, job.seed))
+        if value is None:
+            continue
+        data = {"id": job.dataset, "fingerprint": "f" * 64, "n_transitions": 92160, "n_episodes": 777, "mean_return": 309.7}
+        done = {
+            "state": DONE,
+            "host": "a machine",
+            "data": data | {"normalized_score": 10.1},
+            "versions": {"torch": "2.13.0", "mujoco": "4.0.0"},
+            "updates": 3000,
+            "updates_per_second": 50.0,
+            "seconds": {"total": 120.0, "fit": 30.0, "training": 60.0, "evaluation": 30.0, "cpu": 90.0},
+            "curve": {
+                "timesteps": [1000, 2000, 3000] if job.seed else [1000, 3000],
+                "seconds": [60.0, 90.0, 120.0] if job.seed else [62.0, 122.0],
+                "mean": [value - 8, value - 4, value] if job.seed else [value - 8, value],
+                "std": [1.0] * (3 if job.seed else 2),
+            },
+            "last": result(value, 3000),
+            "best": result(value + 1, 2000),
+        }
+        write_json(folder / f"{job.label}.json", new_record(job) | done)
+
+
+LAST = {
+    **{("bc", HOPPER, seed): value for seed, value in enumerate([10.0, 12.0, 14.0])},
+    **{("dac", HOPPER, seed): value for seed, value in enumerate([30.0, 11.0])},
+    ("bc", MAZE, 0): 50.0,
+    ("dac", MAZE, 0): 80.0,
+}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a report and of its records."""
+    folder = tmp_path_factory.mktemp("report")
+    plan = make_plan(folder)
+    fill(plan, folder / "records", LAST)
+    job = next(job for job in plan.jobs if (job.name, job.dataset, job.seed) == ("dac", HOPPER, 2))
+    failed = {"state": FAILED, "error": "Traceback:\nFloatingPointError: Q | is not finite"}
+    write_json(folder / "records" / f"{job.label}.json", new_record(job) | failed)
+    write_report(plan, folder / "records", folder, "the command")
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open()))
+
+
+def table_row(text: str, section: str, name: str) -> list[str]:
+    part = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    (line,) = [line for line in part.splitlines() if line.startswith(f"| {name} |")][:1]
+    return [cell.strip() for cell in line.replace("\\|", "¦").strip("|").split("|")]
+
+
+def test_means_and_deviations_over_seeds_are_those_of_the_last_checkpoint(report: Path) -> None:
+    text = (report / "README.md").read_text()
+    assert "\n\n7 of 12 runs, 0.2 hours of processor time." in text  # 90 seconds each
+    assert table_row(text, "Last checkpoint", "BC") == ["BC", "12.0 ± 2.0 (3)", "50.0 (1)", "62.0"]
+    assert table_row(text, "Last checkpoint", "DAC") == ["DAC", "**20.5 ± 13.4 (2)**", "**80.0 (1)**", "100.5"]
+    assert table_row(text, "Last checkpoint", "nosuch") == ["nosuch", "–", "–", "–"]
+    assert table_row(text, "Last checkpoint", "*the data*") == ["*the data*", "*10.1*", "*10.1*", "*20.2*"]
+    found = {(row["algorithm"], row["dataset"], row["checkpoint"]): row for row in rows(report / "scores.csv")}
+    assert float(found["dac", HOPPER, "last"]["mean"]) == 20.5 and found["dac", HOPPER, "last"]["seeds"] == "2"
+    assert float(found["dac", HOPPER, "last"]["std"]) == pytest.approx(19 / np.sqrt(2), rel=1e-5)
+    assert float(found["dac", HOPPER, "best"]["mean"]) == 21.5 and found["bc", MAZE, "last"]["std"] == ""
+
+
+def test_only_a_table_with_empty_cells_speaks_of_them(report: Path, tmp_path: Path) -> None:
+    assert "Empty cells" in (report / "README.md").read_text()
+    content = {"algorithms": {"bc": None}, "stages": [{"datasets": [HOPPER, MAZE], "seeds": [0]}]}
+    (tmp_path / "plan.yml").write_text(yaml.safe_dump(content))
+    assert "Empty cells" not in write_and_read(read_plan(tmp_path / "plan.yml"), tmp_path, LAST)
+
+
+def test_a_datasets_table_has_seeds_best_published_costs_and_why_a_cell_is_empty(report: Path) -> None:
+    text = (report / "README.md").read_text()
+    cost = ["3,000", "50", "2.0", "1.5"]
+    # evaluations on the way: 2 and 10; 4, 8 and 12; 6, 10 and 14
+    assert table_row(text, HOPPER, "BC") == [
+        "BC",
+        "12.0 ± 2.0",
+        "10.0, 12.0, 14.0",
+        "8.0 ± 2.0",
+        "13.0 ± 2.0",
+        "*18.1*",
+        *cost,
+    ]
+    failed = "30.0, 11.0, *failed: FloatingPointError: Q ¦ is not finite*"
+    found_dac = table_row(text, HOPPER, "DAC")
+    assert found_dac == ["DAC", "20.5 ± 13.4", failed, "16.5 ± 13.4", "21.5 ± 13.4", "*103.1*", *cost]
+    assert "'nosuch' is not known" in table_row(text, HOPPER, "nosuch")[2]
+    assert "published" not in text.partition(f"## {MAZE}\n")[2].partition("\n## ")[0]
+    found = {(row["algorithm"], row["dataset"], row["seed"]): row for row in rows(report / "runs.csv")}
+    assert len(found) == 12 and found["dac", HOPPER, "2"]["reason"].startswith("failed: FloatingPointError")
+    assert found["bc", HOPPER, "1"]["last"] == "12" and found["bc", HOPPER, "1"]["minutes_total"] == "2"
+
+
+def test_datasets_are_aggregated_where_all_algorithms_have_results(report: Path) -> None:
+    aggregate = {row["algorithm"]: row for row in rows(report / "aggregate.csv")}
+    assert set(aggregate) == {"bc", "dac"} and {row["runs"] for row in aggregate.values()} == {"4", "3"}
+    # bc: 10, 12, 14 weigh a sixth each, 50 a half; between the quartiles lie half of 12, 14, and a half of 50
+    expected = ((1 / 3 - 1 / 4) * 12 + 1 / 6 * 14 + 1 / 4 * 50) / 0.5
+    assert float(aggregate["bc"]["iqm"]) == pytest.approx(expected, rel=1e-5)
+    pairs = {(row["algorithm"], row["over"]): float(row["probability"]) for row in rows(report / "improvement.csv")}
+    assert pairs["dac", "bc"] == pytest.approx((4 / 6 + 1) / 2, rel=1e-5)
+    assert pairs["bc", "dac"] == pytest.approx(1 - pairs["dac", "bc"], rel=1e-5)
+
+
+def test_curves_average_the_updates_at_which_all_seeds_were_evaluated(report: Path) -> None:
+    plan = read_plan(report / "plan.yml")
+    results = Results(plan.algorithms, plan.datasets, read_cells(plan, report / "records"))
+    curve = results.curve("bc", HOPPER)
+    assert curve is not None and curve.timesteps.tolist() == [1000, 3000] and curve.seeds == 3
+    assert curve.mean.tolist() == [4.0, 12.0] and curve.std is not None and curve.std.tolist() == [2.0, 2.0]
+    assert curve.seconds == pytest.approx([182 / 3, 362 / 3])
+    assert results.curve("nosuch", HOPPER) is None
+    assert len(rows(report / "curves.csv")) == 2 + 3 + 3 + 2 + 3 + 2 + 2
+
+
+def test_pictures_show_curves_by_updates_and_by_time_and_the_data(report: Path) -> None:
+    for name in ("genoffline-hopper-medium-replay-v0", "genoffline-pointmaze-stitch-v0", "aggregate"):
+        assert (report / f"{name}.png").stat().st_size > 10_000
+    picture = (report / "genoffline-hopper-medium-replay-v0.svg").read_text()
+    for label in ("BC (3)", "DAC (2)", "mean of the data", "gradient updates / 1000", "wall minutes", "last checkpoint"):
+        assert label in picture
+    assert "nosuch" not in picture
+
+
+def test_runs_on_different_data_or_by_other_settings_are_pointed_out(report: Path, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    fill(plan, tmp_path / "records", LAST)
+    results = Results(plan.algorithms, plan.datasets, read_cells(plan, tmp_path / "records"))
+    assert results.warnings() == []
+    cells = results.records("dac", HOPPER)
+    cells[0]["data"]["fingerprint"] = "another"
+    assert results.warnings() == [f"Runs on {HOPPER} had different data: they cannot be compared."]
+    changed = yaml.safe_load((tmp_path / "plan.yml").read_text()) | {"algorithms": {"bc": {"n_timesteps": 9}, "dac": None}}
+    (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed))
+    now = read_plan(tmp_path / "plan.yml")
+    results = Results(now.algorithms, now.datasets, read_cells(now, tmp_path / "records"))
+    assert results.warnings() == ["Some runs of BC were made with other settings than the plan has now (†)."]
+    assert len(results.scores("bc", HOPPER)) == 3
+    write_report(now, tmp_path / "records", tmp_path / "out", "the command")
+    assert table_row((tmp_path / "out" / "README.md").read_text(), HOPPER, "BC")[2] == "10.0†, 12.0†, 14.0†"
+
+
+def test_what_earlier_settings_gave_is_listed_but_not_counted(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    fill(plan, tmp_path / "records", {("bc", MAZE, 0): 70.0})
+    changed = yaml.safe_load((tmp_path / "plan.yml").read_text()) | {"algorithms": {"bc": {"n_timesteps": 9}, "dac": None}}
+    (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed | {"note": "Mind the\nsettings."}))
+    now = read_plan(tmp_path / "plan.yml")
+    fill(now, tmp_path / "records", LAST)
+    write_report(now, tmp_path / "records", tmp_path / "out", "the command")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert table_row(text, "Superseded runs", "BC") == ["BC", MAZE, "0", "70.0", "50.0", "n_timesteps 1000000, then 9"]
+    assert table_row(text, "Last checkpoint", "BC")[2] == "50.0 (1)" and "\n\nMind the settings.\n\n" in text
+    (old,) = [row for row in rows(tmp_path / "out" / "runs.csv") if row["settings"] == "superseded"]
+    assert (old["algorithm"], old["dataset"], old["last"]) == ("bc", MAZE, "70")
+    assert "Superseded" not in (write_and_read(now, tmp_path, LAST))
+
+
+def write_and_read(plan: Plan, folder: Path, last: Mapping[tuple[str, str, int], float]) -> str:
+    fill(plan, folder / "alone", last)
+    write_report(plan, folder / "alone", folder / "again", "the command")
+    return (folder / "again" / "README.md").read_text()
+
+
+def test_committed_records_alone_make_the_same_report_again(report: Path, tmp_path: Path, capsys: Any) -> None:
+    jobs = tmp_path / "logs" / "jobs"
+    plan = make_plan(tmp_path)
+    fill(plan, jobs, LAST)
+    write_json(jobs / "waiting.json", new_record(plan.jobs[0]))
+    out = tmp_path / "out"
+    main(["benchmark", str(tmp_path / "plan.yml"), "-f", str(tmp_path / "logs"), "--report", str(out)])
+    assert len(list((out / "records").glob("*.json"))) == len(LAST)
+    first = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert len([name for name in first if name.endswith((".png", ".svg"))]) == 6
+    command = next(line for line in first["README.md"].decode().splitlines() if line.startswith("python -m zoo benchmark"))
+    main(command.split()[3:])
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == first
+    assert f"wrote {out / 'README.md'}" in capsys.readouterr().out
+
+
+def test_published_numbers_are_found_for_the_same_kind_of_data_only() -> None:
+    published = Published()
+    assert published.score("qdq", "genoffline/hopper/medium-replay-v0") == 102.4
+    assert published.score("dac", "mujoco/walker2d/medium-v0") == 96.8
+    assert published.score("cped", "halfcheetah-medium-expert-v2") == 85.4
+    for name, dataset in (("dac", MAZE), ("dac", "genoffline/hopper/expert-v0"), ("nosuch", HOPPER)):
+        assert published.score(name, dataset) is None
+    table = {
+        name: sum(
+            published.score(name, f"{env}-{level}-v2") or 0.0
+            for env in ("halfcheetah", "hopper", "walker2d")
+            for level in ("medium", "medium-replay", "medium-expert")
+        )
+        for name in published.sources
+    }
+    totals = {"bc": 466.7, "awac": 450.7, "td3_bc": 677.4, "cql": 698.5, "iql": 692.4, "spot": 773.0, "dql": 791.2}
+    assert table == pytest.approx(totals | {"dac": 836.4, "qdq": 848.0, "cped": 791.7}, abs=0.25)

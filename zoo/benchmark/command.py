@@ -1,0 +1,99 @@
+"""
+Train and evaluate algorithms × datasets × seeds from one YAML plan, and report on them.
+
+`python -m zoo benchmark PLAN -f FOLDER` goes on where it was stopped: a finished run is not run again, an interrupted one
+continues from its last checkpoint, one whose settings changed is run anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sb3_genoffline.errors import UserError
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .runner import Starter
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo benchmark``"""
+    add = parser.add_argument
+    add("plan", help="YAML file, such as zoo/benchmarks/cpu.yml")
+    add("-f", "--folder", "--log-folder", default="logs/benchmark", help="of the records, logs and runs")
+    add("--jobs", type=int, help="runs at a time (default: 1; on a Ray cluster, what fits)")
+    add("--threads", type=int, default=1, help="threads of each run")
+    add("--nice", type=int, default=10, help="how much the runs yield to other processes")
+    add("--retry-failed", action="store_true", help="also run those that failed before")
+    add("--collect", action="store_true", help="collect datasets of ours that are not there yet")
+    add("--ray", metavar="ADDRESS", help="run on the Ray cluster there; `local` starts one on this machine")
+    add("--gpus", type=float, default=0.0, help="GPUs of each run on a Ray cluster; 0.25 lets four share one")
+    add("--status", action="store_true", help="show what is done, and end")
+    add("--report", metavar="DIR", help="write the report there, with the records it is made of, and end")
+    add("--records", metavar="DIR", help="make the report of these records instead of the folder's")
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    from .overview import Overview, last_words, print_overview, shown
+    from .plan import read_plan
+    from .runner import Benchmark, is_running, terminable
+
+    if args.threads < 1 or (args.jobs is not None and args.jobs < 1):
+        raise UserError(f"--jobs {args.jobs} and --threads {args.threads} must be at least 1.")
+    if args.records and not args.report:
+        raise UserError("--records says what the report is made of: add --report with the folder to write.")
+    plan, folder = read_plan(args.plan), Path(args.folder)
+    if args.report:
+        _report(plan, args)
+        return
+    benchmark = Benchmark(plan, folder, args.retry_failed)
+    if args.status:
+        overview = Overview(benchmark, is_running(folder))
+        print_overview(overview)
+        print(last_words(overview, folder))
+        return
+    start, parallel = _starter(args)
+    overview = Overview(benchmark, active=True, parallel=parallel)
+    try:
+        with terminable(), shown(overview) as screen:
+            for event in benchmark.run(start, parallel, args.collect):
+                screen.show(event)
+    except KeyboardInterrupt:
+        overview.update()
+        print(f"zoo benchmark: interrupted, {overview.counts()}; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    overview.update()
+    print(overview.counts())
+    problems = last_words(overview, folder)
+    if problems:
+        sys.exit(problems)
+
+
+def _starter(args: argparse.Namespace) -> tuple[Starter, int]:
+    """What starts a job, and how many work at a time."""
+    from .runner import LocalProcess
+
+    if args.ray is None:
+        return partial(LocalProcess, threads=args.threads, nice=args.nice), args.jobs or 1
+    from .cluster import RayProcess, connect
+
+    processors = connect(args.ray)
+    start = partial(RayProcess, threads=args.threads, nice=args.nice, gpus=args.gpus)
+    return start, args.jobs or max(1, processors // args.threads)
+
+
+def _report(plan: Plan, args: argparse.Namespace) -> None:
+    from .records import copy_ended
+    from .report import write_report
+
+    records = Path(args.report) / "records" if args.records is None else Path(args.records)
+    if args.records is None:
+        copy_ended(Path(args.folder) / "jobs", records)
+    command = f"python -m zoo benchmark {args.plan} --records {records} --report {args.report}"
+    for file in write_report(plan, records, args.report, command):
+        print(f"wrote {file}")

@@ -1,0 +1,20 @@
+"""Draw learning curves (`curves`), the 2-D bandit, QDQ's `uncertainty`, CPED's `density` or a `maze`, to PNG and SVG."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo plot``"""
+    from . import bandit, curves, density, maze, uncertainty
+
+    modules = {"curves": curves, "bandit": bandit, "uncertainty": uncertainty, "density": density, "maze": maze}
+    what = parser.add_subparsers(dest="what", required=True, metavar=f"{{{','.join(modules)}}}")
+    for name, module in modules.items():
+        child = what.add_parser(name, help=(module.__doc__ or "").partition("\n")[0], description=module.__doc__)
+        module.add_arguments(child)
+        child.set_defaults(run=module.main)
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    args.run(args)

@@ -1,0 +1,144 @@
+"""Callbacks of the training command."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sb3_genoffline.common.pretraining import Phase, PhaseListener
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_genoffline.common.callbacks import OfflineEvalCallback
+from sb3_genoffline.data.scores import scored_by_success
+
+from .envs import env_id_of
+
+
+class ResumableEvalCallback(OfflineEvalCallback):
+    """
+    An evaluation that a resumed run goes on with: at the same updates, behind the same rows of ``evaluations.npz``, and with
+    the best score so far. Counts its time. Where the score is a success rate (AntMaze, PointMaze), ``eval/normalized_score``
+    is that, whatever the rewards.
+
+    :param args: see :class:`~sb3_genoffline.common.callbacks.OfflineEvalCallback`
+    :param kwargs: see there
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seconds = 0.0
+
+    def resume(self, evaluations: Path, done: int) -> None:
+        """
+        :param evaluations: ``evaluations.npz`` of the run; need not exist
+        :param done: updates done; later rows are dropped, since they will be made again
+        """
+        self.n_calls = done
+        if done == 0 or not evaluations.is_file():
+            return
+        with np.load(evaluations) as file:
+            kept = file["timesteps"] <= done
+            self.evaluations_timesteps = file["timesteps"][kept].tolist()
+            self.evaluations_results = file["results"][kept].tolist()
+            self.evaluations_length = file["ep_lengths"][kept].tolist()
+            if "successes" in file:
+                self.evaluations_successes = file["successes"][kept].tolist()
+            self.n_eval_episodes = file["results"].shape[1]  # rows of another length could not be stored beside these
+        if self.evaluations_results:
+            self.best_mean_reward = float(np.mean(self.evaluations_results, axis=1).max())
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.eval_freq:
+            return True
+        started = time.perf_counter()
+        try:
+            return super()._on_step()
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        self._by_success = scored_by_success(self.model.dataset_info.get("id"), env_id_of(self.eval_env))  # type: ignore[attr-defined]
+
+    def normalized_score(self) -> float | None:
+        """100 · success rate in a maze, else as everywhere."""
+        if self._by_success and self._is_success_buffer:
+            return 100.0 * float(np.mean(self._is_success_buffer))
+        return super().normalized_score()
+
+
+class StopOnInterrupt(BaseCallback, PhaseListener):
+    """The first Ctrl-C ends training after the update it falls in, so that what is saved can be resumed exactly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = False
+        self._before: Any = None
+
+    def _on_training_start(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        self.stopped = True
+        signal.signal(signal.SIGINT, self._before)  # the second one ends the program
+
+    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+        """End the phase where it is."""
+        return not self.stopped
+
+    def _on_step(self) -> bool:
+        return not self.stopped
+
+    def _on_training_end(self) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Give Ctrl-C its usual meaning back. (A training that fails does not get to ``_on_training_end``.)"""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+class PhaseClock(BaseCallback, PhaseListener):
+    """Counts the seconds from the start of training to the end of its last phase: all that comes before the updates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def _on_training_start(self) -> None:
+        self._started = time.perf_counter()
+
+    def on_phase_end(self, phase: Phase) -> None:
+        """Read the clock."""
+        self.seconds = time.perf_counter() - self._started
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class SaveLast(BaseCallback, PhaseListener):
+    """
+    Renew the run's last checkpoint now and then, and at the end of each phase, so that a killed training can go on from there.
+
+    :param path: of the checkpoint, written atomically
+    :param every: updates, or steps of a phase, between two saves
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        super().__init__()
+        self.path, self.every = path, every
+
+    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
+        """Save a phase that is under way, or done."""
+        if phase.step % self.every == 0 or phase.done:
+            self.model.save(self.path)
+        return True
+
+    def _on_step(self) -> bool:
+        if self.model.num_timesteps % self.every == 0:
+            self.model.save(self.path)
+        return True

@@ -1,0 +1,125 @@
+"""Environments to evaluate and film in: the dataset's own, or one that is named."""
+
+import json
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from sb3_genoffline.data import OfflineDataset, flatten_env
+from sb3_genoffline.errors import UserError
+
+EnvFactory = Callable[..., gym.Env]
+"""Makes an environment; keyword arguments go to ``gymnasium.make``."""
+
+
+class NoEnvironment(UserError):
+    """No simulator could be made; the message says why."""
+
+
+def env_factory(dataset: OfflineDataset | None, env_id: str | None = None, **env_kwargs: Any) -> EnvFactory:
+    """
+    :param dataset: its environment is made; may be missing if ``env_id`` is given
+    :param env_id: environment to make instead
+    :param env_kwargs: arguments of ``gymnasium.make``
+    :return: a function whose keyword arguments are further arguments of ``gymnasium.make``
+    """
+
+    def make(**kwargs: Any) -> gym.Env:
+        try:
+            if env_id is not None:
+                return flatten_env(gym.make(env_id, **{**env_kwargs, **kwargs}))
+            if dataset is None:
+                raise UserError("its dataset is not on this machine and its run says nothing.")
+            return dataset.make_env(**{**env_kwargs, **kwargs})
+        except (ImportError, gym.error.Error, ValueError, FileNotFoundError) as error:
+            if env_id is not None:
+                raise NoEnvironment(f"The environment {env_id} could not be made: {error}") from error
+            raise NoEnvironment(f"The environment of the data could not be made: {error} (--env names another.)") from error
+
+    return make
+
+
+class ReachedGoal(gym.Wrapper):
+    """
+    Tells SB3 (``info["is_success"]``) whether an episode has been at its goal yet, for environments that report
+    ``info["success"]`` step by step: gymnasium-robotics' mazes may go on at the goal, and end elsewhere.
+    """
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        observation, info = super().reset(**kwargs)
+        self.reached = bool(info.get("success", False))
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and remember."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        if "success" in info:
+            self.reached |= bool(info["success"])
+            info["is_success"] = self.reached
+        return observation, reward, terminated, truncated, info
+
+
+def eval_envs(make: EnvFactory, n_envs: int) -> VecEnv:
+    """
+    ``n_envs`` monitored copies stepped in one process, so that actions are sampled in one batch. Those with a goal say whether
+    it was reached.
+    """
+    return DummyVecEnv([lambda: Monitor(ReachedGoal(make()))] * n_envs)
+
+
+def env_id_of(env: VecEnv) -> str | None:
+    """Id of a vectorised environment, if it has one."""
+    spec = env.get_attr("spec")[0]
+    return None if spec is None else spec.id
+
+
+def own_spec(env: VecEnv) -> dict[str, Any] | None:
+    """
+    What makes a vectorised environment where its id does not: a maze of its own, or arguments unlike the registered ones.
+
+    :return: ``entry_point``, ``max_episode_steps`` and ``kwargs``, plain data; None if ``gymnasium.make(id)`` does the same or
+        if they cannot be written down
+    """
+    spec = env.get_attr("spec")[0]
+    if spec is None or not isinstance(spec.entry_point, str):
+        return None
+    own, registered = _essence(spec), gym.registry.get(spec.id)
+    try:
+        json.dumps(own)
+    except TypeError:
+        return None
+    return None if registered is not None and _essence(registered) == own else own
+
+
+def _essence(spec: EnvSpec) -> dict[str, Any]:
+    return {"entry_point": spec.entry_point, "max_episode_steps": spec.max_episode_steps, "kwargs": spec.kwargs}
+
+
+def env_for_pictures(make: EnvFactory, render_mode: str, width: int, height: int) -> gym.Env:
+    """
+    An environment that renders; of the given size if it can be chosen, and with the camera that follows the body if there is
+    one (MuJoCo environments have a camera ``track``, but gymnasium's default camera stays where the body starts).
+
+    :raises NoEnvironment: if none can be made
+    """
+    if render_mode == "human":
+        return make(render_mode=render_mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for choices in ({"width": width, "height": height, "camera_name": "track"}, {"width": width, "height": height}, {}):
+            try:
+                env = make(render_mode=render_mode, **choices)
+                break
+            except (NoEnvironment, TypeError):
+                if not choices:
+                    raise
+    model: Any = getattr(env.unwrapped, "model", None)
+    if hasattr(model, "vis"):
+        model.vis.quality.shadowsize = 0  # MuJoCo's shadow map is two thirds of the time of software rendering
+    return env

@@ -1,0 +1,137 @@
+"""Where a run's files are: rl-zoo's layout, plain YAML and JSON."""
+
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.registry import ALGOS
+
+
+def dataset_name(source: Any) -> str:
+    """``mujoco/hopper/medium-v0`` -> ``mujoco-hopper-medium-v0``; the stem of a file's name; as folders are named."""
+    text = str(source)
+    if text.endswith((".hdf5", ".h5", ".npz")):
+        text = Path(text).stem
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "dataset"
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One training: ``{log folder}/{algo}/{dataset}_{number}``.
+
+    :param folder: that folder
+    :param name: ``{dataset}``: the final agent is ``{name}.zip``, the settings are in the folder ``{name}``
+    """
+
+    folder: Path
+    name: str
+
+    @property
+    def model_path(self) -> Path:
+        """The agent as it was at the end (or when training was interrupted)."""
+        return self.folder / f"{self.name}.zip"
+
+    @property
+    def settings(self) -> Path:
+        """Folder of ``config.yml``, ``args.yml`` and ``command.txt``."""
+        return self.folder / self.name
+
+    @property
+    def evaluations_path(self) -> Path:
+        """``evaluations.npz``: timesteps, results, ep_lengths."""
+        return self.folder / "evaluations.npz"
+
+    def config(self) -> dict[str, Any]:
+        """What ``config.yml`` holds."""
+        path = self.settings / "config.yml"
+        if not path.is_file():
+            raise NotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
+        return yaml.safe_load(path.read_text())
+
+    def checkpoint(self, which: str | int = "last") -> Path:
+        """
+        :param which: ``"last"``, ``"best"``, or a number of gradient steps
+        :raises NotFoundError: naming what there is
+        """
+        names = {"last": self.model_path.name, "best": "best_model.zip"}
+        path = self.folder / names.get(str(which), f"rl_model_{which}_steps.zip")
+        if not path.is_file():
+            there = ", ".join(sorted(file.name for file in self.folder.glob("*.zip"))) or "no checkpoint"
+            raise NotFoundError(f"There is no {path.name} in {self.folder}; there is: {there}.")
+        return path
+
+
+def new_run(log_folder: str | Path, algo: str, dataset: Any, unique: bool = False) -> Run:
+    """
+    Make the folder of a new run, numbered after those that exist; safe beside another process doing the same.
+
+    :param log_folder: root of the logs
+    :param algo: name in ``ALGOS``
+    :param dataset: id or file
+    :param unique: append a uuid to the folder's name
+    """
+    parent, name = Path(log_folder) / algo, dataset_name(dataset)
+    parent.mkdir(parents=True, exist_ok=True)
+    number = max((run_number(run) for run in list_runs(log_folder, algo, dataset)), default=0) + 1
+    while True:
+        folder = parent / (f"{name}_{number}" + (f"_{uuid.uuid4()}" if unique else ""))
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        run = Run(folder, name)
+        run.settings.mkdir()
+        return run
+
+
+def run_number(run: Run) -> int:
+    """The number in a run's folder name."""
+    return int(run.folder.name.removeprefix(f"{run.name}_").partition("_")[0])
+
+
+def list_runs(log_folder: str | Path, algo: str, dataset: Any) -> list[Run]:
+    """All runs of an algorithm on a dataset, in the order of their numbers."""
+    name = dataset_name(dataset)
+    pattern = re.compile(re.escape(name) + r"_\d+(_[0-9a-f-]{36})?")
+    folders = (folder for folder in (Path(log_folder) / algo).glob("*") if folder.is_dir())
+    return sorted((Run(folder, name) for folder in folders if pattern.fullmatch(folder.name)), key=run_number)
+
+
+def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -> Run:
+    """
+    :param exp_id: number of the run; 0 is the latest
+    :raises NotFoundError: naming the runs that there are
+    :raises UserError: if there is no such algorithm
+    """
+    runs = list_runs(log_folder, algo, dataset)
+    if exp_id == 0 and runs:
+        return runs[-1]
+    for run in runs:
+        if run_number(run) == exp_id:
+            return run
+    if algo not in ALGOS:
+        raise UserError(f"There is no algorithm {algo!r}; there are {', '.join(ALGOS)}.")
+    here = Path(log_folder) / algo
+    others = ", ".join(sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())) or "none"
+    what = "no run" if exp_id == 0 else f"no run {exp_id}"
+    raise NotFoundError(f"There is {what} of {algo} on {dataset} below {here}; runs there: {others}.")
+
+
+def run_of(model_path: str | Path) -> Run | None:
+    """The run that a checkpoint lies in, if it lies in one."""
+    folder = Path(model_path).resolve().parent
+    for settings in sorted(folder.glob("*/config.yml")):
+        try:
+            config = yaml.safe_load(settings.read_text())
+        except (yaml.YAMLError, ValueError, RecursionError):
+            continue
+        if isinstance(config, dict) and config.get("algo") in list(ALGOS):  # other programs have a config.yml too
+            return Run(folder, settings.parent.name)
+    return None

@@ -1,0 +1,343 @@
+"""Hyper-parameters from YAML files and from the command line: values only, never code."""
+
+import ast
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from stable_baselines3.common.utils import LinearSchedule
+from torch import nn
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.nets.activations import Mish
+from sb3_genoffline.registry import ALGOS
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    cls.__name__.lower(): cls for cls in (Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)
+}
+_OWN = ("n_timesteps", "policy", "env_kwargs")
+_FLAGS = {"seed": "--seed", "verbose": "--verbose", "tensorboard_log": "-tb"}
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_VERSION = re.compile(r"-v\d+$")
+_WORDS = {"true": True, "false": False, "null": None}
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """
+    What a run is made of.
+
+    :param plain: all values as plain data, as the run's ``config.yml`` keeps them
+    :param arguments: keyword arguments of the algorithm's constructor
+    :param n_timesteps: number of gradient updates
+    :param policy: name of the policy class
+    :param env_kwargs: arguments of the evaluation environment
+    :param entry: the key of the file that was used
+    """
+
+    plain: dict[str, Any]
+    arguments: dict[str, Any]
+    n_timesteps: int
+    policy: str
+    env_kwargs: dict[str, Any]
+    entry: str
+
+
+def load_hyperparameters(
+    algo: str,
+    dataset: str,
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    conf_file: str | Path | None = None,
+) -> Hyperparameters:
+    """
+    Merge, later ones winning: the dataset's entry (or ``default``), the profile's ``default`` and entry, the overrides.
+
+    :param algo: name in ``ALGOS``
+    :param dataset: id of the dataset, or the name of its file
+    :param profile: name below ``profiles:``
+    :param overrides: by name; values as in YAML
+    :param conf_file: YAML file to read instead of the algorithm's :func:`own_file`
+    :raises UserError: for an unknown algorithm, profile or key (naming the nearest), or a value of the wrong type
+    :raises NotFoundError: if there is no such file
+    """
+    if algo not in ALGOS:
+        raise UserError(f"--algo {algo!r} is not known{_nearest(algo, ALGOS)}; there are: {', '.join(ALGOS)}.")
+    path = own_file(ALGOS[algo]) if conf_file is None else Path(conf_file)
+    content = {"default": {}} if conf_file is None and not path.is_file() else read_yaml(path)
+    profiles = content.pop("profiles", None) or {}
+    entry = find_entry(content, dataset)
+    if entry is None:
+        raise UserError(f"{_short(path)} has neither an entry for {dataset!r} nor a `default`: add one.")
+    if not isinstance(content[entry] or {}, Mapping):
+        raise UserError(f"{path}: the entry {entry!r} maps no names to values, but is a {type(content[entry]).__name__}.")
+    merged = dict(content[entry] or {})
+    if profile is not None:
+        if profile not in profiles:
+            known = ", ".join(profiles) or "none"
+            raise UserError(
+                f"--profile {profile!r} is not in {_short(path)}{_nearest(profile, profiles)}; there are: {known}."
+            )
+        overlays = profiles[profile] or {}
+        for key in dict.fromkeys(["default", find_entry(overlays, dataset)]):
+            merged = deep_merge(merged, overlays.get(key) or {})
+    merged = deep_merge(merged, overrides or {})
+    return make_hyperparameters(ALGOS[algo], merged, entry)
+
+
+def own_file(cls: type[OfflineAlgorithm]) -> Path:
+    """
+    ``hyperparameters.yml`` beside the module of an algorithm, whoever wrote it. Where there is no such file, only the defaults
+    of the constructors hold.
+    """
+    return Path(inspect.getfile(cls)).with_name("hyperparameters.yml")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """
+    :param path: a YAML file with a mapping; tags that stand for Python objects are refused
+    """
+    if path.suffix not in (".yml", ".yaml"):
+        raise UserError(f"{path} is no YAML file (.yml, .yaml); hyper-parameters are values, so Python files are not read.")
+    if not path.is_file():
+        raise NotFoundError(f"No hyper-parameter file at {path}.")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not plain YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must map dataset ids to hyper-parameters, but holds a {type(content).__name__}.")
+    return content
+
+
+def find_entry(content: Mapping[str, Any], dataset: str) -> str | None:
+    """The key for a dataset: its id, else the same id in another version, else ``default`` (None if there is none either)."""
+    stem = Path(dataset).stem if dataset.endswith((".hdf5", ".h5", ".npz")) else dataset
+    names = [dataset, stem.replace("_", "-")]  # D4RL's files are named hopper_medium-v2
+    for name in names:
+        if name in content:
+            return name
+    unversioned = {_VERSION.sub("", key): key for key in content}
+    for name in names:
+        if _VERSION.sub("", name) in unversioned:
+            return unversioned[_VERSION.sub("", name)]
+    return "default" if "default" in content else None
+
+
+def deep_merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """``overlay`` over ``base``; where both hold a mapping (or a ``dict(...)`` string), key by key."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        old, new = parse_value(key, merged.get(key)), parse_value(key, value)
+        both = isinstance(old, Mapping) and isinstance(new, Mapping)
+        merged[key] = deep_merge(old, new) if both else new
+    return merged
+
+
+def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """
+    ``["rho:1.5", "policy_kwargs:dict(net_arch=[64, 64])"]`` as a mapping.
+
+    :raises UserError: if there is no colon, or a value is code
+    """
+    result = {}
+    for pair in pairs or ():
+        key, colon, value = pair.partition(":")
+        if not colon or not key:
+            raise UserError(f"{pair!r} is no pair: write name:value, for example rho:1.5.")
+        result[key] = parse_value(key, value)
+    return result
+
+
+def parse_value(name: str, value: Any) -> Any:
+    """
+    A value of a YAML file or of the command line: strings that spell a number, a list, a mapping or ``dict(a=1)`` become
+    that; other strings stay strings. Nothing is evaluated.
+
+    :raises UserError: for a string that spells anything else with brackets or a call
+    """
+    if isinstance(value, Mapping):
+        return {key: parse_value(key, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [parse_value(name, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _NUMBER.fullmatch(text):
+        return float(text) if set(text) & set(".eE") else int(text)
+    try:
+        return _plain(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if set(text) & set("()[]{}\n;="):
+            raise UserError(
+                f"{name}={value!r} is no plain value ({error}): use numbers, words, lists, mappings or dict(name=value)."
+            ) from error
+    return text
+
+
+def _plain(node: ast.expr) -> Any:
+    """The value of a literal expression; names and calls other than ``dict(...)`` are refused."""
+    if isinstance(node, ast.Constant) and not isinstance(node.value, bytes | complex) and node.value is not ...:
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = _plain(node.operand)
+        if isinstance(value, int | float):
+            return -value
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_plain(item) for item in node.elts]
+    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
+        return {key.value: _plain(value) for key, value in zip(node.keys, node.values, strict=True)}  # type: ignore[union-attr]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        names = [keyword.arg for keyword in node.keywords]
+        if None not in names:  # dict(**other)
+            return {keyword.arg: _plain(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("nn", "th.nn", "torch.nn"):
+        return node.attr  # rl-zoo's way to write an activation, nn.ReLU
+    raise ValueError(f"{ast.unparse(node)!r} is not allowed")
+
+
+def make_hyperparameters(cls: type[OfflineAlgorithm], values: Mapping[str, Any], entry: str = "") -> Hyperparameters:
+    """
+    Check names and types, and turn names of schedules and activations into objects.
+
+    :param cls: the algorithm
+    :param values: all hyper-parameters by name
+    :param entry: where they come from
+    :raises UserError: naming the key and the nearest known ones, or the value and the type wanted
+    """
+    parameters = constructor_parameters(cls)
+    plain = {}
+    for key, raw in values.items():
+        if key in _FLAGS:
+            raise UserError(f"{key} is no hyper-parameter here: use the flag {_FLAGS[key]}.")
+        if key not in parameters and key not in _OWN:
+            known = [name for name in (*_OWN, *parameters) if name not in _FLAGS]
+            raise UserError(f"{cls.__name__} has no hyper-parameter {key!r}{_nearest(key, known)}.")
+        value, parameter = parse_value(key, raw), parameters.get(key)
+        plain[key] = value if parameter is None else _check_type(key, value, parameter.default, parameter.annotation)
+    n_timesteps = _check_type("n_timesteps", plain.setdefault("n_timesteps", cls.default_gradient_steps), 1, int)
+    policy = plain.setdefault("policy", next(iter(cls.policy_aliases)))
+    if policy not in cls.policy_aliases:
+        raise UserError(f"policy={policy!r} is not known{_nearest(policy, cls.policy_aliases)}.")
+    arguments = {key: value for key, value in plain.items() if key not in _OWN}
+    for key in arguments:
+        if key.endswith("learning_rate") and isinstance(arguments[key], str):
+            arguments[key] = _schedule(key, arguments[key])
+    if arguments.get("policy_kwargs") is not None:
+        arguments["policy_kwargs"] = _policy_kwargs(cls, policy, arguments["policy_kwargs"])
+    return Hyperparameters(plain, arguments, n_timesteps, policy, plain.get("env_kwargs") or {}, entry)
+
+
+def constructor_parameters(cls: type[OfflineAlgorithm]) -> dict[str, inspect.Parameter]:
+    """Every hyper-parameter of an algorithm by name, with its default and its type."""
+    names = set(cls.hyperparameter_names())
+    found: dict[str, inspect.Parameter] = {}
+    for base in reversed(cls.__mro__):
+        if issubclass(base, OfflineAlgorithm) and "__init__" in base.__dict__:
+            parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+            found |= {name: parameter for name, parameter in parameters.items() if name in names}
+    return found
+
+
+def unnamed_defaults(algo: str, hyperparameters: Hyperparameters) -> dict[str, Any]:
+    """
+    What holds where the hyper-parameters say nothing: the defaults of the constructors of the algorithm and of its policy.
+
+    :param algo: name in ``ALGOS``
+    :param hyperparameters: of it
+    :return: plain data by name, those of the policy under ``policy_kwargs``
+    """
+    cls = ALGOS[algo]
+    own, policy = constructor_parameters(cls), _policy_parameters(cls, hyperparameters.policy)
+    given = hyperparameters.arguments.get("policy_kwargs") or {}
+    return {
+        **_plain_defaults(own, {*hyperparameters.plain, *_FLAGS, "policy_kwargs"}),
+        "policy_kwargs": _plain_defaults(policy, {*given, *own}),
+    }
+
+
+def _policy_parameters(cls: type[OfflineAlgorithm], policy: str) -> dict[str, inspect.Parameter]:
+    """The arguments of a policy's constructor, its own before those of its bases."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in reversed(cls.policy_aliases[policy].__mro__):
+        if "__init__" in base.__dict__:
+            found |= inspect.signature(base.__init__).parameters  # type: ignore[misc]
+    return found
+
+
+def _plain_defaults(parameters: Mapping[str, inspect.Parameter], besides: Collection[str]) -> dict[str, Any]:
+    found = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not inspect.Parameter.empty and name not in besides
+    }
+    return json.loads(json.dumps(found, default=lambda value: getattr(value, "__name__", type(value).__name__)))
+
+
+def _check_type(name: str, value: Any, default: Any, annotation: Any) -> Any:
+    """The value, an integral float made an int where the default is one; an error if the type cannot be right."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise UserError(f"{name}={value!r} must be true or false.")
+    elif isinstance(default, int | float) and not name.endswith(("learning_rate", "train_freq")) and value is not None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"{name}={value!r} must be a number.")
+        if isinstance(default, int) and isinstance(value, float):
+            if not value.is_integer():
+                raise UserError(f"{name}={value!r} must be a whole number.")
+            return int(value)
+    elif isinstance(default, str) and value is not None and not isinstance(value, str) and _only_words(annotation):
+        raise UserError(f"{name}={value!r} must be a word such as {default!r}.")
+    return value
+
+
+def _only_words(annotation: Any) -> bool:
+    """Whether a type has no members but strings (an ``epsilon`` may be a word or a number)."""
+    if get_origin(annotation) is Literal:
+        return True
+    members = get_args(annotation)
+    return all(map(_only_words, members)) if members else annotation in (str, type(None))
+
+
+def _schedule(name: str, text: str) -> LinearSchedule:
+    """``lin_3e-4``: linear from 3e-4 to 0 over the run."""
+    kind, _, number = text.partition("_")
+    if kind != "lin" or not _NUMBER.fullmatch(number):
+        raise UserError(f"{name}={text!r} is no schedule: use a number, or lin_3e-4 for a linear decay from 3e-4 to 0.")
+    return LinearSchedule(float(number), 0.0, 1.0)
+
+
+def _policy_kwargs(cls: type[OfflineAlgorithm], policy: str, values: Any) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise UserError(f"policy_kwargs={values!r} must be a mapping or a string such as 'dict(net_arch=[256, 256])'.")
+    known = _policy_parameters(cls, policy)
+    result = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(f"policy_kwargs: {policy} has no argument {key!r}{_nearest(key, known)}.")
+        if key.endswith("activation_fn") and isinstance(value, str):
+            name = value.rpartition(".")[2].lower().replace("_", "")
+            if name not in ACTIVATIONS:
+                raise UserError(f"policy_kwargs: {key}={value!r} is not known; use one of {', '.join(ACTIVATIONS)}.")
+            value = ACTIVATIONS[name]
+        result[key] = value
+    return result
+
+
+def _short(path: Path) -> str:
+    """``dac/hyperparameters.yml``: the files of all algorithms have the same name."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(name), [str(item) for item in known], n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,304 @@
+"""One training from data to a folder with everything about it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sb3_genoffline.checkpoint import load_agent
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
+from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.registry import ALGOS
+
+from .callbacks import PhaseClock, ResumableEvalCallback, SaveLast, StopOnInterrupt
+from .envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
+from .folders import Run, new_run, run_of
+from .hyperparameters import load_hyperparameters, make_hyperparameters
+from .provenance import algo_name
+from .settings import dataset_record, make_logger, write_settings
+from .writing import write_json
+
+_SAVE_LAST_EVERY = 10_000
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """
+    What a training left behind.
+
+    :param run: its files
+    :param model: the agent
+    :param gradient_steps: updates done by this call
+    :param seconds: wall time of training, evaluations and phases included
+    :param evaluation_seconds: wall time of the evaluations
+    :param phase_seconds: wall time of the phases, in which models are fitted before the updates
+    :param finished: False if it was interrupted
+    """
+
+    run: Run
+    model: OfflineAlgorithm
+    gradient_steps: int
+    seconds: float
+    evaluation_seconds: float
+    phase_seconds: float
+    finished: bool
+
+    @property
+    def updates_per_second(self) -> float:
+        """Updates per second of training, without the evaluations and the phases before it."""
+        return self.gradient_steps / max(self.seconds - self.evaluation_seconds - self.phase_seconds, 1e-9)
+
+
+def train(
+    algo: str,
+    dataset: Any,
+    *,
+    n_timesteps: int | None = None,
+    profile: str | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    conf_file: str | Path | None = None,
+    trained_agent: str | Path | None = None,
+    log_folder: str | Path = "logs",
+    tensorboard_log: str | Path | None = None,
+    unique: bool = False,
+    env_id: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    eval_freq: int | None = None,
+    eval_episodes: int = 10,
+    n_eval_envs: int | None = None,
+    save_freq: int = -1,
+    save_replay_buffer: bool = False,
+    log_interval: int | None = 1000,
+    seed: int = -1,
+    device: str = "auto",
+    verbose: int = 1,
+    progress: bool = True,
+    arguments: Mapping[str, Any] | None = None,
+) -> TrainedRun:
+    """
+    Train, evaluate on the way, and write the run's files (see :class:`~zoo.runs.folders.Run`).
+
+    :param algo: name in ``ALGOS``; an agent that is resumed knows its own
+    :param dataset: whatever ``load_dataset`` takes
+    :param n_timesteps: gradient updates in all, those of a resumed agent included (None: what the hyper-parameters say)
+    :param profile: overlay of the hyper-parameter file
+    :param hyperparameters: by name, over those of the file
+    :param conf_file: YAML file instead of the zoo's
+    :param trained_agent: checkpoint to go on from, exactly; in the same run folder if it lies in one
+    :param log_folder: root of the logs
+    :param tensorboard_log: root of the tensorboard logs (None: none)
+    :param unique: append a uuid to the run's name
+    :param env_id: environment to evaluate in (None: the dataset's)
+    :param env_kwargs: its arguments
+    :param eval_freq: updates between evaluations (None: 20 in a run, but at least one in 10,000 updates; 0: none)
+    :param eval_episodes: episodes of an evaluation
+    :param n_eval_envs: environments stepped together (None: one per episode, at most 10)
+    :param save_freq: updates between checkpoints that are kept (−1: none; the last one is renewed every 10,000 updates)
+    :param save_replay_buffer: also write the buffer's state
+    :param log_interval: updates between two lines of ``progress.csv`` (None: none)
+    :param seed: of everything (negative: a random one, which is recorded)
+    :param device: of networks and data
+    :param verbose: 0 silent, 1 what is trained and where it goes, 2 also tables of all metrics
+    :param progress: show a progress bar
+    :param arguments: recorded as ``args.yml``
+    :raises UserError: for bad hyper-parameters, or a resumed agent that has done its updates already
+    """
+    check_positive(eval_episodes=eval_episodes, **({} if n_timesteps is None else {"n_timesteps": n_timesteps}))
+    data = load_dataset(dataset)
+    name = str(data.id or (dataset if isinstance(dataset, str | Path) else "dataset"))
+    if trained_agent is None:
+        start = _new_agent(algo, data, name, profile, hyperparameters, conf_file, seed, device)
+    else:
+        if profile is not None or conf_file is not None:
+            raise UserError("An agent that is resumed has its hyper-parameters: leave out --profile and --conf-file.")
+        start = _resumed_agent(trained_agent, n_timesteps, hyperparameters, device)
+    model, total = start.model, n_timesteps or start.n_timesteps
+    eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
+    envs = None
+    if eval_freq > 0:
+        make = env_factory(data, env_id, **{**start.env_kwargs, **(env_kwargs or {})})
+        envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
+    # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown above
+    model.set_dataset(data)
+    run = start.run or new_run(log_folder, start.algo, name, unique)
+    env_name = None if envs is None else env_id_of(envs)
+    write_settings(run, start.algo, model, data, {**start.plain, "n_timesteps": total}, env_name, arguments)
+    if verbose:
+        _announce(run, start, data, total, profile)
+    resumed_from = None if trained_agent is None else "_".join(map(str, _position(model))).removeprefix("update_")
+    model.set_logger(make_logger(run, resumed_from, tensorboard_log, start.algo, verbose, progress))
+    interrupt, clock = StopOnInterrupt(), PhaseClock()
+    callbacks: list[BaseCallback] = [interrupt, clock]
+    evaluation = None
+    if envs is not None:
+        known = data.ref_min_score is not None and data.ref_max_score is not None
+        evaluation = ResumableEvalCallback(
+            envs,
+            score_range=(data.ref_min_score, data.ref_max_score) if known else None,  # type: ignore[arg-type]
+            n_eval_episodes=eval_episodes,
+            eval_freq=eval_freq,
+            log_path=str(run.folder),
+            best_model_save_path=str(run.folder),
+            verbose=max(verbose - 1, 0),
+        )
+        evaluation.resume(run.evaluations_path, model.num_timesteps)
+        callbacks.append(evaluation)
+    if save_freq > 0:
+        checkpoints = CheckpointCallback(save_freq, str(run.folder))
+        checkpoints.n_calls = model.num_timesteps  # a resumed run saves at the same updates
+        callbacks.append(checkpoints)
+    callbacks.append(SaveLast(run.model_path, save_freq if save_freq > 0 else _SAVE_LAST_EVERY))
+    before, started = model.num_timesteps, time.perf_counter()
+    try:
+        model.learn_offline(
+            data,
+            total - before,
+            callbacks,
+            log_interval=log_interval,
+            reset_num_timesteps=trained_agent is None,
+            progress_bar=progress,
+        )
+    finally:
+        seconds = time.perf_counter() - started
+        interrupt.restore()
+        if envs is not None:
+            envs.close()
+    model.save(run.model_path)
+    if save_replay_buffer:
+        model.save_replay_buffer(run.folder / "replay_buffer.zip")
+    model.logger.close()
+    result = TrainedRun(
+        run,
+        model,
+        model.num_timesteps - before,
+        seconds,
+        0.0 if evaluation is None else evaluation.seconds,
+        clock.seconds,
+        not interrupt.stopped,
+    )
+    _write_summary(result)
+    if verbose:
+        _conclude(result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Start:
+    """An agent before training: what it is, and how many updates its settings want (those done included)."""
+
+    model: OfflineAlgorithm
+    algo: str
+    n_timesteps: int
+    plain: dict[str, Any]
+    env_kwargs: dict[str, Any]
+    entry: str | None = None
+    run: Run | None = None
+
+
+def _new_agent(
+    algo: str,
+    data: OfflineDataset,
+    name: str,
+    profile: str | None,
+    hyperparameters: Mapping[str, Any] | None,
+    conf_file: str | Path | None,
+    seed: int,
+    device: str,
+) -> _Start:
+    settings = load_hyperparameters(algo, name, profile, hyperparameters, conf_file)
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed < 0 else seed
+    common: dict[str, Any] = {"seed": seed, "device": device}
+    model = ALGOS[algo](settings.policy, data, **settings.arguments, **common)
+    return _Start(model, algo, settings.n_timesteps, settings.plain, settings.env_kwargs, settings.entry)
+
+
+def _resumed_agent(
+    path: str | Path, n_timesteps: int | None, hyperparameters: Mapping[str, Any] | None, device: str
+) -> _Start:
+    run = run_of(path)
+    model = load_agent(path, device=device)
+    plain: dict[str, Any] = run.config()["hyperparameters"] if run is not None else {}
+    if hyperparameters:
+        changes = make_hyperparameters(type(model), hyperparameters)
+        model = load_agent(path, device=device, **changes.arguments)
+        plain = {**plain, **{name: changes.plain[name] for name in hyperparameters}}
+    wanted = plain.get("n_timesteps", model._total_timesteps)
+    if (n_timesteps or wanted) <= model.num_timesteps:
+        raise UserError(
+            f"{path} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
+        )
+    return _Start(model, algo_name(model), wanted, plain, plain.get("env_kwargs") or {}, run=run)
+
+
+def _position(model: OfflineAlgorithm) -> tuple[str, int]:
+    """Where training stands: ``("update", 2000)``, or ``("teacher", 500)`` in a phase of that name."""
+    if model._phases:
+        return model._phases[0].name, model._phases[0].step
+    if model._pending_phase_state is not None:
+        return model._pending_phase_state["name"], model._pending_phase_state["step"]
+    return "update", model.num_timesteps
+
+
+def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, named: bool) -> VecEnv | None:
+    """Environments to evaluate in; None, with a message, where there is no simulator for the data."""
+    try:
+        envs = eval_envs(make, n_envs)
+    except NoEnvironment as error:
+        if named:
+            raise
+        print(f"Training goes on without evaluation. {error}")
+        return None
+    check_compatible(data, envs.observation_space, envs.action_space)
+    return envs
+
+
+def _announce(run: Run, start: _Start, data: OfflineDataset, total: int, profile: str | None) -> None:
+    record, model = dataset_record(data), start.model
+    score = "" if record["normalized_score"] is None else f", normalised {record['normalized_score']:.1f}"
+    print(
+        f"{start.algo} on {data.id or run.name}: {record['n_transitions']:,} transitions, {record['n_episodes']:,} episodes, "
+        f"mean return {record['mean_return']:.1f}{score}"
+    )
+    if start.entry is not None:
+        overlay = f", profile {profile!r}" if profile else ""
+        print(f"hyper-parameters of {start.entry!r}{overlay}; {total:,} updates on {model.device}, seed {model.seed}")
+    else:
+        what, done = _position(model)
+        print(f"resumed after {what} {done:,}; {total:,} updates in all on {model.device}")
+    print(f"run folder: {run.folder}", flush=True)
+
+
+def _write_summary(result: TrainedRun) -> None:
+    write_json(
+        result.run.settings / "summary.json",
+        {
+            "finished": result.finished,
+            "num_timesteps": result.model.num_timesteps,
+            "gradient_steps": result.gradient_steps,
+            "seconds": round(result.seconds, 3),
+            "evaluation_seconds": round(result.evaluation_seconds, 3),
+            "phase_seconds": round(result.phase_seconds, 3),
+            "updates_per_second": round(result.updates_per_second, 3),
+            "metrics": {key: value for key, value in result.model.last_metrics.items() if np.isfinite(value)},
+        },
+    )
+
+
+def _conclude(result: TrainedRun) -> None:
+    if not result.finished:
+        what, done = _position(result.model)
+        print(f"interrupted after {what} {done:,}; go on with: -i {result.run.model_path}")
+    score = result.model.last_metrics.get("normalized_score")
+    last = "" if score is None else f", last normalised score {score:.1f}"
+    fitting = f" after {result.phase_seconds:.0f} s of fitting" if result.phase_seconds else ""
+    print(
+        f"{result.gradient_steps:,} updates in {result.seconds - result.phase_seconds:.0f} s{fitting} "
+        f"({result.updates_per_second:.0f} updates/s without evaluations){last}\nsaved {result.run.model_path}",
+        flush=True,
+    )

@@ -1,0 +1,36 @@
+"""What a result was made by: the algorithm's name, the versions, the command."""
+
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.registry import ALGOS
+
+PACKAGES = ("sb3_genoffline", "torch", "stable_baselines3", "gymnasium", "mujoco", "minari", "numpy")
+
+
+def algo_name(model: OfflineAlgorithm) -> str:
+    """Key of an agent's class in ``ALGOS``."""
+    return next((name for name, cls in ALGOS.items() if cls is type(model)), type(model).__name__.lower())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what results depend on; packages that are not there are left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> str:
+    """How this process was started, for a shell."""
+    arguments = sys.argv[1:]
+    if Path(sys.argv[0]).name == "__main__.py":
+        return shlex.join(["python", "-m", Path(sys.argv[0]).parent.name, *arguments])
+    return shlex.join([Path(sys.argv[0]).name, *arguments])

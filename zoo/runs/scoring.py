@@ -1,0 +1,160 @@
+"""How well an agent acts, and by which protocol that was measured."""
+
+import datetime
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_genoffline.common.envs import check_agent_spaces
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.data.scores import scored_by_success
+from sb3_genoffline.errors import UserError
+
+from .envs import EnvFactory, env_id_of, eval_envs, own_spec
+from .provenance import algo_name, versions
+
+EVAL_SEED = 1_000
+
+
+BOOTSTRAPS = 10_000
+
+
+def evaluate(
+    model: OfflineAlgorithm,
+    make: EnvFactory,
+    n_eval_episodes: int | None = None,
+    *,
+    n_envs: int | None = None,
+    deterministic: bool = True,
+    eval_seed: int = EVAL_SEED,
+    checkpoint: str = "last",
+    behavior_success_rate: float | None = None,
+) -> dict[str, Any]:
+    """
+    Run episodes from fixed seeds and say how: the same call gives the same numbers.
+
+    Environment i is seeded with ``eval_seed + i``; SB3's ``evaluate_policy`` divides the episodes over the environments
+    beforehand, so short episodes are not counted more often. In AntMaze and PointMaze the score is 100 · the share of episodes
+    in which the goal was reached at any step, whatever the rewards.
+
+    :param model: the agent
+    :param make: makes an environment
+    :param n_eval_episodes: number of episodes (None: 100 in AntMaze, as in the papers, else 10)
+    :param n_envs: environments stepped together (None: one per episode, at most 10)
+    :param deterministic: act by ``predict(deterministic=True)``
+    :param eval_seed: seed of the environments and of the policy's sampling
+    :param checkpoint: what is evaluated: ``"last"``, ``"best"`` or a number of steps
+    :param behavior_success_rate: share of the data's episodes that reach the goal, if it is a maze and known
+    :return: rl-zoo's keys, the protocol, and scores on D4RL's scale where the reference returns are known
+    """
+    if n_eval_episodes is not None and n_eval_episodes < 1:
+        raise UserError(f"n_eval_episodes={n_eval_episodes}: at least one episode is needed.")
+    n_envs = min(n_eval_episodes or 100, n_envs or 10)
+    envs = eval_envs(make, n_envs)
+    info, successes = model.dataset_info, []
+
+    def note_success(local: dict[str, Any], _: dict[str, Any]) -> None:
+        if local["done"] and "is_success" in local["info"]:
+            successes.append(bool(local["info"]["is_success"]))
+
+    try:
+        env_id, env_spec = env_id_of(envs), own_spec(envs)
+        if n_eval_episodes is None:
+            n_eval_episodes = default_episodes(info.get("id"), env_id)
+        check_agent_spaces((model.observation_space, model.action_space), (envs.observation_space, envs.action_space))
+        envs.seed(eval_seed)
+        model.policy.seed_acting(eval_seed)
+        rewards, lengths = evaluate_policy(
+            model, envs, n_eval_episodes, deterministic=deterministic, return_episode_rewards=True, callback=note_success
+        )
+    finally:
+        envs.close()
+    returns, interval = np.array(rewards), bootstrap_ci(np.array(rewards))
+    result: dict[str, Any] = {
+        "mean_reward": float(returns.mean()),
+        "std_reward": float(returns.std()),
+        "is_deterministic": deterministic,
+        "n_eval_episodes": n_eval_episodes,
+        "eval_datetime": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "algo": algo_name(model),
+        "dataset": info.get("id"),
+        "dataset_fingerprint": info.get("fingerprint"),
+        "env_id": env_id,
+        "env_spec": env_spec,
+        "checkpoint": checkpoint,
+        "gradient_steps": model.num_timesteps,
+        "seed": model.seed,
+        "eval_seed": eval_seed,
+        "n_eval_envs": n_envs,
+        "mean_reward_ci95": interval,
+        "success_rate": float(np.mean(successes)) if successes else None,
+        "success_rate_ci95": bootstrap_ci(np.array(successes, dtype=float)) if successes else None,
+        "normalized_score": None,
+        "normalized_score_ci95": None,
+        "behavior_mean_reward": info.get("mean_return"),
+        "behavior_normalized_score": None,
+        "ref_min_score": info.get("ref_min_score"),
+        "ref_max_score": info.get("ref_max_score"),
+        "protocol": None,
+    }
+    low, high = info.get("ref_min_score"), info.get("ref_max_score")
+    if successes and scored_by_success(info.get("id"), env_id):
+        result["protocol"] = (
+            "normalized_score: 100 * success_rate, the share of episodes in which the goal is reached at any step"
+        )
+        result["normalized_score"] = 100.0 * result["success_rate"]
+        result["normalized_score_ci95"] = [100.0 * bound for bound in result["success_rate_ci95"]]
+        if behavior_success_rate is not None:
+            result["behavior_normalized_score"] = 100.0 * behavior_success_rate
+    elif low is not None and high is not None:
+
+        def score(value: float) -> float:
+            return float(100.0 * (value - low) / (high - low))
+
+        result["protocol"] = "normalized_score: 100 * (mean_reward - ref_min_score) / (ref_max_score - ref_min_score)"
+        result["normalized_score"] = score(result["mean_reward"])
+        result["normalized_score_ci95"] = [score(bound) for bound in interval]
+        result["behavior_normalized_score"] = score(info["mean_return"])
+    for name in ("n_action_samples", "n_diffusion_steps", "sampler", "guidance", "penalty", "alpha_mode", "alpha"):
+        if hasattr(model, name):
+            result[name] = getattr(model, name)
+    return {**result, "returns": returns.tolist(), "lengths": np.array(lengths).tolist(), "versions": versions()}
+
+
+def default_episodes(*names: str | None) -> int:
+    """
+    :param names: of the dataset and of the environment, as far as they are known
+    :return: 100 for AntMaze, as in the papers, else 10
+    """
+    return 100 if any("antmaze" in name.lower() for name in names if name) else 10
+
+
+def bootstrap_ci(values: np.ndarray, level: float = 0.95, seed: int = 0) -> list[float]:
+    """
+    Percentile bootstrap interval of the mean. Over the episodes of one agent it says how exactly this agent was measured, not
+    how much trainings differ.
+
+    :param values: (n,)
+    :param level: coverage
+    :param seed: of the resampling
+    """
+    draws = np.random.default_rng(seed).choice(values, (BOOTSTRAPS, len(values))).mean(axis=1)
+    return [float(bound) for bound in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])]
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The result in two lines."""
+    low, high = result["mean_reward_ci95"]
+    text = (
+        f"{result['algo']} on {result['dataset']}, {result['checkpoint']} checkpoint ({result['gradient_steps']:,} updates): "
+        f"{result['n_eval_episodes']} episodes of {result['env_id']}\n"
+        f"return {result['mean_reward']:.1f} ± {result['std_reward']:.1f} (95 % of the mean: {low:.1f} to {high:.1f})"
+    )
+    if result["success_rate"] is not None:
+        text += f", goal reached in {100 * result['success_rate']:.0f} %"
+    if result["normalized_score"] is not None:
+        text += f", normalised {result['normalized_score']:.1f}"
+    if result["behavior_normalized_score"] is not None:
+        text += f" (data: {result['behavior_normalized_score']:.1f})"
+    return text

@@ -1,0 +1,25 @@
+"""Files written whole or not at all: text, JSON, YAML."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sb3_genoffline.files.archive import replace_file
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically; folders are made."""
+    replace_file(path, text.encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any], indent: int = 2) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain YAML atomically, in the order given."""
+    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,1 @@
+"""How fast updates are, beside the updates as one would first write them."""
