@@ -117,9 +117,14 @@ def make_batch(n: int = 12, seed: int = 0) -> TransitionBatch:
     )
 
 
+def small_settings(algo: str) -> dict[str, Any]:
+    """Arguments that make an algorithm small."""
+    return dict(SMALL.get(algo, SMALL_NETWORKS))
+
+
 def make_agent(algo: str, env: Any = (OBSERVATION_SPACE, ACTION_SPACE), **changes: Any) -> OfflineAlgorithm:
     """A small agent; ``changes`` are constructor arguments."""
-    return ALGOS[algo]("MlpPolicy", env, **(SHARED | SMALL.get(algo, SMALL_NETWORKS) | changes))
+    return ALGOS[algo]("MlpPolicy", env, **(SHARED | small_settings(algo) | changes))
 
 
 def members(source: Any) -> dict[str, bytes]:

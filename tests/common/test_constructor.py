@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
-from worlds import ACTION_SPACE, OBSERVATION_SPACE, SHARED, SMALL, SMALL_NETWORKS, PointEnv, differing, snapshot
+from worlds import ACTION_SPACE, OBSERVATION_SPACE, SHARED, SMALL, PointEnv, differing, small_settings, snapshot
 
 from sb3_genoffline import DAC, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -36,7 +36,7 @@ def test_the_callers_policy_kwargs_are_left_alone(agent: MakeAgent, dataset: Off
 
 def test_mlp_policy_is_another_name_for_the_algorithms_policy(algo: str) -> None:
     cls = ALGOS[algo]
-    kwargs = SHARED | SMALL.get(algo, SMALL_NETWORKS)
+    kwargs = SHARED | small_settings(algo)
     names = list(cls.policy_aliases)
     assert "MlpPolicy" in names
     made = [cls(name, (OBSERVATION_SPACE, ACTION_SPACE), **kwargs) for name in [*names, cls.policy_aliases["MlpPolicy"]]]
@@ -208,7 +208,7 @@ def plain(value: Any) -> Any:
 def test_every_hyperparameter_is_an_attribute_and_survives_a_round_trip(algo: str, tmp_path: Path) -> None:
     cls = ALGOS[algo]
     changes = changed_values(algo)
-    small = SMALL.get(algo, SMALL_NETWORKS)
+    small = small_settings(algo)
     model = cls("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(small | changes), device="cpu")
     names = cls.argument_table().arguments
     assert set(names) >= set(changes) and len(names) > 15

@@ -202,7 +202,7 @@ def test_actions_are_dequantised_where_the_flow_learns_and_nowhere_else(
 
     monkeypatch.setattr(FlowGAN, "flow_loss", spy)
     model.pretrain(make_data())
-    stored = model._offline_rows()[1]
+    stored = model.offline_rows()[1]
     distance = (th.cat(trained)[:, None] - stored).abs().amax(-1).min(1).values
     assert 0.01 < distance.max() <= 0.02 and distance.min() > 0
     judged: list[Tensor] = []
@@ -232,7 +232,7 @@ def test_the_thresholds_are_quantiles_of_the_datas_nll_under_the_fitted_density(
 ) -> None:
     model = make_cped(fitted=False, epsilon="quantile", epsilon_quantile=0.7)
     model.pretrain(make_data())
-    nll = model.policy.nll(*model._offline_rows()).detach()
+    nll = model.policy.nll(*model.offline_rows()).detach()
     assert model.policy.nll_threshold.item() == pytest.approx(nll.quantile(0.7).item(), rel=1e-5)
     assert model.policy.nll_q99.item() == pytest.approx(nll.quantile(0.99).item(), rel=1e-5)
 

@@ -59,7 +59,7 @@ def test_a_density_is_handed_over_in_every_way_and_then_not_fitted(
 def test_agents_of_several_seeds_share_one_density_and_measure_their_own_thresholds(
     make_cped: MakeCped, make_data: MakeData, fitted: CPED, file: Path
 ) -> None:
-    nll = fitted.policy.nll(*fitted._offline_rows()).detach()
+    nll = fitted.policy.nll(*fitted.offline_rows()).detach()
     actors = []
     for seed, quantile in ((1, 0.5), (2, 0.8)):
         model = make_cped(fitted=False, seed=seed, density=file, epsilon="quantile", epsilon_quantile=quantile)
