@@ -153,7 +153,12 @@ class Learner(OffPolicyAlgorithm):
         self.argument_table().check(unknown)  # raises: SB3's arguments that do not apply say why
         self._is_set_up = False
         # SB3's constructor works with these before they are attributes
-        given = {"policy_kwargs": policy_kwargs, "seed": seed, "train_freq": train_freq, "stats_window_size": stats_window_size}
+        given = {
+            "policy_kwargs": policy_kwargs,
+            "seed": seed,
+            "train_freq": train_freq,
+            "stats_window_size": stats_window_size,
+        }
         checked = self.argument_table().check(given)
         super().__init__(
             policy,
@@ -186,7 +191,7 @@ class Learner(OffPolicyAlgorithm):
         """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""
         self.fits = Fits()
         policy_class: Any = self.policy_class
-        self.policy_kwargs = policy_class.argument_table().check(self.policy_kwargs, "policy_kwargs: ")
+        self.policy_kwargs = policy_class.check_arguments(self.policy_kwargs)
         self._check()
         if _init_setup_model and env is not None:
             self._setup_model()

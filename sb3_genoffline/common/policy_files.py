@@ -12,7 +12,8 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import ArgumentTable, from_json, to_json
+from sb3_genoffline.common.arguments import ArgumentTable
+from sb3_genoffline.common.plain import from_json, to_json
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import (
     FORMAT_VERSION,
