@@ -36,7 +36,7 @@ OTHERS += [
 ]
 OTHERS += [th.optim.SGD, [[0, 1.0]], [[0, float("nan")]], [None], {2}, range(3), ...]
 # How much is made or done: what is too large here is for the machine to say
-AMOUNTS = re.compile(r"^n_|_steps$|batch_size|buffer_size|^window$|^stride$|^cd_n$|bins|transforms|latent_dim|layers|_dim$")
+AMOUNTS = re.compile(r"^n_|_steps$|batch_size|buffer_size|^window$|stride$|^cd_n$|bins|transforms|latent_dim|layers|_dim$")
 Key = tuple[str, str]
 """Where an argument is given, "" or "policy_kwargs", and its name."""
 
@@ -55,7 +55,7 @@ def arguments_of(algo: str) -> Iterator[tuple[Key, Argument]]:
     for name, argument in cls.argument_table().arguments.items():
         yield ("", name), argument
     for name, argument in cls.policy_aliases["MlpPolicy"].argument_table().arguments.items():  # type: ignore[attr-defined]
-        if name not in cls.argument_table().arguments:
+        if name not in cls.argument_table().arguments and not name.startswith("features_extractor"):  # see test_sb3_keys.py
             yield ("policy_kwargs", name), argument
 
 

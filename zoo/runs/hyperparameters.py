@@ -239,7 +239,7 @@ def make_hyperparameters(cls: type[OfflineAlgorithm], values: Mapping[str, Any],
 
 def constructor_parameters(cls: type[OfflineAlgorithm]) -> dict[str, inspect.Parameter]:
     """Every hyper-parameter of an algorithm by name, with its default and its type."""
-    names = set(cls.argument_table().arguments)
+    names = set(cls.hyperparameter_names())
     found: dict[str, inspect.Parameter] = {}
     for base in reversed(cls.__mro__):
         if issubclass(base, OfflineAlgorithm) and "__init__" in base.__dict__:

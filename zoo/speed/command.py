@@ -227,7 +227,7 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 
     :raises UserError: for a flag that the algorithm or this CPU has no use for
     """
-    if args.compile and "compile_networks" not in ALGOS[args.algo].argument_table().arguments:
+    if args.compile and "compile_networks" not in ALGOS[args.algo].hyperparameter_names():
         raise UserError(
             f"--compile: {args.algo} has no compile_networks option, so there is nothing to compile; leave the flag out."
         )
