@@ -15,7 +15,7 @@ import yaml
 from stable_baselines3.common.callbacks import ConvertCallback
 
 from sb3_genoffline import DAC, load_dataset
-from sb3_genoffline.common.fitting import Phase
+from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
 from zoo.plot.curves import make_curve
@@ -126,8 +126,8 @@ def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, alg
     assert arguments["save_freq"] == 10 and arguments["dataset"] == dataset_id
     summary = json.loads((run.settings / "summary.json").read_text())
     assert summary["finished"] and summary["gradient_steps"] == STEPS
-    assert (summary["phase_seconds"] > 0) == (algo != "dac")
-    training = summary["seconds"] - summary["evaluation_seconds"] - summary["phase_seconds"]
+    assert (summary["fit_seconds"] > 0) == (algo != "dac")
+    training = summary["seconds"] - summary["evaluation_seconds"] - summary["fit_seconds"]
     assert training > 0 and summary["updates_per_second"] == pytest.approx(STEPS / training, rel=0.05)
 
 
@@ -173,12 +173,12 @@ def test_a_run_that_ended_in_a_phase_goes_on_there_and_ends_as_the_one_that_neve
 ) -> None:
     goes_on = StopOnInterrupt.on_fit_step
 
-    def stop(self: StopOnInterrupt, phase: Phase, metrics: dict[str, float]) -> bool:
-        if (phase.name, phase.step) == (name, step):
+    def stop(self: StopOnInterrupt, fit: Fit, metrics: dict[str, float]) -> bool:
+        if (fit.name, fit.step) == (name, step):
             if how == "killed":
                 raise ConnectionResetError
             signal.raise_signal(signal.SIGINT)
-        return goes_on(self, phase, metrics)
+        return goes_on(self, fit, metrics)
 
     flags = ["--eval-freq", "10", "--eval-episodes", "2", "--log-interval", "2"]
     with monkeypatch.context() as patch:
@@ -192,7 +192,7 @@ def test_a_run_that_ended_in_a_phase_goes_on_there_and_ends_as_the_one_that_neve
         assert f"interrupted after {name} {step}; go on with: -i {stopped.model_path}" in capsys.readouterr().out
         summary = json.loads((stopped.settings / "summary.json").read_text())
         assert (summary["finished"], summary["gradient_steps"], summary["updates_per_second"]) == (False, 0, 0.0)
-        assert 0 < summary["phase_seconds"] <= summary["seconds"]
+        assert 0 < summary["fit_seconds"] <= summary["seconds"]
     before = (stopped.folder / "progress.csv").read_text()
     main(["train", "-i", str(stopped.model_path), "--no-progress", *flags, "--verbose", "0"])
     resumed, whole = members(stopped.model_path), members(run.model_path)

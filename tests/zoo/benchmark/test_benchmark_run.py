@@ -303,7 +303,7 @@ def test_a_stopwatch_counts_each_update_once(tmp_path: Path) -> None:
             num_timesteps = 40
 
         run = Run(tmp_path, "agent")
-        phase_seconds, evaluation_seconds, seconds, gradient_steps = 0.0, 2.0, 12.0, 20
+        fit_seconds, evaluation_seconds, seconds, gradient_steps = 0.0, 2.0, 12.0, 20
 
     log.write_text("time/total_timesteps,time/time_elapsed\n30,7\n40,12\n")
     watch.add(Trained(), 6.0)  # type: ignore[arg-type]
