@@ -253,7 +253,7 @@ def test_without_data_there_is_nothing_to_learn_from_and_the_message_says_what_t
     make_cped: MakeCped, make_data: MakeData
 ) -> None:
     env = gym.make("Pendulum-v1")
-    with pytest.raises(ValueError, match=r"density is not fitted .* learn_offline\(dataset\), pass a fitted density, or use"):
+    with pytest.raises(ValueError, match=r"density is not fitted .* learn_offline\(dataset\), or pass a fitted one with CPED"):
         make_cped(env=env, fitted=False).learn(5)
     make_cped(env=env, fitted=False, alpha_mode="fixed", alpha=0.0).learn(3)
 
@@ -345,7 +345,7 @@ def test_a_finished_agent_keeps_no_state_of_the_flows_optimizers_and_one_that_go
 ) -> None:
     frozen = make_cped(fitted=False).learn_offline(make_data(), 3)
     state = training_state(frozen)
-    assert state["phase"] is None
+    assert state["fit"] is None
     for name in ("density_optimizer", "discriminator_optimizer"):
         assert state["optimizers"][name]["state"] == {}
     assert state["optimizers"]["actor_optimizer"]["state"]

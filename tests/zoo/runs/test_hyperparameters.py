@@ -346,7 +346,10 @@ def test_a_python_file_is_no_configuration(tmp_path: Path) -> None:
         ("rhoo:1", "'rhoo'; did you mean 'rho'"),
         ("normalize_obs:True", "did you mean 'normalize_observations'"),
         ("policy_kwargs:dict(net_arhc=[8])", "'net_arhc'; did you mean 'net_arch'"),
-        ("policy_kwargs:dict(critic_activation_fn='rleu')", "critic_activation_fn='rleu'.*did you mean 'ReLU'.*use one of Mish, ReLU"),
+        (
+            "policy_kwargs:dict(critic_activation_fn='rleu')",
+            "critic_activation_fn='rleu'.*did you mean 'ReLU'.*use one of Mish, ReLU",
+        ),
         ("policy_kwargs:3", "policy_kwargs=3 must be a mapping"),
         ("policy:DifusionPolicy", "did you mean 'DiffusionPolicy'"),
         ("batch_size:many", "batch_size='many' must be a number"),
