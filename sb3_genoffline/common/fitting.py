@@ -232,7 +232,7 @@ class Fits:
             warnings.warn(
                 f"The given {name} was fitted on {shared.facts.get('id') or 'another dataset'} and is used with "
                 f"{dataset['id'] or 'a different one'}.",
-                stacklevel=5,
+                stacklevel=4,
             )
 
     def state_dict(self) -> dict[str, Any] | None:
