@@ -175,6 +175,11 @@ class Argument:
         return self.inherited.fixed if own is None and self.inherited is not None else own
 
     @property
+    def is_whole(self) -> bool:
+        """Whether numbers must be whole."""
+        return _mentions(self.hint, int) and not _mentions(self.hint, float)
+
+    @property
     def names_file(self) -> bool:
         """Whether its value may be the path of a file to read."""
         return _mentions(self.hint, pathlib.Path)

@@ -219,7 +219,7 @@ def make_hyperparameters(cls: type[AnyAlgorithm], values: Mapping[str, Any], ent
         if key not in table.arguments and key not in table.refused and key not in _OWN:
             known = [name for name in (*_OWN, *table.arguments) if name not in _FLAGS]
             raise UserError(f"{cls.__name__} has no hyper-parameter {key!r}{nearest(key, known)}")
-        plain[key] = parse_value(key, raw)
+        plain[key] = _as_whole(parse_value(key, raw), _N_TIMESTEPS if key == "n_timesteps" else table.arguments.get(key))
     plain["n_timesteps"] = _N_TIMESTEPS.check(plain.get("n_timesteps", cls.default_gradient_steps))
     policy = plain.setdefault("policy", next(iter(cls.policy_aliases)))
     if policy not in cls.policy_aliases:
@@ -229,10 +229,13 @@ def make_hyperparameters(cls: type[AnyAlgorithm], values: Mapping[str, Any], ent
         policy_table: ArgumentTable = cls.policy_aliases[policy].argument_table()  # type: ignore[attr-defined]
         kwargs = {key: _as_object(key, value, policy_table) for key, value in arguments["policy_kwargs"].items()}
         arguments["policy_kwargs"] = policy_table.check(kwargs, "policy_kwargs: ")
-    for key, value in plain.items():
-        if isinstance(value, float) and type(arguments.get(key)) is int:
-            plain[key] = arguments[key]  # 1e3 where a whole number is meant
     return Hyperparameters(plain, arguments, plain["n_timesteps"], policy, plain.get("env_kwargs") or {}, entry)
+
+
+def _as_whole(value: Any, argument: Argument | None) -> Any:
+    """``1e3`` where a whole number is meant."""
+    whole = isinstance(value, float) and value.is_integer() and argument is not None and argument.is_whole
+    return int(value) if whole else value
 
 
 def _as_object(key: str, value: Any, table: ArgumentTable) -> Any:
