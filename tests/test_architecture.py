@@ -15,13 +15,13 @@ import sb3_genoffline
 PACKAGE = Path(sb3_genoffline.__file__).parent
 ROOT = PACKAGE.parent
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "zoo").rglob("*.py")])
-LONGEST = 450
+LONGEST = 420
 
 # Rooms in the order imports run: a module may import its own room and those before it. Any other folder of the package
 # holds one algorithm.
 RANKS = {
     **{"version": 0, "errors": 0, "nets": 1, "files": 1, "generative": 2, "data": 2, "common": 3},
-    **{"registry": 5, "checkpoint": 6, "hub": 7, "zoo": 8},
+    **{"registry": 5, "hub": 6, "testing": 6, "zoo": 7},
 }
 ALGORITHM = 4
 
@@ -150,8 +150,16 @@ def test_rooms_of_the_zoo_know_each_other_one_way() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_are_short_enough_to_read(path: Path) -> None:
-    n_lines = len(path.read_text().splitlines())
-    assert n_lines <= LONGEST, f"{name_of(path)} has {n_lines} lines: split it"
+    n_lines = len(path.read_text().splitlines()) - docstring_lines(path)
+    assert n_lines <= LONGEST, f"{name_of(path)} has {n_lines} lines beside its docstrings: split it"
+
+
+def docstring_lines(path: Path) -> int:
+    """Lines of all docstrings: what arguments mean is looked up, not read through."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    first = [node.body[0] for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented) and node.body]
+    texts = [node for node in first if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    return sum((node.end_lineno or node.lineno) - node.lineno + 1 for node in texts)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=name_of)

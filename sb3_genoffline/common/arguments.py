@@ -18,10 +18,10 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.type_aliases import Schedule, TrainFreq
+from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_genoffline.common.schedules import is_storable_schedule, schedule_from_json, schedule_to_json
+from sb3_genoffline.common.schedules import is_storable_schedule
 from sb3_genoffline.errors import UnknownArgumentError, UserError
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.activations import Mish
@@ -104,8 +104,10 @@ class AtLeastOneLayer:
         """See :class:`Rule`."""
         if isinstance(value, Mapping) and not value.keys() <= {"pi", "qf"}:
             return "has keys other than 'pi' (actor) and 'qf' (critics); on-policy networks ('vf') have no place here"
-        widths = [w for part in (value.values() if isinstance(value, Mapping) else [value]) for w in part or ()]
-        return None if all(width >= 1 for width in widths) else "must have widths of at least 1"
+        parts = list(value.values() if isinstance(value, Mapping) else [value])
+        if not all(parts):
+            return "must have at least one hidden layer"
+        return None if all(width >= 1 for part in parts for width in part) else "must have widths of at least 1"
 
 
 PositiveInt = Annotated[int, Bounds(1)]
@@ -116,7 +118,8 @@ Share = Annotated[float, Bounds(0.0, 1.0)]
 PositiveShare = Annotated[float, Bounds(0.0, 1.0, open_low=True)]
 Rate = Annotated[float | Schedule, Storable()]
 Widths = Annotated[Sequence[int], AtLeastOneLayer()]
-Betas = Annotated[Sequence[Annotated[float, Bounds(0.0, 1.0, open_high=True)]], "Adam's β1 and β2"]
+_Beta = Annotated[float, Bounds(0.0, 1.0, open_high=True)]
+Betas = tuple[_Beta, _Beta]  # Adam's β1 and β2
 NetArch = Annotated[Sequence[int] | dict[str, Sequence[int]], AtLeastOneLayer()]
 RewardTransform = Annotated[str | None, Fixed("decides which rewards the buffer holds")]
 Normalized = Annotated[bool, Fixed("decides what the networks were trained on")]
@@ -135,7 +138,6 @@ OPTIMIZERS: dict[str, type[th.optim.Optimizer]] = {
         *(th.optim.SGD, th.optim.RMSprop, th.optim.Adagrad),
     )
 }
-_STORED_CLASSES: dict[str, Mapping[str, type]] = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Argument:
     def check(self, value: Any) -> Any:
         """
         :param value: as given
-        :return: the same in plain types: numpy numbers become Python's, whole floats integers where those are wanted
+        :return: the same in plain types: numpy numbers become Python's
         :raises UserError: naming the argument, the value and what is allowed
         """
         try:
@@ -244,7 +246,7 @@ def _conform(value: Any, hint: Any) -> Any:
         return _conform_items(value, origin, parts)
     elif origin in (dict, Mapping):
         if isinstance(value, Mapping):
-            return {_conform(key, parts[0]): _conform(item, parts[1]) for key, item in value.items()}
+            return {_conform(key, parts[0]): _conform_item(item, parts[1]) for key, item in value.items()}
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
     raise _Misfit(f"must be {_readable(hint)}")
@@ -264,7 +266,7 @@ def _conform_to_one(value: Any, options: tuple[Any, ...]) -> Any:
             misfits.append((option, str(misfit)))
     if len(misfits) == 1:  # X | None
         raise _Misfit(misfits[0][1] + (" (or None)" if misfits[0][1].startswith("must") else ""))
-    of_its_type = [text for option, text in misfits if isinstance(value, _SCALAR_TYPES.get(_bare(option), ()))]
+    of_its_type = [text for option, text in misfits if isinstance(value, _VALUE_TYPES.get(_family(option), ()))]
     words = [text for option, text in misfits if get_origin(_bare(option)) is Literal and isinstance(value, str)]
     if of_its_type and not isinstance(value, bool):
         raise _Misfit(of_its_type[0])
@@ -278,6 +280,10 @@ def _bare(hint: Any) -> Any:
     return _bare(hint.__origin__) if get_origin(hint) is Annotated else hint
 
 
+def _family(hint: Any) -> Any:
+    return get_origin(_bare(hint)) or _bare(hint)
+
+
 def _as_bool(value: Any) -> bool:
     if isinstance(value, bool | np.bool_):
         return bool(value)
@@ -285,10 +291,9 @@ def _as_bool(value: Any) -> bool:
 
 
 def _as_int(value: Any) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise _Misfit("must be a whole number")
-    if not (math.isfinite(value) and int(value) == value):
-        raise _Misfit("must be a whole number")
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        whole = isinstance(value, float | np.floating) and float(value).is_integer()
+        raise _Misfit(f"must be a whole number{f': write {value:.0f}' if whole else ''}")
     if abs(int(value)) >= 2**63:
         raise _Misfit("is too large")
     return int(value)
@@ -309,7 +314,10 @@ def _as_str(value: Any) -> str:
 
 
 _SCALARS: dict[Any, Callable[[Any], Any]] = {bool: _as_bool, int: _as_int, float: _as_float, str: _as_str}
-_SCALAR_TYPES: dict[Any, Any] = {bool: bool, int: (int, float, np.number), float: (int, float, np.number), str: str}
+_VALUE_TYPES: dict[Any, Any] = {
+    **{bool: bool, int: (int, float, np.number), float: (int, float, np.number), str: str},
+    **{list: (list, tuple), tuple: (list, tuple), Sequence: (list, tuple), dict: Mapping, Mapping: Mapping},
+}
 
 
 def _conform_items(value: Any, origin: Any, parts: tuple[Any, ...]) -> Any:
@@ -320,9 +328,16 @@ def _conform_items(value: Any, origin: Any, parts: tuple[Any, ...]) -> Any:
     if origin is tuple and Ellipsis not in parts:
         if len(value) != len(parts):
             raise _Misfit(f"must have {len(parts)} entries")
-        return tuple(_conform(item, part) for item, part in zip(value, parts, strict=True))
-    items = [_conform(item, parts[0]) for item in value]
+        return tuple(_conform_item(item, part) for item, part in zip(value, parts, strict=True))
+    items = [_conform_item(item, parts[0]) for item in value]
     return tuple(items) if isinstance(value, tuple) else items
+
+
+def _conform_item(item: Any, hint: Any) -> Any:
+    try:
+        return _conform(item, hint)
+    except _Misfit as misfit:
+        raise _Misfit(f"has the entry {short(item)}, which {misfit}") from None
 
 
 def _conform_class(value: Any, base: Any) -> Any:
@@ -430,49 +445,3 @@ def nearest(name: str, known: Iterable[Any]) -> str:
     """The end of a sentence: ``"; did you mean 'rho'?"``, or a full stop if no known name is near."""
     close = difflib.get_close_matches(str(name), [str(item) for item in known], n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
-
-
-def to_json(name: str, value: Any) -> Any:
-    """
-    :param name: of the argument, for the error
-    :param value: as :meth:`Argument.check` returns it, or a ``TrainFreq``
-    :return: plain data for :func:`from_json`
-    :raises UserError: naming an argument that can't be stored without a pickle
-    """
-    if isinstance(value, TrainFreq):
-        return [value.frequency, value.unit.value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [to_json(name, item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: to_json(f"{name}[{key!r}]", item) for key, item in value.items()}
-    for kind, known in _STORED_CLASSES.items():
-        if isinstance(value, type) and known.get(value.__name__) is value:
-            return {kind: value.__name__}
-    if callable(value) and is_storable_schedule(value):
-        return schedule_to_json(value)
-    raise UserError(f"The argument {name}={short(value)} can't be stored without a pickle: use plain data.")
-
-
-def from_json(name: str, data: Any) -> Any:
-    """
-    Inverse of :func:`to_json` (tuples come back as lists).
-
-    :raises UserError: for an unknown activation or optimizer
-    """
-    if isinstance(data, dict) and len(data) == 1:
-        (kind, value), *_ = data.items()
-        known = _STORED_CLASSES.get(kind)
-        if known is not None:
-            if str(value) not in known:
-                raise UserError(f"{name} is the {kind} {short(value)}; known are {', '.join(known)}.")
-            return known[str(value)]
-        if kind == "linear":
-            return schedule_from_json(data)
-    if isinstance(data, dict):
-        return {key: from_json(key, item) for key, item in data.items()}
-    if isinstance(data, list):
-        items = [from_json(name, item) for item in data]
-        return tuple(items) if name == "train_freq" else items
-    return data

@@ -152,8 +152,14 @@ class Learner(OffPolicyAlgorithm):
     ) -> None:
         self.argument_table().check(unknown)  # raises: SB3's arguments that do not apply say why
         self._is_set_up = False
-        # SB3's constructor sets attributes of these names to what it is given
-        checked = self.argument_table().check({"policy_kwargs": policy_kwargs, "seed": seed, "train_freq": train_freq})
+        # SB3's constructor works with these before they are attributes
+        given = {
+            "policy_kwargs": policy_kwargs,
+            "seed": seed,
+            "train_freq": train_freq,
+            "stats_window_size": stats_window_size,
+        }
+        checked = self.argument_table().check(given)
         super().__init__(
             policy,
             as_env(env),  # type: ignore[arg-type]
@@ -166,7 +172,7 @@ class Learner(OffPolicyAlgorithm):
             train_freq=checked["train_freq"],
             gradient_steps=gradient_steps,
             policy_kwargs=dict(checked["policy_kwargs"] or {}),
-            stats_window_size=stats_window_size,
+            stats_window_size=checked["stats_window_size"],
             tensorboard_log=tensorboard_log,
             verbose=verbose,
             device=device,
@@ -175,7 +181,7 @@ class Learner(OffPolicyAlgorithm):
             sde_support=False,
             supported_action_spaces=(spaces.Box,),
         )
-        self.stats_window_size = stats_window_size
+        self.stats_window_size = checked["stats_window_size"]
         self.lr_decay_steps = lr_decay_steps
         self.max_grad_norm = max_grad_norm
         self.reward_transform = reward_transform
@@ -185,7 +191,7 @@ class Learner(OffPolicyAlgorithm):
         """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""
         self.fits = Fits()
         policy_class: Any = self.policy_class
-        self.policy_kwargs = policy_class.argument_table().check(self.policy_kwargs, "policy_kwargs: ")
+        self.policy_kwargs = policy_class.check_arguments(self.policy_kwargs)
         self._check()
         if _init_setup_model and env is not None:
             self._setup_model()
@@ -371,6 +377,7 @@ class Learner(OffPolicyAlgorithm):
         super().set_random_seed(seed)
         if seed is not None and hasattr(self, "generator"):
             self._seed_generators(seed)
+            self.__dict__["seed"] = seed  # what a copy of this agent starts its generators from
 
     def set_env(self, env: EnvLike, force_reset: bool = True) -> None:
         """

@@ -4,32 +4,31 @@ import sys
 import time
 import warnings
 from collections import deque
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
 import torch as th
 from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
-from torch import Tensor, nn
+from torch import Tensor
 
 from sb3_genoffline.common.arguments import Argument, Count, Rate
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
 from sb3_genoffline.common.envs import as_env, has_simulator
-from sb3_genoffline.common.fitting import Fit, SharedModel
+from sb3_genoffline.common.fitting_learner import FittingLearner
 from sb3_genoffline.common.metrics import METRICS_EVERY
 from sb3_genoffline.common.schedules import cosine_decay
-from sb3_genoffline.common.stored_learner import StoredLearner
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset, reward_affine
 from sb3_genoffline.data.buffers import OfflineBuffer
+from sb3_genoffline.data.sampling import Sampler
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.files.archive import PathOrFile
 
 BatchT = TypeVar("BatchT")
 NoiseT = TypeVar("NoiseT")
 
 
-class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
+class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """
     An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can go on online (:meth:`learn`).
 
@@ -41,17 +40,9 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
     """Gradient steps of :meth:`learn_offline` when the caller names none: the paper's."""
     goes_online: ClassVar[bool] = True
     """Whether :meth:`learn` can go on in an environment."""
-    fitted_model_arguments: ClassVar[str] = "the same settings"
-    """Which arguments give two agents fitted models of the same shape, for the message where they differ."""
-
+    batches: Sampler[BatchT]
+    """Draws the batches from the buffer; there is none before the buffer."""
     _learns_offline = True
-
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        name = self.policy.fitted_model
-        if name is not None and (given := getattr(self, name, None)) is not None:
-            self.set_fitted_model(given)
-            self.__dict__[name] = None  # taken over: it is the policy's now
 
     # ------------------------------------------------------------------ data
 
@@ -76,26 +67,20 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
         if previous is not None and previous.holds(data, scale, shift):
             return data
         rewards = scale * data.rewards.astype(np.float64) + shift
-        info = {
-            "id": data.id,
-            "fingerprint": data.fingerprint,
-            "n_transitions": len(data),
-            "n_episodes": data.n_episodes,
-            "mean_return": float(data.episode_returns().mean()),
-            "ref_min_score": data.ref_min_score,
-            "ref_max_score": data.ref_max_score,
+        info = data.summary() | {
             "reward_scale": scale,
             "reward_shift": shift,
             "min_reward": float(rewards.min()),
             "max_abs_reward": float(np.abs(rewards).max()),
         }
-        self.replay_buffer = buffer = self._make_buffer(data, scale, shift)
-        resumed, self._resumed_buffer = self._resumed_buffer, None
+        buffer = self._make_buffer(data, scale, shift)
+        self.take_buffer(buffer)
+        resumed, self._resumed_sampler = self._resumed_sampler, None
         if previous is not None:
             buffer.adopt_online_rows(previous)
             self.fits.forget()
         elif resumed is not None and self.dataset_info.get("fingerprint") == info["fingerprint"]:
-            buffer.load_state_dict(resumed)
+            self.batches.load_state_dict(resumed)
         elif resumed is not None:
             self.fits.forget()
             warnings.warn(
@@ -122,94 +107,26 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
             seed=self._buffer_seed,
         )
 
+    def take_buffer(self, buffer: OfflineBuffer) -> None:
+        """See :meth:`~sb3_genoffline.common.stored_learner.StoredLearner.take_buffer`."""
+        self.replay_buffer = buffer
+        self.batches = self.make_sampler(buffer)
+
+    def make_sampler(self, buffer: OfflineBuffer) -> Sampler[BatchT]:
+        """
+        What draws the batches; an algorithm that learns from windows of episodes has a
+        :class:`~sb3_genoffline.data.sampling.SequenceSampler`.
+
+        :param buffer: the rows
+        """
+        return cast(Sampler[BatchT], buffer.sampler)
+
     def empty_buffer(self) -> OfflineBuffer:
         """A buffer for online rows alone, their rewards on the scale of the data that the agent was trained on."""
         scale, shift = self.dataset_info.get("reward_scale", 1.0), self.dataset_info.get("reward_shift", 0.0)
         return self._make_buffer(None, scale, shift)
 
-    def offline_rows(self) -> tuple[Tensor, Tensor]:
-        """Raw observations (N, S) and actions (N, A), in [−1, 1], of the buffer's offline rows."""
-        assert self.replay_buffer is not None
-        rows = self.replay_buffer.rows_at(th.arange(self.replay_buffer.n_offline, device=self.replay_buffer.device))
-        return rows.observations.clone(), rows.actions.clone()
-
-    # ------------------------------------------------------------------ fits before the policy
-
-    def make_fits(self) -> list[Fit]:
-        """All fits that come before the policy's training, new, on the buffer's offline rows, in order."""
-        return []
-
-    def uses_fitted_model(self) -> bool:
-        """Whether the model that is fitted first plays a part with these hyper-parameters."""
-        return self.policy.fitted_model is not None
-
-    def facts_of_fit(self) -> dict[str, Any]:
-        """What a fitted model that is handed over must agree with, by name; plain data and tensors."""
-        return {}
-
-    def meet_data(self) -> None:
-        """Called before training when the fitted model is there already: fitted, loaded, or handed over."""
-
-    def save_fitted_model(self, path: PathOrFile) -> None:
-        """
-        Write the model that is fitted before the policy to a file of its own, for agents with other seeds or settings: the
-        constructor's argument of the model's name takes it (QDQ's ``q_sampler``, CPED's and SPOT's ``density``).
-
-        :param path: file name (``.zip`` is added) or open binary file
-        :raises UserError: if there is none, or it is not fitted
-        """
-        name = self.policy.fitted_model
-        if name is None:
-            raise UserError(f"{type(self).__name__} fits no model before its policy: there is nothing to save.")
-        self._require_fitted()
-        dataset = {key: self.dataset_info.get(key) for key in ("id", "fingerprint")}
-        SharedModel.of(getattr(self.policy, name), dataset | self.facts_of_fit()).write(path)
-
-    def set_fitted_model(self, source: Any) -> None:
-        """
-        Take over a fitted model; nothing is fitted then.
-
-        :param source: a model, or a file of :meth:`save_fitted_model`
-        :raises CheckpointError: if the file holds something else
-        :raises UserError: if it is not fitted, or its shape is not that of the policy's
-        """
-        name, fitted = self.policy.fitted_model, self.policy.is_fitted
-        if name is None or fitted is None:
-            raise UserError(f"{type(self).__name__} fits no model before its policy: it takes none.")
-        own = getattr(self.policy, name)
-        shared = SharedModel.of(source, {}) if isinstance(source, nn.Module) else SharedModel.read(source, own.kind)
-        if "fitted" in shared.weights and not bool(shared.weights["fitted"]):
-            raise UserError(f"The given {name} is not fitted: pass one from an agent that has run pretrain(dataset).")
-        shared.hand_to(own, name, self.fitted_model_arguments)
-        fitted.fill_(True)
-        self.fits.take(shared)
-
-    def _require_fitted(self) -> None:
-        fitted = self.policy.is_fitted
-        if fitted is not None and not bool(fitted):
-            raise UserError(
-                f"The {self.policy.fitted_model} is not fitted yet: call pretrain(dataset) or learn_offline(dataset) first."
-            )
-
-    def _run_fits(self, callback: BaseCallback | None, log_interval: int | None) -> bool:
-        """Run what is left to fit; False if a callback ended the training."""
-        if self.fits.left is None:
-            fitted, fits = self.policy.is_fitted, list[Fit]()
-            if fitted is not None and self.uses_fitted_model():
-                if bool(fitted):
-                    self.meet_data()
-                    self.fits.compare(self.policy.fitted_model or "", self.facts_of_fit(), self.dataset_info)
-                elif self.replay_buffer is None or self.replay_buffer.n_offline == 0:
-                    raise UserError(
-                        f"The {self.policy.fitted_model} is not fitted and there are no offline rows to fit it on: call "
-                        f"learn_offline(dataset), or pass a fitted one with {type(self).__name__}(..., "
-                        f"{self.policy.fitted_model}=...)."
-                    )
-                else:
-                    fits = self.make_fits()
-            self.fits.begin(fits)
-        # without a fit there may be no logger yet: SB3's learn() makes it later
-        return not self.fits.left or self.fits.run(callback, log_interval, self.logger, self.monitor)
+    # ------------------------------------------------------------------ training
 
     def pretrain(
         self,
@@ -233,11 +150,9 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
         name = tb_log_name or type(self).__name__
         _, callbacks = self._setup_learn_offline(0, callback, False, name, progress_bar)
         callbacks.on_training_start(locals(), globals())
-        self._run_fits(callbacks, log_interval)
+        self.run_fits(callbacks, log_interval)
         callbacks.on_training_end()
         return self
-
-    # ------------------------------------------------------------------ training
 
     def learn_offline(
         self,
@@ -269,7 +184,7 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
             steps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
         callback.on_training_start(locals(), globals())
-        proceed = self.num_timesteps < total_timesteps and self._run_fits(callback, log_interval)
+        proceed = self.num_timesteps < total_timesteps and self.run_fits(callback, log_interval)
         self.start_time = time.time_ns()  # time/fps is the policy's training
         while proceed and self.num_timesteps < total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -327,8 +242,8 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
                     "`model.set_dataset(dataset)` first to keep them.",
                     stacklevel=2,
                 )
-            self.replay_buffer = self.empty_buffer()
-        self._run_fits(None, None)
+            self.take_buffer(self.empty_buffer())
+        self.run_fits(None, None)
         self._learns_offline = False
         return super().learn(total_timesteps, *args, **kwargs)
 
@@ -337,10 +252,9 @@ class OfflineAlgorithm(StoredLearner, Generic[BatchT, NoiseT]):
         :param gradient_steps: number of updates
         :param batch_size: B
         """
-        assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
         for _ in range(gradient_steps):
-            batch: Any = self.replay_buffer.sample(batch_size)
+            batch: Any = self.batches.draw(batch_size)
             self.step(batch, self.draw_noise(len(batch[0])))
 
     def step(self, batch: BatchT, noise: NoiseT) -> dict[str, Tensor]:

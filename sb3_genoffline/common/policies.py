@@ -31,6 +31,12 @@ _REFUSED = {
 }
 
 
+def _refuse_extractor(cls: type, extractor: Any, arguments: Any) -> None:
+    for name, given in (("class", not (extractor is None or extractor is FlattenExtractor)), ("kwargs", bool(arguments))):
+        if given:
+            raise UserError(f"policy_kwargs: {cls.__name__} takes no features_extractor_{name}: {_NO_EXTRACTOR}")
+
+
 class OfflinePolicy(BasePolicy):
     """
     A policy that acts in [−1, 1] (SB3 rescales to the action space), keeps the observation statistics as buffers, so that
@@ -74,8 +80,7 @@ class OfflinePolicy(BasePolicy):
         features_extractor_class: Any = FlattenExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if features_extractor_class is not FlattenExtractor or features_extractor_kwargs:
-            raise UserError(f"policy_kwargs: {type(self).__name__} takes no features extractor: {_NO_EXTRACTOR}")
+        _refuse_extractor(type(self), features_extractor_class, features_extractor_kwargs)
         super().__init__(observation_space, action_space, squash_output=True)
         self.state_dim = int(np.prod(observation_space.shape or ()))
         self.action_dim = int(np.prod(action_space.shape or ()))
@@ -84,7 +89,7 @@ class OfflinePolicy(BasePolicy):
         self.register_buffer("obs_mean", th.zeros(self.state_dim))
         self.register_buffer("obs_std", th.ones(self.state_dim))
         self._acting_generator: th.Generator | None = None
-        self._acting_seed = 0
+        self.acting_seed = 0
 
     @classmethod
     def argument_table(cls) -> ArgumentTable:
@@ -92,9 +97,18 @@ class OfflinePolicy(BasePolicy):
         arguments = dict(constructor_arguments(cls, OfflinePolicy))
         for name in ("observation_space", "action_space", "lr_schedule"):
             arguments.pop(name)
-        for name in ("features_extractor_class", "features_extractor_kwargs"):  # checked by the constructor, never stored
-            arguments.pop(name)
         return ArgumentTable(cls.__name__, arguments, _REFUSED)
+
+    @classmethod
+    def check_arguments(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        :param values: ``policy_kwargs`` as given
+        :return: those that shape the policy, in plain types
+        :raises UserError: naming the first one that is unknown or wrong
+        """
+        checked = cls.argument_table().check(values, "policy_kwargs: ")
+        _refuse_extractor(cls, checked.pop("features_extractor_class", None), checked.pop("features_extractor_kwargs", None))
+        return checked
 
     def save(self, path: PathOrFile) -> None:
         """
@@ -167,7 +181,7 @@ class OfflinePolicy(BasePolicy):
 
     def seed_acting(self, seed: int) -> None:
         """Restart the stream of random numbers that actions are sampled with."""
-        self._acting_seed = seed
+        self.acting_seed = seed
         self._acting_generator = None
 
     @property
@@ -175,7 +189,7 @@ class OfflinePolicy(BasePolicy):
         """Generator of the actions' randomness, on the policy's device."""
         if self._acting_generator is None or self._acting_generator.device != self.device:
             self._acting_generator = th.Generator(self.device)
-            self._acting_generator.manual_seed(self._acting_seed)
+            self._acting_generator.manual_seed(self.acting_seed)
         return self._acting_generator
 
     def acting_noise(self, *shape: int) -> Tensor:

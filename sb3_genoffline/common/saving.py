@@ -180,14 +180,13 @@ class AgentFile:
         return cls.from_members(read_archive(path), f"{path}")
 
     @classmethod
-    def from_members(cls, members: dict[str, bytes], name: str) -> "AgentFile":
+    def from_members(cls, members: dict[str, bytes], name: str, data: dict[str, Any] | None = None) -> "AgentFile":
         """
         :param members: of an archive
         :param name: of the archive
+        :param data: the member ``data``, if it was parsed already
         """
-        if "data" not in members:
-            raise CheckpointError(f"{name} holds no agent: the member 'data' is missing.")
-        data = parse_json(members["data"], f"{name}: the member 'data'", strict=False)
+        data = parse_data(members, name) if data is None else data
         if "format_version" not in data:
             raise CheckpointError(
                 f"{name} was not saved by sb3_genoffline (it may be stable-baselines3's, whose zips hold pickles): load it "
@@ -310,10 +309,17 @@ class AgentFile:
         name = entry(self.data, "policy_class", str, self.name)
         if name not in named:
             raise CheckpointError(
-                f"The agent's policy class {short(name)} is not one of {cls.__name__}'s. If you know it, load the agent's "
+                f"{self.name}: the policy class {short(name)} is not one of {cls.__name__}'s. If you know it, load the agent's "
                 "archive with custom_objects={'policy_class': that class}."
             )
         return named[name]
+
+
+def parse_data(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """The member ``data`` of an archive, ours or stable-baselines3's."""
+    if "data" not in members:
+        raise CheckpointError(f"{name} holds no agent: the member 'data' is missing.")
+    return parse_json(members["data"], f"{name}: the member 'data'", strict=False)
 
 
 def _check_version(data: dict[str, Any], name: str) -> int:

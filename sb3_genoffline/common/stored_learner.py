@@ -11,8 +11,10 @@ from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.learner import Learner
 from sb3_genoffline.common.saving import AgentFile, save_archive, save_folder, split_custom_objects
 from sb3_genoffline.data.buffers import OfflineBuffer
+from sb3_genoffline.data.sampling import Sampler
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile, read_archive, tree_from_members, tree_to_members, write_archive
+from sb3_genoffline.files.untrusted import short
 
 
 class StoredLearner(Learner):
@@ -24,11 +26,16 @@ class StoredLearner(Learner):
     """
 
     replay_buffer: OfflineBuffer | None  # type: ignore[assignment]
-    _resumed_buffer: dict[str, Any] | None = None
+    batches: Sampler[Any]
+    _resumed_sampler: dict[str, Any] | None = None
     """State of the sampler of a saved agent, until the same data are there again."""
 
     def empty_buffer(self) -> OfflineBuffer:
         """A buffer for online rows alone, their rewards on the scale of the data that the agent was trained on."""
+        raise NotImplementedError
+
+    def take_buffer(self, buffer: OfflineBuffer) -> None:
+        """Train from now on with a buffer's rows."""
         raise NotImplementedError
 
     def save(self, path: PathOrFile, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
@@ -116,12 +123,12 @@ class StoredLearner(Learner):
 
     def training_state(self) -> dict[str, Any]:
         """What only resuming needs, as plain data and tensors."""
-        buffer = self._resumed_buffer if self.replay_buffer is None else self.replay_buffer.state_dict(online_rows=False)
+        sampler = self._resumed_sampler if self.replay_buffer is None else self.batches.state_dict()
         return {
             **self.state.state_dict(),
             "device": self.device.type,
             "generator": self.generator.get_state(),
-            "buffer": buffer,
+            "sampler": sampler,
             "fit": self.fits.state_dict(),
         }
 
@@ -132,6 +139,9 @@ class StoredLearner(Learner):
         :param state: not trusted
         :param changed: hyper-parameters that were given anew
         """
+        for key in ("fit", "sampler"):
+            if not isinstance(state[key], dict | None):
+                raise UserError(f"its {key} is {short(state[key])}, which is not a state")
         self.state.load_state_dict(state, changed)
         self.fits.load_state_dict(state["fit"])
         if state["device"] != self.device.type:
@@ -142,7 +152,7 @@ class StoredLearner(Learner):
             )
             return
         self.generator.set_state(state["generator"])
-        self._resumed_buffer = state["buffer"]
+        self._resumed_sampler = state["sampler"]
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
         """
@@ -177,5 +187,6 @@ class StoredLearner(Learner):
         :param truncate_last_traj: accepted for SB3's signature
         """
         if self.replay_buffer is None:
-            self.replay_buffer = self.empty_buffer()
+            self.take_buffer(self.empty_buffer())
+        assert self.replay_buffer is not None
         self.replay_buffer.load_state_dict(tree_from_members(read_archive(path), "buffer"))

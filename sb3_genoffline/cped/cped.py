@@ -36,6 +36,7 @@ from sb3_genoffline.cped.multiplier import (
     check_schedule,
     scheduled_alpha,
 )
+from sb3_genoffline.cped.official import official_arguments
 from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import DivergedError, UserError
@@ -48,27 +49,6 @@ from sb3_genoffline.nets.ensembles import soft_update
 
 _LARGEST_LOSS = 1e7
 _MOST_SKIPS = 100
-
-OFFICIAL: dict[str, Any] = {
-    "flow": "nice",
-    "flow_steps": 500_000,
-    "held_out": 0.0,
-    "dequantization": 0.0,
-    "flow_learning_rate": 1e-4,
-    "flow_betas": (0.9, 0.01),
-    "flow_eps": 1e-4,
-    "discriminator_betas": (0.9, 0.999),
-    "gp_weight": 0.5,
-    "gp_interpolation": "normal",
-    "n_critic_steps": 5,
-    "vector_discriminator": True,
-    "standardize_context": False,
-    "alpha_mode": "schedule",
-    "alpha_schedule": "mujoco",
-    "max_grad_norm": None,
-    "clip_target_action": False,
-}
-"""Arguments that reproduce the second released code on Gym-MuJoCo, see :meth:`CPED.official`."""
 
 
 class CPEDNoise(NamedTuple):
@@ -297,9 +277,6 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         check_epsilon(self.epsilon, joint=self.flow == "nice")
         if self.flow_joint_steps > 0 and self.epsilon == "quantile":
             raise UserError("epsilon='quantile' is measured once: with flow_joint_steps > 0 use epsilon='batch_mean'.")
-        for name in ("flow_betas", "discriminator_betas"):
-            if len(getattr(self, name)) != 2:
-                raise UserError(f"{name}={getattr(self, name)!r} must be two numbers, Adam's β1 and β2.")
 
     @classmethod
     def official(
@@ -317,15 +294,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         :param antmaze: the antmaze commands' settings, not Gym-MuJoCo's
         :param kwargs: arguments over those
         """
-        changes: dict[str, Any] = {}
-        if antmaze:
-            changes = {
-                "learning_rate": 3e-4,
-                "flow_steps": 300_000,
-                "alpha_schedule": "antmaze",
-                "reward_transform": "iql_antmaze",
-            }
-        return cls(policy, env, **{**OFFICIAL, **changes, **kwargs})
+        return cls(policy, env, **official_arguments(antmaze) | kwargs)
 
     @property
     def constrained(self) -> bool:
@@ -358,13 +327,13 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
             "density",
             self.policy.density.parameters(),
             th.optim.Adam,
-            lambda: {"betas": tuple(self.flow_betas), "eps": self.flow_eps},
+            lambda: {"betas": self.flow_betas, "eps": self.flow_eps},
         )
         self.add_optimizer(
             "discriminator",
             self.discriminator.parameters(),
             th.optim.Adam,
-            lambda: {"betas": tuple(self.discriminator_betas)},
+            lambda: {"betas": self.discriminator_betas},
         )
 
     def density_trainer(self) -> DensityTrainer:

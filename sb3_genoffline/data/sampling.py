@@ -1,12 +1,29 @@
 """In what order rows are drawn: shuffled epochs or with replacement, resumed bit for bit."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch as th
 from torch import Tensor
 
 from sb3_genoffline.data.batches import TransitionBatch
 from sb3_genoffline.errors import UserError
+
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+
+class Sampler(Protocol[BatchT_co]):
+    """What the training loop asks for batches: one sampler a family of batches."""
+
+    def draw(self, batch_size: int) -> BatchT_co:
+        """
+        :param batch_size: B; the last batch of an epoch may hold fewer rows
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
 
 
 class Rows(Protocol):

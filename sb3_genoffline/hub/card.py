@@ -90,7 +90,7 @@ def check_results(results: Any) -> None:
         odd += [f"{part}: {name}" if part else name for name in names]
     if odd:
         raise UserError(
-            f"results must have {', '.join(odd)}, as zoo.evaluate.evaluate returns them; they are {short(results)}."
+            f"results must have {', '.join(odd)}, as zoo.runs.scoring.evaluate returns them; they are {short(results)}."
         )
 
 

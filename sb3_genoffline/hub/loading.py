@@ -10,11 +10,10 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.saving import CONFIG, WEIGHTS, AgentFile
+from sb3_genoffline.common.saving import CONFIG, WEIGHTS, AgentFile, parse_data
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.files.archive import CheckpointError, read_archive
 from sb3_genoffline.files.manifest import MANIFEST
-from sb3_genoffline.files.untrusted import parse_json
 from sb3_genoffline.hub.errors import HubError, NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.foreign import load_foreign
 from sb3_genoffline.hub.naming import check_repo_id
@@ -192,10 +191,9 @@ def _load_local(
 
 def _load_archive(path: Path, env: EnvLike | None, device: th.device | str, trust_remote_code: bool) -> BaseAlgorithm:
     members = read_archive(path)
-    if "data" not in members:
-        raise CheckpointError(f"{path} holds no agent: the member 'data' is missing.")
-    if "format_version" in parse_json(members["data"], f"{path}: the member 'data'", strict=False):
-        return build_agent(AgentFile.from_members(members, f"{path}"), env, device)
+    data = parse_data(members, f"{path}")
+    if "format_version" in data:
+        return build_agent(AgentFile.from_members(members, f"{path}", data), env, device)
     return load_foreign(path, env, device, trust_remote_code, members)
 
 

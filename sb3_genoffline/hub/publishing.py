@@ -50,7 +50,7 @@ def write_agent_folder(
     :param model: the agent
     :param folder: to make
     :param repo_id: ``"organization/name"`` that the card shows how to load (None: the folder); the archive gets its name
-    :param results: what :func:`zoo.evaluate.evaluate` returns; may have ``"best"``, the same of the best checkpoint, and
+    :param results: what :func:`zoo.runs.scoring.evaluate` returns; may have ``"best"``, the same of the best checkpoint, and
         ``"seeds"``, a dict with ``unit``, ``n``, ``mean``, ``std`` and ``runs`` of the last checkpoints of other seeds, and
         ``"baseline"``, what an agent is called whose method's idea was switched off
     :param hyperparameters: as the training's YAML file had them

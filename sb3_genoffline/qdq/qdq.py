@@ -146,6 +146,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         "ConsistencyQPolicy": ConsistencyQPolicy,
         "MlpPolicy": ConsistencyQPolicy,
     }
+    fitted_model_arguments = "policy_kwargs=dict(q_net_arch=..., q_data_std=...)"
     default_gradient_steps = 1_000_000
     policy: ConsistencyQPolicy
     actor: GaussianActor

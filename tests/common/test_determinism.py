@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_world
 import torch as th
+import worlds
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
-from tiny_world import PointEnv, differing, make_agent, make_dataset, snapshot
+from worlds import PointEnv, differing, make_agent, make_dataset, snapshot
 
 from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -107,11 +107,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 RESUME = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import tiny_world
+import worlds
 from sb3_genoffline import ALGOS
 for algo, source, done, total, target in json.loads(sys.argv[2]):
     model = ALGOS[algo].load(source)
-    model.learn_offline(tiny_world.make_dataset(), total - done, reset_num_timesteps=False)
+    model.learn_offline(worlds.make_dataset(), total - done, reset_num_timesteps=False)
     model.save(target)
 """
 
@@ -130,7 +130,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 jobs.append(
                     (algo, str(folder / f"{prefix}_{done}_steps"), done, N_UPDATES, str(folder / f"{prefix}-from-{done}"))
                 )
-    command = [sys.executable, "-c", RESUME, str(Path(tiny_world.__file__).parent), json.dumps(jobs)]
+    command = [sys.executable, "-c", RESUME, str(Path(worlds.__file__).parent), json.dumps(jobs)]
     subprocess.run(command, check=True, timeout=240)
     return folder
 

@@ -10,7 +10,7 @@ import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
-from tiny_world import ACTION_SPACE, N_ROWS, OBSERVATION_SPACE, PointEnv, differing, make_dataset, snapshot
+from worlds import ACTION_SPACE, N_ROWS, OBSERVATION_SPACE, PointEnv, differing, make_dataset, snapshot
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm

@@ -26,7 +26,7 @@ from phase_world import (
 )
 from stable_baselines3.common.callbacks import EveryNTimesteps
 from stable_baselines3.common.logger import configure
-from tiny_world import N_ROWS, PointEnv, differing, make_dataset, members, snapshot
+from worlds import N_ROWS, PointEnv, differing, make_dataset, members, snapshot
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.fitting import Fit
