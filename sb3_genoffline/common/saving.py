@@ -220,12 +220,12 @@ class AgentFile:
         algo = entry(data, "algo", str, name)
         tensors = parse_tensors(listed.read(WEIGHTS), str(folder / WEIGHTS))
         statistics = entry(data, "observation_statistics", dict[str, list[float]] | None, name)
+        n = space_of(data, "observation_space", name).shape[0]
         for key, short_name in zip(_STATISTICS, ("mean", "std"), strict=True):
             if statistics is None:
-                n = space_of(data, "observation_space", name).shape[0]
                 tensors[key] = th.zeros(n) if short_name == "mean" else th.ones(n)
             else:
-                tensors[key] = _statistics(statistics, short_name, name)
+                tensors[key] = _statistics(statistics, short_name, n, name)
         return cls(name, algo, data, tensors, str(folder / WEIGHTS), {})
 
     def require(self, algo: str, owner: str) -> None:
@@ -309,8 +309,8 @@ class AgentFile:
         name = entry(self.data, "policy_class", str, self.name)
         if name not in named:
             raise CheckpointError(
-                f"{self.name}: the policy class {short(name)} is not one of {cls.__name__}'s. If you know it, load the agent's "
-                "archive with custom_objects={'policy_class': that class}."
+                f"{self.name}: the policy class {short(name)} is not one of {cls.__name__}'s. If you know it, load "
+                "the agent's archive with custom_objects={'policy_class': that class}."
             )
         return named[name]
 
@@ -334,8 +334,10 @@ def _check_version(data: dict[str, Any], name: str) -> int:
     return version
 
 
-def _statistics(statistics: dict[str, list[float]], key: str, name: str) -> Tensor:
+def _statistics(statistics: dict[str, list[float]], key: str, n: int, name: str) -> Tensor:
     values = th.tensor(entry(statistics, key, list[float], f"{name}, observation_statistics"), dtype=th.float32)
+    if len(values) != n:
+        raise CheckpointError(f"{name}: the {key} of the observations has {len(values)} numbers, and the observations {n}.")
     if not values.isfinite().all() or (key == "std" and not (values > 0).all()):
         raise CheckpointError(f"{name}: the {key} of the observations must be finite numbers (above 0 for std).")
     return values

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
-from worlds import ACTION_SPACE, OBSERVATION_SPACE, SHARED, PointEnv, differing, small_settings, snapshot
+from worlds import ACTION_SPACE, OBSERVATION_SPACE, SHARED, PointEnv, differing, make_agent, small_settings, snapshot
 
 from sb3_genoffline import DAC, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -263,13 +263,13 @@ def test_layers_and_activations_in_policy_kwargs_survive(agent: MakeAgent, tmp_p
 
 def test_dac_keeps_activations_and_normalisation_of_its_critics(tmp_path: Path) -> None:
     kwargs = {"net_arch": [8], "critic_activation_fn": th.nn.ReLU, "critic_layer_norm": True}
-    model = DAC(
-        "DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | small_settings("dac") | {"policy_kwargs": kwargs})
-    )
+    model: Any = make_agent("dac", policy_kwargs=kwargs)
     model.save(tmp_path / "agent")
     loaded = DAC.load(tmp_path / "agent")
     assert loaded.policy_kwargs == kwargs and repr(loaded.policy) == repr(model.policy)
-    model.policy_kwargs["critic_activation_fn"] = th.nn.Softplus
+    with pytest.raises(ValueError, match=r"critic_activation_fn=<class .*Hardshrink.*pickle; use one of Mish, ReLU"):
+        make_agent("dac", policy_kwargs=kwargs | {"critic_activation_fn": th.nn.Hardshrink})
+    model.policy_kwargs["critic_activation_fn"] = th.nn.Hardshrink  # past the check
     with pytest.raises(ValueError, match=r"policy_kwargs\['critic_activation_fn'\].*pickle"):
         model.save(tmp_path / "agent")
 
