@@ -104,8 +104,10 @@ class AtLeastOneLayer:
         """See :class:`Rule`."""
         if isinstance(value, Mapping) and not value.keys() <= {"pi", "qf"}:
             return "has keys other than 'pi' (actor) and 'qf' (critics); on-policy networks ('vf') have no place here"
-        widths = [w for part in (value.values() if isinstance(value, Mapping) else [value]) for w in part or ()]
-        return None if all(width >= 1 for width in widths) else "must have widths of at least 1"
+        parts = list(value.values() if isinstance(value, Mapping) else [value])
+        if not all(parts):
+            return "must have at least one hidden layer"
+        return None if all(width >= 1 for part in parts for width in part) else "must have widths of at least 1"
 
 
 PositiveInt = Annotated[int, Bounds(1)]
@@ -158,7 +160,7 @@ class Argument:
     def check(self, value: Any) -> Any:
         """
         :param value: as given
-        :return: the same in plain types: numpy numbers become Python's, whole floats integers where those are wanted
+        :return: the same in plain types: numpy numbers become Python's
         :raises UserError: naming the argument, the value and what is allowed
         """
         try:
@@ -290,10 +292,9 @@ def _as_bool(value: Any) -> bool:
 
 
 def _as_int(value: Any) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise _Misfit("must be a whole number")
-    if not (math.isfinite(value) and int(value) == value):
-        raise _Misfit("must be a whole number")
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        whole = isinstance(value, float | np.floating) and float(value).is_integer()
+        raise _Misfit(f"must be a whole number{f': write {value:.0f}' if whole else ''}")
     if abs(int(value)) >= 2**63:
         raise _Misfit("is too large")
     return int(value)

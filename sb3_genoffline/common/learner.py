@@ -377,6 +377,7 @@ class Learner(OffPolicyAlgorithm):
         super().set_random_seed(seed)
         if seed is not None and hasattr(self, "generator"):
             self._seed_generators(seed)
+            self.__dict__["seed"] = seed  # what a copy of this agent starts its generators from
 
     def set_env(self, env: EnvLike, force_reset: bool = True) -> None:
         """

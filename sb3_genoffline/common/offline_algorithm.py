@@ -67,14 +67,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         if previous is not None and previous.holds(data, scale, shift):
             return data
         rewards = scale * data.rewards.astype(np.float64) + shift
-        info = {
-            "id": data.id,
-            "fingerprint": data.fingerprint,
-            "n_transitions": len(data),
-            "n_episodes": data.n_episodes,
-            "mean_return": float(data.episode_returns().mean()),
-            "ref_min_score": data.ref_min_score,
-            "ref_max_score": data.ref_max_score,
+        info = data.summary() | {
             "reward_scale": scale,
             "reward_shift": shift,
             "min_reward": float(rewards.min()),

@@ -89,7 +89,7 @@ class OfflinePolicy(BasePolicy):
         self.register_buffer("obs_mean", th.zeros(self.state_dim))
         self.register_buffer("obs_std", th.ones(self.state_dim))
         self._acting_generator: th.Generator | None = None
-        self._acting_seed = 0
+        self.acting_seed = 0
 
     @classmethod
     def argument_table(cls) -> ArgumentTable:
@@ -181,7 +181,7 @@ class OfflinePolicy(BasePolicy):
 
     def seed_acting(self, seed: int) -> None:
         """Restart the stream of random numbers that actions are sampled with."""
-        self._acting_seed = seed
+        self.acting_seed = seed
         self._acting_generator = None
 
     @property
@@ -189,7 +189,7 @@ class OfflinePolicy(BasePolicy):
         """Generator of the actions' randomness, on the policy's device."""
         if self._acting_generator is None or self._acting_generator.device != self.device:
             self._acting_generator = th.Generator(self.device)
-            self._acting_generator.manual_seed(self._acting_seed)
+            self._acting_generator.manual_seed(self.acting_seed)
         return self._acting_generator
 
     def acting_noise(self, *shape: int) -> Tensor:

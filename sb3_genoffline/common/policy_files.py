@@ -86,6 +86,7 @@ def save_policy(policy: Any, path: PathOrFile) -> None:
         "observation_space": space_to_json(policy.observation_space),
         "action_space": space_to_json(policy.action_space),
         "arguments": arguments_to_json(table.check(given | settings)),
+        "acting_seed": policy.acting_seed,
     }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in policy.state_dict().items()}
     weights = tree_to_members(tensors, "policy")["policy.safetensors"]
@@ -115,6 +116,7 @@ def load_policy(cls: type[PolicyT], path: PathOrFile, device: th.device | str) -
         check_sizes(arguments, observation_space.shape[0], action_space.shape[0], n_stored)
         policy: Any = cls(observation_space, action_space, lambda _: 0.0, **arguments)  # type: ignore[call-arg]
     load_tensors_into(policy, tensors, "policy.safetensors")
+    policy.seed_acting(entry(data, "acting_seed", int, name))
     policy.set_training_mode(False)
     return policy.to(get_device(device))  # type: ignore[no-any-return]
 

@@ -32,12 +32,12 @@ def make_fingerprint(model: AnyAlgorithm) -> dict[str, Any]:
 def actions_of(model: AnyAlgorithm, observations: np.ndarray, acting_seed: int) -> np.ndarray:
     """The deterministic actions after seeding; the policy's own stream goes on as if nothing had been asked."""
     policy = model.policy
-    before = policy._acting_seed, policy._acting_generator
+    before = policy.acting_seed, policy._acting_generator
     policy.seed_acting(acting_seed)
     try:
         return model.predict(observations, deterministic=True)[0]
     finally:
-        policy._acting_seed, policy._acting_generator = before
+        policy.acting_seed, policy._acting_generator = before
 
 
 def fingerprint_difference(model: AnyAlgorithm, fingerprint: dict[str, Any]) -> float:

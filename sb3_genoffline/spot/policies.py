@@ -57,7 +57,7 @@ class VAEDensityPolicy(ActorCriticPolicy):
         self.actor_dropout, self.actor_init = actor_dropout, actor_init
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         if critic_init is not None:
-            _start_small(self.critic.trunk[-1], critic_init)
+            _start_small(self.critic.output_layer, critic_init)
             self.critic_target.load_state_dict(self.critic.state_dict())
         self.density = ConditionalVAE(self.state_dim, self.action_dim, latent_dim, vae_net_arch, beta)
         self.density.requires_grad_(False)

@@ -113,6 +113,10 @@ def test_float_round_off_outside_the_action_space_is_clipped():
 IMAGES = np.zeros((9, 8, 8, 3), np.uint8)
 
 BAD = {
+    "below": (
+        changed("actions", (3, 0), -1.5),
+        r"actions\[3, 0\] = -1.5 is outside the action space \[-1, 1\] \(1 of 9 rows are\)",
+    ),
     "nan": (changed("observations", (4, 2), np.nan), r"observations\[4, 2\] = nan is not finite. Remove row 4"),
     "inf": (changed("next_observations", (1, 0), np.inf), r"next_observations\[1, 0\] = inf is not finite"),
     "nans": (

@@ -249,3 +249,8 @@ def test_actions_are_scaled_to_the_unit_box_and_back():
     )
     unit = spaces.Box(-1, 1, (2,))
     np.testing.assert_array_equal(scale_actions(scaled, unit), scaled)
+
+
+def test_scaled_actions_stay_in_the_box_whatever_is_given():
+    space = spaces.Box(0.0, 2.0, (1,))
+    np.testing.assert_array_equal(scale_actions([[-0.1], [1.0], [2.1]], space), np.float32([[-1], [0], [1]]))

@@ -248,7 +248,9 @@ def _as_object(key: str, value: Any, table: ArgumentTable) -> Any:
     for known, cls in classes.items():
         if known.lower() == name:
             return cls
-    raise UserError(f"{table.owner}: {key}={value!r} is not known{nearest(value, classes)} Use one of {', '.join(classes)}.")
+    raise UserError(
+        f"{table.owner}: {key}={value!r} is not known{nearest(name, map(str.lower, classes))} Use one of {', '.join(classes)}."
+    )
 
 
 def unnamed_defaults(algo: str, hyperparameters: Hyperparameters) -> dict[str, Any]:
