@@ -123,6 +123,7 @@ Betas = tuple[_Beta, _Beta]  # Adam's β1 and β2
 NetArch = Annotated[Sequence[int] | dict[str, Sequence[int]], AtLeastOneLayer()]
 RewardTransform = Annotated[str | None, Fixed("decides which rewards the buffer holds")]
 Normalized = Annotated[bool, Fixed("decides what the networks were trained on")]
+TakenOver = Fixed("is taken over when the agent is made: use set_fitted_model()")
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     cls.__name__: cls

@@ -19,13 +19,20 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
-from worlds import ACTION_SPACE, EXPECTED_WARNINGS, OBSERVATION_SPACE, PointEnv
+from worlds import ACTION_SPACE, EXAMPLES, EXPECTED_WARNINGS, OBSERVATION_SPACE, PointEnv
 
-from sb3_genoffline import OfflineDataset
+from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 
 MakeAgent = Callable[..., OfflineAlgorithm]
+every_algorithm = pytest.mark.parametrize("algo", sorted(ALGOS))
+
+
+@pytest.fixture(params=EXAMPLES)
+def algo(request: pytest.FixtureRequest) -> str:
+    """What most tests here ask about is code that the algorithms share."""
+    return request.param
 
 
 class Counting(BaseCallback):
@@ -158,6 +165,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["time/total_timesteps"]]
 
 
+@every_algorithm
 def test_the_logger_gets_losses_and_counts_at_its_interval(agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path) -> None:
     model = agent()
     model.set_logger(configure(str(tmp_path), ["csv"]))
@@ -223,6 +231,7 @@ def test_a_silent_agent_prints_nothing(agent: MakeAgent, dataset: OfflineDataset
 # ---------------------------------------------------------------------- divergence
 
 
+@every_algorithm
 def test_a_loss_that_is_not_a_number_ends_the_training_with_a_message(agent: MakeAgent, dataset: OfflineDataset) -> None:
     model = agent().learn_offline(dataset, 2)
     with th.no_grad():
@@ -241,6 +250,7 @@ def test_divergence_is_noticed_within_a_thousand_updates_of_a_long_run(agent: Ma
     assert model.num_timesteps < 1000
 
 
+@every_algorithm
 def test_values_beyond_what_is_attainable_are_logged_and_warned_of_once(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:
@@ -266,6 +276,7 @@ def test_values_beyond_what_is_attainable_are_logged_and_warned_of_once(
     assert float(last["train/q_over_bound"]) == pytest.approx(float(last["train/q_mean"]) / 1e-9, rel=1e-3)
 
 
+@every_algorithm
 def test_updates_beyond_the_decay_of_the_learning_rate_are_warned_of_once(agent: MakeAgent, dataset: OfflineDataset) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -18,13 +18,20 @@ import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import LinearSchedule
-from worlds import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, differing, members, snapshot
+from worlds import ACTION_SPACE, EXAMPLES, OBSERVATION_SPACE, PointEnv, differing, members, snapshot
 
-from sb3_genoffline import OfflineDataset
+from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.files.archive import CheckpointError
 
 MakeAgent = Callable[..., OfflineAlgorithm]
+every_algorithm = pytest.mark.parametrize("algo", sorted(ALGOS))
+
+
+@pytest.fixture(params=EXAMPLES)
+def algo(request: pytest.FixtureRequest) -> str:
+    """What most tests here ask about is code that the algorithms share."""
+    return request.param
 
 
 def write(path: Path, contents: dict[str, bytes]) -> Path:
@@ -63,6 +70,7 @@ class Payload:
 # ---------------------------------------------------------------------- nothing is unpickled
 
 
+@every_algorithm
 def test_a_saved_agent_holds_no_pickle(agent: MakeAgent, dataset: OfflineDataset) -> None:
     for name, content in members(agent().learn_offline(dataset, 3)).items():
         assert Path(name).suffix in ("", ".json", ".safetensors", ".txt"), name
@@ -70,6 +78,7 @@ def test_a_saved_agent_holds_no_pickle(agent: MakeAgent, dataset: OfflineDataset
         assert b":serialized:" not in content
 
 
+@every_algorithm
 def test_loading_unpickles_nothing(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +282,7 @@ def test_saved_files_have_the_users_usual_permissions(agent: MakeAgent, tmp_path
     assert stat.S_IMODE((tmp_path / "agent.zip").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
 
 
+@every_algorithm
 def test_an_agent_saved_for_acting_alone_is_smaller_and_acts_the_same(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:
@@ -285,6 +295,7 @@ def test_an_agent_saved_for_acting_alone_is_smaller_and_acts_the_same(
     np.testing.assert_array_equal(*actions)
 
 
+@every_algorithm
 def test_weights_can_be_taken_over_from_a_file_or_another_agent(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:

@@ -15,13 +15,22 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
-from worlds import ACTION_SPACE, OBSERVATION_SPACE, SHARED, PointEnv, differing, small_settings, snapshot
+from worlds import ACTION_SPACE, EXAMPLES, OBSERVATION_SPACE, SHARED, PointEnv, differing, make_agent, small_settings, snapshot
 
 from sb3_genoffline import DAC, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.registry import ALGOS
 
 MakeAgent = Callable[..., OfflineAlgorithm]
+every_algorithm = pytest.mark.parametrize("algo", sorted(ALGOS))
+
+
+@pytest.fixture(params=EXAMPLES)
+def algo(request: pytest.FixtureRequest) -> str:
+    """What most tests here ask about is code that the algorithms share."""
+    return request.param
+
+
 UNIT = spaces.Box(-1, 1, (2,))
 
 
@@ -34,6 +43,7 @@ def test_the_callers_policy_kwargs_are_left_alone(agent: MakeAgent, dataset: Off
     assert given == before
 
 
+@every_algorithm
 def test_mlp_policy_is_another_name_for_the_algorithms_policy(algo: str) -> None:
     cls = ALGOS[algo]
     kwargs = SHARED | small_settings(algo)
@@ -165,6 +175,7 @@ def test_dac_refuses_values_it_does_not_know(change: dict[str, Any], message: st
         DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | small_settings("dac") | change))
 
 
+@every_algorithm
 def test_an_unknown_policy_or_argument_is_refused(algo: str) -> None:
     with pytest.raises(ValueError, match="CnnPolicy"):
         ALGOS[algo]("CnnPolicy", (OBSERVATION_SPACE, ACTION_SPACE))
@@ -205,6 +216,7 @@ def plain(value: Any) -> Any:
     return value(0.3) if callable(value) and not isinstance(value, type) else value
 
 
+@every_algorithm
 def test_every_hyperparameter_is_an_attribute_and_survives_a_round_trip(algo: str, tmp_path: Path) -> None:
     cls = ALGOS[algo]
     changes = changed_values(algo)
@@ -255,6 +267,7 @@ def test_dac_starts_from_an_eta_given_on_loading(dataset: OfflineDataset, tmp_pa
     assert DAC.load(tmp_path / "agent", eta=0.25).eta_tensor == 0.25
 
 
+@every_algorithm
 def test_layers_and_activations_in_policy_kwargs_survive(agent: MakeAgent, tmp_path: Path) -> None:
     model = agent(policy_kwargs={"net_arch": {"pi": [6, 5], "qf": [4]}})
     model.save(tmp_path / "agent")
@@ -263,13 +276,13 @@ def test_layers_and_activations_in_policy_kwargs_survive(agent: MakeAgent, tmp_p
 
 def test_dac_keeps_activations_and_normalisation_of_its_critics(tmp_path: Path) -> None:
     kwargs = {"net_arch": [8], "critic_activation_fn": th.nn.ReLU, "critic_layer_norm": True}
-    model = DAC(
-        "DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | small_settings("dac") | {"policy_kwargs": kwargs})
-    )
+    model: Any = make_agent("dac", policy_kwargs=kwargs)
     model.save(tmp_path / "agent")
     loaded = DAC.load(tmp_path / "agent")
     assert loaded.policy_kwargs == kwargs and repr(loaded.policy) == repr(model.policy)
-    model.policy_kwargs["critic_activation_fn"] = th.nn.Softplus
+    with pytest.raises(ValueError, match=r"critic_activation_fn=<class .*Hardshrink.*pickle; use one of Mish, ReLU"):
+        make_agent("dac", policy_kwargs=kwargs | {"critic_activation_fn": th.nn.Hardshrink})
+    model.policy_kwargs["critic_activation_fn"] = th.nn.Hardshrink  # past the check
     with pytest.raises(ValueError, match=r"policy_kwargs\['critic_activation_fn'\].*pickle"):
         model.save(tmp_path / "agent")
 

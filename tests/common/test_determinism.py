@@ -95,14 +95,16 @@ def test_two_calls_train_as_one(agent: MakeAgent, dataset: OfflineDataset) -> No
 
 # ---------------------------------------------------------------------- resuming
 
-N_UPDATES = 17  # epochs end after 4, 8, 12 and 16
-SAVED_AT = (6, 12)  # inside an epoch, and at the end of one
+N_UPDATES = 7  # an epoch ends after 4
+SAVED_AT = (2, 4)  # inside an epoch, and at the end of one
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "cosine": {"lr_decay_steps": 20},
-    "linear": {"learning_rate": LinearSchedule(1e-3, 1e-4, 1.0)},
-    "normalised": {"normalize_observations": True},
-    "replacement": {"replacement": True},
+    "all settings that training depends on": {
+        "lr_decay_steps": 20,
+        "learning_rate": LinearSchedule(1e-3, 1e-4, 1.0),
+        "normalize_observations": True,
+        "replacement": True,
+    },
 }
 RESUME = """
 import json, sys

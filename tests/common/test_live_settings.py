@@ -71,34 +71,41 @@ def test_a_live_setting_works_at_once_or_is_refused_and_leaves_the_agent(
 ) -> None:
     live = make_agent(algo)
     if n_updates:
-        live.learn_offline(dataset, n_updates)
+        live.learn_offline(dataset, n_updates, log_interval=None)
     before, start = snapshot(live), io.BytesIO()
     live.save(start)
-    numbers, words = dict[str, Any](), list[tuple[str, Any]]()
+    scratch = copy_of(live, start.getvalue())
+    rounds: list[dict[str, Any]] = []
     for name, argument in ALGOS[algo].argument_table().arguments.items():
         values = other_values(argument, getattr(live, name))
         assert values, f"no other value of {name} is known"
-        for value in values:
+        for number, value in enumerate(values):
             try:
-                setattr(live, name, value)
+                setattr(scratch, name, value)
             except UserError as error:
                 assert name in str(error), f"{error} does not name {name}"
-                continue
-            live = copy_of(live, start.getvalue())
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                numbers[name] = value
-            else:
-                words.append((name, value))
-    for settings in (numbers, *({name: value} for name, value in words)):
+                try:
+                    setattr(live, name, value)
+                except UserError:
+                    continue
+                live = copy_of(live, start.getvalue())  # it was refused beside the values before it only
+            rounds += [{}] if number >= len(rounds) else []
+            rounds[number][name] = value
+    assert differing(before, snapshot(live)) == [], "a refused setting has left a trace"
+    while rounds:  # all arguments at once, as long as they go together
+        settings, apart = rounds.pop(), dict[str, Any]()
         model = copy_of(live, start.getvalue())
         for name, value in settings.items():
-            setattr(model, name, value)
+            try:
+                setattr(model, name, value)
+            except UserError:
+                apart[name] = value
+        assert len(apart) < len(settings), apart
+        rounds += [apart] if apart else []
         copy = copy_of(model)
-        assert differing(snapshot(model), snapshot(copy)) == [], settings
         for one in (model, copy):
-            one.learn_offline(dataset, 4, reset_num_timesteps=False)
+            one.learn_offline(dataset, 4, log_interval=None, reset_num_timesteps=False)
         assert differing(snapshot(model), snapshot(copy)) == [], settings
-    assert differing(before, snapshot(live)) == [], "a refused setting has left a trace"
 
 
 def test_what_a_setting_restarts_is_said_by_the_agent(dataset: OfflineDataset) -> None:

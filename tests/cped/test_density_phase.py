@@ -346,11 +346,11 @@ def test_a_finished_agent_keeps_no_state_of_the_flows_optimizers_and_one_that_go
     frozen = make_cped(fitted=False).learn_offline(make_data(), 3)
     state = training_state(frozen)
     assert state["fit"] is None
-    for name in ("density_optimizer", "discriminator_optimizer"):
+    for name in ("density", "discriminator"):
         assert state["optimizers"][name]["state"] == {}
-    assert state["optimizers"]["actor_optimizer"]["state"]
+    assert state["optimizers"]["actor"]["state"]
     joint = training_state(make_cped(fitted=False, flow_joint_steps=10).learn_offline(make_data(), 3))
-    assert joint["optimizers"]["density_optimizer"]["state"] and joint["optimizers"]["discriminator_optimizer"]["state"]
+    assert joint["optimizers"]["density"]["state"] and joint["optimizers"]["discriminator"]["state"]
 
 
 def test_everything_survives_a_save_and_a_load(make_cped: MakeCped, make_data: MakeData) -> None:

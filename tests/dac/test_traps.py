@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.utils import ConstantSchedule
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC, OfflineDataset
@@ -210,7 +209,7 @@ def test_a_changed_attribute_takes_effect_at_the_next_update(make_dac: MakeDac, 
         if changed and change == "eta_tensor":
             model.eta_tensor.fill_(50.0)
         elif changed and change == "rate":
-            model.lr_schedule = ConstantSchedule(0.1)  # type: ignore[assignment]
+            model.learning_rate = 0.1
         elif changed:
             setattr(model, change, values[change])
         noise = model.draw_noise(6)

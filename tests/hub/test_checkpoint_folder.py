@@ -226,7 +226,7 @@ def test_a_manifest_is_held_against_the_files(folder: Path) -> None:
 def test_another_class_or_nothing_is_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="'dac' agent, not one of TD3BC"):
         ALGOS["td3_bc"].from_pretrained(folder)
-    with pytest.raises(FileNotFoundError, match="no agent's folder"):
+    with pytest.raises(FileNotFoundError, match="not an agent's folder: it has no config"):
         load_from_hub(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no folder org/dac-point here.*load_from_hub"):
         ALGOS["dac"].from_pretrained("org/dac-point")

@@ -192,6 +192,7 @@ def test_a_manifest_that_is_damaged_newer_or_incomplete_is_refused(hub, publishe
 def test_the_wrong_class_is_told_the_right_one(hub, published):
     with pytest.raises(CheckpointError, match="'dac' agent, not one of TD3BC"):
         TD3BC.load(download_from_hub(REPO, "dac-point.zip"))
+    download_from_hub(REPO, "model.safetensors")
     folder = Path(download_from_hub(REPO, "config.json")).parent
     with pytest.raises(CheckpointError, match="'dac' agent, not one of TD3BC"):
         TD3BC.from_pretrained(folder)

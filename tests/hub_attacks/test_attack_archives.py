@@ -16,7 +16,7 @@ import torch as th
 from hostile import SMALL, Trap, Watch, edited, members_of, pickled, safetensors_of, zipped
 
 from sb3_genoffline import ALGOS, load_from_hub
-from sb3_genoffline.files.archive import load_tensors, save_tensors
+from sb3_genoffline.files.archive import pack_tensors, read_tensors
 from sb3_genoffline.registry import load_agent
 
 TAMPERED = "data", "policy.safetensors", "training.json", "training.safetensors"
@@ -251,8 +251,8 @@ def test_a_training_part_that_is_none_is_refused(victims: Path, watch: Watch, co
 def test_the_training_part_cannot_reach_the_checked_weights(victims: Path, watch: Watch) -> None:
     """It names optimizers; were another name taken, weights that nobody checked would come in through it."""
     members = members_of(victims / "bc.zip")
-    weights = load_tensors(members["policy.safetensors"])
-    tensors = load_tensors(members["training.safetensors"])
+    weights = read_tensors(members, "policy.safetensors")
+    tensors = read_tensors(members, "training.safetensors")
     smuggled = {f"optimizers.policy.{name}": th.full_like(tensor, th.nan) for name, tensor in weights.items()}
 
     def edit(data: Any) -> None:
@@ -261,7 +261,7 @@ def test_the_training_part_cannot_reach_the_checked_weights(victims: Path, watch
         optimizers["__items__"].append(["policy", {"__items__": items}])
 
     members["training.json"] = edited(members["training.json"], edit)
-    members["training.safetensors"] = save_tensors(tensors | smuggled)
+    members["training.safetensors"] = pack_tensors(tensors | smuggled)
     path = zipped(members, watch.root / "agent.zip")
     refused(watch, "bc", path, "'policy'")
     agent = ALGOS["bc"].load(victims / "bc.zip")

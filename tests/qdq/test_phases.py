@@ -311,10 +311,10 @@ def test_an_interrupt_ends_a_phase_after_the_step_it_falls_in(dataset: OfflineDa
 
 def test_the_teacher_is_in_the_checkpoint_of_an_unfinished_fit_only(dataset: OfflineDataset) -> None:
     model = make().learn_offline(dataset, 1, callback=Diary(("distillation", 3)))
-    assert b"phase.modules.teacher" in members(model)["training.safetensors"]
+    assert b"fit.modules.teacher" in members(model)["training.safetensors"]
     model.learn_offline(dataset, 1)
     finished = members(model)
-    assert not any(b"teacher." in content or b"phase." in content for content in finished.values())
+    assert not any(b"teacher." in content or b"fit." in content for content in finished.values())
     assert b"q_sampler.model.network" in finished["policy.safetensors"]
 
 
