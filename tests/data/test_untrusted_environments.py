@@ -157,6 +157,15 @@ def test_another_name_for_a_registered_environment_is_built():
     assert gym.spec("Registered-v0").kwargs == {"level": 1}
 
 
+def test_environments_of_gymnasium_robotics_are_registered_for_the_data():
+    pytest.importorskip("gymnasium_robotics")
+    entry_point, maze = "gymnasium_robotics.envs.maze.point_maze:PointMazeEnv", [[1, 1, 1, 1], [1, "r", "g", 1], [1, 1, 1, 1]]
+    for name in ("PointMaze_UMaze-v3", "PointMaze_Mine-v3"):
+        spec = EnvSpec(name, entry_point, max_episode_steps=250, kwargs={"maze_map": maze, "continuing_task": True})
+        found = registered_spec(recorded(spec))
+        assert (found.id, found.entry_point, found.kwargs["maze_map"]) == (name, entry_point, maze)
+
+
 @pytest.mark.parametrize(
     "value", ["/etc/passwd", "../up", "~/x", "module:Class", "a\\b", ".hidden", {"a": 1}, float("nan"), "x" * 200, [["a/b"]]]
 )
