@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, TypedDict
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -24,7 +25,7 @@ from sb3_genoffline.common.arguments import (
     RewardTransform,
     constructor_arguments,
 )
-from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces
+from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces, flat_observation, source_space
 from sb3_genoffline.common.fitting import Fits
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.policies import OfflinePolicy
@@ -378,6 +379,28 @@ class Learner(OffPolicyAlgorithm):
         if seed is not None and hasattr(self, "generator"):
             self._seed_generators(seed)
             self.__dict__["seed"] = seed  # what a copy of this agent starts its generators from
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        :param observation: one or a batch of them; vectors, or what the agent's own environment gives (Dict observations, say)
+        :param state: see SB3
+        :param episode_start: see SB3
+        :param deterministic: see the algorithm
+        :return: action or actions, and ``state``
+        :raises UserError: if the agent has no policy yet, or the observation can't be made a vector
+        """
+        if getattr(self, "policy", None) is None:
+            raise UserError(
+                "The agent has no policy yet, as it was made without spaces: train it (learn_offline), or make it with env=."
+            )
+        dim = int(np.prod(self.observation_space.shape or ()))
+        return super().predict(flat_observation(observation, source_space(self.env), dim), state, episode_start, deterministic)
 
     def set_env(self, env: EnvLike, force_reset: bool = True) -> None:
         """

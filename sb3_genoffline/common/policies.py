@@ -142,7 +142,7 @@ class OfflinePolicy(BasePolicy):
         :param std: (S,); a constant column gets std 1
         """
         self.obs_mean.copy_(mean)
-        self.obs_std.copy_(th.where(std > 1e-6, std, th.ones_like(std)))
+        self.obs_std.copy_(th.where(std > 1e-6 * std.max().clamp(max=1.0), std, th.ones_like(std)))
 
     def normalize_observations(self, observations: Tensor) -> Tensor:
         """(B, S) raw -> (B, S) standardised, in the parameters' precision; the identity until statistics are set."""

@@ -209,16 +209,19 @@ class OfflineDataset:
         names = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations")
         return self.replace(**{name: getattr(self, name)[rows] for name in names}, episode_ends=ends)
 
-    def make_env(self, eval_env: bool = True, **kwargs: Any) -> gym.Env:
+    def make_env(self, eval_env: bool = True, *, trust_env: bool = False, **kwargs: Any) -> gym.Env:
         """
         Make the environment of the data, with observations as the dataset has them (flat float32 vectors).
 
-        What is built is what the data name, and a file or Minari's metadata can name any callable: call this on data you trust
-        only, and for others make the environment yourself (``gymnasium.make``).
+        Data do not choose code. An environment that you gave is made as it was; one that a file or Minari's metadata record is
+        made if it is registered on this machine, has no entry point and no wrapper of its own, and its arguments are plain
+        values (numbers, words, booleans, None, lists of these).
 
         :param eval_env: The environment meant for evaluation, if there is a separate one.
+        :param trust_env: Make a recorded environment as it is, whatever code it names: for data that you trust.
         :param kwargs: Passed to ``gymnasium.make`` (``render_mode``, …).
-        :raises UserError: If no environment is known, or none of the ways to make it works; says what was tried.
+        :raises UserError: If no environment is known, it must not be made, or none of the ways to make it works; says what was
+            tried.
         """
         specs = [self.eval_env_spec, self.env_spec] if eval_env else [self.env_spec, self.eval_env_spec]
-        return make_matching_env(specs, self.id, self.observation_space, self.action_space, kwargs)
+        return make_matching_env(specs, self.id, self.observation_space, self.action_space, kwargs, trust_env)

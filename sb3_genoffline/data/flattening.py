@@ -19,6 +19,16 @@ SUPPORTED = (
 )
 
 
+def check_unmasked(name: str, values: Any) -> None:
+    """:raises UserError: for a masked array with masked entries: what lies under the mask would be taken for data"""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        entry = tuple(int(i) for i in np.argwhere(np.ma.getmaskarray(values))[0])
+        raise UserError(
+            f"{name}{list(entry)} is masked ({int(np.ma.getmaskarray(values).sum())} entries are), and a dataset has no gaps: "
+            "fill them (numpy.ma.filled), or remove the rows (or their episodes)."
+        )
+
+
 def is_image(space: spaces.Space[Any]) -> bool:
     """True for a uint8 box of two or three dimensions, which is how pictures come."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
@@ -81,6 +91,7 @@ def flatten_observations(space: spaces.Space[Any], observations: Any, name: str 
                 value = value[key]
             except (KeyError, IndexError, TypeError) as error:
                 raise UserError(f"{where} is missing, though the observation space has it: {space}.") from error
+        check_unmasked(where, value)
         array = np.asarray(value)
         if array.shape[1:] != box.shape:
             raise UserError(
@@ -138,10 +149,13 @@ def spaces_differ(ours: spaces.Space[Any], theirs: spaces.Space[Any]) -> str | N
         return None if ours == theirs else f"{ours} against {theirs}"
     if ours.shape != theirs.shape:
         return f"shape {ours.shape} against {theirs.shape}"
+    bounds = np.abs(np.asarray([ours.low, ours.high, theirs.low, theirs.high], dtype=np.float64))
+    size = np.where(np.isfinite(bounds), bounds, 0.0).max(axis=0)
     for bound in ("low", "high"):
         a = np.asarray(getattr(ours, bound), dtype=np.float64)
         b = np.asarray(getattr(theirs, bound), dtype=np.float64)
-        wrong = np.isfinite(a) & np.isfinite(b) & ~np.isclose(a, b, rtol=1e-5, atol=1e-6)
+        with np.errstate(invalid="ignore"):
+            wrong = np.isfinite(a) & np.isfinite(b) & (np.abs(a - b) > 1e-5 * size)
         if wrong.any():
             i = int(np.argmax(wrong))
             return f"{bound}[{i}] {a[i]:g} against {b[i]:g}"

@@ -4,6 +4,7 @@ import copy
 import warnings
 from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
@@ -130,6 +131,7 @@ class RecordDatasetCallback(BaseCallback):
             columns = [("observations", "f4", (obs_dim,)), ("actions", "f4", (act_dim,)), ("rewards", "f4")]
             columns += [("next_observations", "f4", (obs_dim,)), ("terminations", "?"), ("truncations", "?"), ("env", "u4")]
             self._rows = np.empty(min(_FIRST_CAPACITY, self.max_steps or _FIRST_CAPACITY), dtype=columns)
+            _warn_of_normalisation(env, spec)
         elif (env.observation_space, env.action_space, spec) != (
             self._env.observation_space,
             self._env.action_space,
@@ -248,6 +250,23 @@ def _batch_of_one(observation: Any) -> Any:
     if isinstance(observation, tuple):
         return tuple(_batch_of_one(value) for value in observation)
     return np.asarray(observation)[None]
+
+
+def _warn_of_normalisation(env: VecEnv, spec: EnvSpec | None) -> None:
+    """Name gymnasium's wrappers whose running statistics would drift into the records."""
+    found = [wrapper.name for wrapper in spec.additional_wrappers] if spec is not None else []
+    for layer in getattr(env, "envs", [])[:1]:
+        while isinstance(layer, gym.Wrapper):
+            found += [base.__name__ for base in type(layer).__mro__]
+            layer = layer.env
+    drifting = [name for name in ("NormalizeObservation", "NormalizeReward") if name in found]
+    if drifting:
+        warnings.warn(
+            f"The environment is wrapped in {' and '.join(drifting)}, whose running statistics change while they are "
+            "recorded: early and late numbers of the dataset are on different scales, and make_env() begins with new "
+            "statistics. Record without it: put SB3's VecNormalize on top, below which raw numbers are recorded.",
+            stacklevel=2,
+        )
 
 
 def _spec_of(env: VecEnv) -> EnvSpec | None:

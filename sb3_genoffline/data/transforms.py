@@ -10,12 +10,14 @@ from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.errors import UserError
 
 Affine = tuple[float, float]
+# Sums and means of equal float32 numbers differ by less than this share of them, which is not a spread.
+_ROUND_OFF = 1e-7
 
 
 def _return_spread(dataset: OfflineDataset, name: str) -> float:
     returns = dataset.episode_returns()
     spread = float(returns.max() - returns.min())
-    if not spread > 0:
+    if not spread > _ROUND_OFF * float(np.abs(returns).max()):
         raise UserError(
             f"reward transform {name!r} divides by the spread of the episode returns, which is 0 here: "
             f"{_episodes(dataset)} return {returns[0]:g}. Use another transform, or none."
@@ -41,8 +43,7 @@ def reward_normalize(dataset: OfflineDataset) -> Affine:
     """(r − mean) / population standard deviation, over all rewards."""
     rewards = dataset.rewards.astype(np.float64)
     std = float(rewards.std())
-    # A constant column leaves round-off of the mean behind, which is not a spread.
-    if not std > 1e-12 * max(1.0, float(np.abs(rewards).max())):
+    if not std > _ROUND_OFF * float(np.abs(rewards).max()):
         raise UserError(
             "reward transform 'reward_normalize' divides by the standard deviation of the rewards, which is 0 here: "
             f"all {len(dataset)} rewards are {rewards[0]:g}. Use another transform, or none."

@@ -1,15 +1,18 @@
 """Checks of what goes into an :class:`OfflineDataset`. Each error names the array, the row, the value and the fix."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from sb3_genoffline.data.flattening import SUPPORTED, is_image
+from sb3_genoffline.data.flattening import SUPPORTED, check_unmasked, is_image
 from sb3_genoffline.errors import UserError
 
 # Actions may leave the box by this fraction of its half-width (float round-off); they are clipped back.
 ACTION_TOLERANCE = 1e-4
+# A column that varies by less, relative to its size, is one number with the round-off of float64.
+_DOUBLE_NOISE = 1e-12
 
 
 def numeric_array(name: str, values: Any) -> np.ndarray:
@@ -17,8 +20,9 @@ def numeric_array(name: str, values: Any) -> np.ndarray:
     :param name: What to call the array in an error.
     :param values: Anything numpy can read.
     :return: An array of booleans, integers or floats.
-    :raises UserError: For ragged, object, complex or text arrays.
+    :raises UserError: For ragged, object, complex, text or masked arrays.
     """
+    check_unmasked(name, values)
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -63,7 +67,45 @@ def float_rows(name: str, values: Any, dim: int | None) -> np.ndarray:
         raise UserError(
             f"{name}[{where}] = {value} {reason}. Remove row {index[0]} (or its episode), or repair the value.{_extent(bad)}"
         )
+    if not name.startswith("next_"):  # as those before them
+        warn_of_lost_digits(name, array)
     return frozen(rows, given)
+
+
+def warn_of_lost_digits(name: str, array: np.ndarray) -> None:
+    """Warn of columns of which float32 keeps too little: absolute times, positions and counts."""
+    columns = lossy_columns(array)
+    if len(columns) == 0:
+        return
+    column = int(columns[0])
+    values = np.asarray(array.reshape(len(array), -1)[:, column], dtype=np.float64)
+    smallest = float(np.spacing(np.float32(np.abs(values).max())))
+    which = "" if array.ndim == 1 else f" in column{'s' if len(columns) > 1 else ''} {', '.join(map(str, columns[:8]))}"
+    warnings.warn(
+        f"{name}{which} lose digits: they are stored as float32, which tells numbers near {np.abs(values).max():.7g} apart "
+        f"only if they differ by {smallest:.2g} or more, and from row to row they change by "
+        f"{np.abs(np.diff(values)).mean():.2g}. Subtract where they begin (the first row, {values[0]:.10g}, or that of each "
+        "episode) before loading.",
+        stacklevel=5,
+    )
+
+
+def lossy_columns(array: np.ndarray) -> np.ndarray:
+    """
+    :param array: ``(N,)`` or ``(N, dim)`` as given.
+    :return: Columns that vary, but by less from row to row than ten times the smallest difference that float32 has there.
+    """
+    if array.dtype.itemsize <= (4 if array.dtype.kind == "f" else 2) or len(array) < 2:
+        return np.empty(0, dtype=np.int64)
+    found = []
+    for column, given in enumerate(array.reshape(len(array), -1).T):
+        values = given.astype(np.float64)
+        largest = np.abs(values).max()
+        change = np.abs(np.diff(values)).mean()
+        varies = values.std() > _DOUBLE_NOISE * largest
+        if varies and np.spacing(np.float32(largest)) > change / 10 and (values.astype(np.float32) != values).any():
+            found.append(column)
+    return np.array(found, dtype=np.int64)
 
 
 def _extent(bad: np.ndarray) -> str:

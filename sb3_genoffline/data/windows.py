@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sb3_genoffline.data.chain import chain_breaks
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.errors import UserError
 
-_SAME_STATE = 1e-6
 _MOST_JUMPS = 0.1
 
 
@@ -93,15 +93,15 @@ def count_windows(
 def trajectory_ends(dataset: OfflineDataset) -> np.ndarray:
     """
     Exclusive row ends of the stretches that were recorded without a break: the episodes' ends, terminations and truncations
-    inside an episode, and places inside one where the next observation is not the observation that follows (by more than
-    1e-6), as in QDQ's released code.
+    inside an episode, and places inside one where the next observation is not the observation that follows, as in QDQ's
+    released code (which compares with 1e-6; here the tolerance follows the data).
 
     :param dataset: where such places are more than a tenth of all rows, they can't be breaks (noise on the observations?): a
         warning says so and the others alone count
     :return: int64 (K,)
     """
     marked = np.union1d(np.flatnonzero(dataset.terminations | dataset.truncations) + 1, dataset.episode_ends)
-    gaps = np.linalg.norm(dataset.observations[1:] - dataset.next_observations[:-1], axis=1) > _SAME_STATE
+    gaps = chain_breaks(dataset.observations, dataset.next_observations)
     breaks = np.setdiff1d(np.flatnonzero(gaps) + 1, marked)
     if len(breaks) > _MOST_JUMPS * len(dataset):
         warnings.warn(

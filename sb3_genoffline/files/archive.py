@@ -25,6 +25,7 @@ from sb3_genoffline.errors import NotFoundError, UserError
 FORMAT_VERSION = 2
 _TENSOR = "__tensor__"
 _LONGEST_MESSAGE, _LARGEST_HEADER = 1000, 4 * 2**20
+MAX_JSON_BYTES, _MOST_JSON_VALUES = 16 * 2**20, 500_000
 PathOrFile = str | pathlib.Path | io.BufferedIOBase
 
 
@@ -95,10 +96,26 @@ def tree_from_members(members: Mapping[str, bytes], name: str, device: th.device
     """Inverse of :func:`tree_to_members`; raises :class:`CheckpointError` if a member is missing or damaged."""
     tensors = read_tensors(members, f"{name}.safetensors")
     try:
+        check_json_size(members[f"{name}.json"], f"The checkpoint's member '{name}.json'")
         return unflatten_tensors(json.loads(members[f"{name}.json"]), {k: v.to(device) for k, v in tensors.items()})
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         what = f"The checkpoint's member '{name}.json' is damaged"
         raise CheckpointError(f"{what} ({type(error).__name__}: {error}): take another copy.") from error
+
+
+def check_json_size(content: bytes, name: str) -> None:
+    """
+    An empty list takes two bytes of JSON and 64 of memory, so values count and not bytes alone.
+
+    :param content: of a JSON file
+    :param name: of it, for the error
+    :raises CheckpointError: if it is larger than any agent's, before it is parsed
+    """
+    values = content.count(b",") + content.count(b"[") + content.count(b"{")
+    if len(content) > MAX_JSON_BYTES or values > _MOST_JSON_VALUES:
+        raise CheckpointError(f"{name} has {len(content):,} bytes and {values:,} values, more than any agent's: refused.")
 
 
 def read_tensors(members: Mapping[str, bytes], name: str) -> dict[str, Tensor]:

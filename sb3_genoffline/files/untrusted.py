@@ -13,9 +13,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.files.archive import CheckpointError
+from sb3_genoffline.files.archive import CheckpointError, check_json_size
 
-MAX_JSON_BYTES = 16 * 2**20
 MAX_SPACE_DIM = 100_000
 # An upper bound on the networks' entries may be so many times what the file of the weights holds, or _FREE_ENTRIES
 _LARGEST_EXCESS, _FREE_ENTRIES = 64, 2**26
@@ -53,8 +52,7 @@ def parse_json(content: bytes, name: str, strict: bool = True) -> dict[str, Any]
             raise UserError("a key appears twice in an object")
         return dict(pairs)
 
-    if len(content) > MAX_JSON_BYTES:
-        raise CheckpointError(f"{name} has {len(content):,} bytes, more than any agent's: refused.")
+    check_json_size(content, name)
     constant = refuse if strict else float
     try:
         data = json.loads(content, parse_float=finite, parse_int=bounded, parse_constant=constant, object_pairs_hook=unique)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
@@ -19,6 +21,9 @@ from worlds import ACTION_SPACE, EXAMPLES, OBSERVATION_SPACE, SHARED, PointEnv, 
 
 from sb3_genoffline import DAC, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.data import FlatFloatObservation, export_hdf5
+from sb3_genoffline.data.environments import recorded
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS
 
 MakeAgent = Callable[..., OfflineAlgorithm]
@@ -290,3 +295,102 @@ def test_dac_keeps_activations_and_normalisation_of_its_critics(tmp_path: Path) 
 def test_registered_environments_make_a_monitored_vec_env(agent: MakeAgent) -> None:
     env = agent(env=gym.make("genoffline-tests/Point-v0")).get_env()
     assert env is not None and env.num_envs == 1
+
+
+def arrays_of(dataset: OfflineDataset) -> dict[str, Any]:
+    return {
+        "observations": dataset.observations,
+        "actions": dataset.actions,
+        "rewards": dataset.rewards,
+        "next_observations": dataset.next_observations,
+        "terminals": dataset.terminations,
+        "action_space": ACTION_SPACE,
+    }
+
+
+def test_what_load_dataset_takes_gives_the_spaces_too(agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path) -> None:
+    path = export_hdf5(dataset, tmp_path / "mine.hdf5")
+    spec = EnvSpec("Point-v0", entry_point=PointEnv)
+    for form in (arrays_of(dataset), path, str(path), spec, [OBSERVATION_SPACE, ACTION_SPACE]):
+        model = agent(env=form)
+        assert model.action_space == ACTION_SPACE and model.predict(OBSERVATION_SPACE.sample())[0].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "form", [lambda: PointEnv(), 3, [OBSERVATION_SPACE], object()], ids=["function", "int", "one", "object"]
+)
+def test_what_is_no_environment_is_refused_in_words(agent: MakeAgent, form: Any) -> None:
+    with pytest.raises(UserError, match=r"env is an? .*; it may be an environment, a VecEnv .*or a tuple") as error:
+        agent(env=form)
+    assert callable(form) == ("call it and give what it returns" in str(error.value))
+
+
+def test_an_agent_without_spaces_says_why_it_cannot_act() -> None:
+    with pytest.raises(UserError, match=r"The agent has no policy yet.*make it with env="):
+        DAC("MlpPolicy", None).predict(np.zeros(3, np.float32))
+
+
+def test_a_spec_that_data_record_is_not_built(agent: MakeAgent, tmp_path: Path) -> None:
+    spec = recorded(EnvSpec("Evil-v0", entry_point="os:mkdir", kwargs={"path": str(tmp_path / "mark")}))
+    with pytest.raises(UserError, match="data must not choose what runs"):
+        agent(env=spec)
+    assert not (tmp_path / "mark").exists()
+
+
+class Shaped(gym.Env):
+    """Observations of a space whose flat form has five numbers."""
+
+    action_space = ACTION_SPACE
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        self.observation_space, self.time = observation_space, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.time = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        self.time += 1
+        return self.observation_space.sample(), 1.0, False, self.time >= 3, {}
+
+
+SHAPES = {
+    "dict": spaces.Dict(b=spaces.Box(-1, 1, (2,), np.float64), a=spaces.Box(-1, 1, (1, 3))),
+    "matrix": spaces.Box(-1, 1, (1, 5)),
+    "tuple": spaces.Tuple((spaces.Box(-1, 1, (4,)), spaces.Box(-1, 1, (1,)))),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("made_from", ["environment", "spaces"])
+def test_an_agent_acts_in_the_very_environment_it_was_made_from(agent: MakeAgent, shape: str, made_from: str) -> None:
+    env = Shaped(SHAPES[shape])
+    model = agent(env=env if made_from == "environment" else (env.observation_space, ACTION_SPACE))
+    observation, _ = env.reset(seed=0)
+    flat = FlatFloatObservation(env).observation(observation)
+    actions = []
+    for given in (observation, flat):
+        model.set_random_seed(0)
+        actions.append(model.predict(given)[0])
+    assert actions[0].shape == (2,)
+    np.testing.assert_array_equal(*actions)
+    if shape != "tuple":  # stable-baselines3 has no buffer for those
+        assert evaluate_policy(model, env, n_eval_episodes=2, warn=False)[0] == 3.0
+        batch = make_vec_env(lambda: Shaped(SHAPES[shape]), 4).reset()
+        assert model.predict(batch)[0].shape == (4, 2)
+
+
+def test_an_agent_that_does_not_know_its_environment_says_what_to_give(agent: MakeAgent, tmp_path: Path) -> None:
+    env = Shaped(SHAPES["dict"])
+    agent(env=env).save(tmp_path / "agent")
+    loaded = type(agent()).load(tmp_path / "agent")
+    observation, _ = env.reset()
+    with pytest.raises(
+        UserError, match=r"made without the environment that tells their order: give it that \(env= or set_env"
+    ):
+        loaded.predict(observation)
+    loaded.set_env(env)
+    assert loaded.predict(observation)[0].shape == (2,)
+    with pytest.raises(UserError, match=r"The observation lacks \['a'\]"):
+        loaded.predict({"b": np.zeros(2)})

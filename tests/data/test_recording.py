@@ -333,3 +333,17 @@ def test_a_vec_env_without_terminal_observations_is_named(monkeypatch: pytest.Mo
     monkeypatch.setattr(DummyVecEnv, "step_wait", forgetful)
     with pytest.raises(ValueError, match=r"DummyVecEnv gives no infos\['terminal_observation'\]"):
         make_model(A2C, make_envs()).learn(N_STEPS, callback=RecordDatasetCallback())
+
+
+@pytest.mark.parametrize("kind", ["DummyVecEnv", "SubprocVecEnv"])
+@pytest.mark.parametrize("wrapper", ["NormalizeObservation", "NormalizeReward"])
+def test_running_statistics_below_the_recorder_are_named(wrapper, kind):
+    from stable_baselines3.common import vec_env
+
+    def make():
+        return getattr(gym.wrappers, wrapper)(gym.make("Pendulum-v1"))
+
+    model = SAC("MlpPolicy", getattr(vec_env, kind)([make]), learning_starts=99, device="cpu", policy_kwargs={"net_arch": [4]})
+    with pytest.warns(UserWarning, match=f"The environment is wrapped in {wrapper}, whose running statistics change"):
+        model.learn(3, callback=RecordDatasetCallback())
+    model.env.close()

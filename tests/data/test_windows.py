@@ -187,7 +187,7 @@ def test_a_terminal_or_a_time_out_inside_an_episode_ends_the_trajectory(flag: st
 def test_a_break_in_the_recording_ends_a_trajectory() -> None:
     dataset = recording([40])
     following = np.array(dataset.next_observations)
-    following[24] += [0.0, 1e-5]
+    following[24] += [0.0, 0.5]
     broken = dataset.replace(next_observations=following)
     assert broken.n_episodes == 1
     assert trajectory_ends(broken).tolist() == [25, 40]

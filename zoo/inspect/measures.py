@@ -8,7 +8,7 @@ import numpy as np
 
 from sb3_genoffline.data import OfflineDataset, scale_actions
 from sb3_genoffline.data.antmaze import success_rate
-from sb3_genoffline.data.reading.arrays import SAME_STATE
+from sb3_genoffline.data.chain import chain_breaks
 
 SATURATION_MARGIN = 1e-3
 """An action this near to a bound, on the scale of [−1, 1], counts as saturated."""
@@ -198,9 +198,9 @@ def measure_episodes(data: OfflineDataset) -> Episodes:
     is_last = np.zeros(len(data), dtype=bool)
     is_last[last] = True
     for rows in chunks(len(data)):
-        following = data.observations[rows.start + 1 : rows.stop + 1]
-        jump = np.linalg.norm(following - data.next_observations[rows][: len(following)], axis=1) > SAME_STATE
-        gaps += int((jump & ~is_last[rows][: len(following)]).sum())
+        overlapping = slice(rows.start, rows.stop + 1)
+        jump = chain_breaks(data.observations[overlapping], data.next_observations[overlapping])
+        gaps += int((jump & ~is_last[rows][: len(jump)]).sum())
         same = (data.observations[rows] == data.next_observations[rows]).all(axis=1)
         standing += int((same & ~data.terminations[rows]).sum())
     return Episodes(

@@ -1,5 +1,6 @@
 """Datasets from flat arrays by name, as a dict, an HDF5 file in D4RL's layout or a ``.npz`` file has them."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_genoffline.data.antmaze import TERMINALS
+from sb3_genoffline.data.chain import SINGLE, chain_breaks, chain_ends
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import resolve_env
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations, is_image
@@ -27,8 +29,8 @@ KEYS = {
     "action_space": ("action_space",),
 }
 REQUIRED = ("observations", "actions", "rewards", "terminations")
-# Two observations farther apart than this (Euclidean) are not the same moment.
-SAME_STATE = 1e-6
+# Where the user marked ends, a row that is not marked is one only if the state leaps by so many mean steps behind it.
+_LEAP = 10.0
 # Step limits of the D4RL tasks whose files may lack a `timeouts` array.
 STEP_LIMITS = {"hopper": 1000, "halfcheetah": 1000, "walker2d": 1000, "ant": 1000, "antmaze": 1000}
 
@@ -52,9 +54,11 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
     gets its *own* observation as its next one, where D4RL puts the first of another episode (it is never bootstrapped from, so
     only a leak is lost), and a terminal last row, which needs no next one, is kept.
 
-    An episode ends at a termination, a time-out, where the next observation is not the next row's observation (distance above
-    1e-6), and at the last row; ends that are not terminations are marked as truncations. Given ``episode_ends`` count instead
-    of the distance; they need ``next_observations``.
+    An episode ends at a termination, a time-out, where the next observation is not the next row's observation, and at the last
+    row; ends that are not terminations are marked as truncations. The next observation may differ by rounding in the type the
+    arrays come in, and by a hundredth of the mean step of the column. Where time-outs are marked they count: an unmarked row
+    ends an episode only where the state leaps by more than ten mean steps, with a warning. Given ``episode_ends`` count
+    instead of all this; they need ``next_observations``.
 
     :param arrays: The arrays by name.
     :param env: Environment or id that gives the spaces. Without it observations are unbounded and actions lie in [-1, 1].
@@ -104,7 +108,7 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
     if timeouts is None:
         timeouts = np.zeros(n_rows, dtype=np.bool_)
     if episode_ends is None:
-        ends_here = raw["terminations"] | timeouts | chain_ends(raw["observations"], raw["next_observations"])
+        ends_here = _ends(raw, timeouts, max(map(_eps, (found["observations"], found.get("next_observations")))), name)
         episode_ends = np.flatnonzero(ends_here) + 1
     else:
         ends_here = np.zeros(n_rows, dtype=np.bool_)
@@ -121,16 +125,29 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
     )
 
 
-def chain_ends(observations: np.ndarray, next_observations: np.ndarray) -> np.ndarray:
-    """
-    :param observations: float32 ``(N, obs_dim)``, N at least 1.
-    :param next_observations: Likewise.
-    :return: Bool ``(N,)``: the rows whose next observation is not the next row's observation (distance above 1e-6), and the
-        last row.
-    """
-    ends = np.ones(len(observations), dtype=np.bool_)
-    ends[:-1] = np.linalg.norm(observations[1:] - next_observations[:-1], axis=1) > SAME_STATE
-    return ends
+def _ends(raw: dict[str, Any], timeouts: np.ndarray, eps: float, name: str) -> np.ndarray:
+    """The last rows of episodes whose ends are not given by number; bool ``(N,)``."""
+    marked = np.asarray(raw["terminations"] | timeouts)
+    marked[-1] = True
+    if not timeouts.any():
+        return np.asarray(marked | chain_ends(raw["observations"], raw["next_observations"], eps))
+    leaps = np.append(chain_breaks(raw["observations"], raw["next_observations"], eps, _LEAP), False) & ~marked
+    if leaps.any():
+        warnings.warn(
+            f"In {name} the state leaps in {leaps.sum()} rows that are not marked as time-outs or terminations, first "
+            f"behind row {np.argmax(leaps)}: the next observation is far from the next row's observation. Episodes are cut "
+            "there; give episode_ends if they are not.",
+            stacklevel=4,
+        )
+    return np.asarray(marked | leaps)
+
+
+def _eps(values: Any) -> float:
+    """Rounding of the type that observations come in, nested or not; that of float32 at least, which they are stored in."""
+    if isinstance(values, Mapping | tuple):
+        return max([SINGLE, *map(_eps, values.values() if isinstance(values, Mapping) else values)])
+    dtype = getattr(values, "dtype", None)
+    return max(SINGLE, float(np.finfo(dtype).eps)) if isinstance(dtype, np.dtype) and dtype.kind == "f" else SINGLE
 
 
 def _known_keys(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -156,7 +173,7 @@ def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space[Any], spaces.
     """Observation space, action space if known, and env spec: from the dict, else from the env, else inferred."""
     observation_space, action_space, spec = found.get("observation_space"), found.get("action_space"), None
     if env is not None:
-        env_observation_space, env_action_space, spec = resolve_env(env)
+        env_observation_space, env_action_space, spec, _ = resolve_env(env)
         observation_space = env_observation_space if observation_space is None else observation_space
         action_space = env_action_space if action_space is None else action_space
     if observation_space is None:

@@ -23,6 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_genoffline.data.reading.paths import expanded
+from sb3_genoffline.errors import UserError
+
 FORMAT = 1
 # A file changed less than this many seconds before it was hashed may change again without its time stamps showing it.
 _RACY_SECONDS = 2.0
@@ -32,8 +35,11 @@ Arrays = dict[str, np.ndarray]
 
 
 def cache_folder() -> Path:
-    """``$SB3_GENOFFLINE_CACHE``, or ``~/.cache/sb3_genoffline``."""
-    return Path(os.environ.get("SB3_GENOFFLINE_CACHE") or Path.home() / ".cache" / "sb3_genoffline").expanduser()
+    """``$SB3_GENOFFLINE_CACHE``, or ``~/.cache/sb3_genoffline``. An ``OSError`` where this user has no home folder."""
+    try:
+        return expanded(os.environ.get("SB3_GENOFFLINE_CACHE") or "~/.cache/sb3_genoffline")
+    except UserError as error:
+        raise OSError(str(error)) from error
 
 
 def cached_arrays(name: str, files: Iterable[Path], build: Callable[[], Arrays], variant: str = "") -> Arrays:
@@ -46,7 +52,11 @@ def cached_arrays(name: str, files: Iterable[Path], build: Callable[[], Arrays],
     :param variant: What else the arrays depend on (a subset of the episodes, say).
     :return: Read-only arrays, memory-mapped where they come from the cache. A cache that cannot be written is a warning.
     """
-    folder = cache_folder() / f"v{FORMAT}"
+    try:
+        folder = cache_folder() / f"v{FORMAT}"
+    except OSError as error:
+        _warn_unwritable(name, error, 3)
+        return build()
     files = sorted(files)
     stamp = _stamp(files)
     contents = _content_key(folder, files, stamp)
@@ -61,14 +71,18 @@ def cached_arrays(name: str, files: Iterable[Path], build: Callable[[], Arrays],
         try:
             _write(folder, entry, arrays, source=f"{files[0].parent if files else ''} {variant}")
         except OSError as error:
-            warnings.warn(
-                f"The dataset cache cannot be written ({error}), so {name} will be read anew each time. "
-                "Set SB3_GENOFFLINE_CACHE to a folder with space that can be written.",
-                stacklevel=2,
-            )
+            _warn_unwritable(name, error, 3)
             return arrays
         arrays = _read(entry) or arrays
     return arrays
+
+
+def _warn_unwritable(name: str, error: OSError, stacklevel: int) -> None:
+    warnings.warn(
+        f"The dataset cache cannot be written ({error}), so {name} will be read anew each time. "
+        "Set SB3_GENOFFLINE_CACHE to a folder with space that can be written.",
+        stacklevel=stacklevel,
+    )
 
 
 def _stamp(files: list[Path]) -> str:

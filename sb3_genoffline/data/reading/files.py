@@ -4,6 +4,7 @@ import difflib
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 
 from sb3_genoffline.data.antmaze import OBSERVATIONS, canonical_id, eval_spec, mark_cuts
 from sb3_genoffline.data.dataset import OfflineDataset
+from sb3_genoffline.data.environments import spec_from_json
 from sb3_genoffline.data.reading.arrays import KEYS, from_arrays
+from sb3_genoffline.data.reading.bounds import check_arrays, check_described, check_links, npz_shapes
 from sb3_genoffline.data.scores import reference_key
 from sb3_genoffline.errors import NotFoundError, UserError
 
@@ -28,37 +30,54 @@ DESCRIBED = {f"{name}_space_{bound}" for name in ("observation", "action") for b
     "ref_max_score",
 }
 # Bodies of today that D4RL's v2 data replay on (Walker2d-v5 has other feet).
+_KNOWN = {name for names in KEYS.values() for name in names}
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    AttributeError,
+    RuntimeError,
+    NotImplementedError,
+)
 EVAL_ENVS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4"}
 
 
 def from_npz(path: Path, env: Any = None) -> OfflineDataset:
     """
-    :param path: A ``.npz`` file with the arrays :func:`from_arrays` takes. Pickled objects in it are refused.
+    :param path: A ``.npz`` file with the arrays :func:`from_arrays` takes. Pickled objects in it are refused, and so is a file
+        that would unpack to more than a hundred times its size. Other arrays of one row per step are not read, with a warning.
     :param env: As in :func:`from_arrays`.
     """
     _check_exists(path)
     try:
+        with zipfile.ZipFile(path) as archive:
+            shapes = npz_shapes(path, archive)
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
-        hint = "It holds Python objects; save plain arrays. " if "allow_pickle" in str(error) else ""
-        raise UserError(f"{path} cannot be read as .npz: {error}. {hint}Was it written whole, by np.savez?") from error
+            arrays = {key: file[key] for key in shapes if key in _KNOWN}
+    except UserError:
+        raise
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as .npz: {error}. Was it written whole, by np.savez?") from error
+    _warn_of_unread(path, arrays, {key: shape for key, (shape, _) in shapes.items() if key not in _KNOWN})
     return from_arrays(arrays, env, str(path), path.stem)
 
 
-def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
+def from_hdf5(path: Path, env: Any = None, trust_env: bool = False) -> OfflineDataset:
     """
     Read an HDF5 file in D4RL's layout; the package d4rl is not needed.
 
     :param path: The file. A name that D4RL uses (``hopper_medium-v2.hdf5``) brings reference scores and environment with it; a
         file that ``export_hdf5`` wrote brings its id, spaces, environments and scores. AntMaze's traps: see
         :mod:`~sb3_genoffline.data.antmaze`. Other arrays of one row per step are not read, with a warning; what is in groups
-        (``infos/...``, ``metadata/...``) is not read either.
+        (``infos/...``, ``metadata/...``) is not read either. Nothing outside the file is read, and nothing that is larger than
+        a file of its size can hold.
     :param env: As in :func:`from_arrays`.
+    :param trust_env: Take the environments that the file records for one's own.
     """
     import h5py
 
-    known = {name for names in KEYS.values() for name in names}
     _check_exists(path)
     if not h5py.is_hdf5(path):
         raise UserError(
@@ -66,10 +85,18 @@ def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
         )
     try:
         with h5py.File(path, "r") as file:
-            arrays = {key: item[()] for key, item in file.items() if isinstance(item, h5py.Dataset) and key in known}
-            unread = {key: item.shape for key, item in file.items() if isinstance(item, h5py.Dataset) and key not in known}
+            check_links(path, file)
+            found = {key: item for key, item in file.items() if isinstance(item, h5py.Dataset)}
+            wanted = {key: item for key, item in found.items() if key in _KNOWN}
+            unread = {key: item.shape or () for key, item in found.items() if key not in _KNOWN}
             groups = [key for key, item in file.items() if isinstance(item, h5py.Group)]
-            described = {key: item[()] for key, item in file.get("metadata", {}).items() if key in DESCRIBED}
+            notes = file.get("metadata")
+            notes = {} if not isinstance(notes, h5py.Group) else {key: notes[key] for key in DESCRIBED & {*notes}}
+            notes = {key: item for key, item in notes.items() if isinstance(item, h5py.Dataset)}
+            check_arrays(path, wanted)
+            check_described(path, notes)
+            arrays = {key: item[()] for key, item in wanted.items()}
+            described = {key: item[()] for key, item in notes.items()}
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} is truncated or damaged: {error}. Fetch or write it again.") from error
     if "observations" not in arrays and any(re.fullmatch(r"episode_\d+", key) for key in groups):
@@ -77,14 +104,17 @@ def from_hdf5(path: Path, env: Any = None) -> OfflineDataset:
     _warn_of_unread(path, arrays, unread)
     for space in ("observation_space", "action_space"):
         if f"{space}_low" in described:
-            low, high = described.pop(f"{space}_low"), described.pop(f"{space}_high")
-            arrays[space] = spaces.Box(low, high, dtype=low.dtype)
+            low, high = described.pop(f"{space}_low"), described.pop(f"{space}_high", None)
+            try:
+                arrays[space] = spaces.Box(low, high, dtype=low.dtype)
+            except (ValueError, TypeError, AttributeError, AssertionError) as error:
+                raise UserError(f"{path}: metadata/{space}_low and _high are no bounds of a space ({error}).") from error
     antmaze = _as_antmaze(path.stem, arrays)
     if antmaze is not None:
         arrays = mark_cuts(arrays, str(path))
     dataset = from_arrays(arrays, env, str(path), antmaze or path.stem)
     if described:
-        dataset = dataset.replace(**{key: _decoded(key, value) for key, value in described.items()})
+        dataset = dataset.replace(**{key: _decoded(key, value, path, trust_env) for key, value in described.items()})
     key = reference_key(path.stem)
     if dataset.env_spec is None and key in EVAL_ENVS:
         dataset = dataset.replace(env_spec=gym.spec(EVAL_ENVS[key]))
@@ -113,10 +143,10 @@ def _as_antmaze(stem: str, arrays: Mapping[str, Any]) -> str | None:
     return canonical_id(stem)
 
 
-def _decoded(key: str, value: Any) -> Any:
+def _decoded(key: str, value: Any, path: Path, trust_env: bool) -> Any:
     """A field of a dataset from what HDF5 gives for it: bytes or a numpy number."""
-    text = value.decode() if isinstance(value, bytes) else value
-    return EnvSpec.from_json(text) if key.endswith("env_spec") else text
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return spec_from_json(text, str(path), trust_env) if key.endswith("env_spec") else text
 
 
 def _check_exists(path: Path) -> None:

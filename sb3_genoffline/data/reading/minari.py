@@ -1,7 +1,10 @@
 """Datasets from Minari, in any of its storages."""
 
 import difflib
+import functools
 import hashlib
+import json
+import os
 import re
 import shutil
 import warnings
@@ -9,37 +12,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from sb3_genoffline.data.dataset import OfflineDataset
-from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
+from sb3_genoffline.data.environments import GivenEnv, make_from_spec, recorded, resolve_env, spec_from_json
+from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations, spaces_differ
+from sb3_genoffline.data.reading.bounds import check_storage
 from sb3_genoffline.data.reading.cache import Arrays, cached_arrays
 from sb3_genoffline.data.scores import check_reference
-from sb3_genoffline.data.validation import check_action_space, numeric_array
+from sb3_genoffline.data.validation import check_action_space, lossy_columns, numeric_array, warn_of_lost_digits
 from sb3_genoffline.errors import DownloadError, NotFoundError, UserError
 
+_SPACES = ("observation_space", "action_space")
 _ID = re.compile(r"(?:[-\w]{2,}/)*[-\w]+-v\d+")
 
 
-def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) -> OfflineDataset:
+def from_minari_id(
+    dataset_id: str, download: bool = False, cache: bool = True, env: Any = None, trust_env: bool = False
+) -> OfflineDataset:
     """
     :param dataset_id: ``(namespace/)*name-v<number>``.
     :param download: Fetch it from Minari's remote if it is not on this machine.
     :param cache: Use the flat cache.
+    :param env: As in :func:`from_minari`.
+    :param trust_env: Likewise.
     :raises UserError: For a malformed id, naming the nearest ones, or a damaged dataset.
     :raises NotFoundError: If it is not on this machine, naming the nearest ids and how to get it.
     :raises DownloadError: If the download fails.
     """
-    import minari
-
     if not _ID.fullmatch(dataset_id):
         raise UserError(
             f"{dataset_id!r} is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0: namespaces of two or "
             f"more characters, a name, and a version -v<number>.{_suggest(dataset_id)}"
         )
-    folder = Path(minari.storage.datasets_root_dir.get_dataset_path(dataset_id))
+    folder = _root() / dataset_id
     fetched = download and not (folder / "data").exists()
+    if fetched:
+        _download(dataset_id, folder)
     try:
-        return from_minari(_open(dataset_id, download), cache)
+        return from_minari(open_minari(dataset_id, env, trust_env), cache, env, trust_env)
     except _DamagedError as error:
         if not fetched:
             raise
@@ -47,61 +58,135 @@ def from_minari_id(dataset_id: str, download: bool = False, cache: bool = True) 
         raise DownloadError(f"{dataset_id} arrived damaged and was removed again: repeat the download.") from error
 
 
-def _open(dataset_id: str, download: bool) -> Any:
-    """The ``minari.MinariDataset``; its episodes are not read yet."""
+def _root() -> Path:
+    """Where Minari's datasets are on this machine."""
+    if "MINARI_DATASETS_PATH" not in os.environ and os.path.expanduser("~").startswith("~"):
+        raise UserError(
+            "This user has no home folder (HOME is not set), where Minari looks for datasets: set MINARI_DATASETS_PATH to the "
+            "folder that holds them."
+        )
+    import minari
+
+    return Path(minari.storage.datasets_root_dir.get_dataset_path(""))
+
+
+def _download(dataset_id: str, folder: Path) -> None:
+    """Fetch it; nothing of it is opened."""
     import minari
 
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*Gym.*", category=DeprecationWarning)
-            return minari.load_dataset(dataset_id, download=download)
-    except FileNotFoundError as error:
-        if download:
-            raise DownloadError(f"{dataset_id} could not be downloaded: {error}") from error
+        minari.download_dataset(dataset_id)
+    except Exception as error:
+        raise DownloadError(
+            f"{dataset_id} could not be downloaded: {type(error).__name__}: {error}. Check the id and the network "
+            f"(MINARI_REMOTE sets another remote).{_suggest(dataset_id)}"
+        ) from error
+    if not (folder / "data").exists():
+        raise DownloadError(f"{dataset_id} could not be downloaded: nothing arrived.{_suggest(dataset_id)}")
+
+
+def open_minari(dataset_id: str, env: Any = None, trust_env: bool = False) -> Any:
+    """
+    Minari itself builds the environment that metadata record where a space is missing; so the storage is opened here.
+
+    :param dataset_id: of a dataset on this machine
+    :param env: As in :func:`from_minari`.
+    :param trust_env: Likewise.
+    :return: The ``minari.MinariDataset``; its episodes are not read yet.
+    """
+    from minari import MinariDataset
+    from minari.dataset._storages import get_minari_storage
+    from minari.serialization import deserialize_space
+
+    folder = _root() / dataset_id / "data"
+    if not folder.exists():
         how = "download=True fetches it if Minari's remote has it"
         if dataset_id.startswith("genoffline/"):
             how = f"`python -m zoo collect {dataset_id}` makes it"
-        raise NotFoundError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}") from error
+        raise NotFoundError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}")
+    try:
+        metadata = json.loads((folder / "metadata.json").read_text())
+        found = {name: deserialize_space(metadata[name]) if name in metadata else None for name in _SPACES}
+    except Exception as error:  # whatever a damaged description raises
+        raise _damaged(dataset_id, error) from error
+    if None in found.values():
+        given = _env_of_spaces(dataset_id, metadata, [name for name, space in found.items() if space is None], env, trust_env)
+        found = {name: getattr(given, name) if space is None else space for name, space in found.items()}
+    try:
+        encoded = bool(metadata.get("jpeg_encoding", True))
+        storage = get_minari_storage(metadata["data_format"])(
+            folder, *(found[name] for name in _SPACES), jpeg_encoding=encoded
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Gym.*", category=DeprecationWarning)
+            return MinariDataset(storage)
     except Exception as error:
-        if download and not (minari.storage.datasets_root_dir.get_dataset_path(dataset_id) / "data").exists():
-            raise DownloadError(
-                f"{dataset_id} could not be downloaded: {type(error).__name__}: {error}. Check the id and the network "
-                f"(MINARI_REMOTE sets another remote).{_suggest(dataset_id)}"
-            ) from error
         if isinstance(error, ImportError) or "does not support the dataset" in str(error):
             raise  # a missing pyarrow, another Minari version: Minari says what to install
         raise _damaged(dataset_id, error) from error
 
 
-def from_minari(dataset: Any, cache: bool = True) -> OfflineDataset:
+def _env_of_spaces(dataset_id: str, metadata: dict[str, Any], missing: list[str], env: Any, trust_env: bool) -> GivenEnv:
+    """The environment that has the spaces that metadata lack: the user's, else the recorded one if it may be made."""
+    if env is not None:
+        return resolve_env(env)
+    problem = f"The metadata of {dataset_id} have no {' and no '.join(missing)}"
+    spec = spec_from_json(metadata.get("env_spec"), dataset_id, trust_env)
+    if spec is None:
+        raise UserError(f"{problem}, and record no environment that has one: give it, load_dataset(..., env=<environment>).")
+    try:
+        made = make_from_spec(spec)
+    except Exception as error:  # whatever an environment's constructor raises
+        raise UserError(f"{problem}, and the environment that has one is not made: {error}") from error
+    given = GivenEnv(made.observation_space, made.action_space, spec, True)
+    made.close()
+    return given
+
+
+def from_minari(dataset: Any, cache: bool = True, env: Any = None, trust_env: bool = False) -> OfflineDataset:
     """
     :param dataset: A ``minari.MinariDataset``; of a filtered one, its episodes only.
     :param cache: Use the flat cache.
+    :param env: Environment whose action space is taken where the dataset's has no finite bounds, and whose spaces where its
+        metadata have none.
+    :param trust_env: Take the environments that its metadata record for one's own.
     :return: Its transitions. An episode that ends without termination is marked truncated at its last row. Reference scores
         come from the metadata, else from the bundled table.
     :raises UserError: For discrete or image spaces, a damaged storage, an episode whose arrays do not fit together, no data.
     """
     observation_space = flat_observation_space(dataset.observation_space)
-    check_action_space(dataset.action_space)
+    action_space = _bounded(dataset.action_space, env)
+    check_action_space(action_space)
     indices = np.asarray(dataset.episode_indices, dtype=np.int64)
+    files = [path for path in Path(dataset.storage.data_path).rglob("*") if path.is_file()]
+    read = functools.partial(_read_episodes, dataset, action_space, files)
     if cache:
         whole = np.array_equal(indices, np.arange(dataset.storage.total_episodes))
         variant = "" if whole else hashlib.sha256(indices.tobytes()).hexdigest()
-        files = [path for path in Path(dataset.storage.data_path).rglob("*") if path.is_file()]
-        arrays: dict[str, Any] = cached_arrays(dataset.id, files, lambda: _read_episodes(dataset), variant)
+        if action_space is not dataset.action_space:
+            variant += f" {action_space.low.tolist()} {action_space.high.tolist()}"
+        arrays: dict[str, Any] = cached_arrays(dataset.id, files, read, variant)
     else:
-        arrays = _read_episodes(dataset)
+        arrays = read()
     low, high = _reference(dataset)
     return OfflineDataset(
         **arrays,
         observation_space=observation_space,
-        action_space=dataset.action_space,
+        action_space=action_space,
         id=dataset.id,
-        env_spec=dataset.env_spec,
-        eval_env_spec=getattr(dataset, "_eval_env_spec", None),
+        env_spec=recorded(dataset.env_spec, trust_env),
+        eval_env_spec=recorded(getattr(dataset, "_eval_env_spec", None), trust_env),
         ref_min_score=low,
         ref_max_score=high,
     )
+
+
+def _bounded(space: Any, env: Any) -> Any:
+    """The action space of a dataset, or that of the user's environment if only this one has finite bounds and they fit."""
+    if env is None or not isinstance(space, spaces.Box) or space.is_bounded():
+        return space
+    given = resolve_env(env).action_space
+    return given if spaces_differ(space, given) is None else space
 
 
 def _reference(dataset: Any) -> tuple[float | None, float | None]:
@@ -115,22 +200,31 @@ def _reference(dataset: Any) -> tuple[float | None, float | None]:
     return low, high
 
 
-def _read_episodes(dataset: Any) -> Arrays:
+def _read_episodes(dataset: Any, action_space: spaces.Box, files: list[Path]) -> Arrays:
     """All transitions as flat read-only arrays; checked by building a dataset of them."""
+    try:
+        check_storage(files)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise _damaged(dataset.id, error) from error
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("observations", "actions", "rewards", "next_observations")}
     columns |= {"terminations": [], "truncations": []}
-    lengths = []
+    lengths: list[int] = []
+    coarse: list[np.ndarray] = []  # episodes whose observations float32 does not hold
     try:
         for episode in dataset.storage.get_episodes(dataset.episode_indices):
             length = len(episode["rewards"])
             if length == 0:
                 continue
-            _add_episode(columns, episode, dataset, length)
+            observations = _add_episode(columns, episode, dataset, length)
+            if len(lossy_columns(observations)):
+                coarse.append(observations)
             lengths.append(length)
     except (OSError, KeyError, RuntimeError, AssertionError) as error:
         raise _damaged(dataset.id, error) from error
     if not lengths:
         raise UserError(f"The dataset {dataset.id} is empty: it holds no transition. At least one is needed.")
+    if 2 * len(coarse) >= len(lengths):
+        warn_of_lost_digits(f"observations of {dataset.id}", max(coarse, key=len))
     if sum(lengths) != dataset.total_steps:
         warnings.warn(
             f"The metadata of {dataset.id} speak of {dataset.total_steps} steps, but its storage holds {sum(lengths)}; "
@@ -141,14 +235,14 @@ def _read_episodes(dataset: Any) -> Arrays:
     checked = OfflineDataset(
         **rows,
         observation_space=flat_observation_space(dataset.observation_space),
-        action_space=dataset.action_space,
+        action_space=action_space,
         episode_ends=np.cumsum(lengths),
     )
     return {name: getattr(checked, name) for name in (*columns, "episode_ends")}
 
 
-def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], dataset: Any, length: int) -> None:
-    """Append the rows of one episode of ``length`` steps, which has ``length + 1`` observations."""
+def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], dataset: Any, length: int) -> np.ndarray:
+    """Append the rows of one episode of ``length`` steps; returns its ``length + 1`` observations as they were stored."""
     where = f"episode {episode['id']} of {dataset.id}"
     observations = flatten_observations(dataset.observation_space, episode["observations"], f"observations of {where}")
     arrays = {
@@ -161,6 +255,7 @@ def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], 
                 f"{name} of {where} has {len(array)} rows, but {expected} are expected: an episode of {length} steps has "
                 f"{length + 1} observations. Remove or record the episode again."
             )
+    stored = observations
     with np.errstate(over="ignore"):
         observations = observations.astype(np.float32)
     truncations = arrays["truncations"].astype(np.bool_)
@@ -171,6 +266,7 @@ def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], 
     columns["rewards"].append(arrays["rewards"])
     columns["terminations"].append(arrays["terminations"].astype(np.bool_))
     columns["truncations"].append(truncations)
+    return stored
 
 
 class _DamagedError(UserError):
@@ -186,9 +282,10 @@ def _damaged(dataset_id: str, error: Exception) -> _DamagedError:
 
 def _suggest(dataset_id: str) -> str:
     """The ids on this machine nearest to this one, as a sentence."""
-    import minari
-
     try:
+        _root()
+        import minari
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             local = list(minari.list_local_datasets())

@@ -3,11 +3,13 @@
 from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 
+from sb3_genoffline.data.chain import chain_ends
+from sb3_genoffline.data.combining import combine
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations
-from sb3_genoffline.data.reading.arrays import chain_ends
 from sb3_genoffline.data.transforms import unscale_actions
 from sb3_genoffline.errors import UserError
 
@@ -21,8 +23,8 @@ def from_replay_buffer(buffer: Any) -> OfflineDataset:
     - ``terminations`` are dones that are not time-outs. A buffer with ``handle_timeout_termination=False`` (which
       ``optimize_memory_usage`` demands) did not record time-outs, so there they count as terminations, as in SB3 itself.
     - SB3 resets the environments at each ``learn()`` without a mark in the buffer: a step whose next observation is not the
-      next row's observation (distance above 1e-6) ends an episode. It is marked truncated, as is the last step of each
-      environment, if it is not a termination.
+      next row's observation (beyond rounding and a hundredth of a mean step) ends an episode. It is marked
+      truncated, as is the last step of each environment, if it is not a termination.
     - With ``optimize_memory_usage`` the next observation is the next row's observation: a full ring has overwritten its oldest
       observation with the newest next one, so the oldest row is dropped; a done row (never bootstrapped from) gets its own
       observation, since the next row's belongs to another episode. Nothing in such a buffer tells where a second ``learn()``
@@ -83,3 +85,43 @@ def from_replay_buffer(buffer: Any) -> OfflineDataset:
         action_space=buffer.action_space,
         episode_ends=np.flatnonzero(closed) + 1,
     )
+
+
+def from_offline_buffer(buffer: Any) -> OfflineDataset:
+    """
+    What an agent of this library learns from: the dataset it was trained on, and behind it the steps it has made since,
+    environment by environment and each in time order, with raw rewards and actions in the environment's units.
+
+    The buffer keeps no time-outs: an online episode ends at a termination, or where the next observation is not the next row's
+    observation.
+
+    :param buffer: An :class:`~sb3_genoffline.data.buffers.OfflineBuffer`.
+    :raises UserError: If it holds no transition.
+    """
+    parts = [] if buffer.dataset is None else [buffer.dataset]
+    n = buffer.n_online
+    if n:
+        ages = (np.arange(n) + (buffer.pos if buffer.full else 0)) % n  # the oldest first
+        envs = (buffer.n_envs - 1 - np.arange(n)[::-1]) % buffer.n_envs  # the newest row is the last environment's
+        order = np.argsort(envs, kind="stable")
+        batch = buffer.rows_at(th.as_tensor(buffer.n_offline + ages[order], device=buffer.device))
+        columns = [column.cpu().numpy() for column in batch[:5]]
+        observations, actions, rewards, next_observations, masks = columns
+        terminations = masks == 0
+        closed = terminations | chain_ends(observations, next_observations)
+        closed[:-1] |= np.diff(envs[order]) != 0
+        online = OfflineDataset(
+            observations=observations,
+            actions=unscale_actions(actions, buffer.action_space),
+            rewards=(rewards.astype(np.float64) - buffer.reward_shift) / buffer.reward_scale,
+            next_observations=next_observations,
+            terminations=terminations,
+            truncations=closed & ~terminations,
+            observation_space=flat_observation_space(buffer.observation_space),
+            action_space=buffer.action_space,
+            episode_ends=np.flatnonzero(closed) + 1,
+        )
+        parts.append(online if buffer.dataset is None else online.replace(id=buffer.dataset.id))
+    if not parts:
+        raise UserError("The agent's buffer is empty: it holds no transition. Train it on a dataset, or let it learn first.")
+    return parts[0] if len(parts) == 1 else combine(*parts)

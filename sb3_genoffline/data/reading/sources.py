@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.data.dataset import OfflineDataset
-from sb3_genoffline.data.environments import check_compatible, resolve_env
+from sb3_genoffline.data.environments import GivenEnv, check_compatible, resolve_env
 from sb3_genoffline.data.reading.arrays import from_arrays
 from sb3_genoffline.data.reading.files import from_hdf5, from_npz
 from sb3_genoffline.data.reading.minari import from_minari, from_minari_id
-from sb3_genoffline.data.reading.replay import from_replay_buffer
+from sb3_genoffline.data.reading.paths import expanded
+from sb3_genoffline.data.reading.replay import from_offline_buffer, from_replay_buffer
 from sb3_genoffline.errors import UserError
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
@@ -20,7 +20,9 @@ SOURCES = (
 )
 
 
-def load_dataset(source: Any, *, download: bool = False, env: Any = None, cache: bool = True) -> OfflineDataset:
+def load_dataset(
+    source: Any, *, download: bool = False, env: Any = None, cache: bool = True, trust_env: bool = False
+) -> OfflineDataset:
     """
     Load logged data from wherever they are.
 
@@ -34,47 +36,59 @@ def load_dataset(source: Any, *, download: bool = False, env: Any = None, cache:
         - the path of an HDF5 file in D4RL's layout (``.hdf5``, ``.h5``), or of a ``.npz`` file with the same keys (``~`` is
           the home folder); :func:`~sb3_genoffline.data.reading.arrays.from_arrays` says what happens at time-outs;
         - a dict of arrays ``observations, actions, rewards, terminations``, optionally ``next_observations, truncations, …``;
-        - an SB3 ``ReplayBuffer``, whose actions are taken as scaled to [-1, 1], as SB3 stores them;
+        - an SB3 ``ReplayBuffer``, whose actions are taken as scaled to [-1, 1], as SB3 stores them, or the buffer of an agent
+          of this library: the dataset it was trained on and the steps it has made since;
         - an ``OfflineDataset``, which is returned as it is.
     :param download: Fetch a Minari dataset that is not on this machine.
-    :param env: Environment or id. Its spaces are used where the source has none, else they must fit the source's.
+    :param env: Environment, id or spec. Its spaces are used where the source has none (or actions without finite bounds), else
+        they must fit the source's. It takes the place of environments that the source records: ``make_env()`` makes this one.
     :param cache: Keep Minari datasets in a flat, memory-mapped cache (``$SB3_GENOFFLINE_CACHE`` or
         ``~/.cache/sb3_genoffline``); rebuilt when the files change.
+    :param trust_env: Trust the environments that a file or Minari's metadata record, whatever code they name. Without it
+        ``make_env()`` makes those alone that are registered on this machine and have plain values as arguments.
     :return: The checked dataset.
     :raises UserError: On bad contents, naming the array, the row, the value and the fix.
     :raises NotFoundError: If there is no such file or dataset, naming the nearest.
     :raises UserError: If a dict or file lacks an array.
     :raises UserError: If the source is none of these.
     """
-    dataset = _load(source, download, env, cache)
-    if env is not None:
-        observation_space, action_space, spec = resolve_env(env)
-        check_compatible(dataset, observation_space, action_space)
-        if dataset.env_spec is None and dataset.eval_env_spec is None and spec is not None:
-            dataset = dataset.replace(env_spec=spec)
+    given = None if env is None else resolve_env(env)
+    dataset = _load(source, download, given, cache, trust_env)
+    if given is not None:
+        check_compatible(dataset, given.observation_space, given.action_space)
+        if (given.spec is not None and source is not env) or given.acts:
+            dataset = dataset.replace(env_spec=given.spec, eval_env_spec=None)
     return dataset
 
 
-def _load(source: Any, download: bool, env: Any, cache: bool) -> OfflineDataset:
+def _load(source: Any, download: bool, env: GivenEnv | None, cache: bool, trust_env: bool) -> OfflineDataset:
     if isinstance(source, OfflineDataset):
         return source
     if isinstance(source, Mapping):
         return from_arrays(source, env)
     if isinstance(source, str | os.PathLike):
-        path = Path(os.path.expanduser(source))
+        path = expanded(source)
         suffix = path.suffix.lower()
         if suffix in HDF5_SUFFIXES:
-            return from_hdf5(path, env)
+            return from_hdf5(path, env, trust_env)
         if suffix == ".npz":
             return from_npz(path, env)
+        if suffix == ".pkl" or path.name.lower().endswith(".pkl.zip"):
+            raise UserError(
+                f"{path} is a saved replay buffer, and a pickle of others runs whatever code is in it, so it is not read: "
+                "load it with the agent it belongs to, if you trust it, and pass the buffer: "
+                "model.load_replay_buffer(path), then load_dataset(model.replay_buffer)."
+            )
         if isinstance(source, os.PathLike) or path.is_file():
             raise UserError(
                 f"{path} has the suffix {path.suffix!r}; files can be {', '.join(HDF5_SUFFIXES)} or .npz. "
                 "Read a CSV or other table with numpy or pandas and pass a dict of arrays."
             )
-        return from_minari_id(str(source), download, cache)
+        return from_minari_id(str(source), download, cache, env, trust_env)
     if _is_a(source, "minari.dataset.minari_dataset", "MinariDataset"):
-        return from_minari(source, cache)
+        return from_minari(source, cache, env, trust_env)
+    if _is_a(source, "sb3_genoffline.data.buffers", "OfflineBuffer"):
+        return from_offline_buffer(source)
     if _is_a(source, "stable_baselines3.common.buffers", "ReplayBuffer"):
         return from_replay_buffer(source)
     raise UserError(f"A dataset cannot be loaded from a {type(source).__name__}. It can be {SOURCES}.")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from sb3_genoffline.data.chain import chain_breaks
 from sb3_genoffline.data.dataset import OfflineDataset
-from sb3_genoffline.data.reading.arrays import SAME_STATE
+from sb3_genoffline.data.reading.paths import expanded
 from sb3_genoffline.data.reading.sources import HDF5_SUFFIXES
 from sb3_genoffline.data.writing.minari import spec_json, write_minari
 from sb3_genoffline.errors import ExistsError, UserError
@@ -51,7 +52,8 @@ def export_minari(
     :param overwrite: Replace a dataset of the same id.
     :return: The new dataset, in Minari's form.
     :raises UserError: For a malformed id, or a next observation inside an episode that is not the next row's observation
-        (farther than 1e-6): Minari stores T + 1 observations per episode and has no place for it.
+        (beyond rounding and a hundredth of the column's mean step): Minari stores T + 1 observations per episode and has
+        no place for it.
     :raises ExistsError: If there is such a dataset and ``overwrite`` is False, or another process is writing it.
     """
     _check_chained(dataset)
@@ -92,7 +94,7 @@ def export_hdf5(dataset: OfflineDataset, path: str | os.PathLike[str], overwrite
     """
     import h5py
 
-    path = Path(os.path.expanduser(path))
+    path = expanded(path)
     if path.suffix.lower() not in HDF5_SUFFIXES:
         raise UserError(f"{path} has the suffix {path.suffix!r}; HDF5 files are called {' or '.join(HDF5_SUFFIXES)}.")
     if path.exists() and not overwrite:
@@ -140,16 +142,14 @@ def _closed_truncations(dataset: OfflineDataset) -> np.ndarray:
 
 
 def _check_chained(dataset: OfflineDataset) -> None:
-    inside = np.ones(len(dataset), dtype=np.bool_)
-    inside[dataset.episode_ends - 1] = False
-    rows = np.flatnonzero(inside)
-    distance = np.linalg.norm(dataset.observations[rows + 1] - dataset.next_observations[rows], axis=1)
-    if (distance > SAME_STATE).any():
-        row = int(rows[np.argmax(distance > SAME_STATE)])
+    apart = chain_breaks(dataset.observations, dataset.next_observations)
+    apart[dataset.episode_ends[:-1] - 1] = False
+    if apart.any():
+        row = int(np.argmax(apart))
         episode = int(np.searchsorted(dataset.episode_ends, row, side="right"))
         raise UserError(
             f"next_observations[{row}] is not observations[{row + 1}], though both rows are in episode {episode} "
-            f"({int((distance > SAME_STATE).sum())} rows are so): Minari stores one chain of observations per episode. "
+            f"({int(apart.sum())} rows are so): Minari stores one chain of observations per episode. "
             "End the episode there (dataset.replace(episode_ends=...)), or use export_hdf5, which keeps every row's own."
         )
 

@@ -17,7 +17,8 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from sb3_genoffline.data.reading.minari import _ID
+from sb3_genoffline.data.environments import make_from_spec
+from sb3_genoffline.data.reading.minari import _ID, _root, open_minari
 from sb3_genoffline.data.reading.minari_episodes import append_episodes
 from sb3_genoffline.errors import ExistsError, UserError
 
@@ -69,9 +70,7 @@ def write_minari(
     :raises UserError: For a malformed id, no episode, or no space and no environment to take it from.
     :raises ExistsError: If there is such a dataset and ``overwrite`` is False, or another process is writing it.
     """
-    import minari
     from minari.dataset.minari_storage import MinariStorage
-    from minari.storage.datasets_root_dir import get_dataset_path
 
     if not _ID.fullmatch(dataset_id):
         raise UserError(
@@ -82,7 +81,7 @@ def write_minari(
     if observation_space is None or action_space is None:
         if env_spec is None:
             raise UserError(f"{dataset_id} needs an observation_space and an action_space, or an env that has them.")
-        made = gym.make(env_spec)
+        made = make_from_spec(env_spec)
         observation_space, action_space = observation_space or made.observation_space, action_space or made.action_space
         made.close()
     described = {key: value for key, value in metadata.items() if value is not None}
@@ -94,7 +93,7 @@ def write_minari(
         if serialized is not None:
             described[key] = serialized
 
-    root = Path(get_dataset_path())
+    root = _root()
     target = root / dataset_id
     if not overwrite:
         _refuse_existing(dataset_id, target)
@@ -111,7 +110,8 @@ def write_minari(
             raise UserError(f"{dataset_id} would be empty: no episode was given.")
         _make_namespace(dataset_id)
         _put(dataset_id, whole, target, folder / "replaced", overwrite)
-    return minari.load_dataset(dataset_id)
+    written: MinariDataset = open_minari(dataset_id)
+    return written
 
 
 def spec_json(spec: EnvSpec | None) -> str | None:

@@ -20,7 +20,7 @@ def builds(monkeypatch):
     """Counts how often a dataset is really read."""
     count = []
     read = minari_source._read_episodes
-    monkeypatch.setattr(minari_source, "_read_episodes", lambda dataset: count.append(dataset.id) or read(dataset))
+    monkeypatch.setattr(minari_source, "_read_episodes", lambda dataset, *a: count.append(dataset.id) or read(dataset, *a))
     return count
 
 

@@ -66,7 +66,7 @@ def test_an_env_id_brings_its_spec_and_reference_scores():
         (Spaces(action_space=spaces.Box(-1, 1, (2,))), r"action space of the dataset differs .* low\[1\] -2 against -1"),
         (Spaces(action_space=spaces.Discrete(2)), "action space of the dataset differs"),
         (Spaces(spaces.Discrete(2)), r"observation_space is Discrete\(2\), which is not supported"),
-        (object(), "an environment, its id, or an object with observation_space and action_space is needed"),
+        (object(), "an environment, its id or spec, .*or an object with observation_space and action_space is needed"),
     ],
 )
 def test_an_env_that_does_not_fit_is_named(env, message):
@@ -118,25 +118,27 @@ def test_a_malformed_id_is_named_with_the_nearest_ones(bad_id):
 
 
 def test_download_is_passed_to_minari_and_off_by_default(monkeypatch):
-    written = write_minari("remote/one-v0", EPISODES)
     asked = []
 
-    def fake(dataset_id, download=False):
-        asked.append((dataset_id, download))
-        return written
+    def fake(dataset_id):
+        asked.append(dataset_id)
+        write_minari(dataset_id, EPISODES)
 
-    monkeypatch.setattr(minari, "load_dataset", fake)
-    load_dataset("remote/one-v0")
-    assert len(load_dataset("remote/one-v0", download=True)) == 5
-    assert asked == [("remote/one-v0", False), ("remote/one-v0", True)]
+    monkeypatch.setattr(minari, "download_dataset", fake)
+    with pytest.raises(NotFoundError):
+        load_dataset("remote/one-v0")
+    assert not asked
+    for _ in range(2):
+        assert len(load_dataset("remote/one-v0", download=True)) == 5
+    assert asked == ["remote/one-v0"]
 
 
 @pytest.mark.parametrize("failure", [OSError("no route"), ValueError("Couldn't find any version"), FileNotFoundError("404")])
 def test_a_download_that_fails_says_why(monkeypatch, failure):
-    def fake(dataset_id, download=False):
+    def fake(dataset_id):
         raise failure
 
-    monkeypatch.setattr(minari, "load_dataset", fake)
+    monkeypatch.setattr(minari, "download_dataset", fake)
     with pytest.raises(DownloadError, match=f"remote/one-v0 could not be downloaded: .*{failure}"):
         load_dataset("remote/one-v0", download=True)
 
@@ -316,7 +318,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         ("hole.hdf5", FileNotFoundError, "hole.hdf5 does not exist. Did you mean whole.hdf5"),
         ("data.csv", ValueError, "has the suffix '.csv'; .*numpy or pandas"),
         ("cut.npz", ValueError, "cut.npz cannot be read as .npz"),
-        ("pickled.npz", ValueError, "It holds Python objects; save plain arrays"),
+        ("pickled.npz", ValueError, "holds Python objects; save plain arrays"),
     ]:
         with pytest.raises(error, match=message):
             load_dataset(tmp_path / name)
@@ -342,3 +344,40 @@ def test_replay_buffers_that_cannot_be_used_are_named():
 def test_other_things_are_refused():
     with pytest.raises(UserError, match="cannot be loaded from a list"):
         load_dataset([1, 2, 3])
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("steps", [5, 11])
+def test_the_buffer_of_our_own_agents_gives_their_dataset_and_their_own_steps(n_envs, steps):
+    from sb3_genoffline.data.buffers import OfflineBuffer
+
+    def buffer(dataset):
+        made = OfflineBuffer(
+            8 * n_envs - (n_envs > 1),  # a ring that is no multiple of the environments
+            OBSERVATION_SPACE,
+            ACTION_SPACE,
+            "cpu",
+            n_envs,
+            dataset=dataset,
+            reward_scale=2.0,
+            reward_shift=-1.0,
+        )
+        for t in range(steps):
+            rows = np.array([[e, t, 100.0 * e + t] for e in range(n_envs)])
+            done = np.full(n_envs, t == 3)
+            made.add(rows, rows + np.array([0, 1, 1]), np.full((n_envs, 2), 0.5), rows[:, 2], done, [{}] * n_envs)
+        return made
+
+    offline = load_dataset(data()).replace(id="mine-v0")
+    both, online = load_dataset(buffer(offline)), load_dataset(buffer(None))
+    assert both.id == "mine-v0" and len(both) == len(offline) + len(online)
+    np.testing.assert_array_equal(both.observations[: len(offline)], offline.observations)
+    np.testing.assert_array_equal(both.observations[len(offline) :], online.observations)
+    kept = min(steps * n_envs, 8 * n_envs - (n_envs > 1))
+    expected = [(e, t) for t in range(steps) for e in range(n_envs)][-kept:]
+    assert [tuple(row) for row in online.observations[:, :2].astype(int)] == sorted(expected)
+    np.testing.assert_allclose(online.rewards, online.observations[:, 2], rtol=1e-6)
+    np.testing.assert_allclose(online.actions[0], [0.5, 4.0], rtol=1e-5)
+    np.testing.assert_array_equal(online.terminations, online.observations[:, 1] == 3)
+    with pytest.raises(UserError, match="agent's buffer is empty"):
+        load_dataset(OfflineBuffer(3, OBSERVATION_SPACE, ACTION_SPACE, "cpu"))
