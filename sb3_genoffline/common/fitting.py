@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
 from sb3_genoffline.common.metrics import METRICS_EVERY, RunningMeans, TrainingMonitor
-from sb3_genoffline.errors import DivergedError, UserError
+from sb3_genoffline.errors import DivergedError, UserError, printable
 from sb3_genoffline.files.archive import (
     CheckpointError,
     PathOrFile,
@@ -230,8 +230,8 @@ class Fits:
         self._shared = None
         if shared.facts.get("fingerprint") != dataset["fingerprint"]:
             warnings.warn(
-                f"The given {name} was fitted on {shared.facts.get('id') or 'another dataset'} and is used with "
-                f"{dataset['id'] or 'a different one'}.",
+                f"The given {name} was fitted on {printable(shared.facts.get('id') or 'another dataset')} and is used with "
+                f"{printable(dataset['id'] or 'a different one')}.",
                 stacklevel=5,
             )
 

@@ -22,7 +22,7 @@ from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset, reward_affine
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sampling import Sampler
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 
 BatchT = TypeVar("BatchT")
 NoiseT = TypeVar("NoiseT")
@@ -84,8 +84,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         elif resumed is not None:
             self.fits.forget()
             warnings.warn(
-                f"The agent was trained on {self.dataset_info.get('id') or 'another dataset'} and goes on with "
-                f"{data.id or 'a different one'}: sampling starts anew, so this is not an exact resume.",
+                f"The agent was trained on {printable(self.dataset_info.get('id') or 'another dataset')} and goes on with "
+                f"{printable(data.id or 'a different one')}: sampling starts anew, so this is not an exact resume.",
                 stacklevel=3,
             )
         if self.normalize_observations and "fingerprint" not in self.dataset_info:

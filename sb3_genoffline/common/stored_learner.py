@@ -12,7 +12,7 @@ from sb3_genoffline.common.learner import Learner
 from sb3_genoffline.common.saving import AgentFile, save_archive, save_folder, split_custom_objects
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sampling import Sampler
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.archive import PathOrFile, read_archive, tree_from_members, tree_to_members, write_archive
 
 
@@ -83,7 +83,7 @@ class StoredLearner(Learner):
         if print_system_info:
             print("== SAVED MODEL SYSTEM INFO ==")
             lines = (file.system_info or "not recorded").splitlines()
-            print("\n".join(line if line.isprintable() else repr(line) for line in lines))
+            print("\n".join(map(printable, lines)))
         return file.build(cls, env, device, policy_class, changes | kwargs)  # type: ignore[no-any-return]
 
     def save_pretrained(self, folder: str | Path) -> Path:
