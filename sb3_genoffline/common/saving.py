@@ -29,7 +29,7 @@ from sb3_genoffline.common.policy_files import (
     load_tensors_into,
     space_of,
 )
-from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.errors import ExistsError, NotFoundError, UserError
 from sb3_genoffline.files.archive import (
     FORMAT_VERSION,
     CheckpointError,
@@ -38,17 +38,17 @@ from sb3_genoffline.files.archive import (
     parse_tensors,
     read_archive,
     read_tensors,
-    replace_file,
     space_to_json,
     tree_from_members,
     tree_to_members,
     write_archive,
 )
-from sb3_genoffline.files.manifest import open_folder
+from sb3_genoffline.files.manifest import MANIFEST, open_folder
+from sb3_genoffline.files.pair import CONFIG, WEIGHTS, WEIGHTS_KEY, read_pair, replace_pair
 from sb3_genoffline.files.untrusted import check_sizes, entry, parse_json, short
+from sb3_genoffline.files.writing import put_back, standing, write_errors
 from sb3_genoffline.version import __version__
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 _TRAINING = ("training.json", "training.safetensors")
 _STATISTICS = ("obs_mean", "obs_std")
@@ -108,12 +108,21 @@ def save_archive(agent: Any, path: PathOrFile, whole: bool) -> None:
 
 def save_folder(agent: Any, folder: Path) -> None:
     """
-    Write ``config.json`` and ``model.safetensors``.
+    Write ``config.json`` and ``model.safetensors``, atomically: whoever reads finds the old agent or the new one.
 
     :param agent: an ``OfflineAlgorithm``
     :param folder: is made; files of these names are replaced
+    :raises ExistsError: if the folder has a manifest
+    :raises NotWrittenError: if the system refuses it
     """
     _check_there_is_an_agent(agent)
+    with write_errors(folder):
+        put_back(folder)
+    if (folder / MANIFEST).exists():
+        raise ExistsError(
+            f"{folder} holds a published agent: {MANIFEST} lists its files, and its card and results are of that agent. Save "
+            "into another folder, or replace all of it with write_agent_folder(..., overwrite=True)."
+        )
     cls = type(agent)
     if agent.policy_class not in cls.policy_aliases.values():
         raise UserError(
@@ -133,13 +142,14 @@ def save_folder(agent: Any, folder: Path) -> None:
     for space in ("observation_space", "action_space"):
         bounds = {key: [_bound(value) for value in config[space][key]] for key in ("low", "high")}
         config[space] = config[space] | bounds
-    try:
-        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    except ValueError as error:
-        raise UserError(f"A setting of the agent is not a finite number, which JSON does not have: {config}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / WEIGHTS, pack_tensors(tensors, {"format": "pt"}))
-    replace_file(folder / CONFIG, text.encode())
+
+    def text(digest: str) -> bytes:
+        try:
+            return (json.dumps(config | {WEIGHTS_KEY: digest}, indent=2, allow_nan=False) + "\n").encode()
+        except ValueError as error:
+            raise UserError(f"A setting of the agent is not a finite number, which JSON does not have: {config}") from error
+
+    replace_pair(folder, text, pack_tensors(tensors, {"format": "pt"}))
 
 
 def _bound(value: float) -> float | str:
@@ -175,7 +185,7 @@ class AgentFile:
         :raises FileNotFoundError: if there is no such file
         :raises CheckpointError: if it is damaged, newer than this version, or not an agent of ours
         """
-        if isinstance(path, str | Path) and Path(path).is_dir():
+        if isinstance(path, str | Path) and standing(Path(path)).is_dir():
             return cls.from_folder(Path(path))
         return cls.from_members(read_archive(path), f"{path}")
 
@@ -210,15 +220,15 @@ class AgentFile:
     @classmethod
     def from_folder(cls, folder: Path) -> "AgentFile":
         """:param folder: of an agent; if it has a manifest, both files are compared with it"""
+        folder = standing(folder)
         if not folder.is_dir():
             raise NotFoundError(f"There is no folder {folder} here. sb3_genoffline.load_from_hub loads from the Hub, too.")
         if not (folder / CONFIG).is_file():
             raise NotFoundError(f"{folder} is not an agent's folder: it has no {CONFIG}.")
         listed, name = open_folder(folder), str(folder / CONFIG)
-        data = parse_json(listed.read(CONFIG), name)
-        _check_version(data, name)
+        data, weights = read_pair(listed, lambda content: _parse_config(content, name))
         algo = entry(data, "algo", str, name)
-        tensors = parse_tensors(listed.read(WEIGHTS), str(folder / WEIGHTS))
+        tensors = parse_tensors(weights, str(folder / WEIGHTS))
         statistics = entry(data, "observation_statistics", dict[str, list[float]] | None, name)
         for key, short_name in zip(_STATISTICS, ("mean", "std"), strict=True):
             if statistics is None:
@@ -320,6 +330,12 @@ def parse_data(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
     if "data" not in members:
         raise CheckpointError(f"{name} holds no agent: the member 'data' is missing.")
     return parse_json(members["data"], f"{name}: the member 'data'", strict=False)
+
+
+def _parse_config(content: bytes, name: str) -> dict[str, Any]:
+    data = parse_json(content, name)
+    _check_version(data, name)
+    return data
 
 
 def _check_version(data: dict[str, Any], name: str) -> int:
