@@ -300,18 +300,26 @@ def _run(fit: Fit, listeners: list[FitListener], log_interval: int | None, logge
                 _check_finite(latest, fit)
                 monitor.latest |= latest
             if due:
-                for key, value in latest.items():
-                    logger.record(key, value)
-                logger.record(f"{fit.name}/n_steps", fit.step, exclude="tensorboard")
-                logger.dump(fit.step)
+                _dump(latest, fit, logger)
             for listener in listeners:
                 proceed = listener.on_fit_step(fit, latest) and proceed
+        if log_interval is not None and means.count > 0:  # a listener ended it between two dumps
+            latest = {f"{fit.name}/{key}": value for key, value in means.read().items()}
+            monitor.latest |= latest
+            _dump(latest, fit, logger)
     finally:
         for listener in listeners:
             listener.on_fit_end(fit)
     if fit.done:
         fit.finish()
     return proceed
+
+
+def _dump(metrics: dict[str, float], fit: Fit, logger: Logger) -> None:
+    for key, value in metrics.items():
+        logger.record(key, value)
+    logger.record(f"{fit.name}/n_steps", fit.step, exclude="tensorboard")
+    logger.dump(fit.step)
 
 
 def _check_finite(metrics: dict[str, float], fit: Fit) -> None:

@@ -7,6 +7,7 @@ An archive (``agent.zip``) has the members ``data`` (JSON: algorithm, spaces, hy
 built.
 """
 
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from sb3_genoffline.common.policy_files import (
     blamed_on,
     global_rng_preserved,
     load_tensors_into,
+    plain_names,
     space_of,
 )
 from sb3_genoffline.errors import ExistsError, NotFoundError, UserError
@@ -82,21 +84,27 @@ def _check_there_is_an_agent(agent: Any) -> None:
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    return {name: tensor.cpu().contiguous() for name, tensor in plain_names(state).items()}
 
 
-def save_archive(agent: Any, path: PathOrFile, whole: bool) -> None:
+def save_archive(agent: Any, path: PathOrFile, exclude: set[str], include: set[str]) -> None:
     """
     Write an agent to one file, atomically.
 
     :param agent: an ``OfflineAlgorithm``
     :param path: file name (``.zip`` is added) or open binary file
-    :param whole: with what only resuming needs
+    :param exclude: ``"training"``, what only resuming needs, and hyper-parameters
+    :param include: of those, what is written all the same
+    :raises UserError: for a name that can't be left out, or can't be written
     """
     _check_there_is_an_agent(agent)
+    left_out = left_out_of(agent, exclude, include)
+    whole = "training" not in left_out
     policy = agent.policy.state_dict() if whole else agent.policy.acting_state_dict()
+    data = describe(agent)
+    data["hyperparameters"] = {name: value for name, value in data["hyperparameters"].items() if name not in left_out}
     members = {
-        "data": json.dumps(describe(agent), indent=2).encode(),
+        "data": json.dumps(data, indent=2).encode(),
         "policy.safetensors": pack_tensors(_on_cpu(policy)),
         "_stable_baselines3_version": stable_baselines3.__version__.encode(),
         "system_info.txt": get_system_info(print_info=False)[1].encode(),
@@ -104,6 +112,37 @@ def save_archive(agent: Any, path: PathOrFile, whole: bool) -> None:
     if whole:
         members |= tree_to_members(agent.training_state(), "training")
     write_archive(path, members)
+
+
+def left_out_of(agent: Any, exclude: set[str], include: set[str]) -> set[str]:
+    """
+    SB3's ``exclude`` and ``include``, the latter of which counts where a name is in both.
+
+    :param agent: an ``OfflineAlgorithm``
+    :param exclude: names
+    :param include: names
+    :return: what is not written and would be without them
+    :raises UserError: for a name that is unknown, can't be left out, or can't be written
+    """
+    arguments, cls = type(agent).argument_table().arguments, type(agent).__name__
+    fixed = {*COUNTERS, *agent.policy_arguments(), "policy_kwargs", "dataset_info", "policy_class"}
+    fixed |= {"observation_space", "action_space", *agent.state.networks, *agent.state.variables}
+    fixed |= {f"{name}_optimizer" for name in agent.state.optimizers}
+    never = (set(agent._excluded_save_params()) | vars(agent).keys()) - arguments.keys() - fixed - {"policy"}
+    known = arguments.keys() | fixed | never | {"training", "policy"}
+    for name in sorted(exclude | include):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise UserError(f"A saved {cls} has no {name!r}{f': do you mean {near[0]!r}?' if near else '.'}")
+    for name in sorted(include & never):
+        how = "use save_replay_buffer()" if name == "replay_buffer" else "give or set it again when the agent is loaded"
+        raise UserError(f"{name!r} can't be a part of a saved {cls}: {how}.")
+    for name in sorted(exclude & (fixed | {"policy"}) - include):
+        raise UserError(
+            f"{name!r} can't be left out of a saved {cls}, which could not be made again without it. What can be: 'training' "
+            "(optimizers, generators, sampler), and hyper-parameters, which then are the defaults."
+        )
+    return exclude - include
 
 
 def save_folder(agent: Any, folder: Path) -> None:

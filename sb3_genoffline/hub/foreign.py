@@ -101,8 +101,8 @@ def load_foreign(
     arguments, unread = _policy_arguments(data.get("policy_kwargs"))
     if dropped or unread:
         warnings.warn(
-            f"{path.name}: left out, as reading them would run code: {printable(', '.join(sorted([*dropped, *unread])))}. If the "
-            "agent acts by them, it will act otherwise.",
+            f"{path.name}: left out, as reading them would run code: {printable(', '.join(sorted([*dropped, *unread])))}. "
+            "If the agent acts by them, it will act otherwise.",
             stacklevel=3,
         )
     stored = tuple(
