@@ -1,8 +1,20 @@
 """Errors that the caller can mend. The command line prints their message alone; every other exception keeps its traceback."""
 
 
+def printable(text: object) -> str:
+    """What somebody else wrote, for a terminal: what is no letter, digit or sign is shown as Python's escape of it."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
 class UserError(ValueError):
-    """Wrong input. The message names the thing, the value and the fix."""
+    """
+    Wrong input. The message names the thing, the value and the fix.
+
+    :param message: may cite what others wrote: it is made safe to print, line by line
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__("\n".join(map(printable, str(message).split("\n"))))
 
 
 class NotFoundError(UserError, FileNotFoundError):
@@ -19,6 +31,10 @@ class UnknownArgumentError(UserError, TypeError):
 
 class ExistsError(UserError, FileExistsError):
     """Something that is there already, or is being made by another process, and is not replaced without being told to."""
+
+
+class NotWrittenError(UserError, OSError):
+    """A file or folder that the system does not let us write. The message names it and the cause; the old one is whole."""
 
 
 class DownloadError(UserError, ConnectionError):

@@ -1,14 +1,16 @@
 """
 What all tests share. No test speaks to huggingface.co: all of them have a port of this machine for a Hub, where ``tests/hub``
-puts a server.
+puts a server. A file that a test leaves open fails that test, not the one in which Python notices it.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,3 +54,33 @@ def make_batch() -> Any:
     from worlds import make_batch  # imports huggingface_hub
 
     return make_batch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _frozen() -> None:
+    """What was made before the first test is not looked through after each."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _left_open(_frozen: None) -> Iterator[None]:
+    """Collect what a test has left now: pytest makes an error of an unclosed file (``filterwarnings``)."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def csv_log() -> Iterator[Callable[[Any, Path], None]]:
+    """``csv_log(model, folder)`` lets a model log to ``folder/progress.csv``, which is closed when the test ends."""
+    from stable_baselines3.common.logger import configure
+
+    loggers = []
+
+    def log(model: Any, folder: Path) -> None:
+        loggers.append(configure(str(folder), ["csv"]))
+        model.set_logger(loggers[-1])
+
+    yield log
+    for logger in loggers:
+        logger.close()

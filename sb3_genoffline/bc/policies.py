@@ -53,6 +53,6 @@ class BCPolicy(OfflinePolicy):
         actions: Tensor = self.actor(self.normalize_observations(observation))
         if deterministic:
             return actions
-        std = self.actor.std() if isinstance(self.actor, GaussianActor) else EXPLORATION_STD
+        std = self.actor.std() if isinstance(self.actor, GaussianActor) else EXPLORATION_STD * self.adds_noise
         noisy: Tensor = actions + std * self.acting_noise(*actions.shape)
         return noisy.clamp(-1.0, 1.0)

@@ -18,8 +18,9 @@ from sb3_genoffline.nets.ensembles import EnsembleQ
 class DiffusionPolicy(OfflinePolicy):
     """
     Acts by denoising. ``predict(deterministic=True)`` samples ``n_action_samples`` actions per observation and takes the one
-    that the target critics like best (still random: the candidates are samples); ``deterministic=False`` is one sample.
-    Without critics (``use_critic=False``) both are one sample. The defaults are DAC's.
+    that the target critics like best; ``deterministic=False`` is one sample. The candidates are samples, so both differ from
+    call to call: ``model.set_acting_seed(seed)`` before makes them the same again. Without critics (``use_critic=False``) both
+    are one sample. The defaults are DAC's.
 
     A subclass with another judgement of the candidates overrides :meth:`candidate_values` and :meth:`choice_logits`.
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
 from sb3_genoffline.common.metrics import METRICS_EVERY, RunningMeans, TrainingMonitor
-from sb3_genoffline.errors import DivergedError, UserError
+from sb3_genoffline.errors import DivergedError, UserError, printable
 from sb3_genoffline.files.archive import (
     CheckpointError,
     PathOrFile,
@@ -230,8 +230,8 @@ class Fits:
         self._shared = None
         if shared.facts.get("fingerprint") != dataset["fingerprint"]:
             warnings.warn(
-                f"The given {name} was fitted on {shared.facts.get('id') or 'another dataset'} and is used with "
-                f"{dataset['id'] or 'a different one'}.",
+                f"The given {name} was fitted on {printable(shared.facts.get('id') or 'another dataset')} and is used with "
+                f"{printable(dataset['id'] or 'a different one')}.",
                 stacklevel=4,
             )
 
@@ -302,18 +302,26 @@ def _run(fit: Fit, listeners: list[FitListener], log_interval: int | None, logge
                 _check_finite(latest, fit)
                 monitor.latest |= latest
             if due:
-                for key, value in latest.items():
-                    logger.record(key, value)
-                logger.record(f"{fit.name}/n_steps", fit.step, exclude="tensorboard")
-                logger.dump(fit.step)
+                _dump(latest, fit, logger)
             for listener in listeners:
                 proceed = listener.on_fit_step(fit, latest) and proceed
+        if log_interval is not None and means.count > 0:  # a listener ended it between two dumps
+            latest = {f"{fit.name}/{key}": value for key, value in means.read().items()}
+            monitor.latest |= latest
+            _dump(latest, fit, logger)
     finally:
         for listener in listeners:
             listener.on_fit_end(fit)
     if fit.done:
         fit.finish()
     return proceed
+
+
+def _dump(metrics: dict[str, float], fit: Fit, logger: Logger) -> None:
+    for key, value in metrics.items():
+        logger.record(key, value)
+    logger.record(f"{fit.name}/n_steps", fit.step, exclude="tensorboard")
+    logger.dump(fit.step)
 
 
 def _check_finite(metrics: dict[str, float], fit: Fit) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, TypedDict
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq
 from torch import Tensor, nn
@@ -35,14 +36,19 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 
 # Not part of an agent: what it is made from, and what belongs to one machine
-_NO_HYPERPARAMETERS = ("policy", "env", "device", "_init_setup_model", "tensorboard_log")
+_NO_HYPERPARAMETERS = ("policy", "env", "device", "_init_setup_model", "tensorboard_log", "action_noise")
 _REFUSED = {
+    "use_sde_at_warmup": "state-dependent exploration is not built.",
+    "sde_sample_freq": "state-dependent exploration is not built.",
+    "sde_support": "state-dependent exploration is not built.",
+    "monitor_wrapper": "an environment without a Monitor gets one; wrap it yourself for another.",
+    "support_multi_env": "several environments are always supported.",
+    "supported_action_spaces": "actions are those of a bounded Box.",
     "replay_buffer_class": "the buffer holds the dataset's rows beside the online ones, and no other does.",
     "replay_buffer_kwargs": "the buffer holds the dataset's rows beside the online ones, and no other does.",
     "optimize_memory_usage": "rows of a dataset need not follow each other, so next observations are stored.",
     "n_steps": "targets are the papers', of one step.",
     "use_sde": "state-dependent exploration is not built.",
-    "action_noise": "`learn` explores with the policy's own noise.",
 }
 
 
@@ -55,6 +61,7 @@ class OfflineArguments(TypedDict, total=False):
     gamma: PositiveShare
     train_freq: int | tuple[int, str]
     gradient_steps: int
+    action_noise: ActionNoise | None
     replacement: bool
     policy_kwargs: dict[str, Any] | None
     stats_window_size: PositiveInt
@@ -104,6 +111,8 @@ class Learner(OffPolicyAlgorithm):
     :param gamma: discount
     :param train_freq: environment steps between updates in ``learn``
     :param gradient_steps: updates each time in ``learn`` (−1: as many as environment steps)
+    :param action_noise: SB3's noise on actions in ``learn``, instead of a deterministic actor's own of std 0.1 and beside what
+        other actors draw. It is not part of a saved agent: give it again, ``load(path, action_noise=...)``.
     :param replacement: sample batches with replacement
     :param policy_kwargs: additional arguments of the policy
     :param stats_window_size: see SB3
@@ -141,6 +150,7 @@ class Learner(OffPolicyAlgorithm):
         gamma: PositiveShare = 0.99,
         train_freq: PositiveInt | tuple[PositiveInt, str] | TrainFreq = 1,
         gradient_steps: Annotated[int, Bounds(-1)] = 1,
+        action_noise: ActionNoise | None = None,
         replacement: Annotated[bool, Fixed("decides how the sampler that is at work draws")] = False,
         policy_kwargs: Annotated[dict[str, Any] | None, Fixed("shapes the policy, which is made")] = None,
         stats_window_size: Annotated[PositiveInt, Fixed("sizes SB3's window of episodes")] = 100,
@@ -172,6 +182,7 @@ class Learner(OffPolicyAlgorithm):
             gamma=gamma,
             train_freq=checked["train_freq"],
             gradient_steps=gradient_steps,
+            action_noise=action_noise,
             policy_kwargs=dict(checked["policy_kwargs"] or {}),
             stats_window_size=checked["stats_window_size"],
             tensorboard_log=tensorboard_log,
@@ -209,6 +220,8 @@ class Learner(OffPolicyAlgorithm):
     def __setattr__(self, name: str, value: Any) -> None:
         """Check a hyper-parameter; on a live agent let all that depends on it follow, or refuse."""
         argument = _arguments_of(type(self)).get(name)
+        if name == "action_noise" and not isinstance(value, ActionNoise | None):
+            raise UserError(f"action_noise={short(value)} is no ActionNoise of stable_baselines3.common.noise.")
         if argument is None:
             super().__setattr__(name, value)
             return
@@ -380,6 +393,15 @@ class Learner(OffPolicyAlgorithm):
             self._seed_generators(seed)
             self.__dict__["seed"] = seed  # what a copy of this agent starts its generators from
 
+    def set_acting_seed(self, seed: int) -> None:
+        """
+        Restart the stream of random numbers that :meth:`predict` draws from. After the same seed, the same observations in the
+        same order get the same actions; training is not touched.
+
+        :param seed: of the stream
+        """
+        self.policy.seed_acting(seed)
+
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -388,10 +410,13 @@ class Learner(OffPolicyAlgorithm):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
+        Actions for observations. Where the policy samples its actions (diffusion: DAC, DQL), ``deterministic=True`` takes the
+        best of some samples, so it differs from call to call: call :meth:`set_acting_seed` before to get the same again.
+
         :param observation: one or a batch of them; vectors, or what the agent's own environment gives (Dict observations, say)
-        :param state: see SB3
-        :param episode_start: see SB3
-        :param deterministic: see the algorithm
+        :param state: passed through: no policy has a memory
+        :param episode_start: unused
+        :param deterministic: the best known action, instead of one to explore with
         :return: action or actions, and ``state``
         :raises UserError: if the agent has no policy yet, or the observation can't be made a vector
         """
@@ -401,6 +426,15 @@ class Learner(OffPolicyAlgorithm):
             )
         dim = int(np.prod(self.observation_space.shape or ()))
         return super().predict(flat_observation(observation, source_space(self.env), dim), state, episode_start, deterministic)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.policy.adds_noise = action_noise is None
+        try:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        finally:
+            self.policy.adds_noise = True
 
     def set_env(self, env: EnvLike, force_reset: bool = True) -> None:
         """

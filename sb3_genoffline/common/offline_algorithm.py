@@ -4,13 +4,16 @@ import sys
 import time
 import warnings
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
 import torch as th
 from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
+from stable_baselines3.common.type_aliases import MaybeCallback, TrainFrequencyUnit
 from torch import Tensor
 
 from sb3_genoffline.common.arguments import Argument, Count, Rate
@@ -22,7 +25,7 @@ from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset, reward_affine
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sampling import Sampler
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 
 BatchT = TypeVar("BatchT")
 NoiseT = TypeVar("NoiseT")
@@ -84,8 +87,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         elif resumed is not None:
             self.fits.forget()
             warnings.warn(
-                f"The agent was trained on {self.dataset_info.get('id') or 'another dataset'} and goes on with "
-                f"{data.id or 'a different one'}: sampling starts anew, so this is not an exact resume.",
+                f"The agent was trained on {printable(self.dataset_info.get('id') or 'another dataset')} and goes on with "
+                f"{printable(data.id or 'a different one')}: sampling starts anew, so this is not an exact resume.",
                 stacklevel=3,
             )
         if self.normalize_observations and "fingerprint" not in self.dataset_info:
@@ -149,9 +152,10 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         self.set_dataset(dataset)
         name = tb_log_name or type(self).__name__
         _, callbacks = self._setup_learn_offline(0, callback, False, name, progress_bar)
-        callbacks.on_training_start(locals(), globals())
-        self.run_fits(callbacks, log_interval)
-        callbacks.on_training_end()
+        with self._closing_logs():
+            callbacks.on_training_start(locals(), globals())
+            self.run_fits(callbacks, log_interval)
+            callbacks.on_training_end()
         return self
 
     def learn_offline(
@@ -172,7 +176,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             replay buffer, a dict of arrays, an ``OfflineDataset``
         :param gradient_steps: number of updates (None: the paper's, ``default_gradient_steps``)
         :param callback: SB3 callback(s)
-        :param log_interval: gradient steps between two dumps of the logger (None or not positive: never)
+        :param log_interval: gradient steps between two dumps of the logger, which dumps what is left at the end, too (None or
+            not positive: never)
         :param tb_log_name: name of the run for tensorboard (None: the class name)
         :param reset_num_timesteps: False goes on counting where the last training stopped
         :param progress_bar: show one
@@ -183,19 +188,20 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         total_timesteps, callback = self._setup_learn_offline(
             steps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
-        callback.on_training_start(locals(), globals())
-        proceed = self.num_timesteps < total_timesteps and self.run_fits(callback, log_interval)
-        self.start_time = time.time_ns()  # time/fps is the policy's training
-        while proceed and self.num_timesteps < total_timesteps:
-            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-            self.train(gradient_steps=1, batch_size=self.batch_size)
-            self.num_timesteps += 1
-            callback.update_locals(locals())
-            proceed = callback.on_step()
-            if proceed and log_interval and log_interval > 0 and self.num_timesteps % log_interval == 0:
-                self.dump_logs()
-        self._flush_metrics()
-        callback.on_training_end()
+        with self._closing_logs():
+            callback.on_training_start(locals(), globals())
+            proceed = self.num_timesteps < total_timesteps and self.run_fits(callback, log_interval)
+            self.start_time = time.time_ns()  # time/fps is the policy's training
+            while proceed and self.num_timesteps < total_timesteps:
+                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                self.train(gradient_steps=1, batch_size=self.batch_size)
+                self.num_timesteps += 1
+                callback.update_locals(locals())
+                proceed = callback.on_step()
+                if proceed and log_interval and log_interval > 0 and self.num_timesteps % log_interval == 0:
+                    self.dump_logs()
+            self._dump_the_rest(log_interval)
+            callback.on_training_end()
         return self
 
     def _setup_learn_offline(
@@ -222,19 +228,34 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             callback = [*known, OfflineProgressBarCallback()]
         return gradient_steps, self._init_callback(callback, progress_bar=False)
 
-    def learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> Self:
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Self:
         """
         Go on online from the same weights, as SB3's off-policy algorithms learn: the offline rows stay in the buffer, online
         rows join them, and ``num_timesteps`` counts environment steps.
 
-        :param total_timesteps: number of environment steps; the other arguments are SB3's
+        :param total_timesteps: number of environment steps
+        :param callback: SB3 callback(s)
+        :param log_interval: episodes between two dumps of the logger, which dumps what is left at the end, too (None: never)
+        :param args: SB3's further arguments, as are ``kwargs``
         :return: self
-        :raises UserError: if there is no environment to step
+        :raises UserError: if there is no environment to step, or ``train_freq`` counts episodes of several environments
         """
         if not self.goes_online:
             raise UserError(f"{type(self).__name__} can't go on online: it learns from whole episodes of a dataset.")
         if self.env is None or not has_simulator(self.env):
             raise UserError("learn() steps an environment and this agent has none: call `model.set_env(env)` first.")
+        if self.train_freq.unit == TrainFrequencyUnit.EPISODE and self.env.num_envs > 1:  # type: ignore[union-attr]
+            raise UserError(
+                f"train_freq counts episodes, and {self.env.num_envs} environments do not end theirs together: use "
+                "`model.train_freq = n`, in steps of each, or one environment."
+            )
         if self.replay_buffer is None:
             if self.dataset_info:
                 warnings.warn(
@@ -245,7 +266,10 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             self.take_buffer(self.empty_buffer())
         self.run_fits(None, None)
         self._learns_offline = False
-        return super().learn(total_timesteps, *args, **kwargs)
+        with self._closing_logs():
+            super().learn(total_timesteps, callback, log_interval, *args, **kwargs)  # type: ignore[arg-type]
+            self._dump_the_rest(log_interval)
+        return self
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """
@@ -346,6 +370,23 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     def overestimation_hint(self) -> str:
         """The arguments that help against over-estimation, as sentences."""
         return "A lower learning rate or more data may help."
+
+    def _dump_the_rest(self, log_interval: int | None) -> None:
+        """At the end of a training: what was gathered since the logger was dumped last."""
+        self._flush_metrics()
+        if log_interval and log_interval > 0 and self.logger.name_to_value:
+            self.dump_logs()
+
+    @contextmanager
+    def _closing_logs(self) -> Iterator[None]:
+        """Close the files of this run's own logger, however the run ends; whoever logs later opens one more of them."""
+        try:
+            yield
+        finally:
+            if not self._custom_logger:
+                for target in self.logger.output_formats if hasattr(self, "_logger") else ():
+                    if isinstance(target, TensorBoardOutputFormat):
+                        target.writer.close()
 
     def dump_logs(self) -> None:
         """Write the logger's data (SB3's keys; ``time/fps`` counts gradient steps in :meth:`learn_offline`)."""

@@ -56,6 +56,8 @@ class OfflinePolicy(BasePolicy):
     obs_std: Tensor
     acts_with_targets: ClassVar[tuple[str, ...]] = ()
     """The target networks that the policy acts with, instead of those that they follow."""
+    adds_noise: bool = True
+    """Whether a deterministic actor explores with noise of its own; not where ``action_noise`` does."""
     acting_settings: ClassVar[tuple[str, ...]] = ()
     """Constructor arguments that only say how to act: attributes that may be set on a policy at any time."""
     fitted_model: ClassVar[str | None] = None
@@ -180,7 +182,12 @@ class OfflinePolicy(BasePolicy):
         return whole
 
     def seed_acting(self, seed: int) -> None:
-        """Restart the stream of random numbers that actions are sampled with."""
+        """
+        Restart the stream of random numbers that actions are sampled with: after the same seed, the same observations in the
+        same order get the same actions.
+
+        :param seed: of the stream
+        """
         self.acting_seed = seed
         self._acting_generator = None
 
@@ -260,7 +267,7 @@ class ActorCriticPolicy(OfflinePolicy):
     def explore(self, states: Tensor) -> Tensor:
         """(B, S) standardised states -> (B, A) sampled actions, clipped later"""
         actions: Tensor = self.actor(states)
-        return actions + EXPLORATION_STD * self.acting_noise(*actions.shape)
+        return actions + EXPLORATION_STD * self.acting_noise(*actions.shape) if self.adds_noise else actions
 
     def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         return self._predict(observation, deterministic)

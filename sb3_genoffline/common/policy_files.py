@@ -30,6 +30,11 @@ from sb3_genoffline.files.untrusted import box_from_json, check_sizes, check_ten
 PolicyT = TypeVar("PolicyT")
 
 
+def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state without what ``torch.compile`` puts into the names of the modules that it wraps."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+
+
 @contextmanager
 def global_rng_preserved() -> Iterator[None]:
     """Leave Python's, numpy's and torch's global generators as they were found."""
@@ -88,7 +93,7 @@ def save_policy(policy: Any, path: PathOrFile) -> None:
         "arguments": arguments_to_json(table.check(given | settings)),
         "acting_seed": policy.acting_seed,
     }
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in policy.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in plain_names(policy.state_dict()).items()}
     weights = tree_to_members(tensors, "policy")["policy.safetensors"]
     write_archive(path, {"policy.json": json.dumps(data, indent=2).encode(), "policy.safetensors": weights})
 
@@ -129,9 +134,11 @@ def load_tensors_into(policy: Any, tensors: Mapping[str, Tensor], name: str) -> 
     :param tensors: its whole state, or that of acting alone
     :param name: of the file, for the error
     """
-    whole = policy.with_spare_modules(tensors) if tensors.keys() == policy.acting_state_dict().keys() else tensors
-    check_tensors(whole, policy.state_dict(), name)
-    policy.load_state_dict(whole)
+    own = policy.state_dict()
+    acting = plain_names(policy.acting_state_dict()).keys()
+    whole = policy.with_spare_modules(tensors) if tensors.keys() == acting else tensors
+    check_tensors(whole, plain_names(own), name)
+    policy.load_state_dict({compiled: whole[plain] for compiled, plain in zip(own, plain_names(own), strict=True)})
 
 
 def space_of(data: Mapping[str, Any], key: str, name: str) -> spaces.Box:

@@ -7,6 +7,7 @@ An archive (``agent.zip``) has the members ``data`` (JSON: algorithm, spaces, hy
 built.
 """
 
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -27,9 +28,10 @@ from sb3_genoffline.common.policy_files import (
     blamed_on,
     global_rng_preserved,
     load_tensors_into,
+    plain_names,
     space_of,
 )
-from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.errors import ExistsError, NotFoundError, UserError
 from sb3_genoffline.files.archive import (
     FORMAT_VERSION,
     CheckpointError,
@@ -38,17 +40,17 @@ from sb3_genoffline.files.archive import (
     parse_tensors,
     read_archive,
     read_tensors,
-    replace_file,
     space_to_json,
     tree_from_members,
     tree_to_members,
     write_archive,
 )
-from sb3_genoffline.files.manifest import open_folder
+from sb3_genoffline.files.manifest import MANIFEST, open_folder
+from sb3_genoffline.files.pair import CONFIG, WEIGHTS, WEIGHTS_KEY, read_pair, replace_pair
 from sb3_genoffline.files.untrusted import check_sizes, entry, parse_json, short
+from sb3_genoffline.files.writing import put_back, standing, write_errors
 from sb3_genoffline.version import __version__
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 _TRAINING = ("training.json", "training.safetensors")
 _STATISTICS = ("obs_mean", "obs_std")
@@ -82,21 +84,27 @@ def _check_there_is_an_agent(agent: Any) -> None:
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    return {name: tensor.cpu().contiguous() for name, tensor in plain_names(state).items()}
 
 
-def save_archive(agent: Any, path: PathOrFile, whole: bool) -> None:
+def save_archive(agent: Any, path: PathOrFile, exclude: set[str], include: set[str]) -> None:
     """
     Write an agent to one file, atomically.
 
     :param agent: an ``OfflineAlgorithm``
     :param path: file name (``.zip`` is added) or open binary file
-    :param whole: with what only resuming needs
+    :param exclude: ``"training"``, what only resuming needs, and hyper-parameters
+    :param include: of those, what is written all the same
+    :raises UserError: for a name that can't be left out, or can't be written
     """
     _check_there_is_an_agent(agent)
+    left_out = left_out_of(agent, exclude, include)
+    whole = "training" not in left_out
     policy = agent.policy.state_dict() if whole else agent.policy.acting_state_dict()
+    data = describe(agent)
+    data["hyperparameters"] = {name: value for name, value in data["hyperparameters"].items() if name not in left_out}
     members = {
-        "data": json.dumps(describe(agent), indent=2).encode(),
+        "data": json.dumps(data, indent=2).encode(),
         "policy.safetensors": pack_tensors(_on_cpu(policy)),
         "_stable_baselines3_version": stable_baselines3.__version__.encode(),
         "system_info.txt": get_system_info(print_info=False)[1].encode(),
@@ -106,14 +114,54 @@ def save_archive(agent: Any, path: PathOrFile, whole: bool) -> None:
     write_archive(path, members)
 
 
+def left_out_of(agent: Any, exclude: set[str], include: set[str]) -> set[str]:
+    """
+    SB3's ``exclude`` and ``include``, the latter of which counts where a name is in both.
+
+    :param agent: an ``OfflineAlgorithm``
+    :param exclude: names
+    :param include: names
+    :return: what is not written and would be without them
+    :raises UserError: for a name that is unknown, can't be left out, or can't be written
+    """
+    arguments, cls = type(agent).argument_table().arguments, type(agent).__name__
+    fixed = {*COUNTERS, *agent.policy_arguments(), "policy_kwargs", "dataset_info", "policy_class"}
+    fixed |= {"observation_space", "action_space", *agent.state.networks, *agent.state.variables}
+    fixed |= {f"{name}_optimizer" for name in agent.state.optimizers}
+    never = (set(agent._excluded_save_params()) | vars(agent).keys()) - arguments.keys() - fixed - {"policy"}
+    known = arguments.keys() | fixed | never | {"training", "policy"}
+    for name in sorted(exclude | include):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise UserError(f"A saved {cls} has no {name!r}{f': do you mean {near[0]!r}?' if near else '.'}")
+    for name in sorted(include & never):
+        how = "use save_replay_buffer()" if name == "replay_buffer" else "give or set it again when the agent is loaded"
+        raise UserError(f"{name!r} can't be a part of a saved {cls}: {how}.")
+    for name in sorted(exclude & (fixed | {"policy"}) - include):
+        raise UserError(
+            f"{name!r} can't be left out of a saved {cls}, which could not be made again without it. What can be: 'training' "
+            "(optimizers, generators, sampler), and hyper-parameters, which then are the defaults."
+        )
+    return exclude - include
+
+
 def save_folder(agent: Any, folder: Path) -> None:
     """
-    Write ``config.json`` and ``model.safetensors``.
+    Write ``config.json`` and ``model.safetensors``, atomically: whoever reads finds the old agent or the new one.
 
     :param agent: an ``OfflineAlgorithm``
     :param folder: is made; files of these names are replaced
+    :raises ExistsError: if the folder has a manifest
+    :raises NotWrittenError: if the system refuses it
     """
     _check_there_is_an_agent(agent)
+    with write_errors(folder):
+        put_back(folder)
+    if (folder / MANIFEST).exists():
+        raise ExistsError(
+            f"{folder} holds a published agent: {MANIFEST} lists its files, and its card and results are of that agent. Save "
+            "into another folder, or replace all of it with write_agent_folder(..., overwrite=True)."
+        )
     cls = type(agent)
     if agent.policy_class not in cls.policy_aliases.values():
         raise UserError(
@@ -133,13 +181,14 @@ def save_folder(agent: Any, folder: Path) -> None:
     for space in ("observation_space", "action_space"):
         bounds = {key: [_bound(value) for value in config[space][key]] for key in ("low", "high")}
         config[space] = config[space] | bounds
-    try:
-        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    except ValueError as error:
-        raise UserError(f"A setting of the agent is not a finite number, which JSON does not have: {config}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / WEIGHTS, pack_tensors(tensors, {"format": "pt"}))
-    replace_file(folder / CONFIG, text.encode())
+
+    def text(digest: str) -> bytes:
+        try:
+            return (json.dumps(config | {WEIGHTS_KEY: digest}, indent=2, allow_nan=False) + "\n").encode()
+        except ValueError as error:
+            raise UserError(f"A setting of the agent is not a finite number, which JSON does not have: {config}") from error
+
+    replace_pair(folder, text, pack_tensors(tensors, {"format": "pt"}))
 
 
 def _bound(value: float) -> float | str:
@@ -175,7 +224,7 @@ class AgentFile:
         :raises FileNotFoundError: if there is no such file
         :raises CheckpointError: if it is damaged, newer than this version, or not an agent of ours
         """
-        if isinstance(path, str | Path) and Path(path).is_dir():
+        if isinstance(path, str | Path) and standing(Path(path)).is_dir():
             return cls.from_folder(Path(path))
         return cls.from_members(read_archive(path), f"{path}")
 
@@ -210,15 +259,15 @@ class AgentFile:
     @classmethod
     def from_folder(cls, folder: Path) -> "AgentFile":
         """:param folder: of an agent; if it has a manifest, both files are compared with it"""
+        folder = standing(folder)
         if not folder.is_dir():
             raise NotFoundError(f"There is no folder {folder} here. sb3_genoffline.load_from_hub loads from the Hub, too.")
         if not (folder / CONFIG).is_file():
             raise NotFoundError(f"{folder} is not an agent's folder: it has no {CONFIG}.")
         listed, name = open_folder(folder), str(folder / CONFIG)
-        data = parse_json(listed.read(CONFIG), name)
-        _check_version(data, name)
+        data, weights = read_pair(listed, lambda content: _parse_config(content, name))
         algo = entry(data, "algo", str, name)
-        tensors = parse_tensors(listed.read(WEIGHTS), str(folder / WEIGHTS))
+        tensors = parse_tensors(weights, str(folder / WEIGHTS))
         statistics = entry(data, "observation_statistics", dict[str, list[float]] | None, name)
         for key, short_name in zip(_STATISTICS, ("mean", "std"), strict=True):
             if statistics is None:
@@ -320,6 +369,12 @@ def parse_data(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
     if "data" not in members:
         raise CheckpointError(f"{name} holds no agent: the member 'data' is missing.")
     return parse_json(members["data"], f"{name}: the member 'data'", strict=False)
+
+
+def _parse_config(content: bytes, name: str) -> dict[str, Any]:
+    data = parse_json(content, name)
+    _check_version(data, name)
+    return data
 
 
 def _check_version(data: dict[str, Any], name: str) -> int:

@@ -12,7 +12,7 @@ from sb3_genoffline.common.learner import Learner
 from sb3_genoffline.common.saving import AgentFile, save_archive, save_folder, split_custom_objects
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sampling import Sampler
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.archive import PathOrFile, read_archive, tree_from_members, tree_to_members, write_archive
 from sb3_genoffline.files.untrusted import short
 
@@ -44,12 +44,16 @@ class StoredLearner(Learner):
         online are not in it: see :meth:`save_replay_buffer`.
 
         :param path: file name (``.zip`` is added) or open binary file
-        :param exclude: ``["training"]`` leaves out what only resuming needs: optimizers, generators, sampler, and of each
-            network and its target the one that the policy does not act with
-        :param include: accepted for SB3's signature; everything is included by default
-        :raises UserError: if a hyper-parameter can't be stored as plain data
+        :param exclude: names to leave out: ``"training"``, what only resuming needs (optimizers, generators, sampler, and of
+            each network and its target the one that the policy does not act with), and hyper-parameters, which then are the
+            defaults once it is loaded
+        :param include: names to write although they are in ``exclude``; everything that can be written is, by default
+        :raises UserError: if a hyper-parameter can't be stored as plain data, or a name is unknown, can't be left out, or
+            can't be written
+        :raises NotWrittenError: if the system refuses it: a full disk, no permission
         """
-        save_archive(self, path, whole="training" not in set(exclude or ()))
+        names = [{given} if isinstance(given, str) else set(given or ()) for given in (exclude, include)]
+        save_archive(self, path, *names)
 
     @classmethod
     def load(
@@ -84,7 +88,7 @@ class StoredLearner(Learner):
         if print_system_info:
             print("== SAVED MODEL SYSTEM INFO ==")
             lines = (file.system_info or "not recorded").splitlines()
-            print("\n".join(line if line.isprintable() else repr(line) for line in lines))
+            print("\n".join(map(printable, lines)))
         return file.build(cls, env, device, policy_class, changes | kwargs)  # type: ignore[no-any-return]
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -92,8 +96,12 @@ class StoredLearner(Learner):
         Write ``config.json`` and ``model.safetensors``: all that acting needs. Optimizers are left out, and of each network
         and its target the one that the policy does not act with. (:meth:`save` keeps everything.)
 
+        The folder holds the old agent or the new one, whatever happens.
+
         :param folder: is made; files of these names are replaced
         :return: the folder
+        :raises ExistsError: if the folder has a manifest: it holds a published agent, whose other files are of that one
+        :raises NotWrittenError: if the system refuses it: a full disk, no permission
         :raises UserError: if a hyper-parameter can't be stored as plain data, or a weight is not finite
         """
         folder = Path(folder)
@@ -171,13 +179,16 @@ class StoredLearner(Learner):
 
     def save_replay_buffer(self, path: PathOrFile) -> None:
         """
-        Write the buffer's online rows and where its sampler stands, without a pickle; offline rows are the dataset's.
+        Write the buffer's online rows and where its sampler stands, without a pickle; offline rows are the dataset's. Before
+        there are data, an empty one is written, as SB3 does.
 
         :param path: file name (``.zip`` is added) or open binary file
+        :raises UserError: if the agent has no spaces yet
         """
-        if self.replay_buffer is None:
-            raise UserError("There is no buffer to save: call learn_offline(), set_dataset() or learn() first.")
-        write_archive(path, tree_to_members(self.replay_buffer.state_dict(), "buffer"))
+        if not hasattr(self, "policy"):
+            raise UserError("There is no buffer to save yet: the agent gets its spaces from an env or in learn_offline().")
+        buffer = self.empty_buffer() if self.replay_buffer is None else self.replay_buffer
+        write_archive(path, tree_to_members(buffer.state_dict(), "buffer"))
 
     def load_replay_buffer(self, path: PathOrFile, truncate_last_traj: bool = True) -> None:
         """

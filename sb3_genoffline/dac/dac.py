@@ -81,7 +81,8 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     :param n_critics: H, size of the ensemble
     :param n_diffusion_steps: T
     :param n_q_samples: N, next actions per state in the critics' target
-    :param n_action_samples: N_a, candidates when acting (``predict(deterministic=True)``)
+    :param n_action_samples: N_a, candidates when acting (``predict(deterministic=True)``). They are drawn, so the action
+        differs from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
     :param softmax_temperature: choice among the candidates, 0 = the best; see
         :class:`~sb3_genoffline.common.diffusion_policy.DiffusionPolicy`
     :param rho: ρ, pessimism of the target: mean − ρ·std (population) over the ensemble; for ``"convex"`` the weight of min

@@ -77,7 +77,8 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
     :param n_diffusion_steps: T
     :param beta_schedule: ``"vp"``, ``"linear"`` or ``"cosine"``
     :param max_q_backup: the target is the best of 10 next actions' instead of one's (the paper's antmaze setting)
-    :param n_action_samples: candidates when acting (``predict(deterministic=True)``)
+    :param n_action_samples: candidates when acting (``predict(deterministic=True)``). They are drawn, so the action differs
+        from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
     :param softmax_temperature: of the draw among them, in the units of Q; 0 = the best
     :param actor_ema_every: updates between two moves of the actor's target
     :param actor_ema_start: updates before its first move

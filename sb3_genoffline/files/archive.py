@@ -3,10 +3,8 @@
 import io
 import json
 import lzma
-import os
 import pathlib
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -20,7 +18,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as pack
 from torch import Tensor
 
-from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.errors import NotFoundError, UserError, printable
+from sb3_genoffline.files.writing import replace_file
 
 FORMAT_VERSION = 2
 _TENSOR = "__tensor__"
@@ -38,7 +37,7 @@ class CheckpointError(UserError):
 
     def __init__(self, message: str) -> None:
         short = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
-        super().__init__("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in short))
+        super().__init__(printable(short))
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -152,6 +151,7 @@ def write_archive(path: PathOrFile, members: Mapping[str, bytes]) -> None:
 
     :param path: a path (folders are made, ``.zip`` added where it is missing) or an open binary file
     :param members: contents by name
+    :raises NotWrittenError: if the system refuses it
     """
     if not isinstance(path, str | pathlib.Path):
         _write_zip(path, members)
@@ -159,24 +159,6 @@ def write_archive(path: PathOrFile, members: Mapping[str, bytes]) -> None:
     file = io.BytesIO()
     _write_zip(file, members)
     replace_file(with_zip_suffix(path), file.getvalue())
-
-
-def replace_file(path: pathlib.Path, content: bytes) -> None:
-    """Write a file, atomically: a killed process leaves the old file or the new one; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _write_zip(file: Any, members: Mapping[str, bytes]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.errors import NotFoundError
-from sb3_genoffline.files.archive import CheckpointError, replace_file
+from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.files.untrusted import entry, parse_json, short
+from sb3_genoffline.files.writing import is_temporary, replace_file
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
@@ -16,8 +17,9 @@ _LARGEST_FILE = 4 * 2**30
 
 
 def folder_files(folder: Path) -> Iterator[str]:
-    """Names of all files below a folder, with ``/``, sorted, the manifest left out."""
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Names of all files below a folder, with ``/``, sorted; the manifest is left out, and what is not whole yet."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = (path.as_posix() for path in paths if not any(map(is_temporary, path.parts)))
     return iter(sorted(name for name in names if name != MANIFEST))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.escaping import code, code_block, markdown, python_string
 from sb3_genoffline.files.untrusted import conforms, short
 
 _ACTING = ("manifest.json", "config.json", "model.safetensors")
@@ -54,7 +55,7 @@ def make_card(
     """
     results, cls = results or {}, type(model)
     dataset = config["dataset"]
-    where = dataset.get("id") or "a dataset without a name"
+    where = _named(dataset)
     about = [" ".join(part.split()) for part in (inspect.getdoc(cls) or "").split("\n\n")]
     paper = re.findall(r"^Paper: .*?https://\S+[^\s.]", "\n".join(about), flags=re.MULTILINE)
     parts = [
@@ -69,7 +70,7 @@ def make_card(
         _training(config, results, command, "hyperparameters.yml" in sizes),
         _files(sizes, name, training),
         _limits(config, results),
-        f"## Licence\n\n{licence}\n",
+        f"## Licence\n\n{markdown(licence)}\n",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -96,7 +97,7 @@ def check_results(results: Any) -> None:
 
 def addressed_to(card: str, repo_id: str) -> str:
     """The card with another address in the calls that load or download it."""
-    return re.sub(r'((?:load|download)_from_hub\(")[^"]*"', rf'\g<1>{repo_id}"', card)
+    return re.sub(r'((?:load|download)_from_hub\()"(?:[^"\\]|\\.)*"', rf'\g<1>"{repo_id}"', card)
 
 
 def make_eval_results(config: Mapping[str, Any], results: Mapping[str, Any] | None) -> str | None:
@@ -154,18 +155,22 @@ def _front_matter(algorithm: str, config: Mapping[str, Any], results: Mapping[st
     return f"---\n{card.to_yaml()}\n---\n"
 
 
+def _named(dataset: Mapping[str, Any]) -> str:
+    return markdown(dataset.get("id") or "a dataset without a name")
+
+
 def _baseline(results: Mapping[str, Any]) -> str:
     name = results.get("baseline")
-    return f"This agent is a baseline, with the method's idea switched off: {name}.\n" if name else ""
+    return f"This agent is a baseline, with the method's idea switched off: {markdown(name)}.\n" if name else ""
 
 
 def _usage(algorithm: str, address: str, name: str, results: Mapping[str, Any], training: bool) -> str:
     env_id, spec = results.get("env_id"), results.get("env_spec")
-    lines = ["from sb3_genoffline import load_from_hub", "", f'model = load_from_hub("{address}")']
+    lines = ["from sb3_genoffline import load_from_hub", "", f"model = load_from_hub({python_string(address)})"]
     if env_id is None:
         lines += ["action, _ = model.predict(model.observation_space.sample(), deterministic=True)"]
     else:
-        maze, made = "Maze" in env_id, "spec" if spec else f'"{env_id}"'
+        maze, made = "Maze" in env_id, "spec" if spec else python_string(env_id)
         before = ["import gymnasium as gym", *(["import gymnasium_robotics"] if maze else [])]
         before += ["from gymnasium.envs.registration import EnvSpec", ""] if spec else [""]
         lines = [*before, lines[0], *(["from sb3_genoffline.data import flatten_env"] if maze else []), *lines[1:]]
@@ -181,14 +186,14 @@ def _usage(algorithm: str, address: str, name: str, results: Mapping[str, Any], 
             "    done, total = terminated or truncated, total + float(reward)",
             'print(f"return {total:.1f}")',
         ]
-    archive = f'{algorithm}.load(download_from_hub("{address}", "{name}.zip"))'
+    archive = code(f'{algorithm}.load(download_from_hub({python_string(address)}, "{name}.zip"))')
     if training:
-        more = f"To go on with training exactly where it stopped, load the whole archive: `{archive}`."
+        more = f"To go on with training exactly where it stopped, load the whole archive: {archive}."
     else:
-        more = f"The archive holds the same acting part: `{archive}`."
-    code = "\n".join(lines)
+        more = f"The archive holds the same acting part: {archive}."
+    snippet = code_block("\n".join(lines), "python")
     package = "sb3-genoffline" if env_id is None else '"sb3-genoffline[zoo]"'  # with MuJoCo
-    return f"## Use\n\n`pip install {package}`. Nothing is unpickled.\n\n```python\n{code}\n```\n\n{more}\n"
+    return f"## Use\n\n`pip install {package}`. Nothing is unpickled.\n\n{snippet}\n\n{more}\n"
 
 
 def _spec_lines(env_id: str, spec: Mapping[str, Any]) -> list[str]:
@@ -204,7 +209,7 @@ def _spec_lines(env_id: str, spec: Mapping[str, Any]) -> list[str]:
 def _results(results: Mapping[str, Any]) -> str:
     if not results:
         return "## Results\n\nNone were given when this was published.\n"
-    rows = [_row(f"{results.get('checkpoint', 'last')} checkpoint, {results['gradient_steps']:,} updates", results)]
+    rows = [_row(f"{markdown(results.get('checkpoint', 'last'))} checkpoint, {results['gradient_steps']:,} updates", results)]
     best, seeds = results.get("best"), results.get("seeds")
     if best:
         rows.append(_row(f"best checkpoint, {best['gradient_steps']:,} updates", best))
@@ -216,19 +221,19 @@ def _results(results: Mapping[str, Any]) -> str:
     if any(value is not None for value in behavior):
         rows.append(("the data's behaviour", *("" if value is None else f"{value:.1f}" for value in behavior)))
     table = "\n".join(f"| {' | '.join(row)} |" for row in [("agent", "return", "normalised score"), ("---",) * 3, *rows])
-    notes = [f"{results['n_eval_episodes']} episodes of {results['env_id']}"]
+    notes = [f"{results['n_eval_episodes']} episodes of {markdown(results['env_id'])}"]
     if results.get("is_deterministic") is not None:
-        notes.append(f"`predict(deterministic={results['is_deterministic']})`")
+        notes.append(code(f"predict(deterministic={results['is_deterministic']})"))
     if results.get("eval_seed") is not None:
-        notes.append(f"environments seeded from {results['eval_seed']}")
+        notes.append(f"environments seeded from {markdown(results['eval_seed'])}")
     if results.get("seed") is not None:
-        notes.append(f"training seed {results['seed']}")
+        notes.append(f"training seed {markdown(results['seed'])}")
     text = [f"## Results\n\n{table}\n\nProtocol: {', '.join(notes)}; ± within an agent is over episodes, brackets are a 95 % "]
     text.append("bootstrap interval of the mean.")
     if results.get("protocol"):
-        text.append(f" `{results['protocol']}`.")
+        text.append(f" {code(results['protocol'])}.")
     if best and best.get("chosen_by"):
-        text.append(f" The best checkpoint was chosen by {best['chosen_by']}, so its result is no unbiased one.")
+        text.append(f" The best checkpoint was chosen by {markdown(best['chosen_by'])}, so its result is no unbiased one.")
     return "".join(text) + "\n"
 
 
@@ -249,16 +254,16 @@ def _training(config: Mapping[str, Any], results: Mapping[str, Any], command: st
     lines = [f"## Training\n\n{counters['num_timesteps']:,} updates"]
     if dataset:
         lines.append(
-            f" on {dataset.get('id') or 'a dataset without a name'}: {dataset['n_transitions']:,} transitions in "
-            f"{dataset['n_episodes']:,} episodes, fingerprint `{dataset['fingerprint']}`"
+            f" on {_named(dataset)}: {dataset['n_transitions']:,} transitions in {dataset['n_episodes']:,} episodes, "
+            f"fingerprint {code(dataset['fingerprint'])}"
         )
     lines.append(". All hyper-parameters are in `config.json`")
     lines.append(", those of the training's file in `hyperparameters.yml`.\n" if has_settings else ".\n")
     if command:
-        lines.append(f"\n```sh\n{command.strip()}\n```\n")
+        lines.append(f"\n{code_block(command, 'sh')}\n")
     versions = results.get("trained_with") or config["versions"]
     lines.append("\nTrained with " if results.get("trained_with") else "\nWritten with ")
-    lines.append(", ".join(f"{name} {version}" for name, version in versions.items()) + ".\n")
+    lines.append(", ".join(f"{markdown(name)} {markdown(version)}" for name, version in versions.items()) + ".\n")
     return "".join(lines)
 
 
@@ -275,7 +280,7 @@ def _files(sizes: Mapping[str, int], name: str, training: bool) -> str:
 
 def _limits(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     shapes = [config[space]["shape"][0] for space in ("observation_space", "action_space")]
-    where = f"in {results['env_id']}" if results.get("env_id") else "in the environment that its data come from"
+    where = f"in {markdown(results['env_id'])}" if results.get("env_id") else "in the environment that its data come from"
     return (
         "## Intended use and limits\n\nFor research on offline reinforcement learning: to compare with, to start from, "
         f"to look at, {where}. It takes {shapes[0]} numbers and gives {shapes[1]}, and knows nothing beyond what its data "

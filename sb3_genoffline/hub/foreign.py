@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sb3_genoffline.common.envs import spaces_only
 from sb3_genoffline.common.policy_files import blamed_on, global_rng_preserved
 from sb3_genoffline.data.flattening import spaces_differ
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.archive import CheckpointError, read_archive, write_archive
 from sb3_genoffline.files.untrusted import MAX_SPACE_DIM, check_sizes, check_tensors, parse_json, short
 
@@ -101,8 +101,8 @@ def load_foreign(
     arguments, unread = _policy_arguments(data.get("policy_kwargs"))
     if dropped or unread:
         warnings.warn(
-            f"{path.name}: left out, as reading them would run code: {', '.join(sorted([*dropped, *unread]))}. If the agent "
-            "acts by them, it will act otherwise.",
+            f"{path.name}: left out, as reading them would run code: {printable(', '.join(sorted([*dropped, *unread])))}. "
+            "If the agent acts by them, it will act otherwise.",
             stacklevel=3,
         )
     stored = tuple(

@@ -10,10 +10,12 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.saving import CONFIG, WEIGHTS, AgentFile, parse_data
+from sb3_genoffline.common.saving import AgentFile, parse_data
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.files.archive import CheckpointError, read_archive
 from sb3_genoffline.files.manifest import MANIFEST
+from sb3_genoffline.files.pair import CONFIG, WEIGHTS
+from sb3_genoffline.files.writing import standing
 from sb3_genoffline.hub.errors import HubError, NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.foreign import load_foreign
 from sb3_genoffline.hub.naming import check_repo_id
@@ -59,7 +61,7 @@ def load_from_hub(
     :raises CheckpointError: if what came is damaged, exchanged, newer than this version, or not to be trusted
     :raises ValueError: if ``repo_id`` is no name of a repository, or the environment's spaces are not the agent's
     """
-    local = Path(repo_id).expanduser()
+    local = standing(Path(repo_id).expanduser())
     if local.exists():
         return _load_local(local, env, device, trust_remote_code, filename)
     repo_id = os.fspath(repo_id)
@@ -118,7 +120,7 @@ def download_from_hub(
     :raises HubError: if the Hub does not have it (naming what it has), does not give it, or can't be reached
     :raises ValueError: if a name is none
     """
-    local = Path(repo_id).expanduser()
+    local = standing(Path(repo_id).expanduser())
     if local.is_dir():
         _check_filename(filename)
         return _existing(local / filename)

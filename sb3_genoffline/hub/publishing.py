@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm, OfflineAlgorithm
-from sb3_genoffline.common.saving import CONFIG
 from sb3_genoffline.errors import ExistsError, NotFoundError, UserError
-from sb3_genoffline.files.archive import CheckpointError, replace_file
+from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.files.manifest import MANIFEST, folder_files, make_manifest, open_folder, read_manifest, write_manifest
+from sb3_genoffline.files.pair import CONFIG
+from sb3_genoffline.files.writing import put_back, replace_file, replaced_folder, write_errors
 from sb3_genoffline.hub.card import addressed_to, check_results, make_card, make_eval_results
 from sb3_genoffline.hub.errors import NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.fingerprint import actions_of, make_fingerprint
@@ -43,7 +43,9 @@ def write_agent_folder(
     overwrite: bool = False,
 ) -> Path:
     """
-    Write all that a repository of an agent holds. It is written beside and renamed when it is whole.
+    Write all that a repository of an agent holds. It is written beside and renamed when it is whole: whatever happens, there
+    is the old folder or the new one. (Killed in the instant between two renames, the old one has a hidden name, under which it
+    is still found, until the next call puts it back.)
 
     The agent is loaded from what was written, and must act as it did. Nothing is said on the card that is not given here.
 
@@ -61,6 +63,7 @@ def write_agent_folder(
     :param licence: of the agent, in the Hub's short form
     :param overwrite: replace the folder if there is one of an agent
     :return: the folder
+    :raises NotWrittenError: if the system refuses to write it
     :raises FileExistsError: if there is such a folder; even with ``overwrite``, if it is something else than an agent's
     :raises ValueError: if a name is not allowed, or something can't be stored as plain data
     """
@@ -73,14 +76,16 @@ def write_agent_folder(
         check_repo_id(repo_id)
     name = folder.name if repo_id is None else repo_id.partition("/")[2]
     check_repo_id(f"organization/{name}")
+    for source in (curve, film):
+        if source is not None and not Path(source).is_file():
+            raise NotFoundError(f"There is no file {source}.")
+    with write_errors(folder):
+        put_back(folder)
     if folder.exists() and not overwrite:
         raise ExistsError(f"There is a {folder} already: pass overwrite=True to replace it, or another name.")
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise ExistsError(f"{folder} is no agent's folder (it has no {MANIFEST}) and is not replaced: take another name.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        new = Path(scratch) / folder.name
-        new.mkdir()
+    with replaced_folder(folder) as new:
         model.save_pretrained(new)
         model.save(new / f"{name}.zip", exclude=None if training else ["training"])
         _write_json(new / "fingerprint.json", _checked_fingerprint(model, new))
@@ -105,9 +110,6 @@ def write_agent_folder(
         card = make_card(model, config, address, name, results, command, sizes, training, licence)
         replace_file(new / _CARD, card.encode())
         write_manifest(new)
-        if folder.exists():
-            os.rename(folder, Path(scratch) / "old")
-        os.rename(new, folder)
     return folder
 
 

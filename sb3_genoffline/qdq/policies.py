@@ -69,6 +69,6 @@ class ConsistencyQPolicy(GaussianActorCriticPolicy):
 
     def explore(self, states: Tensor) -> Tensor:
         """See :meth:`~sb3_genoffline.common.policies.ActorCriticPolicy.explore`."""
-        std = self.actor.std() if self.learned_std else EXPLORATION_STD
+        std = self.actor.std() if self.learned_std else EXPLORATION_STD * self.adds_noise
         mean: Tensor = self.actor(states)
         return mean + std * self.acting_noise(*mean.shape)

@@ -246,7 +246,7 @@ def test_a_replay_buffer_that_is_too_small_or_missing_says_so(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="no buffer to save"):
-        agent().save_replay_buffer(tmp_path / "buffer")
+        agent(env=None).save_replay_buffer(tmp_path / "buffer")
     model = agent(env=PointEnv()).learn_offline(dataset, 1)
     model.learn(9)
     model.save_replay_buffer(tmp_path / "buffer")

@@ -30,7 +30,9 @@ def refused(watch: Watch, folder: Path, *words: str) -> None:
 
 
 def copied(victims: Path, algo: str, watch: Watch) -> Path:
-    return Path(shutil.copytree(victims / algo, watch.root / algo))
+    folder = Path(shutil.copytree(victims / algo, watch.root / algo))
+    change(folder / "config.json", lambda config: config.pop("weights_sha256"))  # as one who forges weights would
+    return folder
 
 
 def change(path: Path, edit: Callable[[Any], Any]) -> None:

@@ -104,7 +104,11 @@ def acts_or_is_refused(path: Path) -> None:
 
 
 def copied(victims: Path, algo: str, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(victims / algo, tmp_path / algo, dirs_exist_ok=True))
+    folder = Path(shutil.copytree(victims / algo, tmp_path / algo, dirs_exist_ok=True))
+    config = json.loads((folder / "config.json").read_text())
+    del config["weights_sha256"]  # as one who forges weights would
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def fuzz_config(victims: Path, tmp_path: Path, algo: str, data: st.DataObject) -> None:

@@ -25,7 +25,6 @@ from phase_world import (
     weights,
 )
 from stable_baselines3.common.callbacks import EveryNTimesteps
-from stable_baselines3.common.logger import configure
 from worlds import N_ROWS, PointEnv, differing, make_dataset, members, snapshot
 
 from sb3_genoffline import OfflineDataset
@@ -57,9 +56,9 @@ def test_the_teacher_is_followed_by_the_distillation_and_that_by_the_policy(data
     assert again.events == expected_events(1)  # fitted once
 
 
-def test_each_phase_logs_its_loss_and_steps_under_its_own_name(dataset: OfflineDataset, tmp_path: Path) -> None:
+def test_each_phase_logs_its_loss_and_steps_under_its_own_name(dataset: OfflineDataset, tmp_path: Path, csv_log: Any) -> None:
     model = make()
-    model.set_logger(configure(str(tmp_path), ["csv"]))
+    csv_log(model, tmp_path)
     model.pretrain(dataset, log_interval=2)
     with (tmp_path / "progress.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -167,12 +167,12 @@ def train(
     finally:
         seconds = time.perf_counter() - started
         interrupt.restore()
+        model.logger.close()
         if envs is not None:
             envs.close()
     model.save(run.model_path)
     if save_replay_buffer:
         model.save_replay_buffer(run.folder / "replay_buffer.zip")
-    model.logger.close()
     result = TrainedRun(
         run,
         model,

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from sb3_genoffline.files.archive import replace_file
+from sb3_genoffline.files.writing import replace_file
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,15 +6,15 @@ Reading a dataset of many episodes takes seconds to minutes, its flat arrays a f
 contents have another name. Hashing is skipped for files whose size, times and inode are those seen when they were hashed last.
 
 Entries are written to a temporary folder and renamed, so a reader never sees half of one; every array's checksum is verified
-when it is read, and a damaged entry is built again.
+when it is read, and a damaged entry is built again. What a killed process left is removed when the next entry is written.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-import tempfile
 import time
 import warnings
 import zlib
@@ -25,11 +25,12 @@ import numpy as np
 
 from sb3_genoffline.data.reading.paths import expanded
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.writing import remove_leftovers, replace_file, temporary_folder
 
 FORMAT = 1
 # A file changed less than this many seconds before it was hashed may change again without its time stamps showing it.
 _RACY_SECONDS = 2.0
-_STALE_TEMPORARY_SECONDS = 24 * 3600.0
+_TEMPORARY = ".tmp-"
 
 Arrays = dict[str, np.ndarray]
 
@@ -107,13 +108,8 @@ def _content_key(folder: Path, files: list[Path], stamp: str) -> str:
             digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()};".encode())
     newest = max((max(path.stat().st_mtime, path.stat().st_ctime) for path in files), default=0.0)
     if newest < started - _RACY_SECONDS:
-        try:
-            record.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=record.parent, delete=False) as temporary:
-                temporary.write(digest.hexdigest())
-            os.replace(temporary.name, record)
-        except OSError:
-            pass  # hashing again next time is all that is lost
+        with contextlib.suppress(OSError):  # hashing again next time is all that is lost
+            replace_file(record, digest.hexdigest().encode())
     return digest.hexdigest()
 
 
@@ -135,9 +131,8 @@ def _read(entry: Path) -> Arrays | None:
 def _write(folder: Path, entry: Path, arrays: Arrays, source: str) -> None:
     """Write an entry atomically; where another process was faster, its entry stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
-    try:
+    remove_leftovers(folder, _TEMPORARY, "")
+    with temporary_folder(folder, entry.name, _TEMPORARY) as temporary:
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
         meta = {"source": source, "checksums": {name: _checksum(array) for name, array in arrays.items()}}
@@ -149,23 +144,11 @@ def _write(folder: Path, entry: Path, arrays: Arrays, source: str) -> None:
                 return
             shutil.rmtree(entry, ignore_errors=True)  # damaged
             os.replace(temporary, entry)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     _remove_superseded(folder, entry, source)
 
 
 def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data, zlib.crc32(f"{array.shape}{array.dtype}".encode()))
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove temporary folders that a killed process left."""
-    for path in folder.glob(".tmp-*"):
-        try:
-            if path.stat().st_mtime < time.time() - _STALE_TEMPORARY_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            continue
 
 
 def _remove_superseded(folder: Path, entry: Path, source: str) -> None:

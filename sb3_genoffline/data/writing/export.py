@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +15,7 @@ from sb3_genoffline.data.reading.paths import expanded
 from sb3_genoffline.data.reading.sources import HDF5_SUFFIXES
 from sb3_genoffline.data.writing.minari import spec_json, write_minari
 from sb3_genoffline.errors import ExistsError, UserError
+from sb3_genoffline.files.writing import temporary_folder, write_errors
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -90,16 +90,15 @@ def export_hdf5(dataset: OfflineDataset, path: str | os.PathLike[str], overwrite
     :param overwrite: Replace an existing file.
     :return: The path.
     :raises UserError: For another suffix.
+    :raises NotWrittenError: If the system refuses it: a full disk, no permission.
     :raises ExistsError: If there is such a file and ``overwrite`` is False.
     """
-    import h5py
 
     path = expanded(path)
     if path.suffix.lower() not in HDF5_SUFFIXES:
         raise UserError(f"{path} has the suffix {path.suffix!r}; HDF5 files are called {' or '.join(HDF5_SUFFIXES)}.")
     if path.exists() and not overwrite:
         raise ExistsError(f"{path} exists already; pass overwrite=True to replace it, or choose another name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = {
         "observations": dataset.observations,
         "actions": dataset.actions,
@@ -121,16 +120,23 @@ def export_hdf5(dataset: OfflineDataset, path: str | os.PathLike[str], overwrite
         "ref_min_score": dataset.ref_min_score,
         "ref_max_score": dataset.ref_max_score,
     }
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        partial = Path(folder) / path.name
-        with h5py.File(partial, "w") as file:
-            for name, array in columns.items():
-                file.create_dataset(name, data=array, compression="gzip")
-            for name, value in (bounds | described).items():
-                if value is not None:
-                    file[f"metadata/{name}"] = value
-        os.replace(partial, path)
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(path.parent, path.name) as folder:
+            _write_hdf5(folder / path.name, columns, bounds | described)
+            os.replace(folder / path.name, path)
     return path
+
+
+def _write_hdf5(path: Path, columns: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, array in columns.items():
+            file.create_dataset(name, data=array, compression="gzip")
+        for name, value in metadata.items():
+            if value is not None:
+                file[f"metadata/{name}"] = value
 
 
 def _closed_truncations(dataset: OfflineDataset) -> np.ndarray:

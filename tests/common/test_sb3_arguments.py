@@ -1,0 +1,173 @@
+"""SB3's arguments and verbs are honoured or refused, and the page says which."""
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import sb3_genoffline
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, observations, point_dataset
+
+PAGE = (Path(sb3_genoffline.__file__).parent / "README.md").read_text()
+ROWS = dict(re.findall(r"^\| (`\w.*?) \| (.*) \|$", PAGE.partition("And of SB3's verbs")[0], re.MULTILINE))
+FATES = {name: fate for names, fate in ROWS.items() for name in re.findall(r"`(\w+)`", names)}
+SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8, 8]}, "batch_size": 16, "seed": 0, "device": "cpu"}
+
+
+def make(algo: str = "td3_bc", env: Any = (OBSERVATION_SPACE, ACTION_SPACE), **changes: Any) -> Any:
+    return ALGOS[algo]("MlpPolicy", env, **(SMALL | changes))
+
+
+def test_the_page_has_every_argument_of_sb3_and_says_the_truth() -> None:
+    arguments = [name for name in inspect.signature(OffPolicyAlgorithm.__init__).parameters if name != "self"]
+    assert set(FATES) == set(arguments)
+    for name, fate in FATES.items():
+        if fate.startswith("refused"):
+            with pytest.raises(TypeError, match=name):
+                make(**{name: None})
+        elif name not in ("policy", "env", "tensorboard_log", "device"):
+            assert getattr(make(), name) is not None or name == "action_noise"
+
+
+# ---------------------------------------------------------------------- noise, environments
+
+
+@pytest.mark.parametrize("algo", ["td3_bc", "bc"])
+def test_action_noise_takes_the_place_of_a_deterministic_actors_own(algo: str) -> None:
+    noise = NormalActionNoise(np.zeros(2), np.zeros(2))
+    model = make(algo, PointEnv(), action_noise=noise, gradient_steps=0).learn_offline(point_dataset(), 2)
+    model.learn(6)
+    rows = model.replay_buffer.rows_at(th.arange(60, 66))
+    with th.no_grad():
+        acted = model.policy.actor(model.policy.normalize_observations(rows.observations))
+    np.testing.assert_allclose(acted.clamp(-1, 1), rows.actions, atol=1e-4)
+    again, _ = model.predict(observations(), deterministic=False)
+    assert not np.array_equal(again, model.predict(observations(), deterministic=True)[0])  # elsewhere it explores as before
+
+
+def test_action_noise_reaches_the_actions_of_several_environments(tmp_path: Path) -> None:
+    env = DummyVecEnv([PointEnv] * 3)
+    noise = OrnsteinUhlenbeckActionNoise(np.full(2, 5.0), np.zeros(2), theta=1.0, dt=1.0)
+    model = make(env=env, action_noise=noise, train_freq=2, gradient_steps=-1).learn_offline(point_dataset(), 2)
+    model.learn(12)
+    assert model.num_timesteps == 12 and model.replay_buffer.n_online == 12 and model._n_updates == 2 + 12
+    assert (model.replay_buffer.rows_at(th.arange(60, 72)).actions > 0.99).all()
+    model.save(tmp_path / "agent")
+    loaded = type(model).load(tmp_path / "agent", env=env, action_noise=noise)
+    assert loaded.action_noise is noise and type(model).load(tmp_path / "agent").action_noise is None
+
+
+def test_what_is_no_noise_is_refused() -> None:
+    with pytest.raises(UserError, match="is no ActionNoise"):
+        make(action_noise=0.1)
+
+
+def test_episodes_of_several_environments_are_refused_in_words() -> None:
+    model = make(env=DummyVecEnv([PointEnv] * 2), train_freq=(1, "episode")).learn_offline(point_dataset(), 2)
+    with pytest.raises(UserError, match="train_freq counts episodes"):
+        model.learn(4)
+
+
+# ---------------------------------------------------------------------- save(exclude, include)
+
+
+def load_of(model: Any, path: Path, **how: Any) -> Any:
+    model.save(path, **how)
+    return type(model).load(path, device="cpu")
+
+
+def test_exclude_and_include_mean_what_they_mean_in_sb3(tmp_path: Path) -> None:
+    model = make(verbose=0, gamma=0.5).learn_offline(point_dataset(), 2)
+    assert load_of(model, tmp_path / "a", exclude=["gamma", "replay_buffer", "env"]).gamma == 0.99
+    assert load_of(model, tmp_path / "a", exclude=["gamma"], include=["gamma"]).gamma == 0.5
+    whole, acting = tmp_path / "whole", tmp_path / "acting"
+    model.save(whole, exclude=["training"], include=["training"])
+    model.save(acting, exclude="training")
+    assert acting.with_suffix(".zip").stat().st_size < whole.with_suffix(".zip").stat().st_size
+    observed = observations()
+    np.testing.assert_array_equal(
+        load_of(model, acting).predict(observed, deterministic=True)[0], model.predict(observed, deterministic=True)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"exclude": ["trainign"]}, "do you mean 'training'"),
+        ({"include": ["nonsense"]}, "has no 'nonsense'"),
+        ({"exclude": ["policy_kwargs"]}, "'policy_kwargs' can't be left out"),
+        ({"exclude": ["actor_optimizer"]}, "'actor_optimizer' can't be left out.*'training'"),
+        ({"exclude": ["policy"]}, "'policy' can't be left out"),
+        ({"include": ["replay_buffer"]}, r"save_replay_buffer\(\)"),
+        ({"include": ["env"]}, "'env' can't be a part"),
+    ],
+)
+def test_names_that_mean_nothing_are_refused(how: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        make().save(tmp_path / "agent", **how)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_buffer_without_data_is_saved_empty_as_in_sb3(tmp_path: Path) -> None:
+    make().save_replay_buffer(tmp_path / "buffer")
+    other = make(env=PointEnv())
+    other.load_replay_buffer(tmp_path / "buffer")
+    assert other.replay_buffer.size() == 0
+    other.learn(4)
+    with pytest.raises(UserError, match="no buffer to save yet"):
+        make(env=None).save_replay_buffer(tmp_path / "buffer")
+
+
+# ---------------------------------------------------------------------- torch.compile
+
+
+@pytest.mark.parametrize("what", ["policy", "actor", "critic"])
+@pytest.mark.parametrize("algo", ["td3_bc", "dql", "spot"])
+def test_an_agent_that_went_through_compile_saves_and_loads(algo: str, what: str, tmp_path: Path) -> None:
+    small = {"vae_steps": 3} if algo == "spot" else {}
+    model = make(algo, **small).learn_offline(point_dataset(), 2)
+    plain = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+    wrap: Callable[[Any], Any] = lambda module: th.compile(module, backend="eager")  # noqa: E731
+    owner = model if what == "policy" else model.policy
+    setattr(owner, what, wrap(getattr(owner, what)))
+    model.save(tmp_path / "agent")
+    model.policy.save(tmp_path / "policy")
+    model.save_pretrained(tmp_path / "folder")
+    cls = type(model)
+    acting = cls.load(tmp_path / "agent").policy.acting_state_dict().keys()
+    for loaded, names in ((cls.load(tmp_path / "agent"), plain), (cls.from_pretrained(tmp_path / "folder"), acting)):
+        state = loaded.policy.state_dict()
+        assert state.keys() == plain.keys() and all(th.equal(state[name], plain[name]) for name in names)
+    assert model.policy_class.load(tmp_path / "policy").state_dict().keys() == plain.keys()
+    model.set_parameters(tmp_path / "agent")  # and back into a compiled one
+
+
+# ---------------------------------------------------------------------- a seed for acting
+
+
+@pytest.mark.parametrize("algo", ["dac", "dql", "bc"])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_an_acting_seed_makes_actions_repeatable_and_training_as_it_was(algo: str, deterministic: bool) -> None:
+    model = make(algo).learn_offline(point_dataset(), 2)
+    generator = model.generator.get_state()
+    actions = []
+    for _ in range(2):
+        model.set_acting_seed(3)
+        actions.append([model.predict(observations(), deterministic=deterministic)[0] for _ in range(2)])
+    np.testing.assert_array_equal(*actions)
+    assert np.array_equal(actions[0][0], actions[0][1]) == (algo == "bc" and deterministic)
+    assert th.equal(generator, model.generator.get_state())
+    assert "set_acting_seed" in (type(model).predict.__doc__ or "")
+    if algo != "bc":
+        page = Path(inspect.getfile(type(model))).with_name("README.md").read_text()
+        assert "set_acting_seed" in page and "set_acting_seed" in (type(model).__doc__ or "")
