@@ -93,6 +93,16 @@ class SQL(InSampleAlgorithm):
         """The arguments that help."""
         return f"What helps: a larger alpha={self.alpha}, or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
 
+    def weights(self, advantages: Tensor) -> Tensor:
+        """
+        What the data's actions count in the actor's imitation.
+
+        :param advantages: Q − V, (B,)
+        :return: (B,)
+        """
+        weights = 1.0 + advantages / (2.0 * self.alpha) if self.paper_weights else advantages
+        return weights.clamp(0.0, self.max_weight)
+
     def update(self, batch: TransitionBatch, noise: Tensor | None) -> dict[str, Tensor]:
         """
         One gradient step.
@@ -114,8 +124,7 @@ class SQL(InSampleAlgorithm):
         with th.no_grad():
             values = self.value(states)
             advantages = target_q - values  # (B,)
-            weights = 1.0 + advantages / (2.0 * self.alpha) if self.paper_weights else advantages
-            weights = weights.clamp(0.0, self.max_weight)
+            weights = self.weights(advantages)
         actor_loss = -(weights * self.actor.log_prob(states, batch.actions, noise)).mean()
         gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
 
