@@ -1,10 +1,18 @@
-"""No test speaks to huggingface.co: all of them have a port of this machine for a Hub, where ``tests/hub`` puts a server."""
+"""
+What all tests share. No test speaks to huggingface.co: all of them have a port of this machine for a Hub, where ``tests/hub``
+puts a server.
+"""
 
 import atexit
 import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch as th
 
 
 def _keep_port() -> socket.socket:
@@ -28,3 +36,19 @@ os.environ |= {
 }
 for _name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):
     os.environ.pop(_name, None)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Networks, data and noise in double precision."""
+    th.set_default_dtype(th.float64)
+    yield
+    th.set_default_dtype(th.float32)
+
+
+@pytest.fixture
+def make_batch() -> Any:
+    """See :func:`worlds.make_batch`."""
+    from worlds import make_batch  # imports huggingface_hub
+
+    return make_batch

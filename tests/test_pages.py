@@ -15,13 +15,13 @@ NAMES = {cls.__name__: name for name, cls in ALGOS.items()}
 PAGES = {name: folder / "README.md" for name, folder in FOLDERS.items() if (folder / "README.md").is_file()}
 PENDING = {"awac", "cped", "cql", "qdq", "spot"}  # pages that are still being written: to be emptied, then deleted
 CITATION = re.compile(r"(tests/[\w/]+\.py)?::(\w+(?:::\w+)*)")  # `::name` goes on in the file cited last
-CLAIM = re.compile(r"^(\d+)\. ", re.MULTILINE)
+CLAIM = re.compile(r"^(?:\| )?(\d+)(?:\.| \|) ", re.MULTILINE)  # an item of a list, or a row of a table
 CITED_CLAIMS = re.compile(r"(?:(\w+)'s )?README claims? (\d+(?:(?:, | and |–| to )\d+)*)")
 
 
 def claims(page: Path) -> list[str]:
     """The numbered items below the heading "Claims", each without its number."""
-    section = page.read_text().partition("\n## Claims\n")[2].partition("\n## ")[0]
+    section = page.read_text().partition("\n## Claims")[2].partition("\n## ")[0]
     numbers, texts = CLAIM.findall(section), CLAIM.split(section)[2::2]
     assert numbers == [str(i + 1) for i in range(len(texts))], f"{page}: claims are not numbered from 1"
     return texts

@@ -73,24 +73,8 @@ def _lines_of_commands() -> str:
 def _is_for_the_user(error: Exception) -> bool:
     """Whether it is a mistake in what was asked, or an outside that did not answer, and not a bug of this program."""
     from sb3_genoffline.errors import UserError  # here: with it comes torch, which --help does not need
-    from sb3_genoffline.hub.errors import HubError
 
-    return isinstance(error, UserError | ConnectionError | HubError) or _is_of_the_library(error)
-
-
-def _is_of_the_library(error: Exception) -> bool:
-    """TO BE REMOVED when every error of the library that a user can mend is a ``UserError``: until then, those it raises."""
-    import traceback
-    from pathlib import Path
-
-    import sb3_genoffline
-
-    frames = traceback.extract_tb(error.__traceback__)
-    package = Path(sb3_genoffline.__file__).parent
-    where = Path(frames[-1].filename)
-    return isinstance(error, ValueError | FileNotFoundError | FileExistsError | FloatingPointError) and (
-        package in where.parents and package / "zoo" not in where.parents
-    )
+    return isinstance(error, UserError | ConnectionError)
 
 
 if __name__ == "__main__":

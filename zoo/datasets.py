@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sb3_genoffline.data.reading.cache import cached_arrays
-from sb3_genoffline.data.scores import scale_returns
+from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
 
 from .recipes import chosen
@@ -59,9 +59,9 @@ class Contents:
     @property
     def score(self) -> float | None:
         """Normalised mean return; the success rate of a maze, in %."""
-        if self.successes is not None:
-            return 100.0 * float(self.successes.mean())
-        return None if self.references is None else float(scale_returns(self.returns.mean(), *self.references))
+        low, high = self.references or (None, None)
+        scale = ScoreScale.known(low=low, high=high) if self.successes is None else ScoreScale("success")
+        return None if scale is None else float(scale.of(self.returns, self.successes).mean())
 
 
 def read_contents(dataset_id: str) -> Contents | None:

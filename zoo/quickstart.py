@@ -57,7 +57,7 @@ def quickstart(
     :param verbose: show progress
     :return: what ``results.json`` holds
     """
-    from sb3_genoffline.checkpoint import load_agent
+    from sb3_genoffline.registry import load_agent
 
     from .plot.curves import plot_curves
     from .runs.envs import env_factory
@@ -150,7 +150,7 @@ def _settings(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
 
 def _evaluate(model_path: Path, data: Any, episodes: int) -> dict[str, Any]:
     """Evaluate a checkpoint from its file, and write ``results.json`` beside it."""
-    from sb3_genoffline.checkpoint import load_agent
+    from sb3_genoffline.registry import load_agent
 
     from .runs.envs import env_factory
     from .runs.scoring import evaluate

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline.common.arguments import NetArch
 from sb3_genoffline.common.policies import EXPLORATION_STD, OfflinePolicy
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.actors import DeterministicActor, GaussianActor
 
 
@@ -36,6 +37,8 @@ class BCPolicy(OfflinePolicy):
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        if isinstance(net_arch, dict) and "pi" not in net_arch:
+            raise UserError(f"net_arch={net_arch} has no 'pi', the actor's hidden widths: give dict(pi=[...]), or one list.")
         widths = net_arch["pi"] if isinstance(net_arch, dict) else net_arch
         self.actor: DeterministicActor | GaussianActor
         if gaussian:

@@ -123,6 +123,7 @@ Betas = tuple[_Beta, _Beta]  # Adam's β1 and β2
 NetArch = Annotated[Sequence[int] | dict[str, Sequence[int]], AtLeastOneLayer()]
 RewardTransform = Annotated[str | None, Fixed("decides which rewards the buffer holds")]
 Normalized = Annotated[bool, Fixed("decides what the networks were trained on")]
+TakenOver = Fixed("is taken over when the agent is made: use set_fitted_model()")
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
@@ -175,9 +176,25 @@ class Argument:
         return self.inherited.fixed if own is None and self.inherited is not None else own
 
     @property
+    def is_whole(self) -> bool:
+        """Whether numbers must be whole."""
+        return _mentions(self.hint, int) and not _mentions(self.hint, float)
+
+    @property
     def names_file(self) -> bool:
         """Whether its value may be the path of a file to read."""
         return _mentions(self.hint, pathlib.Path)
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether it is one of a few words."""
+        return _is_choice(self.hint)
+
+    @property
+    def classes(self) -> Mapping[str, type]:
+        """The classes that its value may be, by name; none where it is not a class, or may be any."""
+        wanted = _class_wanted(self.hint)
+        return ACTIVATIONS if wanted is nn.Module else OPTIMIZERS if wanted is th.optim.Optimizer else {}
 
 
 class _Misfit(Exception):
@@ -192,6 +209,18 @@ def _rules(hint: Any) -> Iterable[Any]:
 
 def _mentions(hint: Any, cls: type) -> bool:
     return hint is cls or any(_mentions(part, cls) for part in get_args(hint))
+
+
+def _is_choice(hint: Any) -> bool:
+    """Whether a literal stands in a hint."""
+    return get_origin(hint) is Literal or any(_is_choice(part) for part in get_args(hint))
+
+
+def _class_wanted(hint: Any) -> Any:
+    """C of ``type[C]``, wherever it stands in a hint; None if it does not."""
+    if get_origin(hint) is type:
+        return get_args(hint)[0]
+    return next((wanted for part in get_args(hint) if (wanted := _class_wanted(part)) is not None), None)
 
 
 def _conform(value: Any, hint: Any) -> Any:

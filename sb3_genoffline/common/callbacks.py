@@ -4,10 +4,12 @@ import sys
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_genoffline.common.fitting import Fit, FitListener
+from sb3_genoffline.data.scores import ScoreScale
 
 
 class OfflineProgressBarCallback(BaseCallback, FitListener):
@@ -80,6 +82,7 @@ class OfflineEvalCallback(EvalCallback):
 
     :param eval_env: environment(s) to evaluate on; a ``VecEnv`` of n steps n episodes at once with batched sampling
     :param score_range: reference (min, max) returns; None: no normalised score
+    :param score_scale: the same for any scale, as ``dataset.score_scale``: by success, the score is the success rate
     :param eval_seed: seed of the evaluation episodes
     :param kwargs: SB3's arguments (``n_eval_episodes``, ``eval_freq`` in gradient steps, ``log_path`` ...)
     """
@@ -89,11 +92,12 @@ class OfflineEvalCallback(EvalCallback):
         eval_env: gym.Env | VecEnv,
         *,
         score_range: tuple[float, float] | None = None,
+        score_scale: ScoreScale | None = None,
         eval_seed: int = 1_000,
         **kwargs: Any,
     ) -> None:
         super().__init__(eval_env, **kwargs)
-        self.score_range = score_range
+        self.score_scale = score_scale if score_range is None else ScoreScale("return", *score_range)
         self.eval_seed = eval_seed
         self.last_normalized_score: float | None = None
 
@@ -113,7 +117,8 @@ class OfflineEvalCallback(EvalCallback):
 
     def normalized_score(self) -> float | None:
         """Score of the evaluation just made, if it can be told."""
-        if self.score_range is None:
+        scale = self.score_scale
+        if scale is None or (scale.kind == "success" and not self._is_success_buffer):
             return None
-        low, high = self.score_range
-        return 100.0 * (self.last_mean_reward - low) / (high - low)
+        successes = np.mean(self._is_success_buffer) if self._is_success_buffer else None
+        return float(scale.of(self.last_mean_reward, successes))

@@ -232,7 +232,7 @@ class Fits:
             warnings.warn(
                 f"The given {name} was fitted on {shared.facts.get('id') or 'another dataset'} and is used with "
                 f"{dataset['id'] or 'a different one'}.",
-                stacklevel=5,
+                stacklevel=4,
             )
 
     def state_dict(self) -> dict[str, Any] | None:
@@ -240,7 +240,9 @@ class Fits:
         return self.left[0].state_dict() if self.left else self._resumed
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Inverse of :meth:`state_dict`; the fits themselves are made when the data are there."""
+        """Inverse of :meth:`state_dict`; the fits themselves are made when the data are there. The state is not trusted."""
+        if state is not None and not (isinstance(state.get("name"), str) and type(state.get("step")) is int):
+            raise UserError(f"its fit is {short(state)}, which has no name and step")
         self.left, self._resumed = None, state
 
     def begin(self, fits: list[Fit]) -> None:

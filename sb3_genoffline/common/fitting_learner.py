@@ -4,12 +4,14 @@ from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
 from sb3_genoffline.common.fitting import Fit, SharedModel
 from sb3_genoffline.common.stored_learner import StoredLearner
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.files.archive import PathOrFile
+from sb3_genoffline.files.untrusted import short
 
 
 class FittingLearner(StoredLearner):
@@ -27,7 +29,10 @@ class FittingLearner(StoredLearner):
         super()._setup_model()
         name = self.policy.fitted_model
         if name is not None and (given := getattr(self, name, None)) is not None:
-            self.set_fitted_model(given)
+            try:
+                self.set_fitted_model(given)
+            except NotFoundError as error:
+                raise NotFoundError(f"{name}={short(given)} names no file: {error}") from error
             self.__dict__[name] = None  # taken over: it is the policy's now
 
     def offline_rows(self) -> tuple[Tensor, Tensor]:
@@ -109,5 +114,5 @@ class FittingLearner(StoredLearner):
                 else:
                     fits = self.make_fits()
             self.fits.begin(fits)
-        # without a fit there may be no logger yet: SB3's learn() makes it later
-        return not self.fits.left or self.fits.run(callback, log_interval, self.logger, self.monitor)
+        logger = self.logger if hasattr(self, "_logger") else Logger(None, [])  # SB3's learn() makes its own later
+        return self.fits.run(callback, log_interval, logger, self.monitor)

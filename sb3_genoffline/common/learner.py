@@ -152,8 +152,14 @@ class Learner(OffPolicyAlgorithm):
     ) -> None:
         self.argument_table().check(unknown)  # raises: SB3's arguments that do not apply say why
         self._is_set_up = False
-        # SB3's constructor sets attributes of these names to what it is given
-        checked = self.argument_table().check({"policy_kwargs": policy_kwargs, "seed": seed, "train_freq": train_freq})
+        # SB3's constructor works with these before they are attributes
+        given = {
+            "policy_kwargs": policy_kwargs,
+            "seed": seed,
+            "train_freq": train_freq,
+            "stats_window_size": stats_window_size,
+        }
+        checked = self.argument_table().check(given)
         super().__init__(
             policy,
             as_env(env),  # type: ignore[arg-type]
@@ -166,7 +172,7 @@ class Learner(OffPolicyAlgorithm):
             train_freq=checked["train_freq"],
             gradient_steps=gradient_steps,
             policy_kwargs=dict(checked["policy_kwargs"] or {}),
-            stats_window_size=stats_window_size,
+            stats_window_size=checked["stats_window_size"],
             tensorboard_log=tensorboard_log,
             verbose=verbose,
             device=device,
@@ -175,7 +181,7 @@ class Learner(OffPolicyAlgorithm):
             sde_support=False,
             supported_action_spaces=(spaces.Box,),
         )
-        self.stats_window_size = stats_window_size
+        self.stats_window_size = checked["stats_window_size"]
         self.lr_decay_steps = lr_decay_steps
         self.max_grad_norm = max_grad_norm
         self.reward_transform = reward_transform

@@ -32,7 +32,7 @@ _REFUSED = {
 
 
 def _refuse_extractor(cls: type, extractor: Any, arguments: Any) -> None:
-    for name, given in (("class", extractor not in (None, FlattenExtractor)), ("kwargs", bool(arguments))):
+    for name, given in (("class", not (extractor is None or extractor is FlattenExtractor)), ("kwargs", bool(arguments))):
         if given:
             raise UserError(f"policy_kwargs: {cls.__name__} takes no features_extractor_{name}: {_NO_EXTRACTOR}")
 

@@ -309,8 +309,8 @@ class AgentFile:
         name = entry(self.data, "policy_class", str, self.name)
         if name not in named:
             raise CheckpointError(
-                f"The agent's policy class {short(name)} is not one of {cls.__name__}'s. If you know it, load the agent's "
-                "archive with custom_objects={'policy_class': that class}."
+                f"{self.name}: the policy class {short(name)} is not one of {cls.__name__}'s. If you know it, load the "
+                "agent's archive with custom_objects={'policy_class': that class}."
             )
         return named[name]
 

@@ -14,6 +14,7 @@ from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sampling import Sampler
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile, read_archive, tree_from_members, tree_to_members, write_archive
+from sb3_genoffline.files.untrusted import short
 
 
 class StoredLearner(Learner):
@@ -138,6 +139,9 @@ class StoredLearner(Learner):
         :param state: not trusted
         :param changed: hyper-parameters that were given anew
         """
+        for key in ("fit", "sampler"):
+            if not isinstance(state[key], dict | None):
+                raise UserError(f"its {key} is {short(state[key])}, which is not a state")
         self.state.load_state_dict(state, changed)
         self.fits.load_state_dict(state["fit"])
         if state["device"] != self.device.type:

@@ -21,6 +21,7 @@ from sb3_genoffline.common.arguments import (
     PositiveInt,
     Rate,
     RewardTransform,
+    TakenOver,
 )
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
@@ -193,7 +194,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         flow_eval_every: PositiveInt = 1000,
         flow_patience: PositiveInt = 10,
         standardize_context: bool = True,
-        density: Density | PathOrFile | None = None,
+        density: Annotated[Density | PathOrFile | None, TakenOver] = None,
         flow_joint_steps: Count = 0,
         alpha_mode: AlphaMode = "dual",
         alpha: NonNegative = 1.0,

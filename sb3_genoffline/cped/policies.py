@@ -1,14 +1,14 @@
 """The policy of CPED: a deterministic actor, twin critics, their targets, and the density of behaviour."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
+from sb3_genoffline.common.arguments import Bounds, PositiveInt, Widths
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.generative.flow import FlowName, Squash, make_density
 from sb3_genoffline.nets.actors import DeterministicActor
@@ -46,9 +46,9 @@ class FlowDensityPolicy(ActorCriticPolicy):
         lr_schedule: Schedule,
         *,
         flow: FlowName = "spline",
-        flow_net_arch: Sequence[int] | None = None,
-        flow_transforms: int | None = None,
-        flow_bins: int = 8,
+        flow_net_arch: Widths | None = None,
+        flow_transforms: PositiveInt | None = None,
+        flow_bins: Annotated[int, Bounds(2)] = 8,
         flow_squash: Squash | None = None,
         **kwargs: Any,
     ) -> None:

@@ -6,6 +6,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
+from sb3_genoffline.common.arguments import ArgumentTable
 from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
 from sb3_genoffline.generative.diffusion import ReverseVariance
 
@@ -48,6 +49,13 @@ class DiffusionQLPolicy(DiffusionPolicy):
             variance=variance,
             **kwargs,
         )
+
+    @classmethod
+    def argument_table(cls) -> ArgumentTable:
+        """Without ``n_critics``."""
+        table = super().argument_table()
+        own = {name: argument for name, argument in table.arguments.items() if name != "n_critics"}
+        return ArgumentTable(cls.__name__, own, {**table.refused, "n_critics": "it has two."})
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:
         """(B, S), (B, n, A) -> (B, n), the smaller of both target critics"""

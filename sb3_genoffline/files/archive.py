@@ -177,7 +177,7 @@ def read_archive(path: PathOrFile) -> dict[str, bytes]:
     """
     if isinstance(path, str | pathlib.Path):
         given = pathlib.Path(path)
-        path = given if given.is_file() else given.with_name(given.name + ".zip")
+        path = given if given.is_file() or not given.name else given.with_name(given.name + ".zip")
         if not path.is_file():
             raise NotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it).")
     try:

@@ -2,10 +2,8 @@
 
 import json
 import math
-import pathlib
 import re
 import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -130,37 +128,6 @@ def conforms(value: Any, hint: Any, strict: bool = False) -> bool:
     if origin in (dict, Mapping):
         return isinstance(value, dict) and all(fits(k, arguments[0]) and fits(v, arguments[1]) for k, v in value.items())
     return isinstance(hint, type) and isinstance(value, hint)
-
-
-def argument_hints(cls: type, base: type) -> dict[str, Any]:
-    """Type annotations of the constructor's arguments, the bases' up to ``base`` included."""
-    hints: dict[str, Any] = {}
-    for ancestor in cls.__mro__[: cls.__mro__.index(base) + 1]:
-        if "__init__" in ancestor.__dict__:
-            hints = typing.get_type_hints(ancestor.__init__) | hints  # type: ignore[misc]
-    return hints
-
-
-def is_file_argument(hint: Any) -> bool:
-    """Whether an argument may be the path of a file."""
-    return any(option is pathlib.Path or is_file_argument(option) for option in get_args(hint))
-
-
-def check_arguments(values: Mapping[str, Any], cls: type, base: type, strict: bool = False) -> None:
-    """
-    :param values: arguments of a constructor, as read from a file
-    :param cls: class that they are for
-    :param base: where its chain of constructors ends
-    :param strict: a whole float is no integer: sizes are integers
-    :raises CheckpointError: naming the one of another type, or that makes the constructor read a file
-    """
-    hints = argument_hints(cls, base)
-    for name, value in values.items():
-        hint = hints.get(name, Any)
-        if is_file_argument(hint) and value is not None:
-            raise CheckpointError(f"{name}={short(value)} names a file to read, which an agent's file must not do: refused.")
-        if not conforms(value, hint, strict):
-            raise CheckpointError(f"{cls.__name__} has no {name}={short(value)}: it is not of the type {readable(hint)}.")
 
 
 def box_from_json(data: Any, name: str) -> spaces.Box:

@@ -61,6 +61,8 @@ class BehaviourModel(nn.Module):
     :param action_dim: A
     """
 
+    kind: ClassVar[str]
+    """What a file of the model calls it."""
     state_mean: Tensor
     state_std: Tensor
 
@@ -151,6 +153,7 @@ class Density(BehaviourModel):
     :param action_dim: A
     """
 
+    kind: ClassVar[str] = "Density"
     joint: ClassVar[bool]
     """Whether it models p(s, a) rather than p(a | s). ∇_a log p is the same in both; a comparison of log p with one threshold
     for all states is not, as a joint density also ranks the states."""

@@ -64,7 +64,7 @@ class ConditionalFlow(Density):
         squash: Squash | None = None,
     ) -> None:
         super().__init__(state_dim, action_dim)
-        self.kind, self.net_arch, self.n_bins, self.squash = kind, tuple(checked_widths(net_arch)), n_bins, squash
+        self.flow, self.net_arch, self.n_bins, self.squash = kind, tuple(checked_widths(net_arch)), n_bins, squash
         self.n_transforms = n_transforms or DEFAULT_N_TRANSFORMS[kind]
         self.base = Base("logistic", 0.5) if squash == "logistic" else Base("normal")
         shape = {"transforms": self.n_transforms, "hidden_features": self.net_arch}
@@ -84,7 +84,7 @@ class ConditionalFlow(Density):
     def settings(self) -> dict[str, Any]:
         """See :attr:`Density.settings`."""
         return {
-            "flow": self.kind,
+            "flow": self.flow,
             "state_dim": self.state_dim,
             "action_dim": self.action_dim,
             "net_arch": list(self.net_arch),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ class ConditionalVAE(BehaviourModel):
     :param net_arch: hidden widths of encoder and decoder; none for linear ones
     :param beta: β > 0
     """
+
+    kind: ClassVar[str] = "ConditionalVAE"
 
     def __init__(
         self,

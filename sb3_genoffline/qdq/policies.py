@@ -1,6 +1,8 @@
 """The policy of QDQ: a Gaussian actor, twin critics, their targets, and the consistency model over Q."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
@@ -10,6 +12,15 @@ from sb3_genoffline.common.arguments import NetArch, Positive, Widths
 from sb3_genoffline.common.policies import EXPLORATION_STD, GaussianActorCriticPolicy
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.qdq.sampler import ConsistencyQ
+
+
+@dataclass(frozen=True)
+class WholeGroups:
+    """Marks widths that the norms of the consistency model's network can divide into groups."""
+
+    def check(self, value: Sequence[int]) -> str | None:
+        """See :class:`~sb3_genoffline.common.arguments.Rule`."""
+        return None if all(width % 8 == 0 for width in value) else "must hold multiples of 8, the size of a norm's group"
 
 
 class ConsistencyQPolicy(GaussianActorCriticPolicy):
@@ -42,7 +53,7 @@ class ConsistencyQPolicy(GaussianActorCriticPolicy):
         learned_std: bool = True,
         net_arch: NetArch = (256, 256, 256),
         critic_activation_fn: type[nn.Module] = Mish,
-        q_net_arch: Widths = (256, 256, 256),
+        q_net_arch: Annotated[Widths, WholeGroups()] = (256, 256, 256),
         q_data_std: Positive = 0.5,
         **kwargs: Any,
     ) -> None:

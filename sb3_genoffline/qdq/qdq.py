@@ -19,6 +19,7 @@ from sb3_genoffline.common.arguments import (
     Rate,
     RewardTransform,
     Share,
+    TakenOver,
 )
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
@@ -146,6 +147,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         "ConsistencyQPolicy": ConsistencyQPolicy,
         "MlpPolicy": ConsistencyQPolicy,
     }
+    fitted_model_arguments = "policy_kwargs=dict(q_net_arch=..., q_data_std=...)"
     default_gradient_steps = 1_000_000
     policy: ConsistencyQPolicy
     actor: GaussianActor
@@ -184,7 +186,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         cd_ema: Share = 0.005,
         cd_ema_every: PositiveInt = 5,
         cd_average: bool = False,
-        q_sampler: ConsistencyQ | PathOrFile | None = None,
+        q_sampler: Annotated[ConsistencyQ | PathOrFile | None, TakenOver] = None,
         batch_size: PositiveInt = 256,
         lr_decay_steps: PositiveInt | None = 1_000_000,
         max_grad_norm: Positive | None = 10.0,

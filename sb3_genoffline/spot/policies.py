@@ -1,13 +1,14 @@
 """The policy of SPOT: TD3's networks, perhaps with dropout in the actor, and the VAE of behaviour."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from sb3_genoffline.common.arguments import Bounds, NonNegative, Positive, PositiveInt, Widths
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.vae import ConditionalVAE
@@ -43,12 +44,12 @@ class VAEDensityPolicy(ActorCriticPolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        beta: float = 0.5,
-        vae_net_arch: Sequence[int] = (750, 750),
-        latent_dim: int | None = None,
-        actor_dropout: float = 0.0,
-        actor_init: float | None = None,
-        critic_init: float | None = None,
+        beta: Positive = 0.5,
+        vae_net_arch: Widths = (750, 750),
+        latent_dim: PositiveInt | None = None,
+        actor_dropout: Annotated[float, Bounds(0.0, 1.0, open_high=True)] = 0.0,
+        actor_init: NonNegative | None = None,
+        critic_init: NonNegative | None = None,
         **kwargs: Any,
     ) -> None:
         if not 0.0 <= actor_dropout < 1.0:

@@ -1,13 +1,13 @@
 """Supported Policy OpTimization (Wu et al., NeurIPS 2022, arXiv 2202.06239)."""
 
-from typing import Any, ClassVar, Literal, NamedTuple, Unpack
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm, smoothed
-from sb3_genoffline.common.arguments import NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
+from sb3_genoffline.common.arguments import NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform, TakenOver
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.learner import OfflineArguments
@@ -103,7 +103,7 @@ class SPOT(ActorCriticAlgorithm[SPOTNoise]):
         vae_steps: PositiveInt = 100_000,
         vae_batch_size: PositiveInt = 256,
         vae_learning_rate: NonNegative = 1e-3,
-        density: ConditionalVAE | PathOrFile | None = None,
+        density: Annotated[ConditionalVAE | PathOrFile | None, TakenOver] = None,
         policy_delay: PositiveInt = 2,
         target_policy_noise: NonNegative = 0.2,
         target_noise_clip: NonNegative = 0.5,

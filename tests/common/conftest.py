@@ -1,11 +1,11 @@
-"""Fixtures of the tests that every algorithm must pass; the world they live in is in ``tiny_world.py``."""
+"""Fixtures of the tests that every algorithm must pass; the world they live in is in ``worlds.py``."""
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch as th
-from tiny_world import make_agent, make_dataset
+from worlds import make_agent, make_dataset
 
 from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm

@@ -15,13 +15,22 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
-from tiny_world import ACTION_SPACE, OBSERVATION_SPACE, SHARED, SMALL, SMALL_NETWORKS, PointEnv, differing, snapshot
+from worlds import ACTION_SPACE, EXAMPLES, OBSERVATION_SPACE, SHARED, PointEnv, differing, make_agent, small_settings, snapshot
 
 from sb3_genoffline import DAC, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.registry import ALGOS
 
 MakeAgent = Callable[..., OfflineAlgorithm]
+every_algorithm = pytest.mark.parametrize("algo", sorted(ALGOS))
+
+
+@pytest.fixture(params=EXAMPLES)
+def algo(request: pytest.FixtureRequest) -> str:
+    """What most tests here ask about is code that the algorithms share."""
+    return request.param
+
+
 UNIT = spaces.Box(-1, 1, (2,))
 
 
@@ -34,9 +43,10 @@ def test_the_callers_policy_kwargs_are_left_alone(agent: MakeAgent, dataset: Off
     assert given == before
 
 
+@every_algorithm
 def test_mlp_policy_is_another_name_for_the_algorithms_policy(algo: str) -> None:
     cls = ALGOS[algo]
-    kwargs = SHARED | SMALL.get(algo, SMALL_NETWORKS)
+    kwargs = SHARED | small_settings(algo)
     names = list(cls.policy_aliases)
     assert "MlpPolicy" in names
     made = [cls(name, (OBSERVATION_SPACE, ACTION_SPACE), **kwargs) for name in [*names, cls.policy_aliases["MlpPolicy"]]]
@@ -162,9 +172,10 @@ def test_values_that_make_no_sense_are_refused(agent: MakeAgent, change: dict[st
 )
 def test_dac_refuses_values_it_does_not_know(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | SMALL["dac"] | change))
+        DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | small_settings("dac") | change))
 
 
+@every_algorithm
 def test_an_unknown_policy_or_argument_is_refused(algo: str) -> None:
     with pytest.raises(ValueError, match="CnnPolicy"):
         ALGOS[algo]("CnnPolicy", (OBSERVATION_SPACE, ACTION_SPACE))
@@ -205,12 +216,13 @@ def plain(value: Any) -> Any:
     return value(0.3) if callable(value) and not isinstance(value, type) else value
 
 
+@every_algorithm
 def test_every_hyperparameter_is_an_attribute_and_survives_a_round_trip(algo: str, tmp_path: Path) -> None:
     cls = ALGOS[algo]
     changes = changed_values(algo)
-    small = SMALL.get(algo, SMALL_NETWORKS)
+    small = small_settings(algo)
     model = cls("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(small | changes), device="cpu")
-    names = cls.hyperparameter_names()
+    names = cls.argument_table().arguments
     assert set(names) >= set(changes) and len(names) > 15
     model.save(tmp_path / "agent")
     loaded = cls.load(tmp_path / "agent")
@@ -241,7 +253,7 @@ def test_a_file_does_not_say_where_to_log(agent: MakeAgent, tmp_path: Path) -> N
 
 
 def test_dac_acts_by_settings_changed_later_and_saves_them(tmp_path: Path) -> None:
-    model = DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | SMALL["dac"]))
+    model = DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | small_settings("dac")))
     model.n_action_samples, model.sampler = 7, "ddim"
     assert (model.policy.n_action_samples, model.policy.sampler) == (7, "ddim")
     model.save(tmp_path / "agent")
@@ -249,12 +261,13 @@ def test_dac_acts_by_settings_changed_later_and_saves_them(tmp_path: Path) -> No
 
 
 def test_dac_starts_from_an_eta_given_on_loading(dataset: OfflineDataset, tmp_path: Path) -> None:
-    model = DAC("DiffusionPolicy", dataset, **(SHARED | SMALL["dac"])).learn_offline(dataset, 3)
+    model = DAC("DiffusionPolicy", dataset, **(SHARED | small_settings("dac"))).learn_offline(dataset, 3)
     model.save(tmp_path / "agent")
     assert DAC.load(tmp_path / "agent").eta_tensor == model.eta_tensor != 0.25
     assert DAC.load(tmp_path / "agent", eta=0.25).eta_tensor == 0.25
 
 
+@every_algorithm
 def test_layers_and_activations_in_policy_kwargs_survive(agent: MakeAgent, tmp_path: Path) -> None:
     model = agent(policy_kwargs={"net_arch": {"pi": [6, 5], "qf": [4]}})
     model.save(tmp_path / "agent")
@@ -263,11 +276,13 @@ def test_layers_and_activations_in_policy_kwargs_survive(agent: MakeAgent, tmp_p
 
 def test_dac_keeps_activations_and_normalisation_of_its_critics(tmp_path: Path) -> None:
     kwargs = {"net_arch": [8], "critic_activation_fn": th.nn.ReLU, "critic_layer_norm": True}
-    model = DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | SMALL["dac"] | {"policy_kwargs": kwargs}))
+    model: Any = make_agent("dac", policy_kwargs=kwargs)
     model.save(tmp_path / "agent")
     loaded = DAC.load(tmp_path / "agent")
     assert loaded.policy_kwargs == kwargs and repr(loaded.policy) == repr(model.policy)
-    model.policy_kwargs["critic_activation_fn"] = th.nn.Softplus
+    with pytest.raises(ValueError, match=r"critic_activation_fn=<class .*Hardshrink.*pickle; use one of Mish, ReLU"):
+        make_agent("dac", policy_kwargs=kwargs | {"critic_activation_fn": th.nn.Hardshrink})
+    model.policy_kwargs["critic_activation_fn"] = th.nn.Hardshrink  # past the check
     with pytest.raises(ValueError, match=r"policy_kwargs\['critic_activation_fn'\].*pickle"):
         model.save(tmp_path / "agent")
 

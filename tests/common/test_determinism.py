@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_world
 import torch as th
+import worlds
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
-from tiny_world import PointEnv, differing, make_agent, make_dataset, snapshot
+from worlds import PointEnv, differing, make_agent, make_dataset, snapshot
 
 from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -95,23 +95,25 @@ def test_two_calls_train_as_one(agent: MakeAgent, dataset: OfflineDataset) -> No
 
 # ---------------------------------------------------------------------- resuming
 
-N_UPDATES = 17  # epochs end after 4, 8, 12 and 16
-SAVED_AT = (6, 12)  # inside an epoch, and at the end of one
+N_UPDATES = 7  # an epoch ends after 4
+SAVED_AT = (2, 4)  # inside an epoch, and at the end of one
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "cosine": {"lr_decay_steps": 20},
-    "linear": {"learning_rate": LinearSchedule(1e-3, 1e-4, 1.0)},
-    "normalised": {"normalize_observations": True},
-    "replacement": {"replacement": True},
+    "all settings that training depends on": {
+        "lr_decay_steps": 20,
+        "learning_rate": LinearSchedule(1e-3, 1e-4, 1.0),
+        "normalize_observations": True,
+        "replacement": True,
+    },
 }
 RESUME = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import tiny_world
+import worlds
 from sb3_genoffline import ALGOS
 for algo, source, done, total, target in json.loads(sys.argv[2]):
     model = ALGOS[algo].load(source)
-    model.learn_offline(tiny_world.make_dataset(), total - done, reset_num_timesteps=False)
+    model.learn_offline(worlds.make_dataset(), total - done, reset_num_timesteps=False)
     model.save(target)
 """
 
@@ -130,7 +132,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 jobs.append(
                     (algo, str(folder / f"{prefix}_{done}_steps"), done, N_UPDATES, str(folder / f"{prefix}-from-{done}"))
                 )
-    command = [sys.executable, "-c", RESUME, str(Path(tiny_world.__file__).parent), json.dumps(jobs)]
+    command = [sys.executable, "-c", RESUME, str(Path(worlds.__file__).parent), json.dumps(jobs)]
     subprocess.run(command, check=True, timeout=240)
     return folder
 

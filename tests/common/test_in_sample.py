@@ -11,14 +11,7 @@ from in_sample import Q1, V
 
 from sb3_genoffline import EQL, SQL
 
-pytestmark = pytest.mark.parametrize("cls", [SQL, EQL])
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Any:
-    th.set_default_dtype(th.float64)
-    yield
-    th.set_default_dtype(th.float32)
+pytestmark = [pytest.mark.parametrize("cls", [SQL, EQL]), pytest.mark.usefixtures("float64")]
 
 
 def test_v_alone_has_layer_norm_and_all_layers_start_orthogonal(cls: Any) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch as th
-from tiny_world import EXPECTED_WARNINGS
 from torch.utils._python_dispatch import TorchDispatchMode
+from worlds import EXPECTED_WARNINGS
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm

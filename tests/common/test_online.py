@@ -10,13 +10,20 @@ import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
-from tiny_world import ACTION_SPACE, N_ROWS, OBSERVATION_SPACE, PointEnv, differing, make_dataset, snapshot
+from worlds import ACTION_SPACE, EXAMPLES, N_ROWS, OBSERVATION_SPACE, PointEnv, differing, make_dataset, snapshot
 
-from sb3_genoffline import OfflineDataset
+from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data.buffers import OfflineBuffer, TransitionBatch
 
 MakeAgent = Callable[..., OfflineAlgorithm]
+every_algorithm = pytest.mark.parametrize("algo", sorted(ALGOS))
+
+
+@pytest.fixture(params=EXAMPLES)
+def algo(request: pytest.FixtureRequest) -> str:
+    """What most tests here ask about is code that the algorithms share."""
+    return request.param
 
 
 class Recording(PointEnv):
@@ -51,6 +58,7 @@ def assert_rows_equal(first: TransitionBatch, second: TransitionBatch) -> None:
     assert all(th.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@every_algorithm
 def test_learning_goes_on_from_the_same_weights_and_keeps_the_offline_rows(agent: MakeAgent, dataset: OfflineDataset) -> None:
     model = agent(env=PointEnv()).learn_offline(dataset, 6)
     rows, updates = offline_rows(model), model._n_updates
@@ -197,6 +205,7 @@ def test_offline_rows_given_back_after_a_load_are_kept(agent: MakeAgent, dataset
     assert_rows_equal(offline_rows(loaded), offline_rows(model))
 
 
+@every_algorithm
 def test_an_online_run_resumes_with_its_online_rows(agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path) -> None:
     model = agent(env=PointEnv()).learn_offline(dataset, 3)
     model.learn(9)

@@ -10,7 +10,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from tiny_world import ACTION_SPACE, OBSERVATION_SPACE, PointEnv
+from worlds import ACTION_SPACE, OBSERVATION_SPACE, PointEnv
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm

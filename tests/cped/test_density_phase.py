@@ -202,7 +202,7 @@ def test_actions_are_dequantised_where_the_flow_learns_and_nowhere_else(
 
     monkeypatch.setattr(FlowGAN, "flow_loss", spy)
     model.pretrain(make_data())
-    stored = model._offline_rows()[1]
+    stored = model.offline_rows()[1]
     distance = (th.cat(trained)[:, None] - stored).abs().amax(-1).min(1).values
     assert 0.01 < distance.max() <= 0.02 and distance.min() > 0
     judged: list[Tensor] = []
@@ -232,7 +232,7 @@ def test_the_thresholds_are_quantiles_of_the_datas_nll_under_the_fitted_density(
 ) -> None:
     model = make_cped(fitted=False, epsilon="quantile", epsilon_quantile=0.7)
     model.pretrain(make_data())
-    nll = model.policy.nll(*model._offline_rows()).detach()
+    nll = model.policy.nll(*model.offline_rows()).detach()
     assert model.policy.nll_threshold.item() == pytest.approx(nll.quantile(0.7).item(), rel=1e-5)
     assert model.policy.nll_q99.item() == pytest.approx(nll.quantile(0.99).item(), rel=1e-5)
 
@@ -253,7 +253,7 @@ def test_without_data_there_is_nothing_to_learn_from_and_the_message_says_what_t
     make_cped: MakeCped, make_data: MakeData
 ) -> None:
     env = gym.make("Pendulum-v1")
-    with pytest.raises(ValueError, match=r"density is not fitted .* learn_offline\(dataset\), pass a fitted density, or use"):
+    with pytest.raises(ValueError, match=r"density is not fitted .* learn_offline\(dataset\), or pass a fitted one with CPED"):
         make_cped(env=env, fitted=False).learn(5)
     make_cped(env=env, fitted=False, alpha_mode="fixed", alpha=0.0).learn(3)
 
@@ -345,12 +345,12 @@ def test_a_finished_agent_keeps_no_state_of_the_flows_optimizers_and_one_that_go
 ) -> None:
     frozen = make_cped(fitted=False).learn_offline(make_data(), 3)
     state = training_state(frozen)
-    assert state["phase"] is None
-    for name in ("density_optimizer", "discriminator_optimizer"):
+    assert state["fit"] is None
+    for name in ("density", "discriminator"):
         assert state["optimizers"][name]["state"] == {}
-    assert state["optimizers"]["actor_optimizer"]["state"]
+    assert state["optimizers"]["actor"]["state"]
     joint = training_state(make_cped(fitted=False, flow_joint_steps=10).learn_offline(make_data(), 3))
-    assert joint["optimizers"]["density_optimizer"]["state"] and joint["optimizers"]["discriminator_optimizer"]["state"]
+    assert joint["optimizers"]["density"]["state"] and joint["optimizers"]["discriminator"]["state"]
 
 
 def test_everything_survives_a_save_and_a_load(make_cped: MakeCped, make_data: MakeData) -> None:

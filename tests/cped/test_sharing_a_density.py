@@ -11,7 +11,7 @@ import pytest
 import torch as th
 
 from sb3_genoffline import OfflineDataset
-from sb3_genoffline.common.fitting import save_fitted
+from sb3_genoffline.common.fitting import SharedModel
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.generative.behavior import Density
@@ -59,7 +59,7 @@ def test_a_density_is_handed_over_in_every_way_and_then_not_fitted(
 def test_agents_of_several_seeds_share_one_density_and_measure_their_own_thresholds(
     make_cped: MakeCped, make_data: MakeData, fitted: CPED, file: Path
 ) -> None:
-    nll = fitted.policy.nll(*fitted._offline_rows()).detach()
+    nll = fitted.policy.nll(*fitted.offline_rows()).detach()
     actors = []
     for seed, quantile in ((1, 0.5), (2, 0.8)):
         model = make_cped(fitted=False, seed=seed, density=file, epsilon="quantile", epsilon_quantile=quantile)
@@ -136,7 +136,7 @@ def test_foreign_damaged_and_missing_files_are_refused(make_cped: MakeCped, fitt
     model = make_cped(fitted=False)
     before = {name: tensor.clone() for name, tensor in model.policy.density.state_dict().items()}
     fitted.save(tmp_path / "agent")
-    save_fitted(tmp_path / "other", "ConsistencyQ", th.nn.Linear(1, 1), {})
+    SharedModel("ConsistencyQ", {}, th.nn.Linear(1, 1).state_dict(), {}).write(tmp_path / "other")
     (tmp_path / "cut.zip").write_bytes(file.read_bytes()[:-200])
     (tmp_path / "text.zip").write_text("no archive")
     for name, message in (

@@ -1,25 +1,15 @@
 """Tiny agents and data for the tests of DAC."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch as th
 from gymnasium import spaces
 
 from sb3_genoffline import DAC, OfflineDataset
-from sb3_genoffline.data.buffers import TransitionBatch
 
 STATE_DIM, ACTION_DIM = 3, 2
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    """Networks, data and noise in double precision."""
-    th.set_default_dtype(th.float64)
-    yield
-    th.set_default_dtype(th.float32)
 
 
 @pytest.fixture
@@ -40,24 +30,6 @@ def make_dac() -> Callable[..., DAC]:
         }
         policy_kwargs = {"net_arch": [8, 8, 8]} | kwargs.pop("policy_kwargs", {})
         return DAC("DiffusionPolicy", env, **(settings | kwargs), policy_kwargs=policy_kwargs)
-
-    return make
-
-
-@pytest.fixture
-def make_batch() -> Callable[..., TransitionBatch]:
-    """B random transitions in the default dtype, a third of them terminal."""
-
-    def make(n: int = 6, seed: int = 0) -> TransitionBatch:
-        rng = th.Generator().manual_seed(seed)
-        states, next_states = th.randn(2, n, STATE_DIM, generator=rng)
-        return TransitionBatch(
-            observations=states,
-            actions=th.rand(n, ACTION_DIM, generator=rng) * 2 - 1,
-            rewards=th.randn(n, generator=rng),
-            next_observations=next_states,
-            masks=(th.arange(n) % 3 > 0).to(states.dtype),
-        )
 
     return make
 

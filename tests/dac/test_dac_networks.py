@@ -37,7 +37,7 @@ def test_the_actors_target_first_moves_at_update_1005_and_then_every_fifth(make_
 def test_the_critics_targets_move_at_every_update_from_the_first(make_dac: MakeDac, make_batch: MakeBatch) -> None:
     model = make_dac()
     initial = [p.clone() for p in model.critic_target.parameters()]
-    model.step(make_batch(), model.draw_noise(6))
+    model.step(make_batch(6), model.draw_noise(6))
     for start, online, target in zip(initial, model.critic.parameters(), model.critic_target.parameters(), strict=True):
         close(target, 0.995 * start + 0.005 * online, 1e-14)
     assert any((p != q).any() for p, q in zip(model.critic_target.parameters(), initial, strict=True))

@@ -160,7 +160,7 @@ def test_the_first_update_uses_the_whole_learning_rate_and_the_next_ones_the_cos
 ) -> None:
     model = make_dac(learning_rate=3e-4, critic_learning_rate=1e-3, lr_decay_steps=4)
     for expected in (1.0, 0.8535533906, 0.5, 0.1464466094, 0.0, 0.0):
-        model.step(make_batch(), model.draw_noise(6))
+        model.step(make_batch(6), model.draw_noise(6))
         close(model.actor_optimizer.param_groups[0]["lr"], 3e-4 * expected)
         close(model.critic_optimizer.param_groups[0]["lr"], 1e-3 * expected)
 
@@ -238,7 +238,7 @@ def test_critic_updates_leave_the_actor_alone_and_actor_updates_the_critics(
     for guidance in ("soft", "hard", "denoised"):
         model.guidance = guidance  # type: ignore[assignment]
         trained.clear()
-        model.step(make_batch(), model.draw_noise(6))
+        model.step(make_batch(6), model.draw_noise(6))
         assert trained == [{id(p) for p in model.critic.parameters()}, {id(p) for p in model.actor.parameters()}]
         targets = [*model.actor_target.parameters(), *model.critic_target.parameters()]
         assert all(p.grad is None and not p.requires_grad for p in targets)
@@ -254,7 +254,7 @@ def test_soft_and_hard_guidance_do_not_sample_in_the_actors_update(
         raise AssertionError("the online actor was sampled from")
 
     monkeypatch.setattr(model.actor, "sample", refuse)
-    model.step(make_batch(), model.draw_noise(6))
+    model.step(make_batch(6), model.draw_noise(6))
 
 
 def guidance_of(model: DAC, batch: TransitionBatch, factor: float, constant: float) -> Tensor:
@@ -274,7 +274,7 @@ def guidance_of(model: DAC, batch: TransitionBatch, factor: float, constant: flo
 
 
 def test_guidance_is_invariant_to_the_scale_of_q_and_not_to_its_offset(make_dac: MakeDac, make_batch: MakeBatch) -> None:
-    model, batch = make_dac(), make_batch()
+    model, batch = make_dac(), make_batch(6)
     reference = guidance_of(model, batch, 1.0, 0.0)
     np.testing.assert_allclose(guidance_of(model, batch, 7.0, 0.0), reference, rtol=1e-4)
     assert (guidance_of(model, batch, 1.0, 10.0).abs() < 0.5 * reference.abs()).all()

@@ -1,7 +1,5 @@
 """One whole update of DAC, in float64, against numbers of the reference implementation (README claim 24)."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch as th
@@ -25,13 +23,6 @@ def fill(weight: Tensor, bias: Tensor, layer: int, member: int) -> None:
     i, j = grid(*weight.shape)
     weight.copy_(th.sin(1 + 1.3 * i + 0.7 * j + 2.1 * layer + 0.9 * member) / np.sqrt(weight.shape[0]))
     bias.copy_(0.1 * th.cos(th.arange(weight.shape[1], dtype=th.float64) + layer + 0.9 * member))
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    th.set_default_dtype(th.float64)
-    yield
-    th.set_default_dtype(th.float32)
 
 
 def golden_model(**kwargs: object) -> DAC:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.utils import ConstantSchedule
 from torch import Tensor, nn
 
 from sb3_genoffline import DAC, OfflineDataset
@@ -157,7 +156,7 @@ def test_guidance_sees_the_critics_targets_after_they_moved(make_dac: MakeDac, m
 
 def test_the_loss_and_the_log_use_eta_before_its_step(make_dac: MakeDac, make_batch: MakeBatch) -> None:
     model = make_dac(eta=0.5, eta_lr=0.3)
-    info = model.step(make_batch(), model.draw_noise(6))
+    info = model.step(make_batch(6), model.draw_noise(6))
     close(info["eta"], 0.5)
     close(info["actor_loss"], 0.5 * info["bc_loss"] + info["guidance_loss"])
     assert abs(model.eta_tensor.item() - 0.5) > 1e-3
@@ -210,7 +209,7 @@ def test_a_changed_attribute_takes_effect_at_the_next_update(make_dac: MakeDac, 
         if changed and change == "eta_tensor":
             model.eta_tensor.fill_(50.0)
         elif changed and change == "rate":
-            model.lr_schedule = ConstantSchedule(0.1)  # type: ignore[assignment]
+            model.learning_rate = 0.1
         elif changed:
             setattr(model, change, values[change])
         noise = model.draw_noise(6)
@@ -281,7 +280,7 @@ def test_the_target_uses_target_networks_only(make_dac: MakeDac, make_batch: Mak
     model = make_dac()
     fill_with_nan(model.actor)
     fill_with_nan(model.critic)
-    assert model.critic_target_value(make_batch(), model.draw_noise(6)).isfinite().all()
+    assert model.critic_target_value(make_batch(6), model.draw_noise(6)).isfinite().all()
 
 
 def test_guidance_looks_at_noisy_actions_as_they_are_and_normalises_by_clean_ones(
@@ -306,7 +305,7 @@ def test_denoised_guidance_clamps_even_where_sampling_does_not(
     monkeypatch.setattr(
         model.actor, "sample", lambda *args, **kwargs: clips.append(kwargs.get("clip", True)) or sample(*args, **kwargs)
     )
-    model.step(make_batch(), model.draw_noise(6))
+    model.step(make_batch(6), model.draw_noise(6))
     assert clips == [True]
 
 
@@ -353,6 +352,6 @@ def test_every_combination_of_options_trains(make_dac: MakeDac, make_batch: Make
     for sampler in ("ddpm", "ddim"):
         model = make_dac(q_target=q_target, guidance=guidance, sampler=sampler, ddim_stride=2)
         before = [p.clone() for p in model.policy.parameters()]
-        info = model.step(make_batch(), model.draw_noise(6))
+        info = model.step(make_batch(6), model.draw_noise(6))
         assert all(value.isfinite() for value in info.values())
         assert any((p != q).any() for p, q in zip(before, model.policy.parameters(), strict=True))

@@ -29,12 +29,7 @@ from sb3_genoffline.common.in_sample import exponential_weights
 from sb3_genoffline.eql.eql import exponential_value_loss
 from sb3_genoffline.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def float64() -> Any:
-    th.set_default_dtype(th.float64)
-    yield
-    th.set_default_dtype(th.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def loss_at(alpha: float, official: bool = False, clip: float = 5.0) -> Any:

@@ -93,7 +93,7 @@ def test_no_class_is_found_by_a_name_from_a_file(victims: Path, watch: Watch, al
         ("dac", {"n_diffusion_steps": 1e9}),
         ("dac", {"n_diffusion_steps": 0}),
         ("dac", {"n_action_samples": 10**12}),
-        ("dac", {"n_action_samples": 3.0}),
+        ("dac", {"n_action_samples": 3.5}),
         ("dac", {"n_action_samples": 0}),
         ("dac", {"ddim_stride": -1, "sampler": "ddim"}),
         ("dac", {"batch_size": -1}),

@@ -1,6 +1,6 @@
 """Tiny agents, batches and data for the tests of QDQ."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,18 +9,9 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_genoffline import OfflineDataset
-from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.qdq import QDQ
 
 STATE_DIM, ACTION_DIM = 3, 2
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    """Networks, data and noise in double precision."""
-    th.set_default_dtype(th.float64)
-    yield
-    th.set_default_dtype(th.float32)
 
 
 @pytest.fixture
@@ -39,24 +30,6 @@ def make_qdq() -> Callable[..., QDQ]:
         model.policy.q_sampler.set_range(th.tensor([-20.0, 60.0]))
         model.policy.q_sampler.fitted.fill_(True)
         return model
-
-    return make
-
-
-@pytest.fixture
-def make_batch() -> Callable[..., TransitionBatch]:
-    """B random transitions in the default dtype, a third of them terminal."""
-
-    def make(n: int = 12, seed: int = 0) -> TransitionBatch:
-        rng = th.Generator().manual_seed(seed)
-        states, next_states = th.randn(2, n, STATE_DIM, generator=rng)
-        return TransitionBatch(
-            observations=states,
-            actions=th.rand(n, ACTION_DIM, generator=rng) * 2 - 1,
-            rewards=th.randn(n, generator=rng),
-            next_observations=next_states,
-            masks=(th.arange(n) % 3 > 0).to(states.dtype),
-        )
 
     return make
 

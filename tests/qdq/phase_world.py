@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 sys.path.append(str(Path(__file__).parents[1] / "common"))
-from tiny_world import make_agent, make_dataset, snapshot
+from worlds import make_agent, make_dataset, snapshot
 
 from sb3_genoffline.common.fitting import Fit, FitListener
 from sb3_genoffline.qdq import QDQ

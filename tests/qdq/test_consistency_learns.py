@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.generative.consistency import ConsistencyModel, DiffusionTeacher, sample_heun
-from sb3_genoffline.qdq.sampler import ConsistencyQ, DistillationFit, QItems, TeacherFit
+from sb3_genoffline.qdq.fit import DistillationFit, QItems, TeacherFit
+from sb3_genoffline.qdq.sampler import ConsistencyQ
 
 N_ITEMS, N_JUDGED, N_SAMPLES, N_STEPS = 5000, 600, 50, 2500
 

@@ -26,7 +26,7 @@ from phase_world import (
 )
 from stable_baselines3.common.callbacks import EveryNTimesteps
 from stable_baselines3.common.logger import configure
-from tiny_world import N_ROWS, PointEnv, differing, make_dataset, members, snapshot
+from worlds import N_ROWS, PointEnv, differing, make_dataset, members, snapshot
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.fitting import Fit
@@ -311,10 +311,10 @@ def test_an_interrupt_ends_a_phase_after_the_step_it_falls_in(dataset: OfflineDa
 
 def test_the_teacher_is_in_the_checkpoint_of_an_unfinished_fit_only(dataset: OfflineDataset) -> None:
     model = make().learn_offline(dataset, 1, callback=Diary(("distillation", 3)))
-    assert b"phase.modules.teacher" in members(model)["training.safetensors"]
+    assert b"fit.modules.teacher" in members(model)["training.safetensors"]
     model.learn_offline(dataset, 1)
     finished = members(model)
-    assert not any(b"teacher." in content or b"phase." in content for content in finished.values())
+    assert not any(b"teacher." in content or b"fit." in content for content in finished.values())
     assert b"q_sampler.model.network" in finished["policy.safetensors"]
 
 

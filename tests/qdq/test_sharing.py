@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from phase_world import N_POLICY, Diary, expected_events, make, same, weights
-from tiny_world import ACTION_SPACE, differing, make_dataset, snapshot
+from worlds import ACTION_SPACE, differing, make_dataset, snapshot
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.qdq import QDQ
@@ -96,9 +96,15 @@ def test_a_given_model_replaces_a_fit_that_was_under_way(sampler_file: Path, dat
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (lambda: make(policy_kwargs={"net_arch": [8], "q_net_arch": [16, 8]}), r"policy_kwargs=dict\(q_net_arch=\[8, 8\]\)"),
-        (lambda: make(policy_kwargs={"q_net_arch": [8, 8], "q_data_std": 0.7}), r"policy_kwargs=dict\(q_data_std=0\.5\)"),
-        (lambda: make((spaces.Box(-1, 1, (4,)), ACTION_SPACE)), "does not fit this agent's spaces"),
+        (
+            lambda: make(policy_kwargs={"net_arch": [8], "q_net_arch": [16, 8]}),
+            r"net_arch=\[8, 8\] and the policy's \[16, 8\].*q_net_arch=",
+        ),
+        (
+            lambda: make(policy_kwargs={"q_net_arch": [8, 8], "q_data_std": 0.7}),
+            r"data_std=0\.5 and the policy's 0\.7.*q_data_std=",
+        ),
+        (lambda: make((spaces.Box(-1, 1, (4,)), ACTION_SPACE)), "does not fit this agent"),
     ],
     ids=["widths", "data_std", "spaces"],
 )
@@ -129,7 +135,7 @@ def test_a_model_of_rewards_in_other_units_is_refused_however_often_it_is_tried(
 ) -> None:
     model = make(reward_transform="reward_normalize", q_sampler=sampler_file)
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"fitted with reward_scale=1 and these rewards have [\d.]+: its uncertainties"):
+        with pytest.raises(ValueError, match=r"fitted with reward_scale=1\.0 and is used with [\d.]+: .* other units"):
             model.learn_offline(dataset, 1)
     assert model.num_timesteps == 0
 
@@ -137,7 +143,7 @@ def test_a_model_of_rewards_in_other_units_is_refused_however_often_it_is_tried(
 def test_a_model_of_other_observation_statistics_is_refused(sampler_file: Path, dataset: OfflineDataset) -> None:
     model = make(reward_transform=None, normalize_observations=True, q_sampler=sampler_file)
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"other observation statistics \(obs_mean\)"):
+        with pytest.raises(ValueError, match=r"fitted with obs_mean=.* and is used with"):
             model.learn_offline(dataset, 1)
 
 

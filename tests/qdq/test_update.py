@@ -328,8 +328,7 @@ def converged_q(rewards: Tensor, start: float, n_updates: int, **settings: Any) 
     states, actions = th.zeros(n, 1), th.linspace(-1, 1, n).unsqueeze(1)
     batch = TransitionBatch(states, actions, rewards, states, th.ones(n))
     for step in range(n_updates):
-        rate = 0.05 * (1 - step / n_updates)
-        model.critic_lr_schedule = lambda _, rate=rate: rate  # type: ignore[assignment,misc]
+        model.critic_learning_rate = 0.05 * (1 - step / n_updates)
         model.step(batch, model.draw_noise(n))
     return model.critic(states, actions).amin(0).detach()
 

@@ -175,8 +175,9 @@ def test_no_gradient_flows_through_the_weights_of_awr(make_qdq: MakeQdq, make_ba
 
 def test_without_a_likelihood_sigma_stays_one_and_nothing_is_sampled_with_it(make_qdq: MakeQdq, make_batch: MakeBatch) -> None:
     model, batch = make_qdq(lam=0.0, learning_rate=1e-2), make_batch(12)
+    info: dict[str, th.Tensor] = {}
     for _ in range(6):
-        info = model.step(batch, model.draw_noise(12))
+        info |= model.step(batch, model.draw_noise(12))
     assert (model.actor.log_std == 0).all() and (model.actor_target.log_std == 0).all() and info["actor_std"] == 1
     noise, states = model.draw_noise(12), batch.next_observations
     expected = (model.actor_target(states) + (0.2 * noise.smoothing).clamp(-0.5, 0.5)).clamp(-1, 1)

@@ -19,13 +19,7 @@ BOX = (spaces.Box(-np.inf, np.inf, (S,)), spaces.Box(-1, 1, (A,)))
 OBS_MEAN, OBS_STD = np.array([0.5, -1.0, 2.0]), np.array([1.5, 0.7, 2.0])
 VAE_MEAN, VAE_STD = np.array([-0.5, 0.2, 1.0]), np.array([0.9, 2.0, 1.2])
 Layers = list[tuple[np.ndarray, np.ndarray]]
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Any:
-    th.set_default_dtype(th.float64)
-    yield
-    th.set_default_dtype(th.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def make(**changes: Any) -> SPOT:

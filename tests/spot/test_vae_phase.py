@@ -12,9 +12,9 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 sys.path.append(str(Path(__file__).parents[1] / "common"))
-from tiny_world import PointEnv, make_agent, make_dataset, members
+from worlds import PointEnv, make_agent, make_dataset, members
 
-from sb3_genoffline.common.fitting import Fit, FitListener, save_fitted
+from sb3_genoffline.common.fitting import Fit, FitListener, SharedModel
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.generative.vae import ConditionalVAE
 from sb3_genoffline.spot import SPOT
@@ -77,7 +77,7 @@ def test_a_step_descends_the_released_loss_on_raw_rows_that_the_vae_standardises
     model.pretrain(data)
     states, actions, noise = drawn[0]
     assert len(states) == 40 and noise.shape == (40, 1, 4) and noise.std() > 0.7
-    stored = model._offline_rows()
+    stored = model.offline_rows()
     assert ((states[:, None] == stored[0]).all(-1) & (actions[:, None] == stored[1]).all(-1)).any(1).all()
     density = model.policy.density
     np.testing.assert_allclose(density.state_mean, data.observations.mean(0), rtol=1e-4, atol=1e-5)
@@ -95,7 +95,8 @@ def test_without_a_constraint_no_vae_is_fitted_and_without_data_the_message_says
     model.learn_offline(make_dataset(), 3, callback=watch)
     assert watch.n_seen == 0 and not model.policy.fitted and "log_prob" not in model.last_metrics
     with pytest.raises(
-        ValueError, match=r"density is not fitted .* learn_offline\(dataset\), pass a fitted density, or use lam=0"
+        ValueError,
+        match=r"density is not fitted .* learn_offline\(dataset\), or pass a fitted one with SPOT\(\.\.\., density=",
     ):
         make(PointEnv()).learn(3)
     make(PointEnv(), lam=0.0).learn(3)
@@ -163,7 +164,7 @@ def test_unfitted_foreign_and_differently_shaped_vaes_are_refused(tmp_path: Path
     ):
         with pytest.raises(ValueError, match=message):
             make(density=tmp_path / "vae", **changes)
-    save_fitted(tmp_path / "other", "Density", th.nn.Linear(1, 1), {})
+    SharedModel("Density", {}, th.nn.Linear(1, 1).state_dict(), {}).write(tmp_path / "other")
     with pytest.raises(CheckpointError, match="holds Density, not a fitted ConditionalVAE"):
         make(density=tmp_path / "other")
     with pytest.raises(ValueError, match="state_dim=2 and the policy's 3"):

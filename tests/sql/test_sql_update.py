@@ -28,12 +28,7 @@ from sb3_genoffline import SQL
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.sql.sql import sparse_value_loss
 
-
-@pytest.fixture(autouse=True)
-def float64() -> Any:
-    th.set_default_dtype(th.float64)
-    yield
-    th.set_default_dtype(th.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def loss_at(alpha: float) -> Any:

@@ -1,16 +1,61 @@
 """A tiny Hopper dataset in a Minari root of its own."""
 
-from collections.abc import Iterator
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from zoo.plot import figures
 from zoo.runs.rendering import prefer_offscreen
 
 prefer_offscreen()
 DATASET = "tiny/hopper/random-v0"
+FORK: Any = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures() -> Iterator[None]:
+    """What is asked of pictures does not depend on their resolution."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "DPI", 30)
+        yield
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the zoo starts are forks of this one: they need not import everything again, which takes seconds."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: FORK)
+
+
+@pytest.fixture
+def in_a_fork(tmp_path: Path) -> Iterator[Callable[[Callable[[], Any]], tuple[BaseProcess, Path]]]:
+    """Runs a function in a process of its own, which is ended with the test; and the file with what it wrote to stderr."""
+    started: list[BaseProcess] = []
+
+    def start(work: Callable[[], Any]) -> tuple[BaseProcess, Path]:
+        errors = tmp_path / f"errors_{len(started)}.txt"
+
+        def run() -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.stderr = errors.open("w", buffering=1)
+            work()
+
+        process = FORK.Process(target=run)
+        process.start()
+        started.append(process)
+        return process, errors
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,11 @@
 
 import argparse
 import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,8 @@ def test_every_level_of_hopper_can_be_collected() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_dataset_has_all_its_steps_aligned_and_marked(level: str) -> None:
-    dataset = collect(f"genoffline/hopper/{level}-v0", steps=503, n_envs=4)
-    assert dataset.total_steps == 503
+    dataset = collect(f"genoffline/hopper/{level}-v0", steps=203, n_envs=4)
+    assert dataset.total_steps == 203
     for episode in dataset.iterate_episodes():
         n = len(episode.rewards)
         assert len(episode.observations) == n + 1 and len(episode.actions) == n
@@ -58,15 +57,15 @@ def test_a_dataset_has_all_its_steps_aligned_and_marked(level: str) -> None:
         assert dataset.observation_space.contains(episode.observations[0])
         assert dataset.action_space.contains(episode.actions[0])
     loaded = load_dataset(f"genoffline/hopper/{level}-v0")
-    assert len(loaded) == 503 and loaded.n_episodes == dataset.total_episodes
+    assert len(loaded) == 203 and loaded.n_episodes == dataset.total_episodes
 
 
 @pytest.mark.parametrize("level", ["random", "medium-replay", "medium-expert"])
 def test_the_same_seed_gives_the_same_data_and_another_seed_other_data(level: str) -> None:
     name = f"genoffline/hopper/{level}-v0"
-    first = arrays(collect(name, steps=300, seed=1))
-    again = arrays(collect(name, steps=300, seed=1, overwrite=True))
-    other = arrays(collect(name, steps=300, seed=2, overwrite=True))
+    first = arrays(collect(name, steps=120, seed=1))
+    again = arrays(collect(name, steps=120, seed=1, overwrite=True))
+    other = arrays(collect(name, steps=120, seed=2, overwrite=True))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[1], other[1])
 
@@ -193,6 +192,7 @@ def test_a_misspelt_id_is_refused_before_anything_is_collected(root: Path) -> No
     assert not root.exists() or not any(root.iterdir())
 
 
+@pytest.mark.usefixtures("forks")
 def test_processes_share_the_steps_and_their_order_is_always_the_same() -> None:
     def made() -> list[np.ndarray]:
         return arrays(collect("genoffline/hopper/random-v0", steps=203, n_envs=3, jobs=2, overwrite=True))
@@ -203,6 +203,7 @@ def test_processes_share_the_steps_and_their_order_is_always_the_same() -> None:
     assert len(np.unique(first[1], axis=0)) == 203  # no two processes draw the same actions
 
 
+@pytest.mark.usefixtures("forks")
 def test_a_failure_in_a_process_is_reported_and_ends_the_others() -> None:
     with pytest.raises(
         RuntimeError, match=r"(?s)a process that collects failed:.*no recipe for dataset 'genoffline/nothing-v0'"
@@ -211,39 +212,35 @@ def test_a_failure_in_a_process_is_reported_and_ends_the_others() -> None:
     assert not multiprocessing.active_children()
 
 
-COLLECT = [sys.executable, "-m", "zoo", "collect", "genoffline/hopper/random-v0", "--steps", "1000000"]
-
-
 @pytest.fixture
-def collecting(root: Path) -> Iterator[subprocess.Popen[str]]:
-    """The command, with some episodes written."""
-    process = subprocess.Popen(
-        COLLECT, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    )
+def collecting(root: Path, in_a_fork: Any) -> tuple[BaseProcess, Path]:
+    """The command, with some episodes written; and what it writes to stderr."""
+    process, errors = in_a_fork(lambda: run("genoffline/hopper/random-v0", "--steps", "1000000"))
     written = root / ".collecting-genoffline%2Fhopper%2Frandom-v0" / "whole" / "data" / "main_data.hdf5"
-    while process.poll() is None and not (written.exists() and written.stat().st_size > 0):
-        time.sleep(0.05)
-    yield process
-    process.kill()
-    process.communicate()
+    while process.is_alive() and not (written.exists() and written.stat().st_size > 0):
+        time.sleep(0.02)
+    return process, errors
 
 
 def test_a_killed_command_leaves_no_dataset_and_the_same_one_works_again(
-    root: Path, collecting: subprocess.Popen[str]
+    root: Path, collecting: tuple[BaseProcess, Path]
 ) -> None:
     with pytest.raises(FileExistsError, match="is being written by another process"):
         collect("genoffline/hopper/random-v0", steps=40)
-    collecting.kill()
-    collecting.wait()
+    collecting[0].kill()
+    collecting[0].join()
     assert any(root.iterdir()) and not minari.list_local_datasets()
     run("genoffline/hopper/random-v0", "--steps", "40")
     assert sorted(path.name for path in root.iterdir()) == ["genoffline"]
 
 
-def test_ctrl_c_ends_the_command_cleanly(root: Path, collecting: subprocess.Popen[str]) -> None:
-    collecting.send_signal(signal.SIGINT)
-    _, err = collecting.communicate(timeout=60)
-    assert collecting.returncode == 130
+def test_ctrl_c_ends_the_command_cleanly(root: Path, collecting: tuple[BaseProcess, Path]) -> None:
+    process, errors = collecting
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    err = errors.read_text()
     assert "Traceback" not in err and "interrupted; nothing is left of the unfinished genoffline/hopper/random-v0" in err
     assert not any(root.iterdir())
 

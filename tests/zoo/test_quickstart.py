@@ -12,13 +12,14 @@ import pytest
 from zoo import quickstart
 from zoo.quickstart import Sizes
 
-TINY = Sizes(collect_steps=400, n_timesteps=12, n_evaluations=2, eval_episodes=1, final_episodes=2, film_steps=10)
+TINY = Sizes(collect_steps=200, n_timesteps=4, n_evaluations=2, eval_episodes=1, final_episodes=2, film_steps=2)
 PROMISED = {
     "algo", "dataset", "behavior_normalized_score", "normalized_score", "bc_normalized_score", "n_eval_episodes", "seed",
     "gradient_steps", "updates_per_second", "seconds",
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("forks")
 def test_the_quickstart_leaves_results_a_curve_and_a_film(tmp_path: Path, capsys: Any) -> None:
     places = ("MINARI_DATASETS_PATH", "SB3_GENOFFLINE_CACHE")
     before = [os.environ.get(name) for name in places]
@@ -28,7 +29,7 @@ def test_the_quickstart_leaves_results_a_curve_and_a_film(tmp_path: Path, capsys
     assert json.loads((tmp_path / "results.json").read_text()) == result
     assert set(result) >= PROMISED
     assert (result["algo"], result["dataset"], result["seed"]) == ("dac", quickstart.DATASET, 5)
-    assert (result["gradient_steps"], result["n_eval_episodes"], result["checkpoint"]) == (12, 2, "last")
+    assert (result["gradient_steps"], result["n_eval_episodes"], result["checkpoint"]) == (4, 2, "last")
     assert set(result["seconds"]) == {"collect", "train", "evaluate", "wait", "plot", "film", "total"}
     assert (tmp_path / "curve.png").stat().st_size > 0 and (tmp_path / "replay.mp4").stat().st_size > 0
     curve = (tmp_path / "curve.svg").read_text()
@@ -39,6 +40,7 @@ def test_the_quickstart_leaves_results_a_curve_and_a_film(tmp_path: Path, capsys
     assert "normalised score (2 episodes" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("forks")
 def test_a_failing_imitation_is_reported_with_its_log(tmp_path: Path) -> None:
     settings = {"log_folder": str(tmp_path), "profile": "no-such-profile"}
     with (

@@ -8,8 +8,16 @@ import pytest
 from gymnasium import spaces
 from torch.utils.flop_counter import FlopCounterMode
 
-from sb3_genoffline import DAC
+from sb3_genoffline import ALGOS, DAC
+from sb3_genoffline.errors import UserError
 from zoo.speed import command as speed
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows, and small matrices for the peak."""
+    monkeypatch.setattr(speed, "N_ROWS", 300)
+    monkeypatch.setattr(speed, "PEAK_SIZES", (16,))
 
 
 def dac(obs_dim: int, action_dim: int, **kwargs: object) -> DAC:
@@ -44,7 +52,7 @@ def test_the_cost_model_of_qdq_is_what_the_update_multiplies() -> None:
     batches = [model.replay_buffer.sample(16) for _ in range(2)]
     with FlopCounterMode(display=False) as counter:
         for batch in batches:
-            model.update(batch, model.draw_noise(16))
+            model.step(batch, model.draw_noise(16))
     assert counter.get_total_flops() / 2 == pytest.approx(speed.qdq_flops(model, 16), rel=0.03)
     without = speed.make_agent("qdq", "walker2d", "paper", "cpu", penalty="none")
     assert speed.qdq_flops(without, 16) < 0.25 * speed.qdq_flops(model, 16)
@@ -54,7 +62,7 @@ def test_the_cost_model_of_qdq_is_what_the_update_multiplies() -> None:
     ("setting", "density"),
     [  # of hopper, multiply-adds of a row
         ("paper", 3 * (14 * 256 + 256 * 256 + 256 * 3 * 23)),
-        ("official", 4 * (7 * 750 + 750 * 750 + 750 * 7)),
+        ("hopper-medium-v2", 4 * (7 * 750 + 750 * 750 + 750 * 7)),
     ],
 )
 def test_the_cost_model_of_cped_is_the_sum_of_its_parts(setting: str, density: int) -> None:
@@ -66,13 +74,13 @@ def test_the_cost_model_of_cped_is_the_sum_of_its_parts(setting: str, density: i
     assert speed.cped_flops(model, 256) == 2 * 256 * (target + critics + actor_step / 2)
 
 
-@pytest.mark.parametrize(("setting", "changes"), [("paper", {}), ("official", {}), ("light", {"epsilon": "quantile"})])
+@pytest.mark.parametrize(("setting", "changes"), [("paper", {}), ("hopper-medium-v2", {}), ("tiny", {"epsilon": "quantile"})])
 def test_the_cost_model_of_cped_is_what_the_update_multiplies(setting: str, changes: dict[str, Any]) -> None:
     model: Any = speed.build("cped", "walker2d", setting, "cpu", **changes)
     batches = [model.replay_buffer.sample(16) for _ in range(2)]
     with FlopCounterMode(display=False) as counter:
         for batch in batches:
-            model.update(batch, model.draw_noise(16))
+            model.step(batch, model.draw_noise(16))
     assert counter.get_total_flops() / 2 == pytest.approx(speed.cped_flops(model, 16), rel=0.03)
     without = speed.make_agent("cped", "walker2d", setting, "cpu", alpha_mode="fixed", alpha=0.0)
     assert speed.cped_flops(without, 16) < speed.cped_flops(model, 16)
@@ -84,42 +92,61 @@ def run_speed(*flags: str) -> None:
     speed.main(parser.parse_args(flags))
 
 
-@pytest.mark.parametrize(("algo", "phases"), [("dac", []), ("qdq", ["teacher", "distillation"]), ("cped", ["flow"])])
-def test_the_command_prints_every_variant_and_phase_with_its_rates(
-    algo: str, phases: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_speed("--algo", algo, "--setting", "light", "--batch-size", "16", "--updates", "1", "--rounds", "1")
+@pytest.mark.parametrize("algo", ALGOS)
+def test_the_command_prints_every_variant_and_fit_with_its_rates(algo: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_speed("--algo", algo, "--setting", "tiny", "--batch-size", "8", "--updates", "1", "--rounds", "1")
     lines = capsys.readouterr().out.splitlines()
-    assert "GFLOP an update" in lines[1]
+    costed = algo in speed.COST_MODELS
+    assert ("GFLOP an update" if costed else "no cost model") in lines[1]
     rows = {line.split("  ")[0]: line.split() for line in lines[3:]}
-    assert list(rows) == ["plain (reference form)", "eager", *(f"phase {name}" for name in phases)]
-    for name in ("plain (reference form)", "eager"):
-        assert all(float(number.strip("%x")) > 0 for number in rows[name][-5:-2])
-    for name in phases:
-        row = rows[f"phase {name}"]
-        assert float(row[2]) > 0 and float(row[3]) > 0 and row[-2:] != ["0.0", "min"]
+    fits = [fit.name for fit in speed.make_fits(algo, "hopper", "tiny", "cpu")]
+    plain = ["plain (reference form)"] if algo in speed.PLAIN_FORMS else []
+    assert list(rows) == [*plain, "eager", *(f"fit {name}" for name in fits)]
+    assert bool(fits) == (next(iter(ALGOS[algo].policy_aliases.values())).fitted_model is not None)
+    for name in (*plain, "eager"):
+        ms, rate, *achieved, ratio = [float(number.strip("%x")) for number in rows[name][len(name.split()) :]]
+        assert rate > 0 and ms >= 0 and ratio > 0 and len(achieved) == 2 * costed and all(number >= 0 for number in achieved)
+    for name in fits:
+        row = rows[f"fit {name}"]
+        assert float(row[2]) >= 0 and float(row[3]) > 0 and row[-1] == "min"
 
 
-def test_the_phases_that_are_timed_are_the_published_ones_and_the_agents_are_not_made_by_them() -> None:
-    assert [phase.n_steps for phase in speed.make_phases("qdq", "hopper", "paper", "cpu")] == [800_000, 1_600_000]
-    model: Any = speed.build("qdq", "hopper", "paper", "cpu")
-    assert (model.teacher_steps, model.cd_steps) == (1, 1) and bool(model.policy.q_sampler.fitted)
-    flow_steps = {"paper": 100_000, "official": 500_000}
-    for setting, steps in flow_steps.items():
-        assert [phase.n_steps for phase in speed.make_phases("cped", "hopper", setting, "cpu")] == [steps]
+def test_a_setting_is_the_papers_a_profile_or_an_entry() -> None:
+    assert speed.setting_arguments("qdq", "paper") == {}
+    light, cpu = (speed.setting_arguments("qdq", setting) for setting in ("light", "cpu"))
+    assert light["policy_kwargs"] == {"net_arch": [256, 256], "q_net_arch": [64, 64, 64]}
+    assert light.keys() == cpu.keys() and light["cd_n"] == cpu["cd_n"] == 18 and cpu["policy_kwargs"]["critic_layer_norm"]
+    assert speed.setting_arguments("cped", "hopper-medium-v2")["flow"] == "nice"
+    with pytest.raises(UserError, match="huge is not known; use one of paper, light, paper, cpu, tiny, or a dataset"):
+        speed.setting_arguments("qdq", "huge")
+
+
+def test_a_setting_that_the_plain_form_does_not_have_is_timed_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+    args = argparse.Namespace(
+        algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, compile=False, onednn=False
+    )
+    assert [variant.name for variant in speed.variants(args)] == ["eager"]
+    assert "no plain form of this setting: The plain form knows linear layers" in capsys.readouterr().out
+
+
+def test_the_fits_that_are_timed_are_the_published_ones_and_the_agents_are_not_made_by_them() -> None:
+    model = speed.build("qdq", "hopper", "paper", "cpu")
+    assert model.num_timesteps == 2 and model.fits.current is None and bool(model.policy.q_sampler.fitted)
+    published = {
+        ("qdq", "paper"): [800_000, 1_600_000],
+        ("cped", "paper"): [100_000],
+        ("cped", "hopper-medium-v2"): [500_000],
+    }
+    for (algo, setting), steps in published.items():
+        assert [fit.n_steps for fit in speed.make_fits(algo, "hopper", setting, "cpu")] == steps
 
 
 def test_the_updates_that_are_timed_are_those_in_which_all_parts_learn() -> None:
-    model: Any = speed.build("cped", "hopper", "light", "cpu")
+    model = speed.build("cped", "hopper", "tiny", "cpu")
     metrics = model.update(model.replay_buffer.sample(8), model.draw_noise(8))
     assert {"critic_loss", "actor_q", "nll_pi", "alpha", "epsilon"} <= set(metrics)
 
 
-def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="paper, light"):
-        run_speed("--setting", "huge")
-
-
 def test_compiling_is_refused_where_there_is_nothing_to_compile() -> None:
-    with pytest.raises(ValueError, match=r"--compile: qdq has no compile_networks"):
+    with pytest.raises(UserError, match=r"--compile: qdq has no compile_networks"):
         run_speed("--algo", "qdq", "--compile")

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import yaml
 from filelock import FileLock
-from sb3_genoffline.checkpoint import load_agent
 
 from sb3_genoffline.data import OfflineDataset
+from sb3_genoffline.registry import load_agent
 
 from ..collect.lookup import find_dataset
 from ..plot.curves import read_run
@@ -30,8 +30,7 @@ from ..runs.folders import Run
 from ..runs.learning import train
 from ..runs.provenance import versions
 from ..runs.rendering import prefer_offscreen
-from ..runs.scoring import evaluate
-from ..runs.settings import dataset_record
+from ..runs.scoring import evaluate, recorded_scale
 from ..runs.writing import write_json
 from .records import DONE, FAILED, INTERRUPTED, RUNNING, job_run, last_lines, read_record
 from .stopwatch import Stopwatch
@@ -101,7 +100,7 @@ def _work(path: Path, record: dict[str, Any]) -> bool:
         if not trained.finished:
             return False
     assert run is not None
-    record |= {"run": str(run.folder.relative_to(folder)), "data": dataset_record(data), "versions": versions()}
+    record |= {"run": str(run.folder.relative_to(folder)), "data": data.summary(), "versions": versions()}
     record |= {"updates": total, **clock.summary(total), "curve": _curve(run, clock), "command": _command(config)}
     try:
         record |= {checkpoint: _final(run, data, checkpoint, config) for checkpoint in ("last", "best")}
@@ -140,12 +139,9 @@ def _curve(run: Run, clock: Stopwatch) -> dict[str, Any] | None:
     if not run.evaluations_path.is_file():
         return None
     config, timesteps, values = read_run(run)
-    data, unit = config["dataset"], "return"
-    if data["success_rate"] is not None:
-        values, unit = 100.0 * values, "normalized_score"
-    elif data["ref_min_score"] is not None and data["ref_max_score"] is not None:
-        values = 100.0 * (values - data["ref_min_score"]) / (data["ref_max_score"] - data["ref_min_score"])
-        unit = "normalized_score"
+    scale, unit = recorded_scale(config["dataset"]), "return"
+    if scale is not None:
+        values, unit = scale.of(values, values), "normalized_score"
     return {
         "unit": unit,
         "timesteps": timesteps.tolist(),

@@ -89,8 +89,8 @@ class Overview:
         """Wall seconds of a job: as finished ones of its algorithm, else by its own progress, else as all finished ones."""
         took = [(other.name, record["seconds"]["total"]) for other, record in self.records.items() if "seconds" in record]
         own = [seconds for name, seconds in took if name == job.name]
-        phase, steps = self.progress.get(job, ("", 0))
-        if not own and not phase and steps:
+        fit, steps = self.progress.get(job, ("", 0))
+        if not own and not fit and steps:
             return self._spent(job) * job.updates / steps
         return statistics.mean(own or [seconds for _, seconds in took]) if took else None
 
@@ -103,8 +103,8 @@ class Overview:
     def working(self) -> list[tuple[str, str, str, str]]:
         """(label, progress, time so far, time left) of the jobs at work."""
         rows = []
-        for job, (phase, steps) in self.progress.items():
-            progress = f"{phase} {steps:,}" if phase else f"{steps:,} of {job.updates:,} updates"
+        for job, (fit, steps) in self.progress.items():
+            progress = f"{fit} {steps:,}" if fit else f"{steps:,} of {job.updates:,} updates"
             spent, expected = self._spent(job), self._expected(job)
             left = None if expected is None else max(expected - spent, 0.0)
             rows.append((f"{job.name} on {job.dataset}, seed {job.seed}", progress, span(spent), span(left)))

@@ -1,6 +1,5 @@
 """What is to be run: a YAML file as an ordered list of jobs with resolved hyper-parameters."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import UserError
 
 from ..runs.folders import dataset_name
@@ -187,6 +187,4 @@ def _check_words(words: Any, known: Iterable[str], where: str) -> None:
         raise UserError(f"{where}: {words!r} must be a mapping or a list.")
     for word in words:
         if word not in names:
-            close = difflib.get_close_matches(str(word), names, 1)
-            hint = f"; did you mean {close[0]}?" if close else "."
-            raise UserError(f"{where}: {word!r} is not known{hint} There are: {', '.join(names)}.")
+            raise UserError(f"{where}: {word!r} is not known{nearest(word, names)} There are: {', '.join(names)}.")

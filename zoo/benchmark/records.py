@@ -128,21 +128,41 @@ def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
         found.setdefault((config["name"], config["dataset"], config["seed"]), []).append(record)
     cells = [Cell(skip.name, skip.dataset, skip.seed, None, skip.reason) for skip in plan.skipped]
     cells += [Cell(job.name, job.dataset, job.seed, None, "not run") for job in plan.jobs]
-    keys = {(job.name, job.dataset, job.seed): job.key for job in plan.jobs}
+    jobs = {(job.name, job.dataset, job.seed): job for job in plan.jobs}
     for index, cell in enumerate(cells):
         place = (cell.name, cell.dataset, cell.seed)
-        best = _preferred(found.get(place, ()), keys.get(place))
+        job = jobs.get(place)
+        best = _preferred(found.get(place, ()), job)
         if best is not None:
             others = sorted((r for r in found[place] if r is not best and not _reason(r)), key=lambda r: r.get("ended") or "")
-            cells[index] = Cell(*place, best, _reason(best), best["key"] != keys.get(place), tuple(others))
+            cells[index] = Cell(*place, best, _reason(best), not _is_of(best, job), tuple(others))
     order = {name: index for index, name in enumerate(plan.algorithms)}
     return sorted(cells, key=lambda cell: (plan.datasets.index(cell.dataset), order[cell.name], cell.seed))
 
 
-def _preferred(records: Iterable[dict[str, Any]], key: str | None) -> dict[str, Any] | None:
+def _is_of(record: dict[str, Any], job: Job | None) -> bool:
+    """
+    Whether a record was made with a job's settings. Of records from before the arguments of policies were in one table, those
+    arguments count that both know: stable-baselines3's were among them, of which only the defaults were of use.
+    """
+    if job is None or record["key"] == job.key:
+        return job is not None
+    before, now = record["config"], job.config
+    policies = [dict(config.get("defaults", {}).get("policy_kwargs", {})) for config in (before, now)]
+    if "features_extractor_class" not in policies[0]:
+        return False
+    known = policies[0].keys() & policies[1].keys() - {"optimizer_class"}
+    both = [
+        config | {"defaults": config["defaults"] | {"policy_kwargs": {name: policy[name] for name in known}}}
+        for config, policy in zip((before, now), policies, strict=True)
+    ]
+    return bool(both[0] == both[1])
+
+
+def _preferred(records: Iterable[dict[str, Any]], job: Job | None) -> dict[str, Any] | None:
     return max(
         records,
-        key=lambda record: (record["key"] == key, record["state"] == DONE, record.get("ended") or ""),
+        key=lambda record: (_is_of(record, job), record["state"] == DONE, record.get("ended") or ""),
         default=None,
     )
 

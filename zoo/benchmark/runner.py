@@ -241,7 +241,7 @@ def terminable() -> Iterator[None]:
 
 def progress_of(folder: Path, record: dict[str, Any]) -> tuple[str, int]:
     """
-    How far a job's training is: the name of the phase that goes on (empty: the policy's updates), and its steps.
+    How far a job's training is: the name of the fit that goes on (empty: the policy's updates), and its steps.
 
     :param folder: of the benchmark
     :param record: of the job
@@ -259,5 +259,5 @@ def progress_of(folder: Path, record: dict[str, Any]) -> tuple[str, int]:
     row = {name: value for name, value in zip(names, last.rstrip("\n").split(","), strict=False) if value}
     if "time/total_timesteps" in row:
         return "", int(float(row["time/total_timesteps"]))
-    phase = next((name for name in row if name.endswith("/n_steps")), None)
-    return ("", 0) if phase is None else (phase.removesuffix("/n_steps"), int(float(row[phase])))
+    fit = next((name for name in row if name.endswith("/n_steps")), None)
+    return ("", 0) if fit is None else (fit.removesuffix("/n_steps"), int(float(row[fit])))

@@ -42,11 +42,11 @@ class Stopwatch:
         :param trained: what it left behind
         :param cpu: processor seconds it took
         """
-        self._read_clocks(trained.run.folder, trained.phase_seconds, trained.model.num_timesteps)
+        self._read_clocks(trained.run.folder, trained.fit_seconds, trained.model.num_timesteps)
         self.total += trained.seconds
-        self.fit += trained.phase_seconds
+        self.fit += trained.fit_seconds
         self.updates += trained.gradient_steps
-        self.training += max(trained.seconds - trained.evaluation_seconds - trained.phase_seconds, 0.0)
+        self.training += max(trained.seconds - trained.evaluation_seconds - trained.fit_seconds, 0.0)
         self.wall += trained.seconds
         self.cpu += cpu
         self._note(trained.model.num_timesteps, self.total)
@@ -64,7 +64,7 @@ class Stopwatch:
             return
         rows = _clock_rows(checkpoint.parent, started)
         policy = max((elapsed for step, elapsed in rows if step <= updates), default=0.0)
-        fitted = _has_phases(checkpoint.parent)
+        fitted = _has_fits(checkpoint.parent)
         fit = seconds if updates == 0 else max(seconds - policy, 0.0) if fitted else 0.0
         self._read_clocks(checkpoint.parent, fit, updates, started)
         self.total += seconds
@@ -121,7 +121,7 @@ def _clock_rows(folder: Path, since: float) -> list[tuple[int, float]]:
     return rows
 
 
-def _has_phases(folder: Path) -> bool:
+def _has_fits(folder: Path) -> bool:
     """Whether models were fitted before the first update of a run."""
     with (folder / "progress.csv").open() as file:
         return any(name.endswith("/n_steps") for name in next(csv.reader(file), []))

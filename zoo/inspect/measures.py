@@ -10,8 +10,6 @@ from sb3_genoffline.data import OfflineDataset, scale_actions
 from sb3_genoffline.data.antmaze import success_rate
 from sb3_genoffline.data.reading.arrays import SAME_STATE
 
-from ..runs.settings import is_maze
-
 SATURATION_MARGIN = 1e-3
 """An action this near to a bound, on the scale of [−1, 1], counts as saturated."""
 VALUE_ROWS = 100_000
@@ -239,10 +237,10 @@ def measure_returns(data: OfflineDataset) -> Returns:
     """:param data: any"""
     returns = data.episode_returns()
     counts, edges = histogram(returns, HISTOGRAM_BINS)
-    success = success_rate(data) if is_maze(data) else None
-    low, high = data.ref_min_score, data.ref_max_score
-    references = (low, high) if low is not None and high is not None and success is None else None
-    scores = data.normalized_score(returns) if references is not None else None
+    scale = data.score_scale
+    success = success_rate(data) if scale is not None and scale.kind == "success" else None
+    by_return = scale if scale is not None and scale.kind == "return" else None
+    scores = None if by_return is None else by_return.of(returns)
     levels = [0.0, 0.25, 0.5, 0.75, 1.0]
     return Returns(
         mean=float(returns.mean()),
@@ -251,10 +249,10 @@ def measure_returns(data: OfflineDataset) -> Returns:
         counts=counts,
         edges=edges,
         success_rate=success,
-        score_mean=100.0 * success if success is not None else None if scores is None else float(scores.mean()),
+        score_mean=None if scale is None else float(scale.of(returns, success).mean()),
         score_std=None if scores is None else float(scores.std()),
         score_quartiles=None if scores is None else np.quantile(scores, levels),
-        references=references,
+        references=None if by_return is None else (by_return.low, by_return.high),
     )
 
 

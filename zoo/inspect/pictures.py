@@ -8,7 +8,6 @@ import numpy as np
 from sb3_genoffline.data import OfflineDataset, scale_actions
 
 from ..plot.figures import new_figure, save_figure
-from ..runs.settings import is_maze
 from .measures import HISTOGRAM_BINS, SATURATION_MARGIN, histogram, sample_rows
 from .report import Report
 
@@ -61,10 +60,10 @@ def draw_dataset(data: OfflineDataset, report: Report, seed: int = 0) -> Any:
 
 def scores_of(data: OfflineDataset) -> tuple[np.ndarray, str]:
     """(E,) what is shown as the episodes' returns: normalised if that says something; and what it is called."""
-    returns = data.episode_returns()
-    if data.ref_min_score is None or data.ref_max_score is None or is_maze(data):
+    returns, scale = data.episode_returns(), data.score_scale
+    if scale is None or scale.kind == "success":
         return returns, "return"
-    return data.normalized_score(returns), "normalised score"
+    return scale.of(returns), "normalised score"
 
 
 def end_kinds(data: OfflineDataset) -> np.ndarray:

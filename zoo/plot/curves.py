@@ -13,6 +13,7 @@ from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.folders import Run, list_runs, run_number
+from ..runs.scoring import recorded_scale
 from .figures import new_figure, save_figure
 
 BASELINES: dict[str, dict[str, Any]] = {
@@ -97,23 +98,25 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
         config, steps, returns = read_run(run)
         data = config["dataset"]
         groups.setdefault((config["algo"], baseline_of(config["hyperparameters"])), []).append((steps, returns))
-    low, high, level = data["ref_min_score"], data["ref_max_score"], data["mean_return"]
-    if data.get("success_rate") is not None:
-        low, high, level = 0.0, 1.0, data["success_rate"]
-    shift, factor = (0.0, 1.0) if low is None or high is None else (low, 100.0 / (high - low))
+    scale = recorded_scale(data)
+    level = data["success_rate"] if scale is not None and scale.kind == "success" else data["mean_return"]
+
+    def shown(values: Any) -> Any:
+        return values if scale is None else scale.of(values, values)
+
     figure, (axes,) = new_figure(1, 6.4, 4.0)
     colors = itertools.cycle(["#1f77b4", "#d62728", "#2ca02c", "#9467bd"])
     grays = itertools.cycle(["#7f7f7f", "#bcbcbc", "#4d4d4d"])
     for (algo, baseline), members in sorted(groups.items(), key=lambda item: bool(item[0][1])):
         name = ALGOS[algo].__name__ if algo in ALGOS else algo
         curve = make_curve(f"{name}, {baseline}" if baseline else name, members, bool(baseline))
-        mean, band = (curve.mean - shift) * factor, curve.band * factor
+        low, mean, high = (shown(values) for values in (curve.mean - curve.band, curve.mean, curve.mean + curve.band))
         color = next(grays if baseline else colors)
         axes.plot(curve.steps, mean, color=color, label=curve.label, marker="o" if len(mean) == 1 else None)
-        axes.fill_between(curve.steps, mean - band, mean + band, color=color, alpha=0.2, linewidth=0)
-    axes.axhline((level - shift) * factor, color="black", linestyle="--", linewidth=1, label="mean of the data")
+        axes.fill_between(curve.steps, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.axhline(float(shown(level)), color="black", linestyle="--", linewidth=1, label="mean of the data")
     axes.set_xlabel("gradient updates")
-    axes.set_ylabel("return" if factor == 1.0 else "normalised score")
+    axes.set_ylabel("return" if scale is None else "normalised score")
     axes.set_title(title or str(data["id"] or runs[0].name))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from sb3_genoffline.checkpoint import load_agent
 
-from sb3_genoffline import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.environments import check_compatible
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.registry import ALGOS, load_agent
 
 from ..runs.folders import find_run
 from ..runs.provenance import versions
@@ -39,7 +38,7 @@ from .nll import (
 from .slices import ActionGrid, make_grid
 
 
-def label_of(model: OfflineAlgorithm) -> str:
+def label_of(model: AnyAlgorithm) -> str:
     """An agent's name in the legend: its class and, of CPED, what moves α."""
     name = type(model).__name__
     if not isinstance(model, CPED):
@@ -69,7 +68,7 @@ def plot_agent(
     model: CPED,
     data: OfflineDataset,
     output: str | Path,
-    other: OfflineAlgorithm | None = None,
+    other: AnyAlgorithm | None = None,
     *,
     row: int | None = None,
     dims: Sequence[int] | None = None,
@@ -94,7 +93,7 @@ def plot_agent(
     :param title: of the picture (None: algorithm and dataset)
     :return: the files
     """
-    agents: dict[str, OfflineAlgorithm] = {"agent": model} if other is None else {"agent": model, "other": other}
+    agents: dict[str, AnyAlgorithm] = {"agent": model} if other is None else {"agent": model, "other": other}
     for agent in agents.values():
         check_compatible(data, agent.observation_space, agent.action_space)
     labels = {name: label_of(agent) for name, agent in agents.items()}

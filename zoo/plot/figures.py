@@ -5,6 +5,8 @@ from typing import Any
 
 from sb3_genoffline.errors import UserError
 
+DPI = 150
+
 
 def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
     """
@@ -38,7 +40,7 @@ def save_figure(figure: Any, output: str | Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     png, svg = files
-    figure.savefig(png, dpi=150)
+    figure.savefig(png, dpi=DPI)
     with rc_context({"svg.hashsalt": "sb3-genoffline"}):
-        figure.savefig(svg, dpi=150, metadata={"Date": None})
+        figure.savefig(svg, dpi=DPI, metadata={"Date": None})
     return files

@@ -8,12 +8,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from sb3_genoffline.checkpoint import load_agent
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.antmaze_env import FlatAntMaze
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.registry import load_agent
 
 from ..runs.envs import EnvFactory, env_factory
 from ..runs.folders import run_of
@@ -67,7 +67,7 @@ def episode_paths(data: OfflineDataset, indices: np.ndarray) -> list[np.ndarray]
     return paths
 
 
-def walk(model: OfflineAlgorithm, make: EnvFactory, n_episodes: int, seed: int = EVAL_SEED) -> list[Walk]:
+def walk(model: AnyAlgorithm, make: EnvFactory, n_episodes: int, seed: int = EVAL_SEED) -> list[Walk]:
     """
     :param model: acts deterministically, see its policy
     :param make: makes its environment
@@ -99,7 +99,7 @@ def walk(model: OfflineAlgorithm, make: EnvFactory, n_episodes: int, seed: int =
 def plot_maze(
     data: OfflineDataset,
     output: str | Path,
-    agents: Mapping[str, OfflineAlgorithm] | None = None,
+    agents: Mapping[str, AnyAlgorithm] | None = None,
     color: str = "return",
     n_episodes: int = 200,
     n_walks: int = 20,
@@ -235,7 +235,7 @@ def draw_walks(axes: Any, maze: Any, paths: Sequence[np.ndarray], walks: Sequenc
     _legend(axes)
 
 
-def agent_name(path: str | Path, model: OfflineAlgorithm) -> str:
+def agent_name(path: str | Path, model: AnyAlgorithm) -> str:
     """What to call an agent: its class, and what its run leaves out."""
     run = run_of(path)
     baseline = baseline_of(run.config()["hyperparameters"]) if run is not None else ""
@@ -272,7 +272,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
-    agents: dict[str, OfflineAlgorithm] = {}
+    agents: dict[str, AnyAlgorithm] = {}
     for path in map(agent_file, args.agent):
         model = load_agent(path, device=args.device)
         name = agent_name(path, model)

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from sb3_genoffline.checkpoint import load_agent
 
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
-from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.registry import ALGOS, load_agent
 
 from ..runs.folders import find_run
 from ..runs.provenance import versions

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import NotFoundError
 
 from ..benchmark.results import score, spread
@@ -83,7 +83,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [words.get(name, name) for name in now if before.get(name) != now[name]]
 
 
-def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[OfflineAlgorithm, EnvFactory]:
+def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[AnyAlgorithm, EnvFactory]:
     """A run's agent, and what makes its environment, with the arguments that it was evaluated with in training."""
     flags = None if settings.env_kwargs is None else list(settings.env_kwargs)
     args = Namespace(
@@ -101,7 +101,7 @@ def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[OfflineAl
 
 
 def make_results(
-    candidate: Candidate, model: OfflineAlgorithm, make: EnvFactory, settings: Settings, say: Callable[[str], None]
+    candidate: Candidate, model: AnyAlgorithm, make: EnvFactory, settings: Settings, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """
     Evaluate the agent, the best checkpoint of its run, and the last ones of the other seeds, all in the same episodes.
@@ -116,7 +116,7 @@ def make_results(
     """
     run, config = candidate.chosen.run, candidate.chosen.config
 
-    def result_of(agent: OfflineAlgorithm, env: EnvFactory, checkpoint: str) -> dict[str, Any]:
+    def result_of(agent: AnyAlgorithm, env: EnvFactory, checkpoint: str) -> dict[str, Any]:
         say(f"evaluating {checkpoint} of seed {agent.seed}")
         data = config["dataset"]
         return evaluate(
@@ -189,7 +189,7 @@ def make_curve(candidate: Candidate, folder: Path) -> Path:
     return files[0]
 
 
-def make_film(model: OfflineAlgorithm, make: EnvFactory, folder: Path, n_steps: int) -> Path:
+def make_film(model: AnyAlgorithm, make: EnvFactory, folder: Path, n_steps: int) -> Path:
     """
     :param folder: for the film
     :param n_steps: environment steps shown

@@ -3,12 +3,10 @@
 import argparse
 from pathlib import Path
 
-from sb3_genoffline.checkpoint import load_agent
-
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.registry import ALGOS, load_agent
 
 from .envs import EnvFactory, env_factory
 from .folders import Run, find_run, run_of
@@ -32,7 +30,7 @@ def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="cpu, cuda or auto")
 
 
-def agent_and_env(args: argparse.Namespace) -> tuple[OfflineAlgorithm, EnvFactory, Path, str]:
+def agent_and_env(args: argparse.Namespace) -> tuple[AnyAlgorithm, EnvFactory, Path, str]:
     """
     :param args: as parsed with :func:`add_agent_arguments`
     :return: the agent, a function that makes its environment, the agent's file, and which checkpoint it is
@@ -62,7 +60,7 @@ def _checkpoint_name(path: Path, run: Run | None) -> str:
     return "best" if stem == "best_model" else stem.removeprefix("rl_model_").removesuffix("_steps")
 
 
-def _dataset_of(model: OfflineAlgorithm, named: str | None) -> OfflineDataset | None:
+def _dataset_of(model: AnyAlgorithm, named: str | None) -> OfflineDataset | None:
     """The agent's dataset if it is on this machine; needed for its environment only."""
     source = named or model.dataset_info.get("id")
     try:

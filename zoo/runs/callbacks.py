@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sb3_genoffline.common.pretraining import Phase, PhaseListener
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
-from sb3_genoffline.data.scores import scored_by_success
-
-from .envs import env_id_of
+from sb3_genoffline.common.fitting import Fit, FitListener
 
 
 class ResumableEvalCallback(OfflineEvalCallback):
     """
     An evaluation that a resumed run goes on with: at the same updates, behind the same rows of ``evaluations.npz``, and with
-    the best score so far. Counts its time. Where the score is a success rate (AntMaze, PointMaze), ``eval/normalized_score``
-    is that, whatever the rewards.
+    the best score so far. Counts its time.
 
     :param args: see :class:`~sb3_genoffline.common.callbacks.OfflineEvalCallback`
     :param kwargs: see there
@@ -58,18 +54,8 @@ class ResumableEvalCallback(OfflineEvalCallback):
         finally:
             self.seconds += time.perf_counter() - started
 
-    def _init_callback(self) -> None:
-        super()._init_callback()
-        self._by_success = scored_by_success(self.model.dataset_info.get("id"), env_id_of(self.eval_env))  # type: ignore[attr-defined]
 
-    def normalized_score(self) -> float | None:
-        """100 · success rate in a maze, else as everywhere."""
-        if self._by_success and self._is_success_buffer:
-            return 100.0 * float(np.mean(self._is_success_buffer))
-        return super().normalized_score()
-
-
-class StopOnInterrupt(BaseCallback, PhaseListener):
+class StopOnInterrupt(BaseCallback, FitListener):
     """The first Ctrl-C ends training after the update it falls in, so that what is saved can be resumed exactly."""
 
     def __init__(self) -> None:
@@ -85,8 +71,8 @@ class StopOnInterrupt(BaseCallback, PhaseListener):
         self.stopped = True
         signal.signal(signal.SIGINT, self._before)  # the second one ends the program
 
-    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
-        """End the phase where it is."""
+    def on_fit_step(self, fit: Fit, metrics: dict[str, float]) -> bool:
+        """End the fit where it is."""
         return not self.stopped
 
     def _on_step(self) -> bool:
@@ -101,8 +87,8 @@ class StopOnInterrupt(BaseCallback, PhaseListener):
             signal.signal(signal.SIGINT, self._before)
 
 
-class PhaseClock(BaseCallback, PhaseListener):
-    """Counts the seconds from the start of training to the end of its last phase: all that comes before the updates."""
+class FitClock(BaseCallback, FitListener):
+    """Counts the seconds from the start of training to the end of its last fit: all that comes before the updates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +98,7 @@ class PhaseClock(BaseCallback, PhaseListener):
     def _on_training_start(self) -> None:
         self._started = time.perf_counter()
 
-    def on_phase_end(self, phase: Phase) -> None:
+    def on_fit_end(self, fit: Fit) -> None:
         """Read the clock."""
         self.seconds = time.perf_counter() - self._started
 
@@ -120,21 +106,21 @@ class PhaseClock(BaseCallback, PhaseListener):
         return True
 
 
-class SaveLast(BaseCallback, PhaseListener):
+class SaveLast(BaseCallback, FitListener):
     """
-    Renew the run's last checkpoint now and then, and at the end of each phase, so that a killed training can go on from there.
+    Renew the run's last checkpoint now and then, and at the end of each fit, so that a killed training can go on from there.
 
     :param path: of the checkpoint, written atomically
-    :param every: updates, or steps of a phase, between two saves
+    :param every: updates, or steps of a fit, between two saves
     """
 
     def __init__(self, path: Path, every: int) -> None:
         super().__init__()
         self.path, self.every = path, every
 
-    def on_phase_step(self, phase: Phase, metrics: dict[str, float]) -> bool:
-        """Save a phase that is under way, or done."""
-        if phase.step % self.every == 0 or phase.done:
+    def on_fit_step(self, fit: Fit, metrics: dict[str, float]) -> bool:
+        """Save a fit that is under way, or done."""
+        if fit.step % self.every == 0 or fit.done:
             self.model.save(self.path)
         return True
 

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
 
 from .envs import EnvFactory, env_factory, env_for_pictures
@@ -42,7 +42,7 @@ class Play:
 
 
 def play(
-    model: OfflineAlgorithm,
+    model: AnyAlgorithm,
     env: gym.Env,
     n_steps: int,
     *,
@@ -80,7 +80,7 @@ def play(
 
 
 def film(
-    model: OfflineAlgorithm,
+    model: AnyAlgorithm,
     env: str | EnvFactory,
     path: str | Path,
     n_steps: int = 1000,

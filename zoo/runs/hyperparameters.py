@@ -1,32 +1,29 @@
 """Hyper-parameters from YAML files and from the command line: values only, never code."""
 
 import ast
-import difflib
 import inspect
 import json
 import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import yaml
 from stable_baselines3.common.utils import LinearSchedule
-from torch import nn
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.arguments import Argument, ArgumentTable, PositiveInt, nearest
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import NotFoundError, UserError
-from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.registry import ALGOS
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    cls.__name__.lower(): cls for cls in (Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)
-}
 _OWN = ("n_timesteps", "policy", "env_kwargs")
 _FLAGS = {"seed": "--seed", "verbose": "--verbose", "tensorboard_log": "-tb"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _VERSION = re.compile(r"-v\d+$")
 _WORDS = {"true": True, "false": False, "null": None}
+_N_TIMESTEPS = Argument("n_timesteps", PositiveInt, 1)
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def load_hyperparameters(
     :raises NotFoundError: if there is no such file
     """
     if algo not in ALGOS:
-        raise UserError(f"--algo {algo!r} is not known{_nearest(algo, ALGOS)}; there are: {', '.join(ALGOS)}.")
+        raise UserError(f"--algo {algo!r} is not known{nearest(algo, ALGOS)} There are: {', '.join(ALGOS)}.")
     path = own_file(ALGOS[algo]) if conf_file is None else Path(conf_file)
     content = {"default": {}} if conf_file is None and not path.is_file() else read_yaml(path)
     profiles = content.pop("profiles", None) or {}
@@ -82,9 +79,7 @@ def load_hyperparameters(
     if profile is not None:
         if profile not in profiles:
             known = ", ".join(profiles) or "none"
-            raise UserError(
-                f"--profile {profile!r} is not in {_short(path)}{_nearest(profile, profiles)}; there are: {known}."
-            )
+            raise UserError(f"--profile {profile!r} is not in {_short(path)}{nearest(profile, profiles)} There are: {known}.")
         overlays = profiles[profile] or {}
         for key in dict.fromkeys(["default", find_entry(overlays, dataset)]):
             merged = deep_merge(merged, overlays.get(key) or {})
@@ -92,12 +87,13 @@ def load_hyperparameters(
     return make_hyperparameters(ALGOS[algo], merged, entry)
 
 
-def own_file(cls: type[OfflineAlgorithm]) -> Path:
+def own_file(cls: type[AnyAlgorithm]) -> Path:
     """
     ``hyperparameters.yml`` beside the module of an algorithm, whoever wrote it. Where there is no such file, only the defaults
     of the constructors hold.
     """
-    return Path(inspect.getfile(cls)).with_name("hyperparameters.yml")
+    module = getattr(sys.modules.get(cls.__module__), "__file__", None)  # a class of a notebook has none
+    return Path(module or f"{cls.name}/").with_name("hyperparameters.yml")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -205,47 +201,59 @@ def _plain(node: ast.expr) -> Any:
     raise ValueError(f"{ast.unparse(node)!r} is not allowed")
 
 
-def make_hyperparameters(cls: type[OfflineAlgorithm], values: Mapping[str, Any], entry: str = "") -> Hyperparameters:
+def make_hyperparameters(cls: type[AnyAlgorithm], values: Mapping[str, Any], entry: str = "") -> Hyperparameters:
     """
-    Check names and types, and turn names of schedules and activations into objects.
+    Turn names of schedules, activations and optimizers into objects, and let the tables of the algorithm and of its policy
+    check everything.
 
     :param cls: the algorithm
     :param values: all hyper-parameters by name
     :param entry: where they come from
-    :raises UserError: naming the key and the nearest known ones, or the value and the type wanted
+    :raises UserError: naming the key and the nearest known ones, or the value and what is allowed
     """
-    parameters = constructor_parameters(cls)
+    table = cls.argument_table()
     plain = {}
     for key, raw in values.items():
         if key in _FLAGS:
             raise UserError(f"{key} is no hyper-parameter here: use the flag {_FLAGS[key]}.")
-        if key not in parameters and key not in _OWN:
-            known = [name for name in (*_OWN, *parameters) if name not in _FLAGS]
-            raise UserError(f"{cls.__name__} has no hyper-parameter {key!r}{_nearest(key, known)}.")
-        value, parameter = parse_value(key, raw), parameters.get(key)
-        plain[key] = value if parameter is None else _check_type(key, value, parameter.default, parameter.annotation)
-    n_timesteps = _check_type("n_timesteps", plain.setdefault("n_timesteps", cls.default_gradient_steps), 1, int)
+        if key not in table.arguments and key not in table.refused and key not in _OWN:
+            known = [name for name in (*_OWN, *table.arguments) if name not in _FLAGS]
+            raise UserError(f"{cls.__name__} has no hyper-parameter {key!r}{nearest(key, known)}")
+        plain[key] = _as_whole(parse_value(key, raw), _N_TIMESTEPS if key == "n_timesteps" else table.arguments.get(key))
+    plain["n_timesteps"] = _N_TIMESTEPS.check(plain.get("n_timesteps", cls.default_gradient_steps))
     policy = plain.setdefault("policy", next(iter(cls.policy_aliases)))
     if policy not in cls.policy_aliases:
-        raise UserError(f"policy={policy!r} is not known{_nearest(policy, cls.policy_aliases)}.")
-    arguments = {key: value for key, value in plain.items() if key not in _OWN}
-    for key in arguments:
-        if key.endswith("learning_rate") and isinstance(arguments[key], str):
-            arguments[key] = _schedule(key, arguments[key])
+        raise UserError(f"policy={policy!r} is not known{nearest(policy, cls.policy_aliases)}")
+    arguments = table.check({key: _as_object(key, value, table) for key, value in plain.items() if key not in _OWN})
     if arguments.get("policy_kwargs") is not None:
-        arguments["policy_kwargs"] = _policy_kwargs(cls, policy, arguments["policy_kwargs"])
-    return Hyperparameters(plain, arguments, n_timesteps, policy, plain.get("env_kwargs") or {}, entry)
+        policy_table: ArgumentTable = cls.policy_aliases[policy].argument_table()  # type: ignore[attr-defined]
+        kwargs = {key: _as_object(key, value, policy_table) for key, value in arguments["policy_kwargs"].items()}
+        arguments["policy_kwargs"] = policy_table.check(kwargs, "policy_kwargs: ")
+    return Hyperparameters(plain, arguments, plain["n_timesteps"], policy, plain.get("env_kwargs") or {}, entry)
 
 
-def constructor_parameters(cls: type[OfflineAlgorithm]) -> dict[str, inspect.Parameter]:
-    """Every hyper-parameter of an algorithm by name, with its default and its type."""
-    names = set(cls.hyperparameter_names())
-    found: dict[str, inspect.Parameter] = {}
-    for base in reversed(cls.__mro__):
-        if issubclass(base, OfflineAlgorithm) and "__init__" in base.__dict__:
-            parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-            found |= {name: parameter for name, parameter in parameters.items() if name in names}
-    return found
+def _as_whole(value: Any, argument: Argument | None) -> Any:
+    """``1e3`` where a whole number is meant."""
+    whole = isinstance(value, float) and value.is_integer() and argument is not None and argument.is_whole
+    return int(value) if whole else value
+
+
+def _as_object(key: str, value: Any, table: ArgumentTable) -> Any:
+    """What a word stands for: ``lin_3e-4`` a schedule, ``relu`` or ``nn.ReLU`` a class; other values as they are."""
+    if not isinstance(value, str) or key not in table.arguments:
+        return value
+    if key.endswith("learning_rate"):
+        return _schedule(key, value)
+    classes = table.arguments[key].classes
+    if not classes:
+        return value
+    name = value.rpartition(".")[2].lower().replace("_", "")
+    for known, cls in classes.items():
+        if known.lower() == name:
+            return cls
+    raise UserError(
+        f"{table.owner}: {key}={value!r} is not known{nearest(name, map(str.lower, classes))} Use one of {', '.join(classes)}."
+    )
 
 
 def unnamed_defaults(algo: str, hyperparameters: Hyperparameters) -> dict[str, Any]:
@@ -257,7 +265,8 @@ def unnamed_defaults(algo: str, hyperparameters: Hyperparameters) -> dict[str, A
     :return: plain data by name, those of the policy under ``policy_kwargs``
     """
     cls = ALGOS[algo]
-    own, policy = constructor_parameters(cls), _policy_parameters(cls, hyperparameters.policy)
+    own = cls.argument_table().arguments
+    policy = cls.policy_aliases[hyperparameters.policy].argument_table().arguments  # type: ignore[attr-defined]
     given = hyperparameters.arguments.get("policy_kwargs") or {}
     return {
         **_plain_defaults(own, {*hyperparameters.plain, *_FLAGS, "policy_kwargs"}),
@@ -265,47 +274,13 @@ def unnamed_defaults(algo: str, hyperparameters: Hyperparameters) -> dict[str, A
     }
 
 
-def _policy_parameters(cls: type[OfflineAlgorithm], policy: str) -> dict[str, inspect.Parameter]:
-    """The arguments of a policy's constructor, its own before those of its bases."""
-    found: dict[str, inspect.Parameter] = {}
-    for base in reversed(cls.policy_aliases[policy].__mro__):
-        if "__init__" in base.__dict__:
-            found |= inspect.signature(base.__init__).parameters  # type: ignore[misc]
-    return found
-
-
-def _plain_defaults(parameters: Mapping[str, inspect.Parameter], besides: Collection[str]) -> dict[str, Any]:
+def _plain_defaults(arguments: Mapping[str, Argument], besides: Collection[str]) -> dict[str, Any]:
     found = {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if parameter.default is not inspect.Parameter.empty and name not in besides
+        name: argument.default
+        for name, argument in arguments.items()
+        if argument.default is not inspect.Parameter.empty and name not in besides
     }
-    return json.loads(json.dumps(found, default=lambda value: getattr(value, "__name__", type(value).__name__)))
-
-
-def _check_type(name: str, value: Any, default: Any, annotation: Any) -> Any:
-    """The value, an integral float made an int where the default is one; an error if the type cannot be right."""
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise UserError(f"{name}={value!r} must be true or false.")
-    elif isinstance(default, int | float) and not name.endswith(("learning_rate", "train_freq")) and value is not None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{name}={value!r} must be a number.")
-        if isinstance(default, int) and isinstance(value, float):
-            if not value.is_integer():
-                raise UserError(f"{name}={value!r} must be a whole number.")
-            return int(value)
-    elif isinstance(default, str) and value is not None and not isinstance(value, str) and _only_words(annotation):
-        raise UserError(f"{name}={value!r} must be a word such as {default!r}.")
-    return value
-
-
-def _only_words(annotation: Any) -> bool:
-    """Whether a type has no members but strings (an ``epsilon`` may be a word or a number)."""
-    if get_origin(annotation) is Literal:
-        return True
-    members = get_args(annotation)
-    return all(map(_only_words, members)) if members else annotation in (str, type(None))
+    return dict(json.loads(json.dumps(found, default=lambda value: getattr(value, "__name__", type(value).__name__))))
 
 
 def _schedule(name: str, text: str) -> LinearSchedule:
@@ -316,28 +291,6 @@ def _schedule(name: str, text: str) -> LinearSchedule:
     return LinearSchedule(float(number), 0.0, 1.0)
 
 
-def _policy_kwargs(cls: type[OfflineAlgorithm], policy: str, values: Any) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise UserError(f"policy_kwargs={values!r} must be a mapping or a string such as 'dict(net_arch=[256, 256])'.")
-    known = _policy_parameters(cls, policy)
-    result = {}
-    for key, value in values.items():
-        if key not in known:
-            raise UserError(f"policy_kwargs: {policy} has no argument {key!r}{_nearest(key, known)}.")
-        if key.endswith("activation_fn") and isinstance(value, str):
-            name = value.rpartition(".")[2].lower().replace("_", "")
-            if name not in ACTIVATIONS:
-                raise UserError(f"policy_kwargs: {key}={value!r} is not known; use one of {', '.join(ACTIVATIONS)}.")
-            value = ACTIVATIONS[name]
-        result[key] = value
-    return result
-
-
 def _short(path: Path) -> str:
     """``dac/hyperparameters.yml``: the files of all algorithms have the same name."""
     return f"{path.parent.name}/{path.name}"
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(str(name), [str(item) for item in known], n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sb3_genoffline.checkpoint import load_agent
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm, check_positive
+from sb3_genoffline.common.arguments import Argument, PositiveInt
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
+from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.registry import ALGOS, load_agent
 
-from .callbacks import PhaseClock, ResumableEvalCallback, SaveLast, StopOnInterrupt
+from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopOnInterrupt
 from .envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
 from .folders import Run, new_run, run_of
 from .hyperparameters import load_hyperparameters, make_hyperparameters
-from .provenance import algo_name
-from .settings import dataset_record, make_logger, write_settings
+from .settings import make_logger, write_settings
 from .writing import write_json
 
 _SAVE_LAST_EVERY = 10_000
@@ -35,24 +35,24 @@ class TrainedRun:
     :param run: its files
     :param model: the agent
     :param gradient_steps: updates done by this call
-    :param seconds: wall time of training, evaluations and phases included
+    :param seconds: wall time of training, evaluations and fits included
     :param evaluation_seconds: wall time of the evaluations
-    :param phase_seconds: wall time of the phases, in which models are fitted before the updates
+    :param fit_seconds: wall time of the fits of models before the updates
     :param finished: False if it was interrupted
     """
 
     run: Run
-    model: OfflineAlgorithm
+    model: AnyAlgorithm
     gradient_steps: int
     seconds: float
     evaluation_seconds: float
-    phase_seconds: float
+    fit_seconds: float
     finished: bool
 
     @property
     def updates_per_second(self) -> float:
-        """Updates per second of training, without the evaluations and the phases before it."""
-        return self.gradient_steps / max(self.seconds - self.evaluation_seconds - self.phase_seconds, 1e-9)
+        """Updates per second of training, without the evaluations and the fits before it."""
+        return self.gradient_steps / max(self.seconds - self.evaluation_seconds - self.fit_seconds, 1e-9)
 
 
 def train(
@@ -109,7 +109,8 @@ def train(
     :param arguments: recorded as ``args.yml``
     :raises UserError: for bad hyper-parameters, or a resumed agent that has done its updates already
     """
-    check_positive(eval_episodes=eval_episodes, **({} if n_timesteps is None else {"n_timesteps": n_timesteps}))
+    for argument, value in (("eval_episodes", eval_episodes), ("n_timesteps", 1 if n_timesteps is None else n_timesteps)):
+        Argument(argument, PositiveInt, 1).check(value)
     data = load_dataset(dataset)
     name = str(data.id or (dataset if isinstance(dataset, str | Path) else "dataset"))
     if trained_agent is None:
@@ -133,14 +134,13 @@ def train(
         _announce(run, start, data, total, profile)
     resumed_from = None if trained_agent is None else "_".join(map(str, _position(model))).removeprefix("update_")
     model.set_logger(make_logger(run, resumed_from, tensorboard_log, start.algo, verbose, progress))
-    interrupt, clock = StopOnInterrupt(), PhaseClock()
+    interrupt, clock = StopOnInterrupt(), FitClock()
     callbacks: list[BaseCallback] = [interrupt, clock]
     evaluation = None
     if envs is not None:
-        known = data.ref_min_score is not None and data.ref_max_score is not None
         evaluation = ResumableEvalCallback(
             envs,
-            score_range=(data.ref_min_score, data.ref_max_score) if known else None,  # type: ignore[arg-type]
+            score_scale=ScoreScale.known(data.id, env_name, low=data.ref_min_score, high=data.ref_max_score),
             n_eval_episodes=eval_episodes,
             eval_freq=eval_freq,
             log_path=str(run.folder),
@@ -192,7 +192,7 @@ def train(
 class _Start:
     """An agent before training: what it is, and how many updates its settings want (those done included)."""
 
-    model: OfflineAlgorithm
+    model: AnyAlgorithm
     algo: str
     n_timesteps: int
     plain: dict[str, Any]
@@ -233,16 +233,12 @@ def _resumed_agent(
         raise UserError(
             f"{path} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
         )
-    return _Start(model, algo_name(model), wanted, plain, plain.get("env_kwargs") or {}, run=run)
+    return _Start(model, model.name, wanted, plain, plain.get("env_kwargs") or {}, run=run)
 
 
-def _position(model: OfflineAlgorithm) -> tuple[str, int]:
-    """Where training stands: ``("update", 2000)``, or ``("teacher", 500)`` in a phase of that name."""
-    if model._phases:
-        return model._phases[0].name, model._phases[0].step
-    if model._pending_phase_state is not None:
-        return model._pending_phase_state["name"], model._pending_phase_state["step"]
-    return "update", model.num_timesteps
+def _position(model: AnyAlgorithm) -> tuple[str, int]:
+    """Where training stands: ``("update", 2000)``, or ``("teacher", 500)`` in a fit of that name."""
+    return model.fits.current or ("update", model.num_timesteps)
 
 
 def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, named: bool) -> VecEnv | None:
@@ -259,7 +255,7 @@ def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, named: bool)
 
 
 def _announce(run: Run, start: _Start, data: OfflineDataset, total: int, profile: str | None) -> None:
-    record, model = dataset_record(data), start.model
+    record, model = data.summary(), start.model
     score = "" if record["normalized_score"] is None else f", normalised {record['normalized_score']:.1f}"
     print(
         f"{start.algo} on {data.id or run.name}: {record['n_transitions']:,} transitions, {record['n_episodes']:,} episodes, "
@@ -283,7 +279,7 @@ def _write_summary(result: TrainedRun) -> None:
             "gradient_steps": result.gradient_steps,
             "seconds": round(result.seconds, 3),
             "evaluation_seconds": round(result.evaluation_seconds, 3),
-            "phase_seconds": round(result.phase_seconds, 3),
+            "fit_seconds": round(result.fit_seconds, 3),
             "updates_per_second": round(result.updates_per_second, 3),
             "metrics": {key: value for key, value in result.model.last_metrics.items() if np.isfinite(value)},
         },
@@ -296,9 +292,9 @@ def _conclude(result: TrainedRun) -> None:
         print(f"interrupted after {what} {done:,}; go on with: -i {result.run.model_path}")
     score = result.model.last_metrics.get("normalized_score")
     last = "" if score is None else f", last normalised score {score:.1f}"
-    fitting = f" after {result.phase_seconds:.0f} s of fitting" if result.phase_seconds else ""
+    fitting = f" after {result.fit_seconds:.0f} s of fitting" if result.fit_seconds else ""
     print(
-        f"{result.gradient_steps:,} updates in {result.seconds - result.phase_seconds:.0f} s{fitting} "
+        f"{result.gradient_steps:,} updates in {result.seconds - result.fit_seconds:.0f} s{fitting} "
         f"({result.updates_per_second:.0f} updates/s without evaluations){last}\nsaved {result.run.model_path}",
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""What a result was made by: the algorithm's name, the versions, the command."""
+"""What a result was made by: the versions, the command."""
 
 import platform
 import shlex
@@ -6,15 +6,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.registry import ALGOS
-
 PACKAGES = ("sb3_genoffline", "torch", "stable_baselines3", "gymnasium", "mujoco", "minari", "numpy")
-
-
-def algo_name(model: OfflineAlgorithm) -> str:
-    """Key of an agent's class in ``ALGOS``."""
-    return next((name for name, cls in ALGOS.items() if cls is type(model)), type(model).__name__.lower())
 
 
 def versions() -> dict[str, str]:

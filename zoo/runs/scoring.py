@@ -1,27 +1,26 @@
 """How well an agent acts, and by which protocol that was measured."""
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_genoffline.common.envs import check_agent_spaces
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
-from sb3_genoffline.data.scores import scored_by_success
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
+from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
 
 from .envs import EnvFactory, env_id_of, eval_envs, own_spec
-from .provenance import algo_name, versions
+from .provenance import versions
 
 EVAL_SEED = 1_000
-
-
 BOOTSTRAPS = 10_000
 
 
 def evaluate(
-    model: OfflineAlgorithm,
+    model: AnyAlgorithm,
     make: EnvFactory,
     n_eval_episodes: int | None = None,
     *,
@@ -77,7 +76,7 @@ def evaluate(
         "is_deterministic": deterministic,
         "n_eval_episodes": n_eval_episodes,
         "eval_datetime": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "algo": algo_name(model),
+        "algo": model.name,
         "dataset": info.get("id"),
         "dataset_fingerprint": info.get("fingerprint"),
         "env_id": env_id,
@@ -98,28 +97,48 @@ def evaluate(
         "ref_max_score": info.get("ref_max_score"),
         "protocol": None,
     }
-    low, high = info.get("ref_min_score"), info.get("ref_max_score")
-    if successes and scored_by_success(info.get("id"), env_id):
-        result["protocol"] = (
-            "normalized_score: 100 * success_rate, the share of episodes in which the goal is reached at any step"
-        )
-        result["normalized_score"] = 100.0 * result["success_rate"]
-        result["normalized_score_ci95"] = [100.0 * bound for bound in result["success_rate_ci95"]]
-        if behavior_success_rate is not None:
-            result["behavior_normalized_score"] = 100.0 * behavior_success_rate
-    elif low is not None and high is not None:
-
-        def score(value: float) -> float:
-            return float(100.0 * (value - low) / (high - low))
-
-        result["protocol"] = "normalized_score: 100 * (mean_reward - ref_min_score) / (ref_max_score - ref_min_score)"
-        result["normalized_score"] = score(result["mean_reward"])
-        result["normalized_score_ci95"] = [score(bound) for bound in interval]
-        result["behavior_normalized_score"] = score(info["mean_return"])
-    for name in ("n_action_samples", "n_diffusion_steps", "sampler", "guidance", "penalty", "alpha_mode", "alpha"):
-        if hasattr(model, name):
-            result[name] = getattr(model, name)
+    # an environment that does not tell successes can only be scored by returns
+    names = (info.get("id"), env_id) if successes else ()
+    scale = ScoreScale.known(*names, low=info.get("ref_min_score"), high=info.get("ref_max_score"))
+    if scale is not None:
+        result |= _scores(scale, result, behavior_success_rate)
+    result |= {name: value for name, value in _acting_settings(model).items() if name not in result}
     return {**result, "returns": returns.tolist(), "lengths": np.array(lengths).tolist(), "versions": versions()}
+
+
+_PROTOCOLS = {
+    "success": "100 * success_rate, the share of episodes in which the goal is reached at any step",
+    "return": "100 * (mean_reward - ref_min_score) / (ref_max_score - ref_min_score)",
+}
+
+
+def _scores(scale: ScoreScale, result: Mapping[str, Any], behavior_success_rate: float | None) -> dict[str, Any]:
+    """A result on the scale on which a random policy has 0 and an expert 100."""
+
+    def score(mean_reward: Any, success_rate: Any) -> Any:
+        missing = success_rate if scale.kind == "success" else mean_reward
+        return None if missing is None else scale.of(mean_reward, success_rate).tolist()
+
+    return {
+        "protocol": f"normalized_score: {_PROTOCOLS[scale.kind]}",
+        "normalized_score": score(result["mean_reward"], result["success_rate"]),
+        "normalized_score_ci95": score(result["mean_reward_ci95"], result["success_rate_ci95"]),
+        "behavior_normalized_score": score(result["behavior_mean_reward"], behavior_success_rate),
+    }
+
+
+def _acting_settings(model: AnyAlgorithm) -> dict[str, Any]:
+    """How the agent was told to act, and the words among its hyper-parameters: which kind of the algorithm it is."""
+    acting = {name: getattr(model.policy, name) for name in model.policy.acting_settings}
+    words = {name: getattr(model, name) for name, argument in model.argument_table().arguments.items() if argument.is_choice}
+    return acting | words
+
+
+def recorded_scale(record: Mapping[str, Any]) -> ScoreScale | None:
+    """:param record: of a dataset, as ``OfflineDataset.summary`` makes it"""
+    if record.get("success_rate") is not None:
+        return ScoreScale("success")
+    return ScoreScale.known(low=record["ref_min_score"], high=record["ref_max_score"])
 
 
 def default_episodes(*names: str | None) -> int:

@@ -6,47 +6,18 @@ from typing import Any
 
 from stable_baselines3.common.logger import Logger, make_output_format
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset
-from sb3_genoffline.data.antmaze import success_rate
-from sb3_genoffline.data.scores import scored_by_success
 
 from .folders import Run, run_number
 from .provenance import command_line, versions
 from .writing import write_yaml
 
 
-def is_maze(data: OfflineDataset) -> bool:
-    """Whether the score of a dataset's agents is their success rate."""
-    return scored_by_success(data.id, *(spec.id for spec in (data.eval_env_spec, data.env_spec) if spec is not None))
-
-
-def dataset_record(data: OfflineDataset) -> dict[str, Any]:
-    """What a run remembers of its data."""
-    returns = data.episode_returns()
-    success = success_rate(data) if is_maze(data) else None
-    known = data.ref_min_score is not None and data.ref_max_score is not None
-    if success is not None:
-        score: float | None = 100.0 * success
-    else:
-        score = float(data.normalized_score(returns).mean()) if known else None
-    return {
-        "id": data.id,
-        "fingerprint": data.fingerprint,
-        "n_transitions": len(data),
-        "n_episodes": data.n_episodes,
-        "mean_return": float(returns.mean()),
-        "success_rate": success,
-        "normalized_score": score,
-        "ref_min_score": data.ref_min_score,
-        "ref_max_score": data.ref_max_score,
-    }
-
-
 def write_settings(
     run: Run,
     algo: str,
-    model: OfflineAlgorithm,
+    model: AnyAlgorithm,
     data: OfflineDataset,
     used: Mapping[str, Any],
     env_name: str | None,
@@ -63,7 +34,7 @@ def write_settings(
     config = {
         "algo": algo,
         "seed": model.seed,
-        "dataset": dataset_record(data),
+        "dataset": data.summary(),
         "environment": env_name or known.get("environment"),
         "hyperparameters": dict(used),
         "versions": versions(),

@@ -1,14 +1,14 @@
 """
-Measure the speed of training updates: updates/s, achieved GFLOP/s against the algorithm's cost model, and the fraction of the
-matrix-multiply peak of the same threads in the same run; and steps/s of the phases before the updates, where there are any.
-Variants take turns, so that a busy machine slows all alike.
+Measure the speed of training updates: updates/s; where there is a cost model of the algorithm, achieved GFLOP/s and the
+fraction of the matrix-multiply peak of the same threads in the same run; and steps/s of the fits before the updates, where
+there are any. Variants take turns, so that a busy machine slows all alike.
 """
 
 import argparse
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from sb3_genoffline.common.pretraining import Phase
 
-from sb3_genoffline import ALGOS, OfflineAlgorithm
-from sb3_genoffline.cped.cped import OFFICIAL
+from sb3_genoffline import ALGOS
+from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 
-from ..runs.hyperparameters import load_hyperparameters
+from ..runs.hyperparameters import load_hyperparameters, own_file, read_yaml
 from .plain_cped import PlainCPED
 from .plain_dac import PlainDAC
 from .plain_qdq import PlainQDQ
@@ -31,30 +30,36 @@ from .plain_qdq import PlainQDQ
 SHAPES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "antmaze": (29, 8)}
 
 
-def cpu_profile_sizes(algo: str, names: Sequence[str], policy_names: Sequence[str]) -> dict[str, Any]:
-    """Sizes of the zoo's CPU profile, without its norms and activations, which the plain forms do not have."""
-    found = load_hyperparameters(algo, "default", "cpu").arguments
-    sizes = {name: found[name] for name in names}
-    return sizes | {"policy_kwargs": {name: found["policy_kwargs"][name] for name in policy_names}}
+N_ROWS = 100_000
+"""Of the data that updates are timed on."""
+PEAK_SIZES = (512, 1024, 2048)
+"""Of the square matrices whose products give the peak."""
+_NOT_PLAIN = ("critic_layer_norm", "critic_activation_fn", "activation_fn")
+"""What the plain forms do not have, and the profile for a CPU has."""
 
 
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "dac": {"paper": {}, "light": {"n_critics": 2, "n_q_samples": 1}},
-    "qdq": {
-        "paper": {},
-        "light": cpu_profile_sizes("qdq", ["n_q_samples", "teacher_steps", "cd_steps", "cd_n"], ["net_arch", "q_net_arch"]),
-    },
-    "cped": {
-        "paper": {},
-        "official": OFFICIAL,
-        "light": cpu_profile_sizes("cped", ["flow_steps", "adv_weight"], ["net_arch", "flow_net_arch", "flow_transforms"]),
-    },
-}
-SHORT_PHASES: dict[str, dict[str, int]] = {
-    "qdq": {"teacher_steps": 1, "cd_steps": 1},
-    "cped": {"flow_steps": 1, "critic_start": 0, "q_start": 0},
-}
-"""Updates cost the same however long the phases before them were. Those that are timed are ones in which all parts learn."""
+def setting_arguments(algo: str, setting: str) -> dict[str, Any]:
+    """
+    :param algo: name in ``ALGOS``
+    :param setting: ``"paper"``: the constructor's defaults; ``"light"``: the profile for a CPU with the networks of the plain
+        forms; else another profile, or a dataset with an entry of its own
+    :raises UserError: naming the settings that there are
+    """
+    if setting == "paper":
+        return {}
+    content = read_yaml(own_file(ALGOS[algo])) if own_file(ALGOS[algo]).is_file() else {}
+    profiles = content.get("profiles") or {}
+    profile = "cpu" if setting == "light" else setting
+    if profile in profiles:
+        found = dict(load_hyperparameters(algo, "default", profile).arguments)
+        if setting == "light":
+            kwargs = found.get("policy_kwargs") or {}
+            found["policy_kwargs"] = {name: value for name, value in kwargs.items() if name not in _NOT_PLAIN}
+        return found
+    if setting not in content:
+        known = ["paper", *(["light"] if "cpu" in profiles else []), *profiles]
+        raise UserError(f"--setting {setting} is not known; use one of {', '.join(known)}, or a dataset with an entry.")
+    return load_hyperparameters(algo, setting).arguments
 
 
 def dac_flops(model: Any, batch_size: int) -> float:
@@ -144,7 +149,7 @@ class Variant:
     onednn: bool = False
 
 
-def synthetic_data(obs_dim: int, action_dim: int, n: int = 100_000, seed: int = 0) -> dict[str, np.ndarray]:
+def synthetic_data(obs_dim: int, action_dim: int, n: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Random transitions: speed does not depend on what they say."""
     rng = np.random.default_rng(seed)
     return {
@@ -188,37 +193,47 @@ def measure(run: Callable[[], Any], repeats: int, device: th.device) -> float:
 def matmul_peak(device: th.device) -> float:
     """Best float32 matrix-multiply rate seen over a few square sizes, in FLOP/s."""
     best = 0.0
-    for size in (512, 1024, 2048):
+    for size in PEAK_SIZES:
         a, b = th.randn(size, size, device=device), th.randn(size, size, device=device)
         measure(lambda a=a, b=b: a @ b, 2, device)  # type: ignore[misc]
         best = max(best, 2 * size**3 / measure(lambda a=a, b=b: a @ b, 4, device))  # type: ignore[misc]
     return best
 
 
-def make_agent(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> OfflineAlgorithm:
+def make_agent(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> Any:
     """An agent of the given setting."""
     obs_dim, action_dim = SHAPES[shape]
     box = spaces.Box(-np.inf, np.inf, (obs_dim,)), spaces.Box(-1, 1, (action_dim,))
-    arguments = {**SETTINGS[algo][setting], **kwargs}
-    return ALGOS[algo](next(iter(ALGOS[algo].policy_aliases)), box, seed=0, device=device, **arguments)  # type: ignore[arg-type]
+    arguments = setting_arguments(algo, setting) | kwargs
+    return ALGOS[algo](next(iter(ALGOS[algo].policy_aliases)), box, seed=0, device=device, **arguments)
 
 
-def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> OfflineAlgorithm:
-    """An agent of the given setting with its buffer filled, ready to update."""
-    model = make_agent(algo, shape, setting, device, **{**SHORT_PHASES.get(algo, {}), **kwargs})
+def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> Any:
+    """
+    An agent of the given setting with its buffer filled, ready to update. Each fit takes one step, and everything learns from
+    the first update on: updates cost the same however long what came before them was.
+    """
+    starts = {name: 0 for name in ALGOS[algo].argument_table().arguments if name.endswith("_start")}
+    model = make_agent(algo, shape, setting, device, **{**starts, **kwargs})
+    data = model.set_dataset(synthetic_data(*SHAPES[shape], N_ROWS))
+    if model.uses_fitted_model():
+        fits = model.make_fits()
+        for fit in fits:
+            fit.n_steps = 1
+        model.fits.begin(fits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about what was learned: nothing, and there was nothing to learn
-        return model.learn_offline(synthetic_data(*SHAPES[shape]), gradient_steps=2, log_interval=None)
+        return model.learn_offline(data, gradient_steps=2, log_interval=None)
 
 
-def make_phases(algo: str, shape: str, setting: str, device: str) -> list[Phase]:
-    """What an agent of the given setting fits before its updates, each phase ready for its first step."""
+def make_fits(algo: str, shape: str, setting: str, device: str) -> list[Fit]:
+    """What an agent of the given setting fits before its updates, each fit ready for its first step."""
     model = make_agent(algo, shape, setting, device)
-    model.set_dataset(synthetic_data(*SHAPES[shape]))
-    phases = model._make_phases()
-    for phase in phases:
-        phase.begin()
-    return phases
+    model.set_dataset(synthetic_data(*SHAPES[shape], N_ROWS))
+    fits: list[Fit] = model.make_fits() if model.uses_fitted_model() else []
+    for fit in fits:
+        fit.begin()
+    return fits
 
 
 def variants(args: argparse.Namespace) -> list[Variant]:
@@ -227,21 +242,25 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 
     :raises UserError: for a flag that the algorithm or this CPU has no use for
     """
-    if args.compile and "compile_networks" not in ALGOS[args.algo].hyperparameter_names():
+    if args.compile and "compile_networks" not in ALGOS[args.algo].argument_table().arguments:
         raise UserError(
             f"--compile: {args.algo} has no compile_networks option, so there is nothing to compile; leave the flag out."
         )
     model = build(args.algo, args.shape, args.setting, args.device)
     found = [Variant("eager", lambda: model.train(1, args.batch_size))]
     if args.algo in PLAIN_FORMS:
-        source: Any = build(args.algo, args.shape, args.setting, args.device)
-        plain = PLAIN_FORMS[args.algo](source)
+        source = build(args.algo, args.shape, args.setting, args.device)
+        try:
+            plain = PLAIN_FORMS[args.algo](source)
+        except UserError as error:
+            print(f"no plain form of this setting: {error}")
+        else:
 
-        def plain_update() -> None:
-            batch = source.replay_buffer.sample(args.batch_size)
-            plain.update(batch, source.draw_noise(len(batch.rewards)))
+            def plain_update() -> None:
+                batch = source.replay_buffer.sample(args.batch_size)
+                plain.update(batch, source.draw_noise(len(batch.rewards)))
 
-        found.insert(0, Variant("plain (reference form)", plain_update))
+            found.insert(0, Variant("plain (reference form)", plain_update))
     if args.compile:
         compiled = build(args.algo, args.shape, args.setting, args.device, compile_networks=True, replacement=True)
         found.append(Variant("compiled", lambda: compiled.train(1, args.batch_size)))
@@ -254,8 +273,8 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``python -m zoo speed``."""
-    parser.add_argument("--algo", default="dac", choices=sorted(SETTINGS), help="algorithm")
-    parser.add_argument("--setting", default="paper", help="paper, light (small enough for a CPU), or, of cped, official")
+    parser.add_argument("--algo", default="dac", choices=sorted(ALGOS), help="algorithm")
+    parser.add_argument("--setting", default="paper", help="paper, light (for a CPU), a profile, or a dataset with an entry")
     parser.add_argument("--shape", default="hopper", choices=sorted(SHAPES), help="observation and action sizes")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--updates", type=int, default=5, help="updates a variant makes in one round")
@@ -268,14 +287,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Time the variants in turn and print the table."""
-    if args.setting not in SETTINGS[args.algo]:
-        raise UserError(f"--setting {args.setting} is not known; use one of {', '.join(SETTINGS[args.algo])}.")
     th.set_num_threads(args.num_threads)
     device = th.device(args.device)
     candidates = variants(args)
-    phases = make_phases(args.algo, args.shape, args.setting, args.device)
-    fitting = [Variant(phase.name, phase.update) for phase in phases]
-    flops = COST_MODELS[args.algo](build(args.algo, args.shape, args.setting, "cpu"), args.batch_size)
+    fits = make_fits(args.algo, args.shape, args.setting, args.device)
+    fitting = [Variant(fit.name, fit.update) for fit in fits]
+    cost = COST_MODELS.get(args.algo)
+    flops = None if cost is None else cost(build(args.algo, args.shape, args.setting, "cpu"), args.batch_size)
     seconds: dict[str, list[float]] = {variant.name: [] for variant in [*candidates, *fitting]}
     peaks: list[float] = []
     for round_number in range(-1, args.rounds):  # the first round warms up
@@ -285,23 +303,29 @@ def main(args: argparse.Namespace) -> None:
             if round_number >= 0:
                 seconds[variant.name].append(taken)
         set_onednn(False)
-        peaks.append(matmul_peak(device))
-    peak = max(peaks)
+        if flops is not None:
+            peaks.append(matmul_peak(device))
+    peak = max(peaks, default=0.0)
     first = candidates[0].name
     print(
         f"{args.algo}, {args.setting} setting, {args.shape}, batch {args.batch_size}, {device}, {args.num_threads} thread(s)"
     )
-    print(f"cost model {flops / 1e9:.2f} GFLOP an update; matrix-multiply peak of the same threads {peak / 1e9:.0f} GFLOP/s")
+    if flops is None:
+        print(f"there is no cost model of {args.algo}: times alone")
+    else:
+        print(
+            f"cost model {flops / 1e9:.2f} GFLOP an update; matrix-multiply peak of the same threads {peak / 1e9:.0f} GFLOP/s"
+        )
     print(f"{'variant':28}{'ms':>9}{'updates/s':>11}{'GFLOP/s':>9}{'of peak':>9}{'vs ' + first.split(' ')[0]:>10}")
     for variant in candidates:
         times = seconds[variant.name]
         taken = median(times)
         ratio = median(a / b for a, b in zip(seconds[first], times, strict=True))
-        rate = flops / taken
-        print(f"{variant.name:28}{taken * 1e3:9.1f}{1 / taken:11.2f}{rate / 1e9:9.1f}{rate / peak:9.0%}{ratio:9.2f}x")
-    for phase in phases:
-        taken = median(seconds[phase.name])
+        achieved = f"{'':18}" if flops is None else f"{flops / taken / 1e9:9.1f}{flops / taken / peak:9.0%}"
+        print(f"{variant.name:28}{taken * 1e3:9.1f}{1 / taken:11.2f}{achieved}{ratio:9.2f}x")
+    for fit in fits:
+        taken = median(seconds[fit.name])
         print(
-            f"phase {phase.name:22}{taken * 1e3:9.2f}{1 / taken:11.1f}  steps/s; its {phase.n_steps:,} steps take "
-            f"{phase.n_steps * taken / 60:,.1f} min"
+            f"fit {fit.name:24}{taken * 1e3:9.2f}{1 / taken:11.1f}  steps/s; its {fit.n_steps:,} steps take "
+            f"{fit.n_steps * taken / 60:,.1f} min"
         )

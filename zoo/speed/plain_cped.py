@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.cped import CPED
-from sb3_genoffline.cped.cped import UpdateNoise
+from sb3_genoffline.cped.cped import CPEDNoise
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.actors import DeterministicActor
@@ -89,16 +89,14 @@ class PlainCPED:
         self.critics = [PlainNetwork.of_critic(model.critic, member) for member in range(2)]
         self.critics_target = [PlainNetwork.of_critic(model.critic_target, member) for member in range(2)]
         self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=model.lr_schedule(1.0))
-        self.critic_optimizers = [
-            th.optim.Adam(critic.parameters(), lr=model.critic_lr_schedule(1.0)) for critic in self.critics
-        ]
+        self.critic_optimizers = [th.optim.Adam(critic.parameters(), lr=model.critic_rate_now()) for critic in self.critics]
         self.log_alpha = model.log_alpha.detach().clone().requires_grad_(True)
         alpha_optimizer = th.optim.SGD if model.alpha_sgd else th.optim.Adam
         self.alpha_optimizer = alpha_optimizer([self.log_alpha], lr=model.alpha_learning_rate)
         self.n_updates = model._n_updates
         self.n_skipped = 0
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: CPEDNoise) -> dict[str, Tensor]:
         """
         One gradient step.
 
@@ -120,7 +118,7 @@ class PlainCPED:
         self.n_updates += 1
         return {name: value.detach() for name, value in info.items()}
 
-    def critic_step(self, states: Tensor, next_states: Tensor, batch: TransitionBatch, noise: UpdateNoise) -> Tensor:
+    def critic_step(self, states: Tensor, next_states: Tensor, batch: TransitionBatch, noise: CPEDNoise) -> Tensor:
         """TD3's: both critics towards one target."""
         model = self.model
         with th.no_grad():
@@ -137,7 +135,7 @@ class PlainCPED:
         if self._skips(total):
             return th.zeros(())
         for optimizer, loss in zip(self.critic_optimizers, losses, strict=True):
-            self._step(optimizer, loss, model.critic_lr_schedule(1.0), None)
+            self._step(optimizer, loss, model.critic_rate_now(), None)
         return total
 
     def actor_step(self, states: Tensor, batch: TransitionBatch) -> dict[str, Tensor]:

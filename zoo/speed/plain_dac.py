@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sb3_genoffline.common.schedules import cosine_decay
-from sb3_genoffline.dac import DAC, UpdateNoise
+from sb3_genoffline.dac import DAC
+from sb3_genoffline.dac.dac import DACNoise
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.diffusion import NoiseNetwork
@@ -94,12 +95,18 @@ class PlainDAC:
         self.actor_target.requires_grad_(False)
         self.critics_target.requires_grad_(False)
         self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=model.lr_schedule(1.0))
-        self.critic_optimizer = th.optim.Adam(self.critics.parameters(), lr=model.critic_lr_schedule(1.0))
+        self.critic_optimizer = th.optim.Adam(self.critics.parameters(), lr=self.critic_rate())
         self.eta = model.eta_tensor.clone()
         self.n_updates = model._n_updates
         self.betas = th.as_tensor(model.actor.schedule.betas, dtype=self.eta.dtype, device=self.eta.device)
         self.alphas = 1 - self.betas
         self.alpha_bars = self.alphas.cumprod(0)
+
+    def critic_rate(self) -> float:
+        """Of the critics, before the decay."""
+        model = self.model
+        rate = model.learning_rate if model.critic_learning_rate is None else model.critic_learning_rate
+        return model.rate_without_decay(rate)
 
     def sample(self, network: PlainNoiseNetwork, states: Tensor, noise: Tensor, sampler: str, clip: bool) -> Tensor:
         """
@@ -128,7 +135,7 @@ class PlainDAC:
                 x = self.alpha_bars[t].sqrt() * clean + (1 - self.alpha_bars[t]).sqrt() * eps
         return x
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: DACNoise) -> dict[str, Tensor]:
         """
         One gradient step.
 
@@ -145,7 +152,7 @@ class PlainDAC:
                 target = batch.rewards + model.gamma * batch.masks * self.next_values(next_states, noise)
             q = th.stack([critic(states, batch.actions) for critic in self.critics])  # (H, B)
             info["critic_loss"] = F.mse_loss(q, target.expand_as(q))
-            self._step(self.critic_optimizer, info["critic_loss"], model.critic_lr_schedule(1.0) * decay)
+            self._step(self.critic_optimizer, info["critic_loss"], self.critic_rate() * decay)
             self._soft_update(self.critics, self.critics_target)
 
         bars = self.alpha_bars[noise.t].unsqueeze(-1)
@@ -168,7 +175,7 @@ class PlainDAC:
         self.n_updates += 1
         return {name: value.detach() for name, value in info.items()}
 
-    def next_values(self, next_states: Tensor, noise: UpdateNoise) -> Tensor:
+    def next_values(self, next_states: Tensor, noise: DACNoise) -> Tensor:
         """Pessimistic value of the next states under the target networks: (B, S) -> (B,)"""
         model = self.model
         assert noise.next_actions is not None
@@ -188,7 +195,7 @@ class PlainDAC:
         assert weights is not None
         return (weights * q).sum(dim=0) / (weights.sum(dim=0) + 1e-6)
 
-    def guidance_loss(self, states: Tensor, actions: Tensor, x_t: Tensor, predicted: Tensor, noise: UpdateNoise) -> Tensor:
+    def guidance_loss(self, states: Tensor, actions: Tensor, x_t: Tensor, predicted: Tensor, noise: DACNoise) -> Tensor:
         """The actor's pull towards higher Q."""
         clean_q = th.stack([critic(states, actions) for critic in self.critics_target])
         normalizer = clean_q.abs().mean().detach() + 1e-6

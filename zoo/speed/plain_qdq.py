@@ -1,5 +1,5 @@
 """
-The plain form of one QDQ update (phase D), for the tests and for the speed comparison.
+The plain form of one QDQ update (its actor-critic), for the tests and for the speed comparison.
 
 Written as one would first write it from the paper: one module per critic in a loop, every (s', a') repeated for each of its n
 noises and sent through the whole consistency model, ``nn.GroupNorm``, ``torch.distributions``, autograd's ``backward``,
@@ -20,7 +20,7 @@ from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.consistency import NoisyScalarNetwork
 from sb3_genoffline.nets.actors import GaussianActor
 from sb3_genoffline.qdq import QDQ
-from sb3_genoffline.qdq.qdq import UpdateNoise
+from sb3_genoffline.qdq.qdq import QDQNoise
 from sb3_genoffline.qdq.sampler import ConsistencyQ
 
 from .plain_dac import PlainCritic
@@ -102,10 +102,10 @@ class PlainQDQ:
         for frozen in (self.actor_target, self.critics_target, self.sampler):
             frozen.requires_grad_(False)
         self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=model.lr_schedule(1.0))
-        self.critic_optimizer = th.optim.Adam(self.critics.parameters(), lr=model.critic_lr_schedule(1.0))
+        self.critic_optimizer = th.optim.Adam(self.critics.parameters(), lr=model.critic_rate_now())
         self.n_updates = model._n_updates
 
-    def update(self, batch: TransitionBatch, noise: UpdateNoise) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: QDQNoise) -> dict[str, Tensor]:
         """
         One gradient step.
 
@@ -125,7 +125,7 @@ class PlainQDQ:
         info["loss_h"] = sum((F.mse_loss(q(states, batch.actions), target_h) for q in self.critics), th.zeros(()))
         info["loss_l"] = sum((F.mse_loss(q(states, batch.actions), target_l) for q in self.critics), th.zeros(()))
         info["critic_loss"] = model.alpha * info["loss_h"] + (1 - model.alpha) * info["loss_l"]
-        self._step(self.critic_optimizer, info["critic_loss"], model.critic_lr_schedule(1.0), model.max_grad_norm)
+        self._step(self.critic_optimizer, info["critic_loss"], model.critic_rate_now(), model.max_grad_norm)
 
         if self.n_updates % model.policy_delay == 0:
             log_prob = self.actor(states).log_prob(batch.actions).sum(dim=1)
@@ -146,7 +146,7 @@ class PlainQDQ:
         first, second = (critic(states, actions) for critic in critics)
         return th.minimum(first, second)
 
-    def next_actions(self, next_states: Tensor, noise: UpdateNoise) -> Tensor:
+    def next_actions(self, next_states: Tensor, noise: QDQNoise) -> Tensor:
         """a': (B, S) -> (B, A)"""
         model = self.model
         distribution = self.actor_target(next_states)
@@ -173,7 +173,7 @@ class PlainQDQ:
         share = th.where(uncertain, inverse.clamp(max=model.beta), model.beta)
         return model.q_floor + share * (q.clamp(min=model.q_floor) - model.q_floor)
 
-    def awr_weights(self, states: Tensor, actions: Tensor, noise: UpdateNoise) -> Tensor:
+    def awr_weights(self, states: Tensor, actions: Tensor, noise: QDQNoise) -> Tensor:
         """min(exp(6·A), 100): (B,)"""
         assert noise.awr is not None
         with th.no_grad():

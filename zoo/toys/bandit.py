@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from sb3_genoffline.dac import DAC
-from sb3_genoffline.dac.dac import UpdateNoise
+from sb3_genoffline.dac.dac import DACNoise
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
 
@@ -84,7 +84,7 @@ def true_q(actions: np.ndarray) -> np.ndarray:
 class BanditDAC(DAC):
     """DAC on a one-step task: the mask is 0, so y = r and next actions need not be sampled (88 % of the arithmetic)."""
 
-    def critic_target_value(self, batch: TransitionBatch, noise: UpdateNoise) -> Tensor:
+    def critic_target_value(self, batch: TransitionBatch, noise: DACNoise) -> Tensor:
         return batch.rewards
 
 
@@ -151,7 +151,7 @@ def train_agent(
         denoised = None
         if model.guidance == "denoised":
             denoised = th.randn(model.actor.noise_shape(size, 1), generator=generator)
-        info = model.update(batch, UpdateNoise(None, t, eps, None, denoised))
+        info = model.step(batch, DACNoise(None, t, eps, None, denoised))
         if progress is not None:
             progress(1)
     return {key: float(value) for key, value in info.items()}

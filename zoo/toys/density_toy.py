@@ -79,8 +79,8 @@ class KnownValue(nn.Module):
 class ToyCPED(CPED):
     """CPED with the true value as its critics, so that all that acts on the actor is known."""
 
-    def _setup_training(self) -> None:
-        super()._setup_training()
+    def declare_state(self) -> None:
+        super().declare_state()
         self.critic = self.critic_target = KnownValue()  # type: ignore[assignment]
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from sb3_genoffline import DAC
+from sb3_genoffline.common.arguments import constructor_arguments
 from zoo.benchmark.plan import FINAL_SEED, Plan, read_plan
 from zoo.runs.hyperparameters import load_hyperparameters
 
@@ -63,8 +64,10 @@ def test_a_jobs_key_depends_on_all_it_is_made_of_and_on_nothing_else(tmp_path: P
     before_unnamed = plan_of(tmp_path).jobs[0].config["defaults"]
     assert before_unnamed["ddim_stride"] == 1 and before_unnamed["policy_kwargs"]["variance"] == "beta"
     monkeypatch.setattr(DAC.__init__, "__kwdefaults__", DAC.__init__.__kwdefaults__ | {"ddim_stride": 2})
+    constructor_arguments.cache_clear()
     assert not set(keys()) & set(before)  # a constructor's default is a setting too
     monkeypatch.undo()
+    constructor_arguments.cache_clear()
     seeds = keys(stages=[{"datasets": ["a/b-v0"], "seeds": [0, 1]}])
     assert seeds[:2] == before and len(set(seeds)) == 4
 
@@ -79,11 +82,11 @@ def test_an_algorithm_that_cannot_be_made_is_skipped_with_the_reason(tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stage": []}, "'stage' is not known; did you mean stages"),
+        ({"stage": []}, "'stage' is not known; did you mean 'stages'"),
         ({"stages": []}, "nothing is to be run"),
-        ({"defaults": {"profil": "cpu"}}, "defaults: 'profil' is not known; did you mean profile"),
+        ({"defaults": {"profil": "cpu"}}, "defaults: 'profil' is not known; did you mean 'profile'"),
         ({"algorithms": {"dac": {"eta": 1}}}, "algorithms, dac: 'eta' is not known"),
-        ({"stages": [{"datasets": ["a/b-v0"], "seeds": [0], "algorithms": ["dca"]}]}, "did you mean dac"),
+        ({"stages": [{"datasets": ["a/b-v0"], "seeds": [0], "algorithms": ["dca"]}]}, "did you mean 'dac'"),
         ({"stages": [{"datasets": ["a/b-v0"]}]}, "stage 1 needs `datasets` and `seeds`"),
         ({"stages": [{"datasets": ["a/b-v0"], "seeds": ["x"]}]}, "seed 'x' must be a whole number"),
         ({"datasets": {"c/d-v0": {"n_timesteps": 1}}}, "no stage has the dataset c/d-v0"),

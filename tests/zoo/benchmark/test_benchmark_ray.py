@@ -33,9 +33,9 @@ def write_plan(folder: Path, dataset: str, algorithms: dict[str, Any]) -> Path:
 
 
 def test_jobs_run_on_a_cluster_and_one_that_fails_is_reported(dataset_id: str, tmp_path: Path, capsys: Any) -> None:
-    broken = {"algo": "td3_bc", "hyperparameters": {"batch_size": -1}}
+    broken = {"algo": "td3_bc", "hyperparameters": {"reward_transform": "nosuch"}}
     plan = write_plan(tmp_path, dataset_id, {"td3_bc": None, "broken": broken})
-    with pytest.raises(SystemExit, match=r"(?s)broken-.* failed:.*batch_size"):
+    with pytest.raises(SystemExit, match=r"(?s)broken-.* failed:.*reward_transform"):
         main(["benchmark", str(plan), "-f", str(tmp_path / "logs"), "--ray", "local"])
     states = {
         record["config"]["name"]: record["state"] for record in map(read_record, (tmp_path / "logs/jobs").glob("*.json"))

@@ -2,13 +2,12 @@
 
 import io
 import json
+import multiprocessing
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import yaml
 
 import zoo.benchmark.job as job_module
 import zoo.benchmark.runner as runner_module
-from sb3_genoffline.registry import load_agent
+from sb3_genoffline.registry import ALGOS, load_agent
 from zoo.__main__ import main
 from zoo.benchmark.job import EXIT, run_job
 from zoo.benchmark.overview import Overview, span
@@ -29,8 +28,8 @@ from zoo.benchmark.stopwatch import Stopwatch
 from zoo.runs.folders import Run
 from zoo.runs.writing import write_json
 
-TINY: dict[str, Any] = {"batch_size": 32, "policy_kwargs": {"net_arch": [8, 8]}}
-SETTINGS = {"n_timesteps": 20, "evaluations": 4, "eval_episodes": 2, "final_episodes": 3, "hyperparameters": TINY}
+TINY: dict[str, Any] = {"batch_size": 16, "policy_kwargs": {"net_arch": [8, 8]}}
+SETTINGS = {"n_timesteps": 8, "evaluations": 4, "eval_episodes": 1, "final_episodes": 2, "hyperparameters": TINY}
 
 
 def write_plan(
@@ -81,11 +80,11 @@ def test_a_record_holds_all_a_report_needs(dataset_id: str, tmp_path: Path) -> N
     events = run_all(plan, tmp_path / "logs")
     assert ended(events) == [("td3_bc", 3, DONE)]
     record = read_record(next((tmp_path / "logs" / "jobs").glob("*.json")))
-    assert record["config"]["hyperparameters"]["n_timesteps"] == record["updates"] == 20 and record["host"]
-    assert record["curve"]["timesteps"] == [5, 10, 15, 20] and len(record["curve"]["seconds"]) == 4
+    assert record["config"]["hyperparameters"]["n_timesteps"] == record["updates"] == 8 and record["host"]
+    assert record["curve"]["timesteps"] == [2, 4, 6, 8] and len(record["curve"]["seconds"]) == 4
     for checkpoint in ("last", "best"):
         result = record[checkpoint]
-        assert result["checkpoint"] == checkpoint and len(result["returns"]) == 3 and result["eval_seed"] == 20_000
+        assert result["checkpoint"] == checkpoint and len(result["returns"]) == 2 and result["eval_seed"] == 20_000
         assert result["normalized_score"] == pytest.approx(100 * (np.mean(result["returns"]) + 20) / 3254, abs=1e-3)
     seconds = record["seconds"]
     assert sum(seconds[part] for part in ("fit", "training", "evaluation")) == pytest.approx(seconds["total"], abs=0.03)
@@ -93,8 +92,26 @@ def test_a_record_holds_all_a_report_needs(dataset_id: str, tmp_path: Path) -> N
     run = Run(tmp_path / "logs" / record["run"], "tiny-hopper-random-v0")
     config = run.config()
     assert config["seed"] == 3 and config["hyperparameters"] == record["config"]["hyperparameters"]
-    assert load_agent(run.model_path, device="cpu").num_timesteps == 20
+    assert load_agent(run.model_path, device="cpu").num_timesteps == 8
     assert not list(run.folder.glob("rl_model_*"))  # those that an interrupted run would have gone on from
+
+
+def test_a_job_is_a_process_of_its_own_that_finds_this_package(dataset_id: str, tmp_path: Path, capsys: Any) -> None:
+    plan = write_plan(tmp_path, dataset_id, [0], n_timesteps=2, evaluations=1, final_episodes=1)
+    main(["benchmark", str(plan), "-f", str(tmp_path / "logs"), "--jobs", "1"])
+    assert "1 of 1 runs done" in capsys.readouterr().out
+    record = read_record(next((tmp_path / "logs" / "jobs").glob("*.json")))
+    assert record["state"] == DONE and record["updates"] == 2
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_every_algorithm_can_be_a_job(algo: str, dataset_id: str, tmp_path: Path) -> None:
+    settings = {"profile": "tiny", "n_timesteps": 2, "evaluations": 1, "final_episodes": 1, "hyperparameters": {}}
+    (event,) = run_all(write_plan(tmp_path, dataset_id, [0], {algo: None}, **settings), tmp_path / "logs")[1:]
+    assert event.state == DONE, event.record["error"]
+    assert event.record["updates"] == 2 and event.record["last"]["normalized_score"] is not None
+    fits = next(iter(ALGOS[algo].policy_aliases.values())).fitted_model is not None
+    assert (event.record["seconds"]["fit"] > 0) == fits
 
 
 def test_a_records_command_does_the_same_training(dataset_id: str, tmp_path: Path) -> None:
@@ -116,8 +133,8 @@ def test_what_is_done_is_not_done_again_but_what_changed_is(dataset_id: str, tmp
     run_all(write_plan(tmp_path, dataset_id, [0]), folder)
     events = run_all(write_plan(tmp_path, dataset_id, [0, 1]), folder)
     assert ended(events) == [("td3_bc", 1, DONE)]
-    events = run_all(write_plan(tmp_path, dataset_id, [0], n_timesteps=10), folder)
-    assert ended(events) == [("td3_bc", 0, DONE)] and events[-1].record["updates"] == 10
+    events = run_all(write_plan(tmp_path, dataset_id, [0], n_timesteps=4), folder)
+    assert ended(events) == [("td3_bc", 0, DONE)] and events[-1].record["updates"] == 4
     assert len(list((folder / "td3_bc").iterdir())) == len(list((folder / "jobs").glob("*.json"))) == 3
 
 
@@ -137,16 +154,16 @@ def test_a_run_on_other_data_of_the_same_name_is_done_again(dataset_id: str, tmp
 def test_a_job_that_fails_is_reported_with_its_last_lines_and_stops_no_other(
     dataset_id: str, tmp_path: Path, capsys: Any
 ) -> None:
-    algorithms = {"broken": {"algo": "td3_bc", "hyperparameters": {"batch_size": -1}}, "td3_bc": None}
+    algorithms = {"broken": {"algo": "td3_bc", "hyperparameters": {"reward_transform": "nosuch"}}, "td3_bc": None}
     plan, folder = write_plan(tmp_path, dataset_id, [0], algorithms), tmp_path / "logs"
     events = run_all(plan, folder)
     assert ended(events) == [("broken", 0, FAILED), ("td3_bc", 0, DONE)]
     error = events[1].record["error"]
-    assert "batch_size" in error.splitlines()[-1] and str(Path.home()) not in error
+    assert "reward_transform" in error.splitlines()[-1] and str(Path.home()) not in error
     assert run_all(plan, folder) == []
     assert ended(run_all(plan, folder, retry_failed=True)) == [("broken", 0, FAILED)]
     capsys.readouterr()
-    with pytest.raises(SystemExit, match=r"(?s)broken-tiny-hopper-random-v0-0-\w+ failed:.*batch_size"):
+    with pytest.raises(SystemExit, match=r"(?s)broken-tiny-hopper-random-v0-0-\w+ failed:.*reward_transform"):
         main(["benchmark", str(plan), "-f", str(folder)])
     assert "1 of 2 runs done, 1 failed" in capsys.readouterr().out
 
@@ -235,31 +252,39 @@ def test_an_interrupt_in_the_final_evaluation_costs_no_training(
     assert events[-1].record["seconds"]["training"] > 0
 
 
+class Forked(Inline):
+    """A job in a process of its own that has everything imported already."""
+
+    def __init__(self, record: Path) -> None:
+        self.process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(EXIT[run_job(record)]))
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+
 @pytest.fixture
-def killed(dataset_id: str, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def killed(dataset_id: str, tmp_path: Path, in_a_fork: Any) -> tuple[Path, Path]:
     """A plan and the folder of a benchmark that was killed when one job was done and another one had checkpoints."""
-    algorithms = {"td3_bc": None, "long": {"algo": "td3_bc", "n_timesteps": 4000, "evaluations": 2}}
-    plan, folder = write_plan(tmp_path, dataset_id, [0], algorithms), tmp_path / "logs"
+    algorithms = {"td3_bc": None, "long": {"algo": "td3_bc", "n_timesteps": 2000, "evaluations": 2}}
+    plan, folder = write_plan(tmp_path, dataset_id, [0], algorithms, eval_episodes=1, final_episodes=1), tmp_path / "logs"
     jobs = {job.name: job for job in read_plan(plan).jobs}
-    command = [sys.executable, "-m", "zoo", "benchmark", str(plan), "-f", str(folder), "--jobs", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process, _ = in_a_fork(lambda: run_all(plan, folder, Forked, jobs=2))
     deadline = time.monotonic() + 200
 
     def ready() -> bool:  # the short job has checkpoints too, of fewer steps; what is resumed is written after each
         steps = [int(path.stem.split("_")[2]) for path in (folder / "td3_bc").glob("*/rl_model_*_steps.zip")]
-        return state(folder, jobs["td3_bc"]) == DONE and max(steps, default=0) >= 800
+        return state(folder, jobs["td3_bc"]) == DONE and max(steps, default=0) >= 400
 
-    try:
-        while not ready():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.wait()
+    while not ready():
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.join()
     pid = read_record(record_path(folder, jobs["long"])).get("pid")
     if pid is not None:
         os.kill(pid, signal.SIGKILL)  # as a machine does that goes down
-    yield plan, folder
+    return plan, folder
 
 
 def state(folder: Path, job: Job) -> str:
@@ -277,10 +302,10 @@ def test_a_killed_benchmark_goes_on_where_it_was(killed: tuple[Path, Path], caps
     assert ended(run_all(plan, folder)) == [("long", 0, DONE)]
     assert record_path(folder, jobs["td3_bc"]).read_bytes() == done
     record = read_record(record_path(folder, jobs["long"]))
-    assert record["state"] == DONE and record["curve"]["timesteps"] == [2000, 4000]
+    assert record["state"] == DONE and record["curve"]["timesteps"] == [1000, 2000]
     assert len(list((folder / "td3_bc").iterdir())) == 2
     resumed = [int(path.stem.rpartition("_")[2]) for path in (folder / record["run"]).glob("progress_from_*.csv")]
-    assert len(resumed) == 1 and resumed[0] % 400 == 0 and resumed[0] >= 400
+    assert len(resumed) == 1 and resumed[0] % 200 == 0 and resumed[0] >= 400
     assert record["seconds"]["total"] > 0 and record["curve"]["seconds"] == sorted(record["curve"]["seconds"])
 
 
@@ -303,7 +328,7 @@ def test_a_stopwatch_counts_each_update_once(tmp_path: Path) -> None:
             num_timesteps = 40
 
         run = Run(tmp_path, "agent")
-        phase_seconds, evaluation_seconds, seconds, gradient_steps = 0.0, 2.0, 12.0, 20
+        fit_seconds, evaluation_seconds, seconds, gradient_steps = 0.0, 2.0, 12.0, 20
 
     log.write_text("time/total_timesteps,time/time_elapsed\n30,7\n40,12\n")
     watch.add(Trained(), 6.0)  # type: ignore[arg-type]
@@ -341,7 +366,7 @@ def test_the_first_run_of_an_algorithm_tells_its_time_by_its_progress(tmp_path: 
     begun = {"state": "running", "clock": {"total": 60.0}}
     for job, record in zip(plan.jobs, (done, begun), strict=True):
         write_json(record_path(folder, job), open_record(folder, job) | record)
-    for progress, left in ((("", 15), 20.0), (("", 0), 0.0), (("teacher", 15), 0.0)):
+    for progress, left in ((("", 6), 20.0), (("", 0), 0.0), (("teacher", 6), 0.0)):
         monkeypatch.setattr("zoo.benchmark.overview.progress_of", lambda folder, record, found=progress: found)
         assert Overview(benchmark, active=True).seconds_left() == pytest.approx(left)
     assert [span(seconds) for seconds in (7.4, 90, 3600, 5000, None)] == ["7 s", "2 min", "1 h 00 min", "1 h 23 min", "?"]
@@ -373,7 +398,7 @@ def test_the_overview_shows_marks_scores_and_how_far_jobs_at_work_are(tmp_path: 
     assert list(overview.cells().values()) == ["●✗●◐ 15.0", "◐···", "skipped"]
     assert [row[:2] for row in overview.working()] == [
         ("qdq on a/b-v0, seed 0", "teacher 3,000"),
-        ("td3_bc on a/b-v0, seed 3", "14 of 20 updates"),
+        ("td3_bc on a/b-v0, seed 3", "14 of 8 updates"),
     ]
     console = Console(width=120, file=io.StringIO())
     console.print(overview.table())

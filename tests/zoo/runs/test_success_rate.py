@@ -17,7 +17,6 @@ from zoo.runs.envs import ReachedGoal, env_factory, eval_envs, own_spec
 from zoo.runs.folders import find_run
 from zoo.runs.hyperparameters import own_file, read_yaml
 from zoo.runs.scoring import default_episodes, evaluate
-from zoo.runs.settings import dataset_record
 
 TOY = "AntMaze_Toy-v0"
 SPACES = (gym.spaces.Box(-1.0, 1.0, (3,), np.float32), gym.spaces.Box(-1.0, 1.0, (2,), np.float32))
@@ -110,8 +109,8 @@ def test_other_environments_keep_their_score_and_ten_episodes() -> None:
 
 def test_a_maze_trains_resumes_and_is_drawn_by_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = toy_data()
-    assert dataset_record(data)["success_rate"] == pytest.approx(1 / 3)
-    assert dataset_record(data)["normalized_score"] == pytest.approx(100 / 3)
+    assert data.summary()["success_rate"] == pytest.approx(1 / 3)
+    assert data.summary()["normalized_score"] == pytest.approx(100 / 3)
     file, logs = tmp_path / "toy.npz", tmp_path / "logs"
     columns = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations")
     np.savez(file, **{name: getattr(data, name) for name in columns})
@@ -131,7 +130,7 @@ def test_a_maze_trains_resumes_and_is_drawn_by_success(tmp_path: Path, monkeypat
     assert (results["n_eval_episodes"], results["normalized_score"], results["success_rate"]) == (6, 50.0, 0.5)
     # the file's name says nothing of a maze; with an id that does, the curve is of successes
     config = run.config()
-    monkeypatch.setattr(type(run), "config", lambda self: config | {"dataset": dataset_record(data)})
+    monkeypatch.setattr(type(run), "config", lambda self: config | {"dataset": data.summary()})
     assert curves.read_run(run)[2].mean() == 0.5
 
 

@@ -1,45 +1,28 @@
-"""A tiny world for the tests of every algorithm: environment, dataset, and settings that train in milliseconds."""
+"""A tiny world for the tests of every algorithm: environment, dataset, and agents that train in milliseconds."""
 
+import functools
 import io
+import json
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch as th
+import yaml
 from gymnasium import spaces
 
+import sb3_genoffline
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.registry import ALGOS
 
-# Arguments that make an algorithm small. One that is not listed gets small networks only, and is tested all the same.
-SMALL: dict[str, dict[str, Any]] = {
-    "dac": {"n_critics": 2, "n_q_samples": 2, "n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8]}},
-    "cped": {
-        "flow_steps": 5,
-        "flow_eval_every": 2,
-        "critic_start": 0,
-        "q_start": 1,
-        "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8], "flow_transforms": 1},
-    },
-    "cql": {"n_actions": 3, "bc_steps": 2, "lagrange_threshold": 1.0, "policy_kwargs": {"net_arch": [8, 8]}},
-    "dql": {"n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8]}},
-    "qdq": {
-        "n_q_samples": 3,
-        "teacher_steps": 3,
-        "cd_steps": 3,
-        "cd_n": 5,
-        "stride": 2,
-        "window": 5,
-        "penalty": "floor",
-        "q_floor": -400.0,
-        "policy_kwargs": {"net_arch": [8, 8], "q_net_arch": [8, 8]},
-    },
-    "spot": {"vae_steps": 5, "policy_kwargs": {"net_arch": [8, 8], "vae_net_arch": [8], "actor_dropout": 0.1}},
-}
-SMALL_NETWORKS = {"policy_kwargs": {"net_arch": [8, 8]}}
 # What an algorithm rightly says about a world of random numbers
 EXPECTED_WARNINGS = "The uncertainty H is no larger"
+EXAMPLES = ("spot", "td3_bc")
+"""An algorithm that fits a model first and one that does not: for questions about code that all share."""
 SHARED = {"batch_size": 16, "seed": 0, "device": "cpu", "reward_transform": "reward_normalize"}
 
 OBSERVATION_SPACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -102,9 +85,35 @@ def make_dataset(seed: int = 0) -> OfflineDataset:
     )
 
 
+def make_batch(n: int = 12, seed: int = 0) -> TransitionBatch:
+    """B random transitions of 3 state and 2 action dimensions in the default dtype, a third of them terminal."""
+    rng = th.Generator().manual_seed(seed)
+    states, next_states = th.randn(2, n, 3, generator=rng)
+    return TransitionBatch(
+        observations=states,
+        actions=th.rand(n, 2, generator=rng) * 2 - 1,
+        rewards=th.randn(n, generator=rng),
+        next_observations=next_states,
+        masks=(th.arange(n) % 3 > 0).to(states.dtype),
+    )
+
+
+@functools.cache
+def _tiny_profile(algo: str) -> str:
+    file = Path(sb3_genoffline.__file__).parent / algo / "hyperparameters.yml"
+    return json.dumps(yaml.safe_load(file.read_text())["profiles"]["tiny"]["default"])
+
+
+def small_settings(algo: str) -> dict[str, Any]:
+    """Arguments that make an algorithm small: its profile ``tiny``."""
+    settings: dict[str, Any] = json.loads(_tiny_profile(algo))
+    settings.pop("n_timesteps")
+    return settings
+
+
 def make_agent(algo: str, env: Any = (OBSERVATION_SPACE, ACTION_SPACE), **changes: Any) -> OfflineAlgorithm:
     """A small agent; ``changes`` are constructor arguments."""
-    return ALGOS[algo]("MlpPolicy", env, **(SHARED | SMALL.get(algo, SMALL_NETWORKS) | changes))
+    return ALGOS[algo]("MlpPolicy", env, **(SHARED | small_settings(algo) | changes))
 
 
 def members(source: Any) -> dict[str, bytes]:

@@ -1,9 +1,11 @@
 """Where an episode ends for good nothing is bootstrapped, and where it is cut off by a time limit, something is."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch as th
-from numpy_networks import SPACES, A, S
+from exact import SPACES, A, S
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.registry import ALGOS
@@ -24,13 +26,13 @@ def test_targets_look_past_time_limits_and_not_past_terminations(algo: str, monk
         "terminals": ends,
         "timeouts": ~ends,
     }
-    settings = {"batch_size": 40, "gamma": 0.9, "reward_transform": None, "policy_kwargs": {"net_arch": [8]}}
+    settings: dict[str, Any] = {"batch_size": 40, "gamma": 0.9, "policy_kwargs": {"net_arch": [8]}}
     model = ALGOS[algo]("MlpPolicy", SPACES, seed=0, device="cpu", **settings)
     for name, parameter in model.policy.named_parameters():  # Q and V are 10 everywhere
         if name.startswith(("critic", "value")):
             parameter.data.fill_(VALUE if name in OUTPUT_BIASES else 0.0)
     if hasattr(model, "value_optimizer"):
-        model.critic_lr_schedule = lambda _: 0.0
+        model.critic_learning_rate = 0.0  # V is still 10 when the critics learn
     targets: list[th.Tensor] = []
     step = ActorCriticAlgorithm.critic_step
     monkeypatch.setattr(

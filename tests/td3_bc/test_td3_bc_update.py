@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy_networks import (
+from exact import (
     GAMMA,
     B,
     Weights,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch as th
-from numpy_networks import (
+from exact import (
     SPACES,
     Weights,
     adam_first_step,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from numpy_networks import (
+from exact import (
     GAMMA,
     B,
     Weights,
