@@ -26,7 +26,7 @@ def test_targets_look_past_time_limits_and_not_past_terminations(algo: str, monk
         "terminals": ends,
         "timeouts": ~ends,
     }
-    settings: dict[str, Any] = {"batch_size": 40, "gamma": 0.9, "policy_kwargs": {"net_arch": [8]}}
+    settings: dict[str, Any] = {"batch_size": 40, "gamma": 0.9, "reward_transform": None, "policy_kwargs": {"net_arch": [8]}}
     model = ALGOS[algo]("MlpPolicy", SPACES, seed=0, device="cpu", **settings)
     for name, parameter in model.policy.named_parameters():  # Q and V are 10 everywhere
         if name.startswith(("critic", "value")):
