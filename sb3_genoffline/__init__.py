@@ -9,12 +9,14 @@ from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, combine, export_hdf5, export_minari, load_dataset, split
 from sb3_genoffline.data.recording import RecordDatasetCallback
 from sb3_genoffline.dql import DQL, DiffusionQLPolicy
+from sb3_genoffline.eql import EQL, EQLPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS, load_agent, register_algorithm
 from sb3_genoffline.spot import SPOT, VAEDensityPolicy
+from sb3_genoffline.sql import SQL, SQLPolicy
 from sb3_genoffline.td3_bc import TD3BC
 from sb3_genoffline.version import __version__
 
@@ -26,9 +28,11 @@ __all__ = [
     "CQL",
     "DAC",
     "DQL",
+    "EQL",
     "IQL",
     "QDQ",
     "SPOT",
+    "SQL",
     "TD3BC",
     "AWACPolicy",
     "BCPolicy",
@@ -36,12 +40,14 @@ __all__ = [
     "ConsistencyQPolicy",
     "DiffusionPolicy",
     "DiffusionQLPolicy",
+    "EQLPolicy",
     "FlowDensityPolicy",
     "HubError",
     "IQLPolicy",
     "OfflineAlgorithm",
     "OfflineDataset",
     "RecordDatasetCallback",
+    "SQLPolicy",
     "UserError",
     "VAEDensityPolicy",
     "__version__",

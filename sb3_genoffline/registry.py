@@ -18,12 +18,14 @@ from sb3_genoffline.cped import CPED
 from sb3_genoffline.cql import CQL
 from sb3_genoffline.dac import DAC
 from sb3_genoffline.dql import DQL
+from sb3_genoffline.eql import EQL
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import CheckpointError, with_zip_suffix
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.iql import IQL
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.spot import SPOT
+from sb3_genoffline.sql import SQL
 from sb3_genoffline.td3_bc import TD3BC
 
 ENTRY_POINTS = "sb3_genoffline.algorithms"
@@ -85,7 +87,7 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
         return len(self._classes)
 
 
-ALGOS = Algorithms(AWAC, BC, CPED, CQL, DAC, DQL, IQL, QDQ, SPOT, TD3BC)
+ALGOS = Algorithms(AWAC, BC, CPED, CQL, DAC, DQL, EQL, IQL, QDQ, SPOT, SQL, TD3BC)
 
 
 def register_algorithm(cls: AlgorithmClass) -> AlgorithmClass:

@@ -73,13 +73,25 @@ class DropoutActor(DeterministicActor):
         """
         if uniform is None:
             return super().forward(states)
-        kept = (uniform >= self.dropout).to(states.dtype) / (1.0 - self.dropout)
         *hidden, head, squash = self.net.children()
-        parts = th.split(kept, self.hidden_widths, -1)
-        for linear, activation, factors in zip(hidden[::2], hidden[1::2], parts, strict=True):
-            states = activation(linear(states)) * factors
-        actions: Tensor = squash(head(states))
+        actions: Tensor = squash(head(_with_dropout(hidden, states, uniform, self.dropout)))
         return actions
+
+
+def _with_dropout(hidden: Sequence[nn.Module], x: Tensor, uniform: Tensor, dropout: float) -> Tensor:
+    """
+    The output of hidden layers of which units are dropped.
+
+    :param hidden: linear layers, each with its activation behind it
+    :param x: (B, width in)
+    :param uniform: (B, sum of the hidden widths) within [0, 1): a unit is dropped where its number is below ``dropout``
+    :param dropout: share of the units
+    """
+    kept = (uniform >= dropout).to(x.dtype) / (1.0 - dropout)
+    parts = th.split(kept, [int(linear.out_features) for linear in hidden[::2]], -1)  # type: ignore[arg-type]
+    for linear, activation, factors in zip(hidden[::2], hidden[1::2], parts, strict=True):
+        x = activation(linear(x)) * factors
+    return x
 
 
 class GaussianActor(nn.Module):
@@ -92,6 +104,7 @@ class GaussianActor(nn.Module):
     :param net_arch: hidden widths; none for a linear network
     :param activation_fn: activation class
     :param torch_init: start as ``nn.Linear`` does, instead of Xavier weights, zero biases and an orthogonal last layer
+    :param dropout: share of the hidden units that are dropped where random numbers are given, and only there
     """
 
     def __init__(
@@ -101,8 +114,10 @@ class GaussianActor(nn.Module):
         net_arch: Sequence[int],
         activation_fn: type[nn.Module] = nn.ReLU,
         torch_init: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout, self.hidden_widths = dropout, checked_widths(net_arch)
         self.net = nn.Sequential(*create_mlp(state_dim, action_dim, checked_widths(net_arch), activation_fn))
         if not torch_init:
             linear = [module for module in self.net if isinstance(module, nn.Linear)]
@@ -112,18 +127,32 @@ class GaussianActor(nn.Module):
             nn.init.orthogonal_(linear[-1].weight, math.sqrt(2.0))
         self.log_std = nn.Parameter(th.zeros(action_dim))
 
-    def forward(self, states: Tensor) -> Tensor:
-        """μ(s): (B, S) -> (B, A)"""
-        return th.tanh(self.net(states))
+    def forward(self, states: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """
+        :param states: (B, S)
+        :param uniform: (B, sum of the hidden widths) within [0, 1), for dropout; None: the whole network
+        :return: μ(s), (B, A)
+        """
+        if uniform is None:
+            return th.tanh(self.net(states))
+        *hidden, head = self.net.children()
+        return th.tanh(head(_with_dropout(hidden, states, uniform, self.dropout)))
 
     def std(self) -> Tensor:
         """σ, (A,)"""
         return self.log_std.clamp(_LOG_STD_MIN, _LOG_STD_MAX).exp()
 
-    def log_prob(self, states: Tensor, actions: Tensor) -> Tensor:
-        """log N(a; μ(s), σ²), summed over action dimensions: (B,)"""
+    def log_prob(self, states: Tensor, actions: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """
+        log N(a; μ(s), σ²), summed over action dimensions.
+
+        :param states: (B, S)
+        :param actions: (B, A)
+        :param uniform: see :meth:`forward`
+        :return: (B,)
+        """
         std = self.std()
-        mean: Tensor = self(states)
+        mean: Tensor = self(states, uniform)
         return -(0.5 * ((actions - mean) / std).square() + std.log() + 0.5 * math.log(2.0 * math.pi)).sum(-1)
 
     def sample(self, states: Tensor, noise: Tensor) -> Tensor:

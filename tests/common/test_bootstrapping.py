@@ -11,9 +11,10 @@ from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.registry import ALGOS
 
 VALUE, REWARD = 10.0, 1.0
+OUTPUT_BIASES = ("critic_target.trunk.1.bias", "value.net.2.bias", "value.net.3.bias")  # of V without and with LayerNorm
 
 
-@pytest.mark.parametrize("algo", ["awac", "iql", "td3_bc"])
+@pytest.mark.parametrize("algo", ["awac", "eql", "iql", "sql", "td3_bc"])
 def test_targets_look_past_time_limits_and_not_past_terminations(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     ends = np.arange(40) % 2 == 0
@@ -29,8 +30,8 @@ def test_targets_look_past_time_limits_and_not_past_terminations(algo: str, monk
     model = ALGOS[algo]("MlpPolicy", SPACES, seed=0, device="cpu", **settings)
     for name, parameter in model.policy.named_parameters():  # Q and V are 10 everywhere
         if name.startswith(("critic", "value")):
-            parameter.data.fill_(VALUE if name in ("critic_target.trunk.1.bias", "value.net.2.bias") else 0.0)
-    if algo == "iql":
+            parameter.data.fill_(VALUE if name in OUTPUT_BIASES else 0.0)
+    if hasattr(model, "value_optimizer"):
         model.critic_learning_rate = 0.0  # V is still 10 when the critics learn
     targets: list[th.Tensor] = []
     step = ActorCriticAlgorithm.critic_step
