@@ -13,7 +13,7 @@ from zoo.collect.make import collect
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "sb3_genoffline").rglob("README.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "sb3_genoffline").glob("*/README.md"))]
 
 
 def blocks_of(page: Path, language: str) -> list[str]:

@@ -269,12 +269,9 @@ class AgentFile:
         algo = entry(data, "algo", str, name)
         tensors = parse_tensors(weights, str(folder / WEIGHTS))
         statistics = entry(data, "observation_statistics", dict[str, list[float]] | None, name)
-        for key, short_name in zip(_STATISTICS, ("mean", "std"), strict=True):
-            if statistics is None:
-                n = space_of(data, "observation_space", name).shape[0]
-                tensors[key] = th.zeros(n) if short_name == "mean" else th.ones(n)
-            else:
-                tensors[key] = _statistics(statistics, short_name, name)
+        n = space_of(data, "observation_space", name).shape[0]
+        statistics = {"mean": [0.0] * n, "std": [1.0] * n} if statistics is None else statistics
+        tensors |= {key: _statistics(statistics, key.removeprefix("obs_"), n, name) for key in _STATISTICS}
         return cls(name, algo, data, tensors, str(folder / WEIGHTS), {})
 
     def require(self, algo: str, owner: str) -> None:
@@ -389,10 +386,10 @@ def _check_version(data: dict[str, Any], name: str) -> int:
     return version
 
 
-def _statistics(statistics: dict[str, list[float]], key: str, name: str) -> Tensor:
+def _statistics(statistics: dict[str, list[float]], key: str, n: int, name: str) -> Tensor:
     values = th.tensor(entry(statistics, key, list[float], f"{name}, observation_statistics"), dtype=th.float32)
-    if not values.isfinite().all() or (key == "std" and not (values > 0).all()):
-        raise CheckpointError(f"{name}: the {key} of the observations must be finite numbers (above 0 for std).")
+    if len(values) != n or not values.isfinite().all() or (key == "std" and not (values > 0).all()):
+        raise CheckpointError(f"{name}: the {key} of the observations must be {n} finite numbers (above 0 for std).")
     return values
 
 

@@ -96,14 +96,16 @@ def test_a_run_leaves_rl_zoos_files(run: Run, dataset_id: str) -> None:
     with np.load(run.evaluations_path) as evaluations:
         assert evaluations["timesteps"].tolist() == [10, 20]
         assert evaluations["results"].shape == evaluations["ep_lengths"].shape == (2, 2)
-    rows = list(csv.DictReader((run.folder / "progress.csv").open()))
+    with (run.folder / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert {"train/critic_loss", "eval/mean_reward", "eval/normalized_score", "time/fps"} <= set(rows[0])
     assert {row["time/total_timesteps"] for row in rows} - {""} == {"5", "10", "15", "20"}
 
 
 @EACH
 def test_fits_have_rows_of_their_own_before_those_of_the_updates(run: Run, algo: str) -> None:
-    rows = list(csv.DictReader((run.folder / "progress.csv").open()))
+    with (run.folder / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
     fitted = [row for row in rows if not row["time/total_timesteps"]]
     steps = [(name, row[f"{name}/n_steps"]) for row in fitted for name in FITS[algo] if row[f"{name}/n_steps"]]
     assert steps == [(name, step) for name in FITS[algo] for step in ("5", "6")]

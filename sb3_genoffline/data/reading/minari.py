@@ -71,12 +71,15 @@ def _root() -> Path:
 
 
 def _download(dataset_id: str, folder: Path) -> None:
-    """Fetch it; nothing of it is opened."""
+    """Fetch it whole or not at all; nothing of it is opened. Its data are not there yet."""
     import minari
 
     try:
         minari.download_dataset(dataset_id)
-    except Exception as error:
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, Exception):
+            raise
         raise DownloadError(
             f"{dataset_id} could not be downloaded: {type(error).__name__}: {error}. Check the id and the network "
             f"(MINARI_REMOTE sets another remote).{_suggest(dataset_id)}"

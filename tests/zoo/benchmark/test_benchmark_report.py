@@ -132,7 +132,8 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.open()))
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 def table_row(text: str, section: str, name: str) -> list[str]:
