@@ -23,7 +23,7 @@ from torch import Tensor
 from zoo.behavior.rollout import make_slots
 from zoo.behavior.squashed import LOG_STD_MAX, LOG_STD_MIN, SquashedPolicy
 
-# rl-zoo's MuJoCo settings but for the batch (256 there); the actor is narrower, since it is the actor that is kept and published
+# rl-zoo's MuJoCo settings but for half its batch and its width: a step costs a quarter, and it is the actor that is kept
 SETTINGS: dict[str, Any] = {
     "learning_starts": 10_000,
     "batch_size": 128,
