@@ -33,10 +33,10 @@ def keep(folder: Path, ladder: Path) -> None:
     training.mkdir(parents=True, exist_ok=True)
     state = json.loads((ladder / "state.json").read_text())
     shutil.copy(ladder / state.pop("file"), training / "state.safetensors")
-    reached = max(_rungs(folder, state["steps"]), default=sac.SETTINGS["learning_starts"])
-    wanted = {t for t in range(EVERY, state["steps"], EVERY) if t > reached} | {state["steps"]}
     for stale in training.glob("sac_*.safetensors"):
         stale.unlink()
+    reached = max(_rungs(folder, state["steps"]), default=sac.SETTINGS["learning_starts"])
+    wanted = {t for t in range(EVERY, state["steps"], EVERY) if t > reached} | {state["steps"]}
     for steps in wanted:
         shutil.copy(ladder / f"{steps}.safetensors", training / f"sac_{steps:07d}.safetensors")
     curve = json.loads((ladder / "curve.json").read_text())
