@@ -115,32 +115,40 @@ def choose_expert(scores: dict[int, Scores], standard: Standard) -> int | None:
     return expert
 
 
-def choose_rungs(scores: dict[int, Scores], medium: int, n_rungs: int, standard: Standard) -> list[int]:
+def choose_rungs(scores: dict[int, Scores], medium: int, n_rungs: int, standard: Standard, start: int = 0) -> list[int]:
     """
-    :return: Training steps of ``n_rungs`` actors, evenly spaced from the first one to medium; at each place the nearest actor
-        that is not an expert in disguise
+    :return: Training steps of ``n_rungs`` actors, evenly spaced from ``start`` to medium; at each place the nearest actor that
+        is not an expert in disguise
     """
 
     def best(found: Scores) -> float:
         return max(float(s["normalized"]) for s in found.values())
 
     full = len(standard.noises)
-    usable = [t for t, s in scores.items() if t <= medium and len(s) == full and best(s) <= standard.not_expert]
-    wanted = np.linspace(0, medium, n_rungs)
+    usable = [t for t, s in scores.items() if start <= t <= medium and len(s) == full and best(s) <= standard.not_expert]
+    wanted = np.linspace(start, medium, n_rungs)
     return sorted({min(usable, key=lambda steps: (abs(steps - place), steps)) for place in wanted} | {medium})
 
 
-def replay_weights(rungs: list[int]) -> list[int]:
+def replay_weights(rungs: list[int], start: int = 0) -> list[int]:
     """
     :param rungs: Training steps of the rungs, the last one medium
+    :param start: When the first rung began to act
     :return: For each rung the steps that training spent nearer to it than to another
     """
-    borders = [0, *((a + b) // 2 for a, b in itertools.pairwise(rungs)), rungs[-1]]
+    borders = [start, *((a + b) // 2 for a, b in itertools.pairwise(rungs)), rungs[-1]]
     return [b - a for a, b in itertools.pairwise(borders)]
 
 
 def levels(
-    files: dict[int, str], rungs: list[int], medium: int, expert: int | None, standard: Standard, algo: str
+    files: dict[int, str],
+    rungs: list[int],
+    medium: int,
+    expert: int | None,
+    standard: Standard,
+    algo: str,
+    library: str = "sb3-contrib",
+    n_uniform: int = 0,
 ) -> dict[str, Any]:
     """
     :param files: Training steps to file name
@@ -149,11 +157,14 @@ def levels(
     :param expert: Training steps of the expert, or None: there are no levels that need one
     :param standard: What the levels ask
     :param algo: What the actors were trained with, ``"TRPO"``
+    :param library: Whose implementation
+    :param n_uniform: Steps of uniform actions with which training began; no rung is earlier
     :return: The recipes `zoo/recipes` reads: parts are collected on their own, segments of a part one after another
     """
     medium_segment = {"policy": files[medium], "noise": "policy", "weight": 1}
-    weights = replay_weights(rungs)
-    library = f"{algo} (sb3-contrib)"
+    weights = replay_weights(rungs, n_uniform)
+    uniform = {"policy": None, "noise": "none", "weight": n_uniform}
+    library = f"{algo} ({library})"
     as_trained = "with the noise it was trained with"
     if isinstance(standard.expert_noise, str):
         how = as_trained
@@ -176,9 +187,10 @@ def levels(
             "description": f"The way to medium: {len(rungs)} {algo} policies from untrained to medium, each {as_trained} and "
             "acting for as many steps as training spent around it.",
             "algorithm": library,
-            "steps": sum(weights),
+            "steps": n_uniform + sum(weights),
             "parts": [
-                [{"policy": files[t], "noise": "policy", "weight": weight} for t, weight in zip(rungs, weights, strict=True)]
+                [uniform] * (n_uniform > 0)
+                + [{"policy": files[t], "noise": "policy", "weight": weight} for t, weight in zip(rungs, weights, strict=True)]
             ],
         },
     }

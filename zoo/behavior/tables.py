@@ -39,7 +39,8 @@ def table(index: dict[str, Any]) -> str:
 
 def tables() -> str:
     """The tables of all environments."""
-    indices = [json.loads(path.read_text()) for path in sorted(HERE.glob("*/index.json"))]
+    paths = [*sorted(HERE.glob("*/index.json")), *sorted(HERE.glob("*/sac/index.json"))]
+    indices = [json.loads(path.read_text()) for path in paths]
     return "\n\n".join(table(index) for index in indices) + "\n"
 
 

@@ -23,7 +23,7 @@ from sb3_genoffline.data.scores import reference_scores
 from sb3_genoffline.errors import UserError
 
 from ..runs.writing import write_json
-from . import load_policy, tqc, trpo
+from . import load_policy, sac, sac_state, tqc, trpo
 from .gaussian import GaussianPolicy
 from .rungs import Scores, Standard, choose_expert, choose_medium, choose_rungs, levels, score, score_candidate
 
@@ -38,6 +38,13 @@ class Trainer:
     settings: dict[str, Any]
     n_timesteps: int
     standard: Standard
+    library: str = "sb3-contrib"
+    subfolder: str = ""
+
+    @property
+    def n_uniform(self) -> int:
+        """Steps of uniform actions before the first actor acts; TQC's are left to its untrained actor."""
+        return int(self.settings["learning_starts"]) if self.train is sac.train else 0
 
 
 TRAINERS = {
@@ -51,21 +58,31 @@ TRAINERS = {
     "tqc": Trainer(
         tqc.train, tqc.SETTINGS, 700_000, Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic")
     ),
+    "sac": Trainer(
+        sac.train,
+        sac.SETTINGS,
+        300_000,
+        Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic", medium=(30.0, 45.0), expert=None),
+        library="zoo.behavior.sac",
+        subfolder="sac",
+    ),
 }
 
 
-def score_ladder(ladder: Path, env_id: str, every: int, standard: Standard) -> dict[int, Scores]:
+def score_ladder(ladder: Path, env_id: str, every: int, standard: Standard, last: int | None = None) -> dict[int, Scores]:
     """
     :param ladder: Folder of ``<steps>.safetensors``
     :param env_id: Where to score
     :param every: Score one of so many actors
     :param standard: With which noises
+    :param last: No actor of more training steps than this
     :return: Training steps to scores; kept in ``scores.json`` of the folder, so that nothing is scored twice
     """
     kept = ladder / "scores.json"
     known = {int(steps): found for steps, found in json.loads(kept.read_text()).items()} if kept.exists() else {}
     scores = {}
-    for steps in sorted(int(path.stem) for path in ladder.glob("*.safetensors"))[::every]:
+    found = sorted(int(path.stem) for path in ladder.glob("[0-9]*.safetensors"))
+    for steps in [steps for steps in found if last is None or steps <= last][::every]:
         if steps not in known:
             known[steps] = score_candidate(load_policy(ladder / f"{steps}.safetensors"), env_id, standard)
             write_json(kept, {str(done): found for done, found in known.items()}, indent=1)
@@ -77,7 +94,8 @@ def score_ladder(ladder: Path, env_id: str, every: int, standard: Standard) -> d
 def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard) -> None:
     """Pick the rungs and write them with their index into ``folder``."""
     medium, expert = choose_medium(scores, standard), choose_expert(scores, standard)
-    rungs = choose_rungs(scores, medium, args.n_rungs, standard)
+    trainer = TRAINERS[args.algo]
+    rungs = choose_rungs(scores, medium, args.n_rungs, standard, trainer.n_uniform)
     roles = {medium: "medium"} | ({} if expert is None else {expert: "expert"})
     files = {steps: _file(args.algo, steps) for steps in sorted({*rungs, *roles})}
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,12 +107,12 @@ def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.
         "env_id": args.env,
         "ref_min_score": low,
         "ref_max_score": high,
-        "algorithm": f"{args.algo.upper()} (sb3-contrib)",
+        "algorithm": f"{args.algo.upper()} ({trainer.library})",
         "seed": args.seed,
-        "settings": TRAINERS[args.algo].settings,
+        "settings": trainer.settings,
         "standard": {"medium": standard.medium, "expert": standard.expert, "not_expert": standard.not_expert},
         "rungs": entries,
-        "levels": levels(files, rungs, medium, expert, standard, args.algo.upper()),
+        "levels": levels(files, rungs, medium, expert, standard, args.algo.upper(), trainer.library, trainer.n_uniform),
         **_history(ladder, scores, args, standard),
     }
     write_json(folder / "index.json", index, indent=1)
@@ -113,7 +131,9 @@ def write_expert(folder: Path, ladder: Path, scores: dict[int, Scores], args: ar
     files = {steps: _file(args.algo, steps) for steps in (*rungs, expert)}
     index["rungs"] = [*entries, _keep(folder, ladder, expert, "expert", scores, args, standard)]
     index["standard"]["expert"] = standard.expert
-    index["levels"] = levels(files, rungs, medium, expert, standard, args.algo.upper())
+    trainer = TRAINERS[args.algo]
+    named = (args.algo.upper(), trainer.library, trainer.n_uniform)
+    index["levels"] = levels(files, rungs, medium, expert, standard, *named)
     index["expert"] = _history(ladder, scores, args, standard)
     write_json(folder / "index.json", index, indent=1)
     for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
@@ -185,6 +205,9 @@ def main() -> None:
     levels.add_argument("--expert-only", action="store_true", help="add the expert and its levels to the rungs that are there")
     parser.add_argument("--folder", type=Path, default=None, help="default: zoo/behavior/<name of the env>")
     parser.add_argument("--ladder", type=Path, default=None, help="default: logs/behavior/<env>-<algo>-<seed>")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--resume-from-state", action="store_true", help="SAC: go on where the state kept in the folder stands")
+    kept.add_argument("--keep-state", action="store_true", help="SAC: keep what the ladder's training needs to go on, no more")
     args = parser.parse_args()
     trainer = TRAINERS[args.algo]
     args.n_timesteps = args.n_timesteps or trainer.n_timesteps
@@ -193,16 +216,21 @@ def main() -> None:
         standard = replace(standard, medium=tuple(args.medium), not_expert=max(standard.not_expert, args.medium[1] + 7))
     if args.without_expert or args.expert is not None:
         standard = replace(standard, expert=None if args.without_expert else args.expert)
-    folder = args.folder or Path(__file__).parent / args.env.rpartition("-")[0].lower()
+    folder = args.folder or Path(__file__).parent / args.env.rpartition("-")[0].lower() / trainer.subfolder
     ladder = args.ladder or Path("logs/behavior") / f"{args.env}-{args.algo}-{args.seed}"
     ladder.mkdir(parents=True, exist_ok=True)
-    reached = max((int(path.stem) for path in ladder.glob("*.safetensors")), default=-1)
+    if args.resume_from_state:
+        sac_state.restore(args.env, args.seed, folder, ladder)
+    if args.keep_state:
+        sac_state.keep(folder, ladder)
+        return
+    reached = max((int(path.stem) for path in ladder.glob("[0-9]*.safetensors")), default=-1)
     if reached < args.n_timesteps:
         started = time.process_time()
         trainer.train(args.env, args.seed, args.n_timesteps, ladder)
         print(f"trained up to {args.n_timesteps} steps in {time.process_time() - started:.0f} CPU-seconds")
     (write_expert if args.expert_only else write)(
-        folder, ladder, score_ladder(ladder, args.env, args.score_every, standard), args, standard
+        folder, ladder, score_ladder(ladder, args.env, args.score_every, standard, args.n_timesteps), args, standard
     )
 
 
