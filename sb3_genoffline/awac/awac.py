@@ -105,7 +105,7 @@ class AWAC(ActorCriticAlgorithm[AWACNoise]):
     def declare_state(self) -> None:
         """As the base; Adam's L2 penalty is on the actor alone."""
         self.add_networks("actor", "critic", "critic_target")
-        self.add_optimizer("actor", self.actor.parameters(), options=lambda: {"weight_decay": self.actor_weight_decay})
+        self.add_optimizer("actor", self.actor.parameters(), options=lambda agent: {"weight_decay": agent.actor_weight_decay})
         self.add_optimizer("critic", self.critic.parameters())
 
     def overestimation_hint(self) -> str:

@@ -21,7 +21,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_genoffline.common.schedules import is_storable_schedule
+from sb3_genoffline.common.schedules import is_storable_schedule, numbers_of
 from sb3_genoffline.errors import UnknownArgumentError, UserError
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.activations import Mish
@@ -89,7 +89,13 @@ class Storable:
         if not callable(value):
             return Bounds(0.0).check(value)
         if is_storable_schedule(value):
-            return None
+            numbers = numbers_of(value)
+            good = all(isinstance(n, int | float | np.number) and math.isfinite(n) and n >= 0 for n in numbers)
+            return (
+                None
+                if good and (len(numbers) < 3 or 0 < numbers[2] <= 1)
+                else (f"has the numbers {short(numbers)}: rates must be finite and not negative, the run's share above 0")
+            )
         return (
             "is a function, which can't be saved without a pickle: use a number, "
             "stable_baselines3.common.utils.LinearSchedule, or `lr_decay_steps` for a cosine"

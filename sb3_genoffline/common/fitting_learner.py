@@ -45,10 +45,6 @@ class FittingLearner(StoredLearner):
         """All fits that come before the policy's training, new, on the buffer's offline rows, in order."""
         return []
 
-    def uses_fitted_model(self) -> bool:
-        """Whether the model that is fitted first plays a part with these hyper-parameters."""
-        return self.policy.fitted_model is not None
-
     def facts_of_fit(self) -> dict[str, Any]:
         """What a fitted model that is handed over must agree with, by name; plain data and tensors."""
         return {}

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch as th
@@ -59,7 +59,7 @@ class OfflineArguments(TypedDict, total=False):
     learning_starts: Count
     tau: PositiveShare
     gamma: PositiveShare
-    train_freq: int | tuple[int, str]
+    train_freq: int | tuple[int, Literal["step", "episode"]]
     gradient_steps: int
     action_noise: ActionNoise | None
     replacement: bool
@@ -148,7 +148,7 @@ class Learner(OffPolicyAlgorithm):
         learning_starts: Count = 0,
         tau: PositiveShare = 0.005,
         gamma: PositiveShare = 0.99,
-        train_freq: PositiveInt | tuple[PositiveInt, str] | TrainFreq = 1,
+        train_freq: PositiveInt | tuple[PositiveInt, Literal["step", "episode"]] | TrainFreq = 1,
         gradient_steps: Annotated[int, Bounds(-1)] = 1,
         action_noise: ActionNoise | None = None,
         replacement: Annotated[bool, Fixed("decides how the sampler that is at work draws")] = False,
@@ -162,7 +162,7 @@ class Learner(OffPolicyAlgorithm):
         **unknown: Any,
     ) -> None:
         self.argument_table().check(unknown)  # raises: SB3's arguments that do not apply say why
-        self._is_set_up = False
+        self._is_set_up = self._is_made = False
         # SB3's constructor works with these before they are attributes
         given = {
             "policy_kwargs": policy_kwargs,
@@ -205,6 +205,7 @@ class Learner(OffPolicyAlgorithm):
         policy_class: Any = self.policy_class
         self.policy_kwargs = policy_class.check_arguments(self.policy_kwargs)
         self._check()
+        self._is_made = True
         if _init_setup_model and env is not None:
             self._setup_model()
 
@@ -226,26 +227,39 @@ class Learner(OffPolicyAlgorithm):
             super().__setattr__(name, value)
             return
         value = argument.check(value)
-        if not self.__dict__.get("_is_set_up"):
+        if name not in self.__dict__ or not self.__dict__.get("_is_made"):
             super().__setattr__(name, value)
             return
         before = self.__dict__[name]
+        if not self._is_set_up:  # made without spaces: nothing follows yet
+            policy_class: Any = self.policy_class
+            value = policy_class.check_arguments(value or {}) if name == "policy_kwargs" else value
+            self._set_or_restore(name, value, before)
+            return
         if value is before or (type(value) is type(before) and value == before):
             return
         if argument.fixed is not None:
             raise UserError(
                 f"{name} can't be changed to {short(value)} on a live agent: it {argument.fixed}.{self._instead(name)}"
             )
-        shaped_before = self.policy_arguments()
+        shaped, needed = self.policy_arguments(), self.uses_fitted_model()
+        self._set_or_restore(name, value, before, lambda: self._follow(name, shaped, needed))
+
+    def _set_or_restore(self, name: str, value: Any, before: Any, follow: Callable[[], None] = lambda: None) -> None:
+        """Set a checked value, unless it does not go with the others, or what depends on it can't follow."""
         super().__setattr__(name, value)
         try:
             self._check()
-            self._follow(name, shaped_before)
+            follow()
         except UserError:
             super().__setattr__(name, before)
             raise
 
-    def _follow(self, name: str, shaped_before: dict[str, Any]) -> None:
+    def uses_fitted_model(self) -> bool:
+        """Whether the model that is fitted before the policy plays a part with these hyper-parameters."""
+        return self.policy.fitted_model is not None
+
+    def _follow(self, name: str, shaped_before: dict[str, Any], needed_model: bool) -> None:
         """Let policy, schedule and declared state follow a hyper-parameter that was set."""
         acting = {}
         for key, value in self.policy_arguments().items():
@@ -262,6 +276,11 @@ class Learner(OffPolicyAlgorithm):
             raise UserError(
                 f"{name} can't be changed to {short(getattr(self, name))} on a live agent: it is an argument of a fit that is "
                 f"done or at work.{self._instead(name)}"
+            )
+        if fitted is not None and self.uses_fitted_model() and not needed_model and self.fits.left is not None and not fitted:
+            raise UserError(
+                f"{name} can't be changed to {short(getattr(self, name))} on this agent: it needs the "
+                f"{self.policy.fitted_model}, which training has left out so far.{self._instead(name)}"
             )
         for key, value in acting.items():
             setattr(self.policy, key, value)
@@ -317,7 +336,7 @@ class Learner(OffPolicyAlgorithm):
         self.generator = th.Generator(self.device)
         self.monitor = TrainingMonitor(self.device)
         self._seed_generators(int(th.randint(2**62, (1,))) if self.seed is None else self.seed)
-        self.state = LearnerState(self.device, self.policy.obs_mean.dtype)
+        self.state = LearnerState(self, self.device, self.policy.obs_mean.dtype)
         self.declare_state()
         self._is_set_up = True
 
@@ -344,26 +363,26 @@ class Learner(OffPolicyAlgorithm):
         name: str,
         parameters: Iterable[Tensor],
         cls: type[th.optim.Optimizer] | None = None,
-        options: Callable[[], dict[str, Any]] = dict,
+        options: Callable[[Any], dict[str, Any]] = lambda _: {},
     ) -> None:
         """
         :param name: of what it moves: it becomes the attribute ``{name}_optimizer``
         :param parameters: moved by it
         :param cls: optimizer class (None: the policy's ``optimizer_class`` with its arguments, by default Adam)
-        :param options: gives its further options from the hyper-parameters as they are now
+        :param options: gives its further options from the agent's hyper-parameters as they are now
         """
         if cls is None:
             cls, own = self.policy.optimizer_class, options
-            options = lambda: own() | self.policy.optimizer_kwargs  # noqa: E731
+            options = lambda agent: own(agent) | agent.policy.optimizer_kwargs  # noqa: E731
         optimizer = self.state.add_optimizer(name, list(parameters), cls, self.lr_schedule(1.0), options)
         setattr(self, f"{name}_optimizer", optimizer)
 
     def add_variable(
-        self, name: str, start: Callable[[], Any], argument: str | None = None, requires_grad: bool = False
+        self, name: str, start: Callable[[Any], Any], argument: str | None = None, requires_grad: bool = False
     ) -> None:
         """
         :param name: attribute that the tensor becomes
-        :param start: gives the value that it starts from
+        :param start: gives the value that it starts from, of the agent (a copied agent has its own)
         :param argument: hyper-parameter that ``start`` reads; setting that one restarts the variable
         :param requires_grad: whether an optimizer moves it
         """

@@ -59,7 +59,7 @@ class OfflinePolicy(BasePolicy):
     adds_noise: bool = True
     """Whether a deterministic actor explores with noise of its own; not where ``action_noise`` does."""
     acting_settings: ClassVar[tuple[str, ...]] = ()
-    """Constructor arguments that only say how to act: attributes that may be set on a policy at any time."""
+    """Constructor arguments that only say how to act: an algorithm's setting of the same name reaches a live policy."""
     fitted_model: ClassVar[str | None] = None
     """Name of the model that is fitted before the policy is trained; None if there is none."""
     constructor_values: dict[str, Any]

@@ -67,7 +67,7 @@ def describe(agent: Any) -> dict[str, Any]:
         "policy_class": agent.policy_class.__name__,
         "observation_space": space_to_json(agent.observation_space),
         "action_space": space_to_json(agent.action_space),
-        "hyperparameters": arguments_to_json({name: getattr(agent, name) for name in table.arguments}),
+        "hyperparameters": arguments_to_json({name: _kept(agent, name) for name in table.arguments}),
         "counters": {name: getattr(agent, name) for name in COUNTERS},
         "dataset": agent.dataset_info,
         "versions": {
@@ -76,6 +76,12 @@ def describe(agent: Any) -> dict[str, Any]:
             "torch": th.__version__,
         },
     }
+
+
+def _kept(agent: Any, name: str) -> Any:
+    if not hasattr(agent, name):
+        raise UserError(f"{type(agent).__name__} has no attribute {name!r}: a constructor keeps each argument under its name.")
+    return getattr(agent, name)
 
 
 def _check_there_is_an_agent(agent: Any) -> None:
@@ -322,6 +328,12 @@ class AgentFile:
         with global_rng_preserved(), blamed_on(self.name):
             known = arguments_from_json(stored, cls.argument_table())
             model = make(known)
+        changes = {key: value for key, value in changes.items() if key not in known or not _same(known[key], value)}
+        if "normalize_observations" in changes and dataset:
+            raise UserError(
+                f"normalize_observations can't be changed to {short(changes['normalize_observations'])} on a trained agent: "
+                "it decides what the networks were trained on. Make a new agent."
+            )
         with global_rng_preserved():
             model = make(known | changes) if changes else model  # a change that is wrong is not a fault of the file
         n_stored = sum(tensor.numel() for tensor in self.tensors.values())
@@ -337,6 +349,9 @@ class AgentFile:
         if self.training:
             with blamed_on(f"{self.name}, its part for training,"):
                 model.load_training_state(tree_from_members(self.training, "training"), set(changes))
+        given = changes.get(model.policy.fitted_model or "")
+        if given is not None:  # instead of the file's
+            model.set_fitted_model(given)
         return model
 
     def hand_weights_to(self, agent: Any) -> None:
@@ -346,6 +361,7 @@ class AgentFile:
         :param agent: an ``OfflineAlgorithm``
         """
         load_tensors_into(agent.policy, self.tensors, self.weights_name)
+        agent.fits.forget()  # of the weights that were there
         if self.training:
             with blamed_on(f"{self.name}, its part for training,"):
                 agent.state.load_state_dict(tree_from_members(self.training, "training"), set())
@@ -372,6 +388,11 @@ def _parse_config(content: bytes, name: str) -> dict[str, Any]:
     data = parse_json(content, name)
     _check_version(data, name)
     return data
+
+
+def _same(kept: Any, given: Any) -> bool:
+    """Whether an argument is given as it was kept."""
+    return kept is given or (type(kept) is type(given) and bool(kept == given))
 
 
 def _check_version(data: dict[str, Any], name: str) -> int:

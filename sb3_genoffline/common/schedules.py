@@ -23,9 +23,18 @@ def cosine_decay(update: int, horizon: int | None) -> float:
 
 def is_storable_schedule(schedule: Any) -> bool:
     """Whether :func:`schedule_to_json` can store it."""
-    if isinstance(schedule, FloatSchedule):
+    if type(schedule) is FloatSchedule:
         return is_storable_schedule(schedule.value_schedule)
-    return isinstance(schedule, ConstantSchedule | LinearSchedule | int | float)
+    return type(schedule) in (ConstantSchedule, LinearSchedule) or isinstance(schedule, int | float)
+
+
+def numbers_of(schedule: Any) -> list[Any]:
+    """What a storable schedule is made of."""
+    if type(schedule) is FloatSchedule:
+        return numbers_of(schedule.value_schedule)
+    if type(schedule) is LinearSchedule:
+        return [schedule.start, schedule.end, schedule.end_fraction]
+    return [schedule.val if type(schedule) is ConstantSchedule else schedule]
 
 
 def schedule_to_json(schedule: float | Schedule) -> Any:
@@ -39,7 +48,7 @@ def schedule_to_json(schedule: float | Schedule) -> Any:
     if isinstance(schedule, ConstantSchedule):
         return float(schedule.val)
     if isinstance(schedule, LinearSchedule):
-        return {"linear": [schedule.start, schedule.end, schedule.end_fraction]}
+        return {"linear": [float(value) for value in numbers_of(schedule)]}
     if isinstance(schedule, int | float):
         return float(schedule)
     raise UserError(

@@ -19,36 +19,37 @@ class Variable:
     A tensor that training moves and that is not a network's.
 
     :param tensor: its value now
-    :param start: gives the value that it starts from
+    :param start: gives the value that it starts from, of the agent
     :param argument: hyper-parameter that ``start`` reads; setting that one restarts the variable
     """
 
     tensor: Tensor
-    start: Callable[[], Any]
+    start: Callable[[Any], Any]
     argument: str | None
 
-    def restart(self) -> None:
+    def restart(self, agent: Any) -> None:
         """Back to where it starts from."""
-        self.tensor.data.copy_(th.as_tensor(self.start(), dtype=self.tensor.dtype))
+        self.tensor.data.copy_(th.as_tensor(self.start(agent), dtype=self.tensor.dtype))
 
 
 class LearnerState:
     """
     The declarations of one algorithm.
 
+    :param agent: the algorithm
     :param device: of the tensors
     :param dtype: of the variables
     """
 
-    def __init__(self, device: th.device, dtype: th.dtype) -> None:
-        self.device, self.dtype = device, dtype
+    def __init__(self, agent: Any, device: th.device, dtype: th.dtype) -> None:
+        self.agent, self.device, self.dtype = agent, device, dtype
         self.aliases: list[str] = []
         """Names of the policy's networks that the algorithm has too."""
         self.networks: dict[str, nn.Module] = {}
         """Networks that the policy does not have."""
         self.optimizers: dict[str, th.optim.Optimizer] = {}
         self.variables: dict[str, Variable] = {}
-        self._options: dict[str, Callable[[], dict[str, Any]]] = {}
+        self._options: dict[str, Callable[[Any], dict[str, Any]]] = {}
 
     def add_optimizer(
         self,
@@ -56,33 +57,34 @@ class LearnerState:
         parameters: list[Tensor],
         cls: type[th.optim.Optimizer],
         learning_rate: float,
-        options: Callable[[], dict[str, Any]],
+        options: Callable[[Any], dict[str, Any]],
     ) -> th.optim.Optimizer:
         """
         :param name: of what it moves
         :param parameters: moved by it
         :param cls: optimizer class
         :param learning_rate: before the first step; each step brings its own
-        :param options: gives its further options from the hyper-parameters as they are now
+        :param options: gives its further options from the agent's hyper-parameters as they are now
         """
-        chosen = {"fused": True} | options() if issubclass(cls, _FUSED) else options()
+        own = options(self.agent)
+        chosen = {"fused": True} | own if issubclass(cls, _FUSED) and not own.get("foreach") else own
         try:
             optimizer = cls(parameters, lr=learning_rate, **chosen)  # type: ignore[call-arg]
-        except (TypeError, ValueError) as error:
-            raise UserError(f"optimizer_kwargs: {cls.__name__} does not take {short(options())}: {error}.") from error
+        except Exception as error:
+            raise UserError(f"optimizer_kwargs: {cls.__name__} does not take {short(own)}: {error}.") from error
         self.optimizers[name], self._options[name] = optimizer, options
         return optimizer
 
     def add_variable(
-        self, name: str, start: Callable[[], Any], argument: str | None = None, requires_grad: bool = False
+        self, name: str, start: Callable[[Any], Any], argument: str | None = None, requires_grad: bool = False
     ) -> Tensor:
         """
         :param name: of it
-        :param start: gives the value that it starts from
+        :param start: gives the value that it starts from, of the agent
         :param argument: hyper-parameter that ``start`` reads
         :param requires_grad: whether an optimizer moves it
         """
-        tensor = th.as_tensor(start(), dtype=self.dtype).clone().to(self.device).requires_grad_(requires_grad)
+        tensor = th.as_tensor(start(self.agent), dtype=self.dtype).clone().to(self.device).requires_grad_(requires_grad)
         self.variables[name] = Variable(tensor, start, argument)
         return tensor
 
@@ -90,10 +92,10 @@ class LearnerState:
         """Let variables and optimizers follow a hyper-parameter that was set."""
         for variable in self.variables.values():
             if variable.argument == argument:
-                variable.restart()
+                variable.restart(self.agent)
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group.update(self._options[name]())
+                group.update(self._options[name](self.agent))
 
     def state_dict(self) -> dict[str, Any]:
         """All but the policy, for an exact resume."""
@@ -121,9 +123,11 @@ class LearnerState:
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
         for name, optimizer in self.optimizers.items():
+            if "policy_kwargs" in changed:  # perhaps another class: what it has averaged starts anew
+                continue
             optimizer.load_state_dict(state["optimizers"][name])
             for group in optimizer.param_groups:  # the options are the hyper-parameters', as they are now
-                group.update(self._options[name]())
+                group.update(self._options[name](self.agent))
         for name, variable in self.variables.items():
             if variable.argument is None or variable.argument not in changed:
                 variable.tensor.data.copy_(state["variables"][name])

@@ -152,6 +152,8 @@ class StoredLearner(Learner):
                 raise UserError(f"its {key} is {short(state[key])}, which is not a state")
         self.state.load_state_dict(state, changed)
         self.fits.load_state_dict(state["fit"])
+        if "seed" in changed:
+            return  # other random numbers are wanted
         if state["device"] != self.device.type:
             warnings.warn(
                 f"The agent was trained on {state['device']} and is loaded on {self.device.type}, which draws other random "
@@ -166,7 +168,7 @@ class StoredLearner(Learner):
         """
         Take over weights, optimizers and variables into this agent.
 
-        :param load_path_or_dict: an archive of ours, or a dict as ``get_parameters`` returns
+        :param load_path_or_dict: an archive of ours, or a dict as ``get_parameters`` returns, which has no variables
         :param exact_match: see SB3
         :param device: see SB3
         """

@@ -318,23 +318,29 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     def declare_state(self) -> None:
         """Actor and critics, α, what was skipped, and for the density its discriminator and both optimizers."""
         super().declare_state()
-        self.add_variable("log_alpha", lambda: math.log(max(self.alpha, 1e-30)), argument="alpha", requires_grad=True)
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            if not optimizer.param_groups[0].get("fused"):
+                raise UserError(
+                    f"policy_kwargs: CPED leaves out steps whose loss is not finite, which {type(optimizer).__name__} can't do "
+                    "on the device with these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
+                )
+        self.add_variable("log_alpha", lambda agent: math.log(max(agent.alpha, 1e-30)), argument="alpha", requires_grad=True)
         self.add_optimizer("alpha", [self.log_alpha], th.optim.SGD if self.alpha_sgd else th.optim.Adam)
-        self.add_variable("skipped", lambda: 0.0)
-        self.add_variable("skipped_in_a_row", lambda: [0.0, 0.0])  # of the critics, of the actor
+        self.add_variable("skipped", lambda _: 0.0)
+        self.add_variable("skipped_in_a_row", lambda _: [0.0, 0.0])  # of the critics, of the actor
         pair_dim = self.policy.state_dim + self.policy.action_dim
         self.add_network("discriminator", Discriminator(pair_dim, n_scores=pair_dim if self.vector_discriminator else 1))
         self.add_optimizer(
             "density",
             self.policy.density.parameters(),
             th.optim.Adam,
-            lambda: {"betas": self.flow_betas, "eps": self.flow_eps},
+            lambda agent: {"betas": agent.flow_betas, "eps": agent.flow_eps},
         )
         self.add_optimizer(
             "discriminator",
             self.discriminator.parameters(),
             th.optim.Adam,
-            lambda: {"betas": self.discriminator_betas},
+            lambda agent: {"betas": agent.discriminator_betas},
         )
 
     def density_trainer(self) -> DensityTrainer:

@@ -132,7 +132,7 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
         """Actor and critics, and the two multipliers in the log domain."""
         super().declare_state()
         for name, variable in (("entropy", "log_entropy_weight"), ("multiplier", "log_multiplier")):
-            self.add_variable(variable, lambda: 0.0, requires_grad=True)
+            self.add_variable(variable, lambda _: 0.0, requires_grad=True)
             self.add_optimizer(name, [getattr(self, variable)], th.optim.Adam)
 
     def overestimation_hint(self) -> str:

@@ -199,7 +199,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     def declare_state(self) -> None:
         """Actor and critics, and η."""
         super().declare_state()
-        self.add_variable("eta_tensor", lambda: self.eta, argument="eta")
+        self.add_variable("eta_tensor", lambda agent: agent.eta, argument="eta")
         if self.compile_networks:  # in place: names of parameters, and so checkpoints, do not change
             for network in (self.actor.noise_net, self.actor_target.noise_net, self.critic, self.critic_target):
                 network.trunk.compile(dynamic=False)

@@ -255,7 +255,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
     # ------------------------------------------------------------------ the consistency model
 
     def fit_arguments(self) -> tuple[str, ...]:
-        """Arguments of phases A to C; γ discounts the windowed returns too."""
+        """Arguments of phases A to C."""
         return (
             *("window", "stride", "max_windows", "full_coverage", "q_batch_size", "teacher_steps", "teacher_learning_rate"),
             *("cd_steps", "cd_learning_rate", "cd_n", "cd_first_index", "cd_init", "cd_ema", "cd_ema_every", "cd_average"),

@@ -1,0 +1,135 @@
+"""A live agent, a copy of it, and one that is loaded with changes never part ways in silence."""
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch as th
+from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
+from worlds import ACTION_SPACE, OBSERVATION_SPACE, differing, make_agent, make_dataset, snapshot
+
+from sb3_genoffline import DAC, UserError
+
+
+def loaded(agent: Any, **changes: Any) -> Any:
+    file = io.BytesIO()
+    agent.save(file)
+    return type(agent).load(file, device="cpu", **changes)
+
+
+@pytest.mark.parametrize(
+    ("algo", "before", "name", "value"), [("spot", {"lam": 0.0}, "lam", 0.5), ("qdq", {"penalty": "none"}, "penalty", "paper")]
+)
+def test_a_setting_that_needs_a_model_which_training_left_out_is_refused(
+    algo: str, before: Any, name: str, value: Any
+) -> None:
+    agent = make_agent(algo, **before)
+    setattr(agent, name, value)  # before any training it is fitted
+    agent = make_agent(algo, **before).learn_offline(make_dataset(), 2)
+    with pytest.raises(UserError, match=f"{name} can't be changed .* it needs the"):
+        setattr(agent, name, value)
+    assert getattr(agent, name) == before[name]
+
+
+def test_weights_that_are_taken_over_bring_their_own_fit() -> None:
+    unfitted, fitted = make_agent("spot"), make_agent("spot", seed=2).learn_offline(make_dataset(), 2)
+    file = io.BytesIO()
+    unfitted.save(file)
+    file.seek(0)
+    fitted.set_parameters(file)
+    fitted.learn_offline(make_dataset(), 2)
+    assert bool(fitted.policy.is_fitted)
+
+
+def test_a_model_given_to_load_replaces_the_files(tmp_path: Any) -> None:
+    one, other = (make_agent("spot", seed=seed).pretrain(make_dataset()) for seed in (0, 5))
+    other.save_fitted_model(tmp_path / "density")
+    found = loaded(one, density=str(tmp_path / "density"))
+    ours, theirs = found.policy.density.state_dict(), other.policy.density.state_dict()
+    assert all(th.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("optimizer", [{"optimizer_class": th.optim.RMSprop}, {"optimizer_kwargs": {"fused": False}}])
+def test_cped_takes_only_optimizers_that_can_leave_a_step_out(optimizer: Any) -> None:
+    with pytest.raises(UserError, match="CPED leaves out steps"):
+        make_agent("cped", policy_kwargs={"net_arch": [8], **optimizer})
+
+
+@pytest.mark.parametrize(
+    ("algo", "name", "value"), [("dac", "eta", 7.0), ("awac", "actor_weight_decay", 0.7), ("cped", "alpha", 3.0)]
+)
+def test_a_deep_copy_follows_its_own_settings(algo: str, name: str, value: float) -> None:
+    agent = make_agent(algo).learn_offline(make_dataset(), 2)
+    twin = copy.deepcopy(agent)
+    setattr(twin, name, value)
+    again = loaded(twin)
+    for one in (twin, again):
+        one.learn_offline(make_dataset(), 3, reset_num_timesteps=False)
+    assert differing(snapshot(twin), snapshot(again)) == []
+
+
+def test_another_seed_in_load_draws_other_numbers() -> None:
+    agent = make_agent("dac").learn_offline(make_dataset(), 3)
+    same, other = loaded(agent), loaded(agent, seed=9)
+    for one in (same, other):
+        one.learn_offline(make_dataset(), 3, reset_num_timesteps=False)
+    assert differing(snapshot(same), snapshot(other)) != []
+
+
+def test_normalisation_of_a_trained_agent_stays() -> None:
+    with pytest.raises(UserError, match="normalize_observations can't be changed to True on a trained agent"):
+        loaded(make_agent("iql").learn_offline(make_dataset(), 2), normalize_observations=True)
+
+
+class Stairs(LinearSchedule):
+    """Would be stored as another schedule."""
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        LinearSchedule(1e-3, -1e-2, 1.0),
+        ConstantSchedule(-1.0),
+        ConstantSchedule(float("nan")),
+        LinearSchedule(1e-3, 0.0, 0.0),
+        LinearSchedule("a", "b", "c"),  # type: ignore[arg-type]
+        Stairs(1e-3, 1e-5, 1.0),
+    ],
+)
+def test_schedules_that_are_no_rates_or_would_be_stored_as_others_are_refused(rate: Any) -> None:
+    with pytest.raises(UserError, match="learning_rate="):
+        make_agent("bc", learning_rate=rate)
+
+
+def test_an_optimizer_that_is_changed_in_load_starts_anew() -> None:
+    agent = make_agent("td3_bc").learn_offline(make_dataset(), 2)
+    found = loaded(agent, policy_kwargs={**agent.policy_kwargs, "optimizer_class": th.optim.SGD})
+    found.learn_offline(make_dataset(), 2, reset_num_timesteps=False)
+    assert type(found.actor_optimizer) is th.optim.SGD
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("eta_min", 1e9), ("policy_kwargs", {"bogus": 1}), ("reward_transform", "nonsense"), ("batch_size", 0)]
+)
+def test_an_agent_without_spaces_checks_what_is_set_on_it(name: str, value: Any) -> None:
+    agent = make_agent("dac", env=None)
+    before = getattr(agent, name)
+    with pytest.raises(UserError, match=r"bogus|eta_min|reward_transform|batch_size"):
+        setattr(agent, name, value)
+    assert getattr(agent, name) == before
+
+
+class Late(DAC):
+    """Keeps its argument after the base's constructor, as Python code usually does."""
+
+    name = "late"
+
+    def __init__(self, policy: Any, env: Any = None, *, extra: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(policy, env, **kwargs)
+        self.extra = extra
+
+
+def test_a_subclass_may_keep_its_arguments_after_the_bases_constructor() -> None:
+    agent = Late("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), extra=2.0, device="cpu")
+    assert loaded(agent).extra == 2.0
