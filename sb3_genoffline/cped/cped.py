@@ -321,8 +321,8 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         for optimizer in (self.actor_optimizer, self.critic_optimizer):
             if not optimizer.param_groups[0].get("fused"):
                 raise UserError(
-                    f"policy_kwargs: CPED leaves out steps whose loss is not finite, which {type(optimizer).__name__} can't do "
-                    "on the device with these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
+                    f"policy_kwargs: CPED leaves out steps whose loss is not finite, which {type(optimizer).__name__} can't "
+                    "do on the device with these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
                 )
         self.add_variable("log_alpha", lambda agent: math.log(max(agent.alpha, 1e-30)), argument="alpha", requires_grad=True)
         self.add_optimizer("alpha", [self.log_alpha], th.optim.SGD if self.alpha_sgd else th.optim.Adam)
