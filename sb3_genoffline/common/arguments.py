@@ -219,6 +219,8 @@ def _mentions(hint: Any, cls: type) -> bool:
 
 def _is_choice(hint: Any) -> bool:
     """Whether a literal stands in a hint."""
+    if get_origin(hint) in (tuple, list, Sequence):
+        return False  # of parts, which may be words
     return get_origin(hint) is Literal or any(_is_choice(part) for part in get_args(hint))
 
 
