@@ -18,7 +18,17 @@ import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import LinearSchedule
-from worlds import ACTION_SPACE, EXAMPLES, OBSERVATION_SPACE, PointEnv, differing, members, snapshot
+from worlds import (
+    ACTION_SPACE,
+    EXAMPLES,
+    OBSERVATION_SPACE,
+    PointEnv,
+    differing,
+    make_agent,
+    make_dataset,
+    members,
+    snapshot,
+)
 
 from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -340,3 +350,21 @@ def test_going_on_on_another_kind_of_device_keeps_the_weights_and_warns(
     for name, tensor in model.policy.state_dict().items():
         assert th.equal(loaded.policy.state_dict()[name], tensor)
     assert loaded.learn_offline(dataset, 2, reset_num_timesteps=False).num_timesteps == 5
+
+
+@pytest.mark.parametrize(("algo", "name"), [("spot", "density"), ("cped", "density"), ("qdq", "q_sampler")])
+def test_a_file_never_names_another_to_be_read(algo: str, name: str, tmp_path: Path) -> None:
+    make_agent(algo).save(tmp_path / "fitted-elsewhere")
+    contents = members(make_agent(algo))
+    data = json.loads(contents["data"])
+    data["hyperparameters"][name] = str(tmp_path / "fitted-elsewhere.zip")
+    contents["data"] = json.dumps(data).encode()
+    with pytest.raises(CheckpointError, match=f"{name}=.* names a file to read"):
+        ALGOS[algo].load(write(tmp_path / "evil.zip", contents))
+
+
+def test_variables_are_part_of_an_agents_file(tmp_path: Path) -> None:
+    agent = make_agent("dac", eta=1.0, eta_lr=0.5, bc_threshold=0.1).learn_offline(make_dataset(), 6)
+    assert agent.eta_tensor.item() != 1.0
+    agent.save(tmp_path / "agent")
+    assert ALGOS["dac"].load(tmp_path / "agent", device="cpu").eta_tensor.item() == agent.eta_tensor.item()
