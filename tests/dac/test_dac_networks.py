@@ -7,6 +7,7 @@ import pytest
 import torch as th
 from exact import close
 from torch import Tensor, nn
+from worlds import make_agent
 
 from sb3_genoffline import DAC
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -134,3 +135,9 @@ def test_with_one_candidate_the_critics_are_irrelevant(make_dac: MakeDac, determ
             parameter.fill_(float("nan"))
     model.policy.seed_acting(0)
     close(model.policy._predict(states, deterministic=deterministic), before, 1e-14)
+
+
+def test_an_imitator_acts_by_one_sample_and_asks_no_critic(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_agent("dac", guidance="none", n_action_samples=3)
+    monkeypatch.setattr(agent.policy.critic_target, "score_samples", lambda *_: pytest.fail("a critic was asked"))
+    agent.predict(np.zeros((2, 3), np.float32), deterministic=True)
