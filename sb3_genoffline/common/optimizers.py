@@ -3,6 +3,8 @@
 import torch as th
 from torch import Tensor
 
+from sb3_genoffline.errors import UserError
+
 
 def gradient_step(
     optimizer: th.optim.Optimizer,
@@ -32,3 +34,12 @@ def gradient_step(
     if skip is not None:
         optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
     optimizer.step()
+
+
+def check_can_skip(optimizer: th.optim.Optimizer) -> None:
+    """:raises UserError: if the optimizer can't look at ``skip`` of :func:`gradient_step` on the device"""
+    if not optimizer.param_groups[0].get("fused"):
+        raise UserError(
+            f"policy_kwargs: this algorithm leaves out steps whose loss is not finite, which {type(optimizer).__name__} can't do on the "
+            "device with these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
+        )

@@ -26,7 +26,7 @@ from sb3_genoffline.common.arguments import (
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.learner import OfflineArguments
-from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.optimizers import check_can_skip, gradient_step
 from sb3_genoffline.cped.fit import DensityFit, DensityTrainer
 from sb3_genoffline.cped.multiplier import (
     LOG_ALPHA_MAX,
@@ -319,11 +319,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         """Actor and critics, α, what was skipped, and for the density its discriminator and both optimizers."""
         super().declare_state()
         for optimizer in (self.actor_optimizer, self.critic_optimizer):
-            if not optimizer.param_groups[0].get("fused"):
-                raise UserError(
-                    f"policy_kwargs: CPED leaves out steps whose loss is not finite, which {type(optimizer).__name__} can't "
-                    "do on the device with these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
-                )
+            check_can_skip(optimizer)
         self.add_variable("log_alpha", lambda agent: math.log(max(agent.alpha, 1e-30)), argument="alpha", requires_grad=True)
         self.add_optimizer("alpha", [self.log_alpha], th.optim.SGD if self.alpha_sgd else th.optim.Adam)
         self.add_variable("skipped", lambda _: 0.0)
