@@ -40,6 +40,6 @@ def check_can_skip(optimizer: th.optim.Optimizer) -> None:
     """:raises UserError: if the optimizer can't look at ``skip`` of :func:`gradient_step` on the device"""
     if not optimizer.param_groups[0].get("fused"):
         raise UserError(
-            f"policy_kwargs: this algorithm leaves out steps whose loss is not finite, which {type(optimizer).__name__} can't do on the "
-            "device with these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
+            f"policy_kwargs: steps whose loss is not finite are left out here, which {type(optimizer).__name__} can't do on "
+            "the device with these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
         )

@@ -318,8 +318,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     def declare_state(self) -> None:
         """Actor and critics, α, what was skipped, and for the density its discriminator and both optimizers."""
         super().declare_state()
-        for optimizer in (self.actor_optimizer, self.critic_optimizer):
-            check_can_skip(optimizer)
+        check_can_skip(self.actor_optimizer)  # the critics' is of the same class
         self.add_variable("log_alpha", lambda agent: math.log(max(agent.alpha, 1e-30)), argument="alpha", requires_grad=True)
         self.add_optimizer("alpha", [self.log_alpha], th.optim.SGD if self.alpha_sgd else th.optim.Adam)
         self.add_variable("skipped", lambda _: 0.0)

@@ -52,7 +52,7 @@ def test_a_model_given_to_load_replaces_the_files(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("optimizer", [{"optimizer_class": th.optim.RMSprop}, {"optimizer_kwargs": {"fused": False}}])
 def test_cped_takes_only_optimizers_that_can_leave_a_step_out(optimizer: Any) -> None:
-    with pytest.raises(UserError, match="leaves out steps"):
+    with pytest.raises(UserError, match="are left out here"):
         make_agent("cped", policy_kwargs={"net_arch": [8], **optimizer})
 
 
