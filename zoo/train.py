@@ -1,11 +1,17 @@
 """Train an agent on a dataset. Flags are rl-zoo's; `-n` counts gradient updates and `--dataset` names the data."""
 
 import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.registry import ALGOS, load_agent
 
 from .collect.lookup import find_dataset
+from .runs.agents import add_trust_argument, data_of_agent
+from .runs.envs import env_of_run, recorded_env
 from .runs.folders import run_of
 from .runs.hyperparameters import parse_pairs
 from .runs.learning import train
@@ -38,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--verbose", type=int, default=1, help="0 silent, 1 progress, 2 tables")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
     add("--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="the same, over --env-kwargs")
+    add_trust_argument(parser)
     add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters over those of the file")
     add("-conf", "--conf-file", help="YAML file instead of the algorithm's own hyperparameters.yml")
     add("--profile", help="overlay of the hyper-parameter file, such as cpu")
@@ -53,15 +60,13 @@ def main(args: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(args.num_threads)
-    dataset = args.dataset
-    if dataset is None:
-        run = run_of(args.trained_agent) if args.trained_agent else None
-        dataset = run.config()["dataset"]["id"] if run is not None else None
-        if dataset is None:
-            raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
+    if args.dataset is None and args.trained_agent is None:
+        raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
+    if args.dataset is not None and Path(args.dataset).is_file():
+        args.dataset = str(Path(args.dataset).resolve())  # so that the run goes on from anywhere
     train(
         args.algo,
-        find_dataset(dataset, args.download, args.collect),
+        find_data(args),
         n_timesteps=args.n_timesteps,
         profile=args.profile,
         hyperparameters=parse_pairs(args.hyperparams),
@@ -71,7 +76,8 @@ def main(args: argparse.Namespace) -> None:
         tensorboard_log=args.tensorboard_log,
         unique=args.uuid,
         env_id=args.env,
-        env_kwargs={**parse_pairs(args.env_kwargs), **parse_pairs(args.eval_env_kwargs)},
+        env_kwargs=given_env_kwargs(args),
+        trust_env=args.trust_env,
         eval_freq=args.eval_freq,
         eval_episodes=args.eval_episodes,
         n_eval_envs=args.n_eval_envs,
@@ -84,3 +90,28 @@ def main(args: argparse.Namespace) -> None:
         progress=args.progress and args.verbose > 0,
         arguments=vars(args),
     )
+
+
+def find_data(args: argparse.Namespace) -> OfflineDataset:
+    """
+    The data to train on. What they do not have, as the bounds of their actions, is the environment's, if one is named now or
+    was when the agent's training began; else the agent's.
+    """
+    find = partial(find_dataset, download=args.download, collect=args.collect, trust_env=args.trust_env)
+    run = None if args.trained_agent is None else run_of(args.trained_agent)
+    recorded = None if run is None else recorded_env(run)
+    env = None
+    if args.env is not None or (recorded is not None and recorded.asked_for):
+        env = env_of_run(run, None, args.env, given_env_kwargs(args), args.trust_env)()
+    try:
+        if args.trained_agent is None:
+            return find(args.dataset, env=env)
+        return data_of_agent(load_agent(args.trained_agent, device="cpu"), run, args.dataset, find, env)
+    finally:
+        if env is not None:
+            env.close()
+
+
+def given_env_kwargs(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the environment that the user gives."""
+    return {**parse_pairs(args.env_kwargs), **parse_pairs(args.eval_env_kwargs)}

@@ -127,7 +127,8 @@ def _train(folder: Path, record: dict[str, Any], data: OfflineDataset, run: Run 
         "arguments": {"benchmark": record["key"]},
     }
     if run is not None:
-        return train(config["algo"], data, trained_agent=run.model_path, **shared)
+        env_kwargs = hyperparameters.get("env_kwargs")  # the plan's, which the run's files are not trusted to repeat
+        return train(config["algo"], data, trained_agent=run.model_path, env_kwargs=env_kwargs, **shared)
     with tempfile.TemporaryDirectory() as scratch:
         settings = Path(scratch) / "resolved.yml"
         settings.write_text(yaml.safe_dump({"default": hyperparameters}))

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import sb3_genoffline
 from sb3_genoffline.errors import NotFoundError, UserError
 
@@ -84,11 +82,10 @@ def job_run(folder: str | Path, record: dict[str, Any], fingerprint: str | None 
     config = record["config"]
     for run in reversed(list_runs(folder, config["algo"], config["dataset"])):
         try:
-            arguments = yaml.safe_load((run.settings / "args.yml").read_text()) or {}
-            known = run.config()["dataset"]["fingerprint"]
+            known = run.config()["dataset"].get("fingerprint")
         except FileNotFoundError:
             continue  # just begun, or killed in its first moments
-        if arguments.get("benchmark") == record["key"] and fingerprint in (None, known):
+        if run.arguments().get("benchmark") == record["key"] and fingerprint in (None, known):
             return run
     return None
 

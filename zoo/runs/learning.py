@@ -18,7 +18,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS, load_agent
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopOnInterrupt
-from .envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
+from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs
 from .folders import Run, new_run, run_of
 from .hyperparameters import load_hyperparameters, make_hyperparameters
 from .settings import make_logger, write_settings
@@ -69,6 +69,7 @@ def train(
     unique: bool = False,
     env_id: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    trust_env: bool = False,
     eval_freq: int | None = None,
     eval_episodes: int = 10,
     n_eval_envs: int | None = None,
@@ -96,6 +97,7 @@ def train(
     :param unique: append a uuid to the run's name
     :param env_id: environment to evaluate in (None: the dataset's)
     :param env_kwargs: its arguments
+    :param trust_env: make the environment that the data or the run of a resumed agent record, whatever code it names
     :param eval_freq: updates between evaluations (None: 20 in a run, but at least one in 10,000 updates; 0: none)
     :param eval_episodes: episodes of an evaluation
     :param n_eval_envs: environments stepped together (None: one per episode, at most 10)
@@ -123,7 +125,7 @@ def train(
     eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
     envs = None
     if eval_freq > 0:
-        make = env_factory(data, env_id, **{**start.env_kwargs, **(env_kwargs or {})})
+        make = env_of_run(start.run, data, env_id, {**start.env_kwargs, **(env_kwargs or {})}, trust_env)
         envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
     # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown above
     model.set_dataset(data)
@@ -196,7 +198,7 @@ class _Start:
     algo: str
     n_timesteps: int
     plain: dict[str, Any]
-    env_kwargs: dict[str, Any]
+    env_kwargs: dict[str, Any]  # of a new agent; a run's files have those of a resumed one
     entry: str | None = None
     run: Run | None = None
 
@@ -233,7 +235,7 @@ def _resumed_agent(
         raise UserError(
             f"{path} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
         )
-    return _Start(model, model.name, wanted, plain, plain.get("env_kwargs") or {}, run=run)
+    return _Start(model, model.name, wanted, plain, {}, run=run)
 
 
 def _position(model: AnyAlgorithm) -> tuple[str, int]:

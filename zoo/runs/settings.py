@@ -13,6 +13,9 @@ from .folders import Run, run_number
 from .provenance import command_line, versions
 from .writing import write_yaml
 
+_KEPT = ("dataset", "env", "env_kwargs", "eval_env_kwargs")
+"""Options that hold when a run goes on and they are not given anew."""
+
 
 def write_settings(
     run: Run,
@@ -40,7 +43,9 @@ def write_settings(
         "versions": versions(),
     }
     write_yaml(run.settings / "config.yml", config)
-    write_yaml(run.settings / "args.yml", dict(arguments or {}))
+    options = dict(arguments or {})
+    kept = {name: value for name, value in run.arguments().items() if name in _KEPT and options.get(name) is None}
+    write_yaml(run.settings / "args.yml", {**options, **kept})
     with (run.settings / "command.txt").open("a") as file:
         file.write(command_line() + "\n")
 
