@@ -83,7 +83,7 @@ def data_of_agent(
     model: AnyAlgorithm,
     run: Run | None,
     named: str | None = None,
-    load: Callable[..., OfflineDataset] = load_dataset,
+    load: Callable[..., OfflineDataset] | None = None,
     env: Any = None,
 ) -> OfflineDataset:
     """
@@ -94,12 +94,12 @@ def data_of_agent(
     :param model: the agent
     :param run: that it lies in, if it lies in one
     :param named: data that the user named instead
-    :param load: ``load_dataset``, or what takes the same arguments
+    :param load: takes an id or a file, and ``env`` (None: ``load_dataset``)
     :param env: has the spaces where the data have none (None: the agent has)
     :raises NotFoundError: if they are not on this machine
     :raises UserError: if they are not known
     """
-    env = (model.observation_space, model.action_space) if env is None else env
+    load, env = load or load_dataset, env or (model.observation_space, model.action_space)
     if named is not None:
         return load(named, env=env)
     file = None if run is None else run.arguments().get("dataset")
