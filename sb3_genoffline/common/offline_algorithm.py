@@ -69,12 +69,12 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         scale, shift = reward_affine(data, self.reward_transform)
         if previous is not None and previous.holds(data, scale, shift):
             return data
-        rewards = scale * data.rewards.astype(np.float64) + shift
+        extremes = scale * np.array([data.rewards.min(), data.rewards.max()], dtype=np.float64) + shift
         info = data.summary() | {
             "reward_scale": scale,
             "reward_shift": shift,
-            "min_reward": float(rewards.min()),
-            "max_abs_reward": float(np.abs(rewards).max()),
+            "min_reward": float(extremes.min()),
+            "max_abs_reward": float(np.abs(extremes).max()),
         }
         buffer = self._make_buffer(data, scale, shift)
         self.take_buffer(buffer)

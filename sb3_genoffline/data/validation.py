@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.flattening import SUPPORTED, check_unmasked, is_image
 from sb3_genoffline.errors import UserError
 
@@ -58,8 +59,8 @@ def float_rows(name: str, values: Any, dim: int | None) -> np.ndarray:
         raise UserError(f"{name} has shape {given.shape}, but {expected} is expected: one row per transition.")
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=np.float32)
-    bad = ~np.isfinite(rows)
-    if bad.any():
+    if not all(np.isfinite(rows[block]).all() for block in row_blocks(len(rows))):
+        bad = ~np.isfinite(rows)
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         value = array[index]
         reason = "does not fit into float32" if np.isfinite(value) else "is not finite"

@@ -55,7 +55,7 @@ def from_npz(path: Path, env: Any = None) -> OfflineDataset:
         with zipfile.ZipFile(path) as archive:
             shapes = npz_shapes(path, archive)
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in shapes if key in _KNOWN}
+            arrays = {key: _sealed(file[key]) for key in shapes if key in _KNOWN}
     except UserError:
         raise
     except _UNREADABLE as error:
@@ -95,7 +95,7 @@ def from_hdf5(path: Path, env: Any = None, trust_env: bool = False) -> OfflineDa
             notes = {key: item for key, item in notes.items() if isinstance(item, h5py.Dataset)}
             check_arrays(path, wanted)
             check_described(path, notes)
-            arrays = {key: item[()] for key, item in wanted.items()}
+            arrays = {key: _sealed(item[()]) for key, item in wanted.items()}
             described = {key: item[()] for key, item in notes.items()}
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} is truncated or damaged: {error}. Fetch or write it again.") from error
@@ -121,6 +121,13 @@ def from_hdf5(path: Path, env: Any = None, trust_env: bool = False) -> OfflineDa
     if dataset.env_spec is None and antmaze is not None:
         dataset = dataset.replace(env_spec=eval_spec(antmaze, dataset.observations))
     return dataset
+
+
+def _sealed(array: Any) -> Any:
+    """An array just read, which nobody else holds: read-only, so that it need not be copied."""
+    if isinstance(array, np.ndarray):
+        array.flags.writeable = False
+    return array
 
 
 def _warn_of_unread(path: Path, arrays: Mapping[str, Any], unread: Mapping[str, tuple[int, ...]]) -> None:
