@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-ROWS = 2**16
+ROWS = 2**13
 
 
 def row_blocks(n_rows: int, size: int = ROWS) -> Iterator[slice]:
