@@ -100,9 +100,11 @@ def lossy_columns(array: np.ndarray) -> np.ndarray:
         return np.empty(0, dtype=np.int64)
     found = []
     for column, given in enumerate(array.reshape(len(array), -1).T):
-        values = given.astype(np.float64)
-        largest = np.abs(values).max()
-        change = np.abs(np.diff(values)).mean()
+        values = given.astype(np.float64, copy=False)
+        largest = max(values.max(), -values.min())
+        steps = np.diff(values)
+        change = np.abs(steps, out=steps).mean()
+        del steps
         varies = values.std() > _DOUBLE_NOISE * largest
         if varies and np.spacing(np.float32(largest)) > change / 10 and (values.astype(np.float32) != values).any():
             found.append(column)
