@@ -2,12 +2,14 @@
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sb3_genoffline.data import load_dataset
 from sb3_genoffline.data.buffers import OfflineBuffer
+from sb3_genoffline.data.reading import large_files
 
 N = 200_000
 
@@ -55,3 +57,32 @@ def test_no_second_copy_of_the_data_is_made(source: str, dtype: type, tmp_path: 
     finally:
         tracemalloc.stop()
     assert peak < (0.6 if given is arrays and dtype is np.float32 and source != "dict" else 1.6) * size
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_a_large_file_is_mapped_from_the_cache(suffix: str, dtype: type, own_folders: Path, monkeypatch: Any) -> None:
+    """It is the same data, and next to none of it is in memory, the first time and the second."""
+    arrays = raw_arrays(dtype)
+    path = own_folders / f"data{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **arrays)
+    else:
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(path, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+    expected = load_dataset(path).fingerprint
+    monkeypatch.setattr(large_files, "LARGE", 2**20)
+    for _ in range(2):
+        tracemalloc.start()
+        try:
+            data = load_dataset(path)
+            OfflineBuffer(1, data.observation_space, data.action_space, "cpu", dataset=data, seed=0).sample(256)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert data.fingerprint == expected
+        assert isinstance(data.observations.base, np.memmap) and isinstance(data.next_observations.base, np.memmap)
+        assert peak < 0.3 * path.stat().st_size
+    assert not isinstance(load_dataset(path, cache=False).observations.base, np.memmap)
