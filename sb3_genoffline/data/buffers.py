@@ -20,9 +20,9 @@ __all__ = ["OfflineBuffer", "TransitionBatch"]
 
 class OfflineBuffer(BaseBuffer):
     """
-    The rows of a batch as ``[s | a | r | s' | mask]``. On a CPU the offline ones are gathered from the dataset's arrays, of which
-    there is no second copy: they may be larger than the memory, if they are memory-mapped. On a GPU they lie packed in its
-    memory, so that a batch is a single gather, or on the CPU where they would take more than half of what is free there.
+    The rows of a batch as ``[s | a | r | s' | mask]``. On a CPU the offline ones are gathered from the dataset's arrays, of
+    which there is no second copy: they may be larger than the memory, if they are memory-mapped. On a GPU they lie packed in
+    its memory, so that a batch is a single gather, or on the CPU where they would take more than half of what is free there.
 
     Offline rows are never overwritten; up to ``buffer_size`` online rows (:meth:`add`) follow them and wrap around among
     themselves. In what order rows are drawn is a :class:`~sb3_genoffline.data.sampling.TransitionSampler`'s business: the
@@ -216,7 +216,9 @@ class OfflineBuffer(BaseBuffer):
         mean = observations.mean(axis=0, dtype=np.float64)
         squares = sum(np.square(observations[block] - mean).sum(axis=0) for block in row_blocks(self.n_offline))
         std = np.sqrt(squares / self.n_offline)
-        return th.as_tensor(mean, dtype=th.float32, device=self.device), th.as_tensor(std, dtype=th.float32, device=self.device)
+        return th.as_tensor(mean, dtype=th.float32, device=self.device), th.as_tensor(
+            std, dtype=th.float32, device=self.device
+        )
 
     def online_state_dict(self) -> dict[str, Any]:
         """The rows that were added online; the offline rows are the dataset's."""

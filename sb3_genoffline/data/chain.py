@@ -29,7 +29,8 @@ def chain_breaks(
     breaks = np.empty(max(n_rows - 1, 0), dtype=np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):
         moved: Any = sum(
-            np.abs(next_observations[block] - observations[block]).sum(axis=0, dtype=np.float64) for block in row_blocks(n_rows)
+            np.abs(next_observations[block] - observations[block]).sum(axis=0, dtype=np.float64)
+            for block in row_blocks(n_rows)
         )
         for block in row_blocks(len(breaks)):
             following, after = next_observations[block], observations[1:][block]

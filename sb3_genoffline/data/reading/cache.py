@@ -142,7 +142,7 @@ def _read(entry: Path) -> Arrays | None:
 def _make(
     folder: Path, entry: Path, build: Build, check: Check | None, source: str, unchanged: Callable[[], bool]
 ) -> Arrays | None:
-    """Build an entry, and read it; none where the files changed meanwhile, so that it is not known whose contents these are."""
+    """Build an entry and read it; None where the files changed meanwhile, so that it is not known whose contents it has."""
     with contextlib.ExitStack() as stack:
         with disk_errors():
             folder.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ class FileColumns:
         """See :meth:`Columns.add`."""
         with disk_errors():
             if name not in self._files:
-                self._files[name] = open(self.folder / f"{name}.npy", "wb")
+                self._files[name] = open(self.folder / f"{name}.npy", "wb")  # noqa: SIM115 (closed by __exit__)
                 self._dtypes[name], self._shapes[name] = rows.dtype, (0, *rows.shape[1:])
                 self._write_header(name)
             assert rows.shape[1:] == self._shapes[name][1:]
@@ -119,4 +119,5 @@ def mapped(path: Path) -> np.ndarray:
     :param path: of a ``.npy`` file
     :return: its array, memory-mapped and read-only
     """
-    return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array.view(np.ndarray)

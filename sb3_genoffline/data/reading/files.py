@@ -105,7 +105,7 @@ def from_hdf5(path: Path, env: Any = None, trust_env: bool = False, cache: bool 
             check_described(path, notes)
             shapes = {key: (item.shape, item.dtype) for key, item in wanted.items()}
             if cache and is_large(shapes) and all(shape for shape, _ in shapes.values()):
-                arrays = mapped_arrays(path, [*wanted], lambda key: hdf5_blocks(wanted[key]))
+                arrays: dict[str, Any] = mapped_arrays(path, [*wanted], lambda key: hdf5_blocks(wanted[key]))
             else:
                 arrays = {key: _sealed(item[()]) for key, item in wanted.items()}
             described = {key: item[()] for key, item in notes.items()}

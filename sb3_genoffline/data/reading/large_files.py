@@ -31,7 +31,7 @@ def mapped_arrays(path: Path, names: list[str], blocks: Callable[[str], Iterator
     :param path: of the file
     :param names: of its arrays
     :param blocks: the rows of an array, in order
-    :return: the arrays, memory-mapped from the cache; float64 becomes float32 on the way, with a warning of digits that it loses
+    :return: the arrays, memory-mapped from the cache; float64 becomes float32, with a warning where that loses digits
     """
 
     def build(columns: Columns) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sb3_genoffline.data.environments import GivenEnv, make_from_spec, recorded,
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations, spaces_differ
 from sb3_genoffline.data.reading.bounds import check_storage
 from sb3_genoffline.data.reading.cache import built_in_memory, cached_arrays
-from sb3_genoffline.data.reading.columns import Arrays, Columns
+from sb3_genoffline.data.reading.columns import Columns
 from sb3_genoffline.data.scores import check_reference
 from sb3_genoffline.data.validation import check_action_space, lossy_columns, numeric_array, warn_of_lost_digits
 from sb3_genoffline.errors import DownloadError, NotFoundError, UserError
@@ -164,18 +165,21 @@ def from_minari(dataset: Any, cache: bool = True, env: Any = None, trust_env: bo
     indices = np.asarray(dataset.episode_indices, dtype=np.int64)
     files = [path for path in Path(dataset.storage.data_path).rglob("*") if path.is_file()]
     read = functools.partial(_read_episodes, dataset, files)
-    described = functools.partial(OfflineDataset, observation_space=observation_space, action_space=action_space)
+
+    def described(arrays: Mapping[str, Any], **more: Any) -> OfflineDataset:
+        return OfflineDataset(**arrays, observation_space=observation_space, action_space=action_space, **more)
+
     if cache:
         whole = np.array_equal(indices, np.arange(dataset.storage.total_episodes))
         variant = "" if whole else hashlib.sha256(indices.tobytes()).hexdigest()
         if action_space is not dataset.action_space:
             variant += f" {action_space.low.tolist()} {action_space.high.tolist()}"
-        arrays = cached_arrays(dataset.id, files, read, variant, check=lambda made: described(**made))
+        arrays = cached_arrays(dataset.id, files, read, variant, check=described)
     else:
         arrays = built_in_memory(read)
     low, high = _reference(dataset)
     return described(
-        **arrays,
+        arrays,
         id=dataset.id,
         env_spec=recorded(dataset.env_spec, trust_env),
         eval_env_spec=recorded(getattr(dataset, "_eval_env_spec", None), trust_env),

@@ -130,7 +130,6 @@ def test_a_cache_that_cannot_be_written_is_a_warning(builds, own_folders, monkey
     if obstacle == "a file in its place":
         (own_folders / "cache").write_text("")
     else:
-
         write_header = FileColumns._write_header
 
         def full(columns, name):
