@@ -1,5 +1,6 @@
 """An algorithm that can be written to files and read back: SB3's verbs, without pickles."""
 
+import io
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from sb3_genoffline.data.sampling import Sampler
 from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.archive import PathOrFile, read_archive, tree_from_members, tree_to_members, write_archive
 from sb3_genoffline.files.untrusted import short
-from sb3_genoffline.files.writing import replaced
+from sb3_genoffline.files.writing import replace_file
 
 
 class StoredLearner(Learner):
@@ -194,8 +195,9 @@ class StoredLearner(Learner):
         buffer = self.empty_buffer() if self.replay_buffer is None else self.replay_buffer
         members = tree_to_members(buffer.state_dict(), "buffer")
         if isinstance(path, str | Path) and Path(path).suffix == ".pkl":
-            with replaced(Path(path)) as file:
-                write_archive(file, members)
+            file = io.BytesIO()
+            write_archive(file, members)
+            replace_file(Path(path), file.getvalue())
         else:
             write_archive(path, members)
 

@@ -200,8 +200,8 @@ def _check_name(name: Any, where: str, is_file_name: bool) -> None:
         raise UserError(f"{where}: {short(name)} is no name: use text.")
     if is_file_name and (set(name) & set("/\\:") or name.startswith(".") or len(name) > _LONGEST_NAME):
         raise UserError(
-            f"{where}: {short(name)} names no algorithm: files are named after it, so it holds no / \\ or :, starts with no dot "
-            f"and has up to {_LONGEST_NAME} characters. Which algorithm it is stands in its setting `algo`."
+            f"{where}: {short(name)} names no algorithm: files are named after it, so it holds no / \\ or :, starts with no "
+            f"dot and has up to {_LONGEST_NAME} characters. Which algorithm it is stands in its setting `algo`."
         )
 
 

@@ -29,7 +29,7 @@ def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     add("--deterministic", action=argparse.BooleanOptionalAction, default=True, help="see the policy's docstring")
     add("--stochastic", dest="deterministic", action="store_false", help="the same as --no-deterministic")
     add("--env", help="environment (default: the dataset's)")
-    add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="its arguments (default: those of the training)")
+    add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="its arguments, over those of the training")
     add_trust_argument(parser)
     add("--device", default="auto", help="cpu, cuda or auto")
 

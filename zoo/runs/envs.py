@@ -111,7 +111,7 @@ def env_of_run(
 ) -> EnvFactory:
     """
     What the user names; else what the run's training was told to evaluate in; else the dataset's; else what the run was
-    evaluated in. With the arguments that the user gives, else those of the training.
+    evaluated in; these with the arguments of the training, and the user's over them.
 
     :param run: of the agent, if it lies in one
     :param dataset: that the agent was trained on, if it is here
@@ -122,8 +122,6 @@ def env_of_run(
     if env_id is not None or run is None:
         return env_factory(dataset, env_id, env_kwargs, Recorded(trusted=trust_env))
     recorded = replace(recorded_env(run), trusted=trust_env)
-    if env_kwargs:
-        recorded = replace(recorded, kwargs={})
     if dataset is not None and (dataset.env_spec or dataset.eval_env_spec) is not None and not recorded.asked_for:
         recorded = replace(recorded, env_id=None)
     return env_factory(dataset, None, env_kwargs, recorded)
