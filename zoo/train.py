@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--eval-freq", type=int, help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)")
     add("--eval-episodes", type=int, help="episodes of an evaluation (default: 10)")
     add("--n-eval-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
-    add("--save-freq", type=int, help="updates between checkpoints that are kept (default: only the last is, renewed every 10,000)")
+    add(
+        "--save-freq",
+        type=int,
+        help="updates between checkpoints that are kept (default: only the last is, renewed every 10,000)",
+    )
     add("--save-replay-buffer", action="store_true", default=None, help="also save the sampler's state in a file of its own")
     add("-f", "--log-folder", help="root of the logs (default: logs; with -i, where the agent's run is)")
     add("--seed", type=int, help="seed (default: a random one, which is recorded)")

@@ -143,7 +143,9 @@ class FittingLearner(StoredLearner):
             )
         buffer = self.replay_buffer
         try:
-            self.check_fitted_model((buffer.reward_scale, buffer.reward_shift) if buffer is not None and buffer.n_offline else None)
+            self.check_fitted_model(
+                (buffer.reward_scale, buffer.reward_shift) if buffer is not None and buffer.n_offline else None
+            )
         except UserError as error:
             raise UserError(f"{how} this agent: {error}") from None
         super()._follow(name, given_before)

@@ -299,7 +299,9 @@ class Learner(OffPolicyAlgorithm):
 
     def _check_train_freq(self) -> None:
         """:raises UserError: if ``train_freq`` counts episodes, and of several environments"""
-        by_episodes = isinstance(self.train_freq, tuple) and TrainFrequencyUnit(self.train_freq[1]) == TrainFrequencyUnit.EPISODE
+        by_episodes = (
+            isinstance(self.train_freq, tuple) and TrainFrequencyUnit(self.train_freq[1]) == TrainFrequencyUnit.EPISODE
+        )
         if by_episodes and self.env is not None and has_simulator(self.env) and self.env.num_envs > 1:
             raise UserError(
                 f"train_freq counts episodes, and {self.env.num_envs} environments do not end theirs together: use "
