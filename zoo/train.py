@@ -1,9 +1,9 @@
 """
 Train an agent on a dataset. Flags are rl-zoo's; `-n` counts gradient updates and `--dataset` names the data.
 
-Ctrl-C and SIGTERM (docker stop, Slurm, systemd) end it after the update it is in, saved, with exit code 130 or 143; a second one
-ends it at once. The very same command then goes on with the unfinished run; `--no-resume` starts a new one. Once a run has come
-to its end, the same command makes the next one, with the next number.
+Ctrl-C and SIGTERM (docker stop, Slurm, systemd) end it after the update it is in, saved, with exit code 130 or 143; a second
+one ends it at once. The very same command then goes on with the unfinished run; `--no-resume` starts a new one. Once a run has
+come to its end, the same command makes the next one, with the next number.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trained-agent",
         metavar="ZIP",
         help="checkpoint to resume from, exactly, with the options of its run unless they are given anew. The last agent of a "
-        "run goes on in the run's folder; from any other checkpoint, or with other data or -params, a run of its own branches off",
+        "run goes on in the run's folder; from another one, or with other data or -params, a run of its own branches off",
     )
     add("--resume", action=argparse.BooleanOptionalAction, help="go on with an unfinished run of the same command (default)")
     add("-n", "--n-timesteps", type=int, help="gradient updates in all (default: the hyper-parameters')")
@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--eval-freq", type=int, help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)")
     add("--eval-episodes", type=int, help="episodes of an evaluation (default: 10)")
     add("--n-eval-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
-    add("--save-freq", type=int, help="updates between checkpoints that are kept (default: only the last is, renewed every 10,000)")
+    add(
+        "--save-freq",
+        type=int,
+        help="updates between checkpoints that are kept (default: only the last is, renewed every 10,000)",
+    )
     add("--save-replay-buffer", action="store_true", default=None, help="also save the sampler's state in a file of its own")
     add("-f", "--log-folder", help="root of the logs (default: logs; with -i, where the agent's run is)")
     add("--seed", type=int, help="seed (default: a random one, which is recorded)")
