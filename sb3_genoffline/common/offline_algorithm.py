@@ -13,7 +13,7 @@ import torch as th
 from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
-from stable_baselines3.common.type_aliases import MaybeCallback, TrainFrequencyUnit
+from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
 
 from sb3_genoffline.common.arguments import Argument, Count, Rate
@@ -60,23 +60,25 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         """
         data: OfflineDataset = load_dataset(dataset)
         if not hasattr(self, "observation_space"):
-            env = self._wrap_env(as_env(data), 0)  # type: ignore[arg-type]
-            self.env, self.n_envs = env, env.num_envs
-            self.observation_space, self.action_space = env.observation_space, env.action_space
+            self._take_spaces(self._wrap_env(as_env(data), 0))  # type: ignore[arg-type]
+        elif not self._is_set_up:
             self._setup_model()
         check_compatible(data, self.observation_space, self.action_space)
         previous = self.replay_buffer if isinstance(self.replay_buffer, OfflineBuffer) else None
         scale, shift = reward_affine(data, self.reward_transform)
         if previous is not None and previous.holds(data, scale, shift):
             return data
-        rewards = scale * data.rewards.astype(np.float64) + shift
+        extremes = scale * np.array([data.rewards.min(), data.rewards.max()], dtype=np.float64) + shift
         info = data.summary() | {
             "reward_scale": scale,
             "reward_shift": shift,
-            "min_reward": float(rewards.min()),
-            "max_abs_reward": float(np.abs(rewards).max()),
+            "min_reward": float(extremes.min()),
+            "max_abs_reward": float(np.abs(extremes).max()),
         }
         buffer = self._make_buffer(data, scale, shift)
+        if self.normalize_observations and "fingerprint" not in self.dataset_info:
+            self.policy.set_observation_statistics(*buffer.observation_statistics())
+        self.check_fitted_model((scale, shift))
         self.take_buffer(buffer)
         resumed, self._resumed_sampler = self._resumed_sampler, None
         if previous is not None:
@@ -91,8 +93,6 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
                 f"{printable(data.id or 'a different one')}: sampling starts anew, so this is not an exact resume.",
                 stacklevel=3,
             )
-        if self.normalize_observations and "fingerprint" not in self.dataset_info:
-            self.policy.set_observation_statistics(*buffer.observation_statistics())
         self.dataset_info = info
         return data
 
@@ -251,11 +251,9 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             raise UserError(f"{type(self).__name__} can't go on online: it learns from whole episodes of a dataset.")
         if self.env is None or not has_simulator(self.env):
             raise UserError("learn() steps an environment and this agent has none: call `model.set_env(env)` first.")
-        if self.train_freq.unit == TrainFrequencyUnit.EPISODE and self.env.num_envs > 1:  # type: ignore[union-attr]
-            raise UserError(
-                f"train_freq counts episodes, and {self.env.num_envs} environments do not end theirs together: use "
-                "`model.train_freq = n`, in steps of each, or one environment."
-            )
+        self._check_train_freq()
+        if not self._is_set_up:
+            self._setup_model()
         if self.replay_buffer is None:
             if self.dataset_info:
                 warnings.warn(

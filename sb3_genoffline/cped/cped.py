@@ -397,9 +397,9 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         for unknown in (self.policy.nll_threshold, self.policy.nll_q99):
             unknown.fill_(math.inf)
 
-    def meet_data(self) -> None:
-        """Measure what NLLs the data have under a density that was handed over."""
-        if not bool(self.policy.nll_q99.isinf()):
+    def meet_data(self, new: bool) -> None:
+        """Measure what NLLs the data have under a density that has not seen them."""
+        if not new and not bool(self.policy.nll_q99.isinf()):
             return
         if self.replay_buffer is None or self.replay_buffer.n_offline == 0:
             if self.epsilon == "quantile":

@@ -17,7 +17,7 @@ from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
 from sb3_genoffline.nets.activations import Mish
-from sb3_genoffline.nets.ensembles import soft_update
+from sb3_genoffline.nets.ensembles import soft_minimum, soft_update
 
 Guidance = Literal["soft", "hard", "denoised", "none"]
 QTarget = Literal["lcb", "min", "convex", "rand_convex"]
@@ -295,7 +295,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         if self.q_target == "min":
             return values.amin(0)
         if self.q_target == "convex":
-            return self.rho * values.amin(0) + (1.0 - self.rho) * values.amax(0)
+            return soft_minimum(values, self.rho)
         assert weights is not None
         return (weights * values).sum(0) / (weights.sum(0) + _EPS)
 

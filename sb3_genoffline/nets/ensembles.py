@@ -154,3 +154,26 @@ def soft_update(online: nn.Module, target: nn.Module, tau: float) -> None:
     :param tau: τ, the share of the online parameters
     """
     th._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+
+
+def soft_minimum(values: Tensor, share: float) -> Tensor:
+    """
+    BCQ's soft clipping of values: λ·min + (1 − λ)·max over the members of an ensemble.
+
+    :param values: (H, ...)
+    :param share: λ, of the minimum
+    :return: (...)
+    """
+    return share * values.amin(0) + (1.0 - share) * values.amax(0)
+
+
+def start_small(layer: nn.Module, half_width: float) -> None:
+    """
+    Draw a linear layer's weights and biases from U(± half_width).
+
+    :param layer: ``nn.Linear`` or :class:`EnsembleLinear`
+    :param half_width: ≥ 0
+    """
+    assert isinstance(layer, nn.Linear | EnsembleLinear)
+    nn.init.uniform_(layer.weight, -half_width, half_width)
+    nn.init.uniform_(layer.bias, -half_width, half_width)

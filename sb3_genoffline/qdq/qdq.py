@@ -148,6 +148,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         "MlpPolicy": ConsistencyQPolicy,
     }
     fitted_model_arguments = "policy_kwargs=dict(q_net_arch=..., q_data_std=...)"
+    fitted_model_units = ("gamma", "reward_transform")
     default_gradient_steps = 1_000_000
     policy: ConsistencyQPolicy
     actor: GaussianActor
@@ -307,10 +308,10 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
             ),
         ]
 
-    def facts_of_fit(self) -> dict[str, Any]:
+    def facts_of_data(self, reward_scale: float, reward_shift: float) -> dict[str, Any]:
         """Scale of the rewards and statistics of the observations: H has the units of the one and reads the other."""
-        facts = {key: self.dataset_info.get(key) for key in ("reward_scale", "reward_shift")}
-        return facts | {"obs_mean": self.policy.obs_mean, "obs_std": self.policy.obs_std}
+        statistics = {"obs_mean": self.policy.obs_mean.tolist(), "obs_std": self.policy.obs_std.tolist()}
+        return {"reward_scale": reward_scale, "reward_shift": reward_shift, **statistics}
 
     def uncertainty(self, observations: Any, actions: Any, n_samples: int | None = None, seed: int = 0) -> np.ndarray:
         """

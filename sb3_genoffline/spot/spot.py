@@ -12,12 +12,12 @@ from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.vae_training import VAEFit
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.vae import ConditionalVAE
 from sb3_genoffline.nets.actors import DropoutActor
 from sb3_genoffline.nets.ensembles import soft_update
-from sb3_genoffline.spot.fit import VAEFit
 from sb3_genoffline.spot.policies import VAEDensityPolicy
 
 Estimator = Literal["elbo", "importance"]

@@ -1,11 +1,41 @@
-"""Fitting the VAE of behaviour before the policy."""
+"""Training a VAE of behaviour: a step beside the policy's updates, and the fit before them."""
+
+from typing import Any
 
 import torch as th
 from torch import Tensor
 
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.spot.policies import VAEDensityPolicy
+from sb3_genoffline.generative.vae import ConditionalVAE
+
+
+def vae_step(
+    vae: ConditionalVAE,
+    optimizer: th.optim.Optimizer,
+    states: Tensor,
+    actions: Tensor,
+    noise: Tensor,
+    learning_rate: float,
+    max_grad_norm: float | None = None,
+) -> dict[str, Tensor]:
+    """
+    One step down the released loss.
+
+    :param vae: trained in place
+    :param optimizer: of its parameters
+    :param states: (B, S) as the VAE reads them
+    :param actions: (B, A) in [−1, 1]
+    :param noise: (B, L, Z) standard normal
+    :param learning_rate: of this step
+    :param max_grad_norm: see :func:`~sb3_genoffline.common.optimizers.gradient_step`
+    :return: scalars to log: the loss; the ELBO and its KL divergence in nats
+    """
+    reconstruction, divergence = vae.elbo_terms(states, actions, noise)
+    elbo = (reconstruction - divergence).mean()
+    loss = vae.released_loss(elbo)
+    gradient_step(optimizer, loss, learning_rate, max_grad_norm)
+    return {"loss": loss.detach(), "elbo": elbo.detach(), "kl": divergence.detach().mean()}
 
 
 class VAEFit(Fit):
@@ -13,7 +43,7 @@ class VAEFit(Fit):
     Maximises the ELBO, then freezes the VAE.
 
     :param n_steps: steps in all
-    :param policy: whose VAE it is; the agent saves it itself
+    :param policy: whose ``density`` it is; the agent saves it itself
     :param states: (N, S) raw
     :param actions: (N, A) in [−1, 1]
     :param batch_size: rows of a step, drawn with replacement
@@ -26,7 +56,7 @@ class VAEFit(Fit):
     def __init__(
         self,
         n_steps: int,
-        policy: VAEDensityPolicy,
+        policy: Any,
         states: Tensor,
         actions: Tensor,
         batch_size: int,
@@ -39,17 +69,12 @@ class VAEFit(Fit):
         self.batch_size, self.learning_rate, self.generator = batch_size, learning_rate, generator
 
     def update(self) -> dict[str, Tensor]:
-        """One step on a batch, in the unit of the released loss."""
+        """One step on a batch."""
         density = self.policy.density.requires_grad_(True)
         states, actions = self.rows
         drawn = th.randint(len(states), (self.batch_size,), generator=self.generator, device=states.device)
-        noise = th.randn(
-            (self.batch_size, 1, density.latent_dim), generator=self.generator, device=states.device, dtype=states.dtype
-        )
-        elbo = density.elbo(states[drawn], actions[drawn], noise).mean()
-        loss = -density.unit * elbo
-        gradient_step(self.optimizer, loss, self.learning_rate)
-        return {"loss": loss.detach(), "elbo": elbo.detach()}
+        noise = density.draw_noise(self.batch_size, self.generator)
+        return vae_step(density, self.optimizer, states[drawn], actions[drawn], noise, self.learning_rate)
 
     def finish(self) -> None:
         """The VAE counts as fitted."""
