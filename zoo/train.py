@@ -1,9 +1,9 @@
 """
 Train an agent on a dataset. Flags are rl-zoo's; `-n` counts gradient updates and `--dataset` names the data.
 
-Ctrl-C and SIGTERM (docker stop, Slurm, systemd) end it after the update it is in, saved, with exit code 130 or 143; a second one
-ends it at once. The very same command then goes on with the unfinished run; `--no-resume` starts a new one. Once a run has come
-to its end, the same command makes the next one, with the next number.
+Ctrl-C and SIGTERM (docker stop, Slurm, systemd) end it after the update it is in, saved, with exit code 130 or 143; a second
+one ends it at once. The very same command then goes on with the unfinished run; `--no-resume` starts a new one. Once a run has
+come to its end, the same command makes the next one, with the next number.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trained-agent",
         metavar="ZIP",
         help="checkpoint to resume from, exactly, with the options of its run unless they are given anew. The last agent of a "
-        "run goes on in the run's folder; from any other checkpoint, or with other data or -params, a run of its own branches off",
+        "run goes on in the run's folder; from another one, or with other data or -params, a run of its own branches off",
     )
     add("--resume", action=argparse.BooleanOptionalAction, help="go on with an unfinished run of the same command (default)")
     add("-n", "--n-timesteps", type=int, help="gradient updates in all (default: the hyper-parameters')")

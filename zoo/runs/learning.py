@@ -157,6 +157,7 @@ def train(
         if eval_freq > 0:
             make = env_factory(data, env_id, **{**begun.env_kwargs, **(env_kwargs or {})})
             envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
+        if envs is not None:
             stack.callback(envs.close)
         # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown
         model.set_dataset(data)
