@@ -316,7 +316,7 @@ class Learner(OffPolicyAlgorithm):
         return checked
 
     def _given_to_policy(self) -> dict[str, Any]:
-        """The policy's arguments: those that follow from the algorithm's, ``policy_kwargs``, and the defaults of the others."""
+        """The policy's arguments: those that follow from the algorithm's, ``policy_kwargs``, and defaults for the others."""
         arguments, policy_class = self.policy_arguments(), cast(Any, self.policy_class)
         if doubled := arguments.keys() & self.policy_kwargs.keys():
             key = min(doubled)
