@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import ArgumentTable
+from sb3_genoffline.common.arguments import ArgumentTable, as_device
 from sb3_genoffline.common.plain import from_json, to_json
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import (
@@ -106,6 +105,7 @@ def load_policy(cls: type[PolicyT], path: PathOrFile, device: th.device | str) -
     :param path: file name or open binary file
     :param device: of the networks
     """
+    device = as_device(device)
     members, name = read_archive(path), f"{path}"
     if "policy.json" not in members:
         raise CheckpointError(f"{name} holds no policy of its own: load an agent's file with the agent's class.")
@@ -123,7 +123,7 @@ def load_policy(cls: type[PolicyT], path: PathOrFile, device: th.device | str) -
     load_tensors_into(policy, tensors, "policy.safetensors")
     policy.seed_acting(entry(data, "acting_seed", int, name))
     policy.set_training_mode(False)
-    return policy.to(get_device(device))  # type: ignore[no-any-return]
+    return policy.to(device)  # type: ignore[no-any-return]
 
 
 def load_tensors_into(policy: Any, tensors: Mapping[str, Tensor], name: str) -> None:

@@ -216,10 +216,9 @@ def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> An
     model = make_agent(algo, shape, setting, device, **{**starts, **kwargs})
     data = model.set_dataset(synthetic_data(*SHAPES[shape], N_ROWS))
     if model.uses_fitted_model():
-        fits = model.make_fits()
-        for fit in fits:
+        model.begin_fits()
+        for fit in model.fits.left:
             fit.n_steps = 1
-        model.fits.begin(fits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about what was learned: nothing, and there was nothing to learn
         return model.learn_offline(data, gradient_steps=2, log_interval=None)
