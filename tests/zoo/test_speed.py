@@ -86,6 +86,16 @@ def test_the_cost_model_of_cped_is_what_the_update_multiplies(setting: str, chan
     assert speed.cped_flops(without, 16) < speed.cped_flops(model, 16)
 
 
+@pytest.mark.parametrize("algo", ["bcq"])
+@pytest.mark.parametrize("setting", ["paper", "tiny"])
+def test_the_cost_models_of_methods_with_a_vae_are_what_the_update_multiplies(algo: str, setting: str) -> None:
+    model: Any = speed.build(algo, "walker2d", setting, "cpu")
+    batch = model.replay_buffer.sample(4)
+    with FlopCounterMode(display=False) as counter:
+        model.step(batch, model.draw_noise(4))
+    assert counter.get_total_flops() == speed.COST_MODELS[algo](model, 4)
+
+
 def run_speed(*flags: str) -> None:
     parser = argparse.ArgumentParser()
     speed.add_arguments(parser)

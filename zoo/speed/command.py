@@ -23,6 +23,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 
 from ..runs.hyperparameters import load_hyperparameters, own_file, read_yaml
+from .costs import bcq_flops, linear_row
 from .plain_cped import PlainCPED
 from .plain_dac import PlainDAC
 from .plain_qdq import PlainQDQ
@@ -125,12 +126,10 @@ def cped_flops(model: Any, batch_size: int) -> float:
     return float(target + critics + actor_step / model.policy_delay)
 
 
-def linear_row(module: th.nn.Module) -> int:
-    """Operations of a module's linear layers for one row."""
-    return sum(2 * layer.weight.numel() for layer in module.modules() if isinstance(layer, th.nn.Linear))
-
-
-COST_MODELS: dict[str, Callable[[Any, int], float]] = {"dac": dac_flops, "qdq": qdq_flops, "cped": cped_flops}
+COST_MODELS: dict[str, Callable[[Any, int], float]] = {
+    **{"dac": dac_flops, "qdq": qdq_flops, "cped": cped_flops},
+    **{"bcq": bcq_flops},
+}
 PLAIN_FORMS: dict[str, Callable[..., Any]] = {"dac": PlainDAC, "qdq": PlainQDQ, "cped": PlainCPED}
 
 
