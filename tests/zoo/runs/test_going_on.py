@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from worlds import members
 
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.errors import DivergedError
 from sb3_genoffline.registry import load_agent
-from worlds import members
 from zoo.__main__ import main
 from zoo.runs import stopping
 from zoo.runs.envs import ReachedGoal
