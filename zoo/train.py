@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trained-agent",
         metavar="ZIP",
         help="checkpoint to resume from, exactly, with the options of its run unless they are given anew. The last agent of a "
-        "run goes on in the run's folder; from any other checkpoint, or with other data or -params, a run of its own branches off",
+        "run goes on in the run's folder; from another one, or with other data or -params, a run of its own branches off",
     )
     add("--resume", action=argparse.BooleanOptionalAction, help="go on with an unfinished run of the same command (default)")
     add("-n", "--n-timesteps", type=int, help="gradient updates in all (default: the hyper-parameters')")

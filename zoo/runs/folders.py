@@ -136,8 +136,8 @@ def held(run: Run) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"Another process is training in {run.folder}: wait for it or end it. A kept checkpoint (--save-freq) can be gone on "
-            "from meanwhile, in a run of its own: -i rl_model_<updates>_steps.zip."
+            f"Another process is training in {run.folder}: wait for it or end it. From a kept checkpoint (--save-freq) "
+            "a run of its own branches off at any time: -i rl_model_<updates>_steps.zip."
         ) from None
     try:
         yield
