@@ -466,7 +466,9 @@ def as_device(device: th.device | str) -> th.device:
         th.Generator(found)  # what every agent has there
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"device={short(device)} can't be used; 'auto', 'cpu' and, with a GPU, 'cuda' can: {reason}") from error
+        raise UserError(
+            f"device={short(device)} can't be used; 'auto', 'cpu' and, with a GPU, 'cuda' can: {reason}"
+        ) from error
     return found
 
 

@@ -125,8 +125,8 @@ class FittingLearner(StoredLearner):
         for name in changed:
             if fitted is not None and bool(fitted) and name in self.fit_arguments():
                 raise UserError(
-                    f"{name} can't be changed to {short(getattr(self, name))} in load: it is an argument of a fit that is done."
-                    f"{self._instead(name)}"
+                    f"{name} can't be changed to {short(getattr(self, name))} in load: it is an argument of a fit that is "
+                    f"done.{self._instead(name)}"
                 )
         self.check_fitted_model()
 
@@ -143,7 +143,9 @@ class FittingLearner(StoredLearner):
             )
         buffer = self.replay_buffer
         try:
-            self.check_fitted_model((buffer.reward_scale, buffer.reward_shift) if buffer is not None and buffer.n_offline else None)
+            self.check_fitted_model(
+                (buffer.reward_scale, buffer.reward_shift) if buffer is not None and buffer.n_offline else None
+            )
         except UserError as error:
             raise UserError(f"{how} this agent: {error}") from None
         super()._follow(name, given_before)
@@ -190,7 +192,7 @@ class FittingLearner(StoredLearner):
         self.fits.met = None
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
-        """See :class:`~sb3_genoffline.common.stored_learner.StoredLearner`; a dict does not say what a model was fitted with."""
+        """See :class:`~sb3_genoffline.common.stored_learner.StoredLearner`. A dict does not say how a model was fitted."""
         name = self.policy.fitted_model
         before = {} if name is None else {key: value.clone() for key, value in getattr(self.policy, name).state_dict().items()}
         super().set_parameters(load_path_or_dict, exact_match, device)

@@ -154,7 +154,9 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
 
     def belong_to(self, agent: Any) -> None:
         """:param agent: the algorithm that has this policy from now on, and sets how it acts"""
-        self.owner = Owner(type(agent).__name__, frozenset(agent.argument_table().arguments), frozenset(agent.policy_arguments()))
+        self.owner = Owner(
+            type(agent).__name__, frozenset(agent.argument_table().arguments), frozenset(agent.policy_arguments())
+        )
 
     def act_with(self, settings: Mapping[str, Any]) -> None:
         """:param settings: of :attr:`acting_settings`, checked"""

@@ -60,8 +60,8 @@ class SPOT(ActorCriticAlgorithm[SPOTNoise]):
     :param policy: ``"VAEDensityPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor (1e-4 on AntMaze), and of the critics unless ``critic_learning_rate`` is given
-    :param lam: λ ≥ 0, the weight of the support constraint (the paper's choices: 0.05 to 2 on Gym-MuJoCo, 0.025 to 1 on
-        AntMaze); at 0 there is no constraint and no VAE
+    :param lam: λ ≥ 0, the weight of the support constraint (the authors' code: 0.05 to 1 on Gym-MuJoCo, 0.025 to 0.25 on
+        AntMaze, per dataset in ``spot/hyperparameters.yml``); at 0 there is no constraint and no VAE
     :param q_normalize: divide Q by its mean absolute value in the actor's loss
     :param density_estimator: of log p(a | s): ``"elbo"``, or ``"importance"`` with the encoder as the proposal
     :param n_latents: L, draws of the latents per action

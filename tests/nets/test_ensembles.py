@@ -3,7 +3,7 @@
 import pytest
 import torch as th
 
-from sb3_genoffline.nets import ensembles as networks
+from sb3_genoffline.nets.blocks import CPU_BLOCK_ROWS
 from sb3_genoffline.nets.ensembles import EnsembleQ, soft_minimum
 
 
@@ -11,7 +11,7 @@ from sb3_genoffline.nets.ensembles import EnsembleQ, soft_minimum
 @pytest.mark.parametrize(("n_states", "n_samples"), [(1, 1), (7, 3), (64, 10), (65, 10), (300, 7), (3, 700)])
 def test_scores_of_samples_are_the_ensembles_values(n_states: int, n_samples: int, layer_norm: bool) -> None:
     """Sizes on both sides of the block's rows, a last block that is not full, and a state with more samples than a block."""
-    assert 64 * 10 <= networks._CPU_BLOCK_ROWS < 65 * 10
+    assert 64 * 10 <= CPU_BLOCK_ROWS < 65 * 10
     th.manual_seed(0)
     critic = EnsembleQ(3, 4, 2, (8, 6), layer_norm=layer_norm).double()
     states, actions = th.randn(n_states, 4).double(), th.randn(n_states, n_samples, 2).double()
