@@ -170,7 +170,9 @@ def test_rewards_of_online_steps_alone_are_compared_too() -> None:
 def test_a_model_without_a_part_to_play_is_compared_when_it_gets_one() -> None:
     agent: Any = make_agent("qdq", penalty="none", gamma=0.5, q_sampler=shared(fitted("qdq")))
     agent.learn_offline(make_dataset(), 2)
-    with pytest.raises(UserError, match=r"penalty can't be changed to 'paper' .*fitted with gamma=0\.99 and is used with 0\.5"):
+    with pytest.raises(
+        UserError, match=r"penalty can't be changed to 'paper' .*fitted with gamma=0\.99 and is used with 0\.5"
+    ):
         agent.penalty = "paper"
     agent.gamma = 0.99
     agent.penalty = "paper"
