@@ -130,6 +130,8 @@ class Learner(OffPolicyAlgorithm):
     policy: OfflinePolicy
     name: ClassVar[str]
     """Key in ``ALGOS`` and in files: the folder's name, or the class's in lower case where it comes from elsewhere."""
+    retired_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Arguments of earlier versions that changed no result: files may still have them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -40,7 +40,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """
 
     default_gradient_steps: ClassVar[int] = 1_000_000
-    """Gradient steps of :meth:`learn_offline` when the caller names none: the paper's."""
+    """The paper's gradient steps."""
     goes_online: ClassVar[bool] = True
     """Whether :meth:`learn` can go on in an environment."""
     batches: Sampler[BatchT]
@@ -68,12 +68,12 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         scale, shift = reward_affine(data, self.reward_transform)
         if previous is not None and previous.holds(data, scale, shift):
             return data
-        rewards = scale * data.rewards.astype(np.float64) + shift
+        extremes = scale * np.array([data.rewards.min(), data.rewards.max()], dtype=np.float64) + shift
         info = data.summary() | {
             "reward_scale": scale,
             "reward_shift": shift,
-            "min_reward": float(rewards.min()),
-            "max_abs_reward": float(np.abs(rewards).max()),
+            "min_reward": float(extremes.min()),
+            "max_abs_reward": float(np.abs(extremes).max()),
         }
         buffer = self._make_buffer(data, scale, shift)
         if self.normalize_observations and "fingerprint" not in self.dataset_info:
@@ -174,7 +174,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
         :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes: a Minari id, a D4RL file, an ``.npz``, an SB3
             replay buffer, a dict of arrays, an ``OfflineDataset``
-        :param gradient_steps: number of updates (None: the paper's, ``default_gradient_steps``)
+        :param gradient_steps: number of updates (None: the paper's, :meth:`usual_gradient_steps`)
         :param callback: SB3 callback(s)
         :param log_interval: gradient steps between two dumps of the logger, which dumps what is left at the end, too (None or
             not positive: never)
@@ -183,7 +183,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :param progress_bar: show one
         :return: self
         """
-        steps = self.default_gradient_steps if gradient_steps is None else _GRADIENT_STEPS.check(gradient_steps)
+        steps = self.usual_gradient_steps() if gradient_steps is None else _GRADIENT_STEPS.check(gradient_steps)
         self.set_dataset(dataset)
         total_timesteps, callback = self._setup_learn_offline(
             steps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
@@ -203,6 +203,10 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             self._dump_the_rest(log_interval)
             callback.on_training_end()
         return self
+
+    def usual_gradient_steps(self) -> int:
+        """Gradient steps of :meth:`learn_offline` when the caller names none."""
+        return self.default_gradient_steps
 
     def _setup_learn_offline(
         self, gradient_steps: int, callback: MaybeCallback, reset_num_timesteps: bool, tb_log_name: str, progress_bar: bool

@@ -325,6 +325,7 @@ class AgentFile:
         numbers = {key: entry(counters, key, float if key == COUNTERS[-1] else int, self.name) for key in COUNTERS}
         dataset = entry(self.data, "dataset", dict[str, str | float | bool | None], self.name)
         stored = entry(self.data, "hyperparameters", dict[str, Any], self.name)
+        stored = {name: value for name, value in stored.items() if name not in cls.retired_arguments}
         facts = facts_of(self.data, self.name)
         source, device = (observation_space, action_space) if env is None else as_env(env), as_device(device)
 
