@@ -72,8 +72,8 @@ def read_replay_buffer(path: Path) -> Any:
     except Exception as error:  # whatever a pickle of something else, or a hostile one, makes of it
         raise UserError(
             f"{path} is a pickle, of which only replay buffers of stable-baselines3 are read, as data, without running what "
-            f"they name; this is none ({type(error).__name__}: {str(error)[:200]}). If you trust it, load it with its agent and "
-            "pass the buffer: model.load_replay_buffer(path), then load_dataset(model.replay_buffer)."
+            f"they name; this is none ({type(error).__name__}: {str(error)[:200]}). If you trust it, load it with its agent "
+            "and pass the buffer: model.load_replay_buffer(path), then load_dataset(model.replay_buffer)."
         ) from error
 
 
