@@ -21,9 +21,7 @@ from zoo.publish.index import index_text, write_index
 from zoo.runs.scoring import summary
 from zoo.runs.writing import write_json, write_yaml
 
-EVIL = (
-    "x\x1b[2J\nforged: all well\r <img src=x onerror=alert(1)> [link](https://evil.example) | ` $\\frac{$ `rm -rf ~`; $(id)"
-)
+EVIL = "x\x1b[2J\nforged: all well\r <img src=x onerror=alert(1)> [link](https://evil.example) | ` $\\frac{$ `rm -rf ~`; $(id)"
 
 
 def assert_plain(text: str) -> None:
