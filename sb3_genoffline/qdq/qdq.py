@@ -153,6 +153,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
     fitted_model_arguments = "policy_kwargs=dict(q_net_arch=..., q_data_std=...)"
     fitted_model_units = ("gamma", "reward_transform")
     default_gradient_steps = 1_000_000
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"no penalty": {"penalty": "none"}}
     policy: ConsistencyQPolicy
     actor: GaussianActor
     actor_target: GaussianActor
