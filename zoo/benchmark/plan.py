@@ -14,6 +14,7 @@ from sb3_genoffline.files.untrusted import short
 
 from ..runs.folders import dataset_name
 from ..runs.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
+from ..runs.scoring import EVAL_SEED
 
 SETTINGS: dict[str, Any] = {
     "algo": None,
@@ -28,8 +29,6 @@ SETTINGS: dict[str, Any] = {
     "env": None,
 }
 """What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins."""
-FINAL_SEED = 20_000
-"""Of the final episodes; those on the way, which choose the best checkpoint, have seeds from 1,000."""
 _SECTIONS = ("title", "note", "defaults", "algorithms", "datasets", "stages")
 _STAGE = ("datasets", "algorithms", "seeds")
 _LONGEST_NAME = 40
@@ -176,7 +175,7 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "freq": max(1, resolved.n_timesteps // settings["evaluations"]),
         "episodes": settings["eval_episodes"],
         "final_episodes": settings["final_episodes"],
-        "final_seed": FINAL_SEED,
+        "final_seed": EVAL_SEED,
     }
     config = {
         "name": name,

@@ -14,7 +14,7 @@ from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.agents import add_trust_argument
-from ..runs.scoring import EVAL_SEED, summary
+from ..runs.scoring import EVAL_SEED, check_seed, summary
 from .choice import Candidate, choose, choose_all
 from .contents import (
     Settings,
@@ -210,7 +210,7 @@ def _publish_and_send(candidate: Candidate, name: str, args: argparse.Namespace)
     settings = Settings(
         checkpoint=args.checkpoint,
         n_episodes=args.n_episodes,
-        eval_seed=args.seed,
+        eval_seed=check_seed(args.seed),
         film_steps=args.video_length if args.film else 0,
         training=not args.act_only,
         device=args.device,

@@ -15,7 +15,10 @@ from sb3_genoffline.errors import UserError
 from .envs import EnvFactory, env_id_of, eval_envs, own_spec
 from .provenance import versions
 
-EVAL_SEED = 1_000
+EVAL_SEED = 20_000
+"""Of the episodes that results are told from; the environments have the seeds from there on."""
+CHOOSING_SEEDS = range(1_000, 10_000)
+"""Of the episodes that checkpoints and settings are chosen on: evaluations on the way, and sweeps."""
 BOOTSTRAPS = 10_000
 
 
@@ -142,6 +145,29 @@ def recorded_scale(record: Mapping[str, Any]) -> ScoreScale | None:
     if record.get("success_rate") is not None:
         return ScoreScale("success")
     return ScoreScale.known(low=record["ref_min_score"], high=record["ref_max_score"])
+
+
+def check_seed(seed: int, chooses: bool = False) -> int:
+    """
+    :param seed: of episodes
+    :param chooses: whether something is chosen by them
+    :return: the seed
+    :raises UserError: if a result would be told from the episodes that something was chosen on, or the other way round
+    """
+    if chooses and seed not in CHOOSING_SEEDS:
+        raise UserError(
+            f"--seed {seed}: a sweep chooses, on episodes that no result is told from. Their seeds are {_CHOOSING}; the "
+            f"default is {CHOOSING_SEEDS.start}."
+        )
+    if not chooses and seed in CHOOSING_SEEDS:
+        raise UserError(
+            f"--seed {seed}: on the episodes of the seeds {_CHOOSING} checkpoints and settings are chosen, so a score from "
+            f"them is too good. Use others; the default is {EVAL_SEED}."
+        )
+    return seed
+
+
+_CHOOSING = f"{CHOOSING_SEEDS.start} to {CHOOSING_SEEDS.stop - 1}"
 
 
 def default_episodes(*names: str | None) -> int:
