@@ -2,6 +2,7 @@
 
 from sb3_genoffline.awac import AWAC, AWACPolicy
 from sb3_genoffline.bc import BC, BCPolicy
+from sb3_genoffline.bcq import BCQ, VAEPolicy
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.cped import CPED, FlowDensityPolicy
 from sb3_genoffline.cql import CQL, CQLPolicy
@@ -13,6 +14,7 @@ from sb3_genoffline.eql import EQL, EQLPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy
+from sb3_genoffline.onestep import Onestep, OnestepPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS, load_agent, register_algorithm
 from sb3_genoffline.spot import SPOT, VAEDensityPolicy
@@ -24,6 +26,7 @@ __all__ = [
     "ALGOS",
     "AWAC",
     "BC",
+    "BCQ",
     "CPED",
     "CQL",
     "DAC",
@@ -46,10 +49,13 @@ __all__ = [
     "IQLPolicy",
     "OfflineAlgorithm",
     "OfflineDataset",
+    "Onestep",
+    "OnestepPolicy",
     "RecordDatasetCallback",
     "SQLPolicy",
     "UserError",
     "VAEDensityPolicy",
+    "VAEPolicy",
     "__version__",
     "combine",
     "download_from_hub",

@@ -79,3 +79,15 @@ def golden_agent(cls: Any, vae: str = "vae", actor_heads: int = 1, **settings: A
     fill(getattr(policy, vae).encoder, 0.4, heads=2)
     fill(getattr(policy, vae).decoder, 0.5)
     return model
+
+
+def step_and_targets(model: Any, batch: TransitionBatch, noise: Any) -> tuple[dict[str, Tensor], Tensor]:
+    """
+    :return: what an update logs, and what the critics' regression was given as targets (B,)
+    """
+    found: list[Tensor] = []
+    step = model.critic_step
+    model.critic_step = lambda states, actions, target: found.append(target) or step(states, actions, target)
+    info = model.step(batch, noise)
+    model.critic_step = step
+    return info, found[0]

@@ -9,6 +9,9 @@ from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.generative.vae import ConditionalVAE
 
+SILENT = 0.01
+"""KL divergence, in nats, below which a VAE's latents say next to nothing about the actions."""
+
 
 def vae_step(
     vae: ConditionalVAE,

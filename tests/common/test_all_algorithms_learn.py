@@ -21,6 +21,7 @@ SHARED: dict[str, Any] = {
 # Updates and settings that make an algorithm small. One that is not listed has 3000 updates and small networks.
 SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "awac": (3000, {"lam": 1.0}),  # locomotion's returns are a thousand times as large
+    "bcq": (3000, {"beta": 0.05, "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]}}),
     "cped": (
         3000,
         {
@@ -39,6 +40,16 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "cql": (1500, {"critic_learning_rate": 1e-3, "bc_steps": 500, "n_actions": 4}),
     "dac": (2000, {"n_critics": 2, "n_q_samples": 1}),
     "dql": (2000, {}),
+    "onestep": (
+        1000,
+        {
+            "alpha": 0.3,
+            "behavior_steps": 1500,
+            "critic_steps": 3000,
+            "behavior_learning_rate": 1e-3,
+            "critic_learning_rate": 1e-3,
+        },
+    ),
     "qdq": (
         3000,
         {

@@ -76,7 +76,7 @@ def run_job(path: Path) -> str:
 def _work(path: Path, record: dict[str, Any]) -> bool:
     """Train and evaluate; False if it was interrupted."""
     folder, config = path.parent.parent, record["config"]
-    data = find_dataset(config["dataset"])
+    data = find_dataset(config["dataset"], env=config.get("env"))
     run = job_run(folder, record, data.fingerprint)
     if run is not None and not run.model_path.is_file():
         shutil.rmtree(run.folder)  # killed before its first checkpoint
@@ -124,11 +124,13 @@ def _train(folder: Path, record: dict[str, Any], data: OfflineDataset, run: Run 
         "save_freq": evaluation["freq"],
         "log_interval": min(1000, evaluation["freq"]),
         "device": config["device"],
+        "env_id": config.get("env"),
         "progress": False,
         "arguments": {"benchmark": record["key"]},
     }
     if run is not None:
-        return train(config["algo"], data, trained_agent=run.model_path, **shared)
+        env_kwargs = hyperparameters.get("env_kwargs")  # the plan's, which the run's files are not trusted to repeat
+        return train(config["algo"], data, trained_agent=run.model_path, env_kwargs=env_kwargs, **shared)
     with tempfile.TemporaryDirectory() as scratch:
         settings = Path(scratch) / "resolved.yml"
         settings.write_text(yaml.safe_dump({"default": hyperparameters}))
@@ -155,11 +157,12 @@ def _results(run: Run, data: OfflineDataset, config: dict[str, Any], curve: dict
     episodes, which had no part in choosing any.
     """
     protocol, total = config["evaluation"], config["hyperparameters"]["n_timesteps"]
+    make = env_factory(data, config.get("env"), config["hyperparameters"].get("env_kwargs"))
     wanted = protocol["final_episodes"] or (None if curve is None else episodes_needed(curve, protocol["final_error"]))
 
     def result_of(checkpoint: str) -> dict[str, Any]:
         model = load_agent(run.checkpoint(checkpoint), device=config["device"])
-        found = evaluate(model, env_factory(data), wanted, eval_seed=protocol["final_seed"], checkpoint=checkpoint)
+        found = evaluate(model, make, wanted, eval_seed=protocol["final_seed"], checkpoint=checkpoint)
         return {name: found[name] for name in _RESULT_KEYS} | {"returns": np.round(found["returns"], 2).tolist()}
 
     last, best = result_of("last"), result_of("best")
@@ -186,6 +189,7 @@ def _command(config: dict[str, Any]) -> str:
     """How to do the same training by itself."""
     values = {"--algo": config["algo"], "--dataset": config["dataset"], "--seed": config["seed"], "--device": config["device"]}
     values |= {"--eval-freq": config["evaluation"]["freq"], "--eval-episodes": config["evaluation"]["episodes"]}
+    values |= {"--env": config["env"]} if "env" in config else {}
     flags = [str(word) for pair in values.items() for word in pair]
     pairs = [f"{name}:{value}" for name, value in config["hyperparameters"].items()]
     return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])

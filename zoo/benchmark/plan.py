@@ -10,6 +10,7 @@ from typing import Any
 
 from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 
 from ..runs.evaluations import FINAL_ERROR
 from ..runs.folders import dataset_name
@@ -26,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "eval_episodes": 10,
     "final_episodes": None,
     "device": "cpu",
+    "env": None,
 }
 """
 What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins. Without a number
@@ -33,6 +35,12 @@ of ``final_episodes`` it follows from the spread of the evaluations on the way.
 """
 _SECTIONS = ("title", "note", "defaults", "algorithms", "datasets", "stages")
 _STAGE = ("datasets", "algorithms", "seeds")
+_LONGEST_NAME = 40
+
+
+def key_of(config: Mapping[str, Any]) -> str:
+    """Hash of a job's config, as plain data."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +62,7 @@ class Job:
     @cached_property
     def key(self) -> str:
         """Hash of the config: another setting is another job."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:10]
+        return key_of(self.config)
 
     @property
     def label(self) -> str:
@@ -120,6 +128,7 @@ def read_plan(path: str | Path) -> Plan:
     _check_words(defaults, SETTINGS, f"{path}, defaults")
     for section, entries in (("algorithms", algorithms), ("datasets", overrides)):
         for name, settings in entries.items():
+            _check_name(name, f"{path}, {section}", is_file_name=section == "algorithms")
             _check_words(settings or {}, SETTINGS, f"{path}, {section}, {name}")
     jobs: dict[tuple[str, str, int], Job | Skipped] = {}
     for number, stage in enumerate(stages, 1):
@@ -133,6 +142,7 @@ def read_plan(path: str | Path) -> Plan:
             if not isinstance(seed, int) or seed < 0:
                 raise UserError(f"{where}: seed {seed!r} must be a whole number from 0.")
             for dataset in stage["datasets"]:
+                _check_name(dataset, where, is_file_name=False)
                 for name in names:
                     settings = [defaults, overrides.get(dataset) or {}, algorithms[name] or {}]
                     if (name, dataset, seed) not in jobs:
@@ -183,7 +193,21 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "evaluation": evaluation,
         "device": settings["device"],
     }
+    if settings["env"] is not None:  # None: the dataset's; a setting of before there was this one has the same key
+        _check_name(settings["env"], f"{name} on {dataset}, env", is_file_name=False)
+        config["env"] = settings["env"]
     return Job(name, dataset, seed, config)
+
+
+def _check_name(name: Any, where: str, is_file_name: bool) -> None:
+    """Names of algorithms are parts of the names of files, which lie in the benchmark's folder and nowhere else."""
+    if not isinstance(name, str) or not name.isprintable() or not name:
+        raise UserError(f"{where}: {short(name)} is no name: use text.")
+    if is_file_name and (set(name) & set("/\\:") or name.startswith(".") or len(name) > _LONGEST_NAME):
+        raise UserError(
+            f"{where}: {short(name)} names no algorithm: files are named after it, so it holds no / \\ or :, starts with no "
+            f"dot and has up to {_LONGEST_NAME} characters. Which algorithm it is stands in its setting `algo`."
+        )
 
 
 def _check_words(words: Any, known: Iterable[str], where: str) -> None:

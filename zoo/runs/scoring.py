@@ -9,7 +9,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
-from sb3_genoffline.data.scores import ScoreScale
+from sb3_genoffline.data.scores import ScoreScale, known_reference
 from sb3_genoffline.errors import UserError
 
 from .envs import EnvFactory, env_id_of, eval_envs, own_spec
@@ -73,6 +73,9 @@ def evaluate(
     finally:
         envs.close()
     returns, interval = np.array(rewards), bootstrap_ci(np.array(rewards))
+    low, high = info.get("ref_min_score"), info.get("ref_max_score")
+    if low is None or high is None:  # data of one's own, in an environment that has a scale
+        low, high = known_reference(env_id) or (None, None)
     result: dict[str, Any] = {
         "mean_reward": float(returns.mean()),
         "std_reward": float(returns.std()),
@@ -96,13 +99,13 @@ def evaluate(
         "normalized_score_ci95": None,
         "behavior_mean_reward": info.get("mean_return"),
         "behavior_normalized_score": None,
-        "ref_min_score": info.get("ref_min_score"),
-        "ref_max_score": info.get("ref_max_score"),
+        "ref_min_score": low,
+        "ref_max_score": high,
         "protocol": None,
     }
     # an environment that does not tell successes can only be scored by returns
     names = (info.get("id"), env_id) if successes else ()
-    scale = ScoreScale.known(*names, low=info.get("ref_min_score"), high=info.get("ref_max_score"))
+    scale = ScoreScale.known(*names, low=low, high=high)
     if scale is not None:
         result |= _scores(scale, result, behavior_success_rate)
     result |= {name: value for name, value in _acting_settings(model).items() if name not in result}
