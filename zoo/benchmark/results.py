@@ -1,7 +1,7 @@
 """The records of a benchmark as scores and curves by algorithm and dataset."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,12 +121,12 @@ class Results:
         return found
 
 
-def score(result: dict[str, Any]) -> float:
+def score(result: Mapping[str, Any]) -> float:
     """A result's score: D4RL's scale or the success rate, else the mean return."""
     return result["mean_reward"] if result["normalized_score"] is None else result["normalized_score"]
 
 
-def final_score(record: dict[str, Any]) -> float:
+def final_score(record: Mapping[str, Any]) -> float:
     """
     The mean of a run's last checkpoints, :data:`~zoo.runs.evaluations.LATE` of them; of records from before they were measured
     again, the mean of as many evaluations on the way.

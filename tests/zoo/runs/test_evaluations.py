@@ -38,7 +38,7 @@ def test_a_run_knows_the_mean_of_its_last_evaluations(tmp_path: Path) -> None:
     run = Run(tmp_path / "x-v0_1", "x-v0")
     run.settings.mkdir(parents=True)
     data = {"ref_min_score": 10.0, "ref_max_score": 110.0, "success_rate": None}
-    (run.settings / "config.yml").write_text(yaml.safe_dump({"dataset": data}))
+    (run.settings / "config.yml").write_text(yaml.safe_dump({"algo": "dac", "dataset": data, "hyperparameters": {}}))
     assert late_evaluations(run) is None
     returns = np.array([[1000.0] * 2, *([10.0 + 10 * k, 12.0 + 10 * k] for k in range(5))])
     np.savez(run.evaluations_path, timesteps=np.arange(1, 7), results=returns, ep_lengths=returns)
