@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_genoffline.data.reading.bounds import check_storage
 from sb3_genoffline.data.reading.cache import cached_arrays
 from sb3_genoffline.data.reading.columns import add_all
-from sb3_genoffline.data.reading.bounds import check_storage
 from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
 

@@ -20,6 +20,7 @@ from sb3_genoffline.errors import DivergedError, printable
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
 from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, recorded_env
+from .evaluations import late_evaluations
 from .folders import Run, held, new_run, run_of
 from .provenance import PROGRAM
 from .settings import make_logger, write_settings
@@ -301,7 +302,9 @@ def _write_summary(result: TrainedRun) -> None:
 
 def _conclude(result: TrainedRun) -> None:
     score = result.model.last_metrics.get("normalized_score")
+    late = late_evaluations(result.run)
     last = "" if score is None else f", last normalised score {score:.1f}"
+    last += "" if late is None else f", mean of the last {len(late['each'])} evaluations {late['mean']:.1f}"
     fitting = f" after {result.fit_seconds:.0f} s of fitting" if result.fit_seconds else ""
     print(
         f"{result.gradient_steps:,} updates in {result.seconds - result.fit_seconds:.0f} s{fitting} "

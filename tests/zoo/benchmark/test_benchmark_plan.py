@@ -11,6 +11,7 @@ from sb3_genoffline import DAC
 from sb3_genoffline.common.arguments import constructor_arguments
 from zoo.benchmark.plan import Plan, read_plan
 from zoo.benchmark.records import job_run, open_record, record_path
+from zoo.runs.evaluations import FINAL_ERROR
 from zoo.runs.hyperparameters import load_hyperparameters
 from zoo.runs.scoring import EVAL_SEED
 from zoo.runs.writing import write_json
@@ -52,7 +53,10 @@ def test_an_algorithms_settings_win_over_the_datasets_and_those_over_the_default
     assert dac.config["hyperparameters"]["tau"] == greedy.config["hyperparameters"]["tau"] == 0.2
     assert dac.config["hyperparameters"]["eta"] == 9.0 and greedy.config["hyperparameters"]["eta"] == 0.1
     assert dac.config["hyperparameters"]["n_critics"] == 4  # the profile's
-    assert dac.config["evaluation"] == {"freq": 12, "episodes": 3, "final_episodes": 20, "final_seed": EVAL_SEED}
+    assert dac.config["evaluation"] == {
+        **{"freq": 12, "episodes": 3, "final_seed": EVAL_SEED},
+        **{"final_episodes": None, "final_error": FINAL_ERROR},  # they follow from the spread
+    }
     assert greedy.config["algo"] == "dac"
 
 
