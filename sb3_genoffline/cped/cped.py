@@ -410,16 +410,14 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     def meet_data(self, new: bool) -> None:
         """Measure what NLLs the data have under a density that has not seen them."""
-        if not new and not bool(self.policy.nll_q99.isinf()):
-            return
-        if self.replay_buffer is None or self.replay_buffer.n_offline == 0:
-            if self.epsilon == "quantile":
-                raise UserError(
-                    "epsilon='quantile' is measured on offline rows, and there are none: call set_dataset(dataset) first, or "
-                    "use epsilon='batch_mean' or a number."
-                )
-            return
-        self.policy.note_usual_nll(*self.offline_rows(), self.epsilon_quantile)
+        unknown = new or bool(self.policy.nll_q99.isinf())
+        if unknown and self.replay_buffer is not None and self.replay_buffer.n_offline > 0:
+            self.policy.note_usual_nll(*self.offline_rows(), self.epsilon_quantile)
+        elif unknown and self.epsilon == "quantile":
+            raise UserError(
+                "epsilon='quantile' is measured on offline rows, and there are none: call set_dataset(dataset) first, or "
+                "use epsilon='batch_mean' or a number."
+            )
 
     # ------------------------------------------------------------------ the actor-critic
 
