@@ -12,6 +12,7 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
+from ..runs.evaluations import read_run
 from ..runs.folders import Run, list_runs, run_number
 from ..runs.scoring import recorded_scale
 from .figures import new_figure, save_figure
@@ -32,19 +33,6 @@ class Curve:
     mean: np.ndarray
     band: np.ndarray
     baseline: bool
-
-
-def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """
-    :return: the run's config, timesteps (E,), and returns (E, episodes); in a maze 1 for each success in their place
-    :raises NotFoundError: if it was never evaluated
-    """
-    if not run.evaluations_path.is_file():
-        raise NotFoundError(f"{run.folder} has no evaluations.npz: it was trained without evaluation.")
-    config = run.config()
-    with np.load(run.evaluations_path) as file:
-        by_success = config["dataset"].get("success_rate") is not None and "successes" in file
-        return config, file["timesteps"], file["successes"].astype(float) if by_success else file["results"]
 
 
 def baseline_of(algo: str, hyperparameters: Mapping[str, Any]) -> str:
