@@ -1,0 +1,5 @@
+"""Offline policy evaluation: what a policy is worth, from logs alone."""
+
+from sb3_genoffline.ope.fqe import FQE, Estimate
+
+__all__ = ["FQE", "Estimate"]
