@@ -155,7 +155,7 @@ class FittingLearner(StoredLearner):
     def save_fitted_model(self, path: PathOrFile) -> None:
         """
         Write the model that is fitted before the policy to a file of its own, for agents with other seeds or settings: the
-        constructor's argument of the model's name takes it (QDQ's ``q_sampler``, CPED's and SPOT's ``density``).
+        constructor's argument of the model's name takes it (QDQ's ``q_sampler``, CPED's and SPOT's ``density``, …).
 
         :param path: file name (``.zip`` is added) or open binary file
         :raises UserError: if there is none, or it is not fitted

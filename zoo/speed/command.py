@@ -149,13 +149,14 @@ class Variant:
 
 
 def synthetic_data(obs_dim: int, action_dim: int, n: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random transitions: speed does not depend on what they say."""
+    """Random transitions, each of which goes on from the last: speed does not depend on what they say."""
     rng = np.random.default_rng(seed)
+    states = rng.normal(size=(n + 1, obs_dim)).astype(np.float32)
     return {
-        "observations": rng.normal(size=(n, obs_dim)).astype(np.float32),
+        "observations": states[:-1],
         "actions": rng.uniform(-1, 1, (n, action_dim)).astype(np.float32),
         "rewards": rng.normal(size=n).astype(np.float32),
-        "next_observations": rng.normal(size=(n, obs_dim)).astype(np.float32),
+        "next_observations": states[1:],
         "terminals": rng.random(n) < 0.01,
         "timeouts": np.zeros(n, dtype=bool),
     }
