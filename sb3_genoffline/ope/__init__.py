@@ -1,5 +1,6 @@
 """Offline policy evaluation: what a policy is worth, from logs alone."""
 
 from sb3_genoffline.ope.fqe import FQE, Estimate
+from sb3_genoffline.ope.weighting import ImportanceWeighting
 
-__all__ = ["FQE", "Estimate"]
+__all__ = ["FQE", "Estimate", "ImportanceWeighting"]

@@ -132,7 +132,7 @@ class QFit(Fit):
         if self.bounds is None:
             return wanted, th.zeros((), device=wanted.device)
         inside = wanted.clamp(*self.bounds)
-        slack = 1e-6 * (abs(self.bounds[0]) + abs(self.bounds[1]))
+        slack = 0.01 * max(map(abs, self.bounds))  # an optimum at the bound is approached from both sides
         return inside, ((wanted - inside).abs() > slack).float().mean()
 
     def state_dict(self) -> dict[str, Any]:
