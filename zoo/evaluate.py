@@ -7,6 +7,7 @@ from typing import Any
 from sb3_genoffline.errors import UserError
 
 from .runs.agents import add_agent_arguments, agent_and_env
+from .runs.evaluations import late_evaluations
 from .runs.folders import run_of
 from .runs.scoring import CHOOSING_SEEDS, EVAL_SEED, check_seed, evaluate, summary
 from .runs.sweeping import sweep, sweep_table
@@ -47,7 +48,11 @@ def main(args: argparse.Namespace) -> None:
         "checkpoint": checkpoint,
         "behavior_success_rate": data.get("success_rate"),
     }
-    result = sweep(model, make, name, values, **protocol) if name else evaluate(model, make, **protocol)
+    if name:
+        result = sweep(model, make, name, values, **protocol)
+    else:
+        late = late_evaluations(run) if run is not None and checkpoint == "last" else None
+        result = evaluate(model, make, **protocol) | {"last_evaluations": late}
     suffix = "" if checkpoint == "last" else f"_{checkpoint}"
     stem = f"sweep_{name}" if name else "results"
     output = Path(args.output) if args.output else path.parent / f"{stem}{suffix}.json"

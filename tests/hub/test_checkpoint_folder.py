@@ -13,6 +13,7 @@ import torch as th
 from point_agents import ACTION_SPACE, OBSERVATION_SPACE, OBSERVATIONS, act, make_dataset, train
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import SAC
+from worlds import FITTING, make_agent
 
 from sb3_genoffline import ALGOS, load_from_hub
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -22,27 +23,9 @@ from sb3_genoffline.hub.fingerprint import fingerprint_difference, make_fingerpr
 from sb3_genoffline.hub.publishing import write_agent_folder
 from sb3_genoffline.registry import load_agent
 
-SMALL: dict[str, dict[str, Any]] = {
-    "bcq": {"n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8], "vae_net_arch": [8]}},
-    "dac": {"n_critics": 2, "n_q_samples": 2, "n_action_samples": 3},
-    "dql": {"n_action_samples": 3},
-    "cql": {"n_actions": 2, "bc_steps": 0},
-    "cped": {"flow_steps": 3, "flow_eval_every": 2, "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8]}},
-    "onestep": {"behavior_steps": 2, "critic_steps": 2, "policy_kwargs": {"net_arch": [8]}},
-    "qdq": {
-        "teacher_steps": 2,
-        "cd_steps": 2,
-        "stride": 2,
-        "window": 5,
-        "policy_kwargs": {"net_arch": [8], "q_net_arch": [8]},
-    },
-    "spot": {"vae_steps": 2, "policy_kwargs": {"net_arch": [8], "vae_net_arch": [8], "critic_init": 0.01}},
-}
-
 
 def trained(name: str, steps: int = 3) -> OfflineAlgorithm:
-    arguments = {"policy_kwargs": {"net_arch": [8, 8]}, "batch_size": 16, "seed": 0, "normalize_observations": True}
-    model = ALGOS[name]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), device="cpu", **(arguments | SMALL.get(name, {})))
+    model = make_agent(name, normalize_observations=True, reward_transform=None)
     return model.learn_offline(make_dataset(), steps)
 
 
@@ -175,11 +158,11 @@ def test_json_that_is_none_is_refused(folder: Path, text: str) -> None:
         load_agent(folder)
 
 
-@pytest.mark.parametrize(
-    ("algo", "name"), [("qdq", "q_sampler"), ("cped", "density"), ("spot", "density"), ("onestep", "behavior_and_q")]
-)
-def test_no_other_file_is_read_because_a_config_names_it(tmp_path: Path, algo: str, name: str) -> None:
-    ALGOS[algo]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), device="cpu").save_pretrained(tmp_path)
+@pytest.mark.parametrize("algo", FITTING)
+def test_no_other_file_is_read_because_a_config_names_it(tmp_path: Path, algo: str) -> None:
+    agent = make_agent(algo)
+    agent.save_pretrained(tmp_path)
+    name = agent.policy.fitted_model
     change(tmp_path / "config.json", lambda config: config["hyperparameters"].update({name: "/etc/passwd"}))
     with pytest.raises(CheckpointError, match=f"{name}='/etc/passwd' names a file"):
         load_agent(tmp_path)

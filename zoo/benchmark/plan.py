@@ -12,6 +12,7 @@ from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 
+from ..runs.evaluations import FINAL_ERROR
 from ..runs.folders import dataset_name
 from ..runs.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
 from ..runs.scoring import EVAL_SEED
@@ -24,11 +25,14 @@ SETTINGS: dict[str, Any] = {
     "n_timesteps": None,
     "evaluations": 20,
     "eval_episodes": 10,
-    "final_episodes": 20,
+    "final_episodes": None,
     "device": "cpu",
     "env": None,
 }
-"""What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins."""
+"""
+What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins. Without a number
+of ``final_episodes`` it follows from the spread of the evaluations on the way.
+"""
 _SECTIONS = ("title", "note", "defaults", "algorithms", "datasets", "stages")
 _STAGE = ("datasets", "algorithms", "seeds")
 _LONGEST_NAME = 40
@@ -164,7 +168,7 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
     if settings["n_timesteps"] is not None:
         settings["hyperparameters"]["n_timesteps"] = settings["n_timesteps"]
     for count in ("evaluations", "eval_episodes", "final_episodes"):
-        if not isinstance(settings[count], int) or settings[count] < 1:
+        if settings[count] != SETTINGS[count] and (not isinstance(settings[count], int) or settings[count] < 1):
             raise UserError(f"{name} on {dataset}: {count}={settings[count]!r} must be a whole number from 1.")
     algo = settings["algo"] or name
     try:
@@ -177,6 +181,8 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "final_episodes": settings["final_episodes"],
         "final_seed": EVAL_SEED,
     }
+    if settings["final_episodes"] is None:
+        evaluation["final_error"] = FINAL_ERROR
     config = {
         "name": name,
         "algo": algo,

@@ -149,21 +149,24 @@ def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
 
 def _is_of(record: dict[str, Any], job: Job | None) -> bool:
     """
-    Whether a record was made with a job's settings. Of records from before the arguments of policies were in one table, those
-    arguments count that both know: stable-baselines3's were among them, of which only the defaults were of use.
+    Whether a record was made with a job's settings. Of defaults those count that both know: an argument that came since is off
+    by default, and what was once among the policy's arguments, stable-baselines3's, was of no use.
     """
     if job is None or record["key"] == job.key:
         return job is not None
     before, now = record["config"], job.config
-    policies = [dict(config.get("defaults", {}).get("policy_kwargs", {})) for config in (before, now)]
-    if "features_extractor_class" not in policies[0]:
-        return False
-    known = policies[0].keys() & policies[1].keys() - {"optimizer_class"}
-    both = [
-        config | {"defaults": config["defaults"] | {"policy_kwargs": {name: policy[name] for name in known}}}
-        for config, policy in zip((before, now), policies, strict=True)
-    ]
-    return bool(both[0] == both[1])
+    return bool(_known_to_both(before, now) == _known_to_both(now, before))
+
+
+def _known_to_both(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A config whose defaults are those that the other one has too."""
+    defaults, others = config.get("defaults", {}), other.get("defaults", {})
+    policy, others_policy = defaults.get("policy_kwargs", {}), others.get("policy_kwargs", {})
+    known = policy.keys() & others_policy.keys()
+    if "features_extractor_class" in policy or "features_extractor_class" in others_policy:
+        known -= {"optimizer_class"}
+    shared = {name: value for name, value in defaults.items() if name in others and name != "policy_kwargs"}
+    return config | {"defaults": shared | {"policy_kwargs": {name: policy[name] for name in known}}}
 
 
 def _preferred(records: Iterable[dict[str, Any]], job: Job | None) -> dict[str, Any] | None:

@@ -241,7 +241,7 @@ def draw_walks(axes: Any, maze: Any, paths: Sequence[np.ndarray], walks: Sequenc
 def agent_name(path: str | Path, model: AnyAlgorithm) -> str:
     """What to call an agent: its class, and what its run leaves out."""
     run = run_of(path)
-    baseline = baseline_of(run.config()["hyperparameters"]) if run is not None else ""
+    baseline = baseline_of(model.name, run.config()["hyperparameters"]) if run is not None else ""
     return f"{type(model).__name__}, {baseline}" if baseline else type(model).__name__
 
 

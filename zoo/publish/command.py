@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.writing import scratch_folder
 from sb3_genoffline.hub.naming import check_repo_id, repo_name
 from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
 from sb3_genoffline.registry import ALGOS
@@ -71,13 +71,12 @@ def publish(candidate: Candidate, name: str, target: Target, settings: Settings)
     results = make_results(candidate, model, make, settings, lambda text: print(f"  {text} ...", flush=True))
     results["command"] = training_command(candidate.chosen)
     print("  " + summary(results).partition("\n")[2])
-    target.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".publish-", dir=target.folder) as scratch:
-        curve = _if_possible("training curve", lambda: make_curve(candidate, Path(scratch)))
+    with scratch_folder("publish") as scratch:
+        curve = _if_possible("training curve", lambda: make_curve(candidate, scratch))
         film = None
         if settings.film_steps:
             print(f"  filming {settings.film_steps} steps ...", flush=True)
-            film = _if_possible("film", lambda: make_film(model, make, Path(scratch), settings.film_steps))
+            film = _if_possible("film", lambda: make_film(model, make, scratch, settings.film_steps))
         chosen = candidate.chosen
         return write_agent_folder(
             model,

@@ -19,7 +19,12 @@ from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import DivergedError
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
+<<<<<<< HEAD
+from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, recorded_env
+=======
 from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs
+from .evaluations import late_evaluations
+>>>>>>> tables
 from .folders import Run, held, new_run, run_of
 from .provenance import PROGRAM
 from .settings import make_logger, write_settings
@@ -159,7 +164,8 @@ def train(
         if eval_freq > 0:
             known = None if begun.origin is None else run_of(begun.origin)
             make = env_of_run(known, data, env_id, {**begun.env_kwargs, **(env_kwargs or {})}, trust_env)
-            envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
+            has_one = env_id is not None or (known is not None and recorded_env(known).env_id is not None)
+            envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), has_one)
         if envs is not None:
             stack.callback(envs.close)
         # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown
@@ -248,13 +254,17 @@ def _position(model: AnyAlgorithm) -> tuple[str, int]:
     return model.fits.current or ("update", model.num_timesteps)
 
 
-def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, named: bool) -> VecEnv | None:
-    """Environments to evaluate in; None, with a message, where there is no simulator for the data."""
+def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, has_one: bool) -> VecEnv | None:
+    """
+    Environments to evaluate in; None, with a message, where there is no simulator for the data.
+
+    :param has_one: the user names one, or the run that goes on was evaluated in one: then there has to be one
+    """
     try:
         envs = eval_envs(make, n_envs)
     except NoEnvironment as error:
-        if named:
-            raise
+        if has_one:
+            raise NoEnvironment(f"{error} To train without evaluation: --eval-freq 0.") from error
         print(f"Training goes on without evaluation. {error}")
         return None
     check_compatible(data, envs.observation_space, envs.action_space)
@@ -296,7 +306,9 @@ def _write_summary(result: TrainedRun) -> None:
 
 def _conclude(result: TrainedRun) -> None:
     score = result.model.last_metrics.get("normalized_score")
+    late = late_evaluations(result.run)
     last = "" if score is None else f", last normalised score {score:.1f}"
+    last += "" if late is None else f", mean of the last {len(late['each'])} evaluations {late['mean']:.1f}"
     fitting = f" after {result.fit_seconds:.0f} s of fitting" if result.fit_seconds else ""
     print(
         f"{result.gradient_steps:,} updates in {result.seconds - result.fit_seconds:.0f} s{fitting} "

@@ -205,4 +205,7 @@ def summary(result: dict[str, Any]) -> str:
         text += f", normalised {result['normalized_score']:.1f}"
     if result["behavior_normalized_score"] is not None:
         text += f" (data: {result['behavior_normalized_score']:.1f})"
+    late = result.get("last_evaluations")
+    if late is not None:
+        text += f"\nmean of the last {len(late['each'])} evaluations on the way: {late['mean']:.1f}"
     return text
