@@ -19,12 +19,8 @@ from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import DivergedError
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
-<<<<<<< HEAD
 from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, recorded_env
-=======
-from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs
 from .evaluations import late_evaluations
->>>>>>> tables
 from .folders import Run, held, new_run, run_of
 from .provenance import PROGRAM
 from .settings import make_logger, write_settings

@@ -58,7 +58,9 @@ def test_bounds_of_actions_stand_among_the_arrays(bounds, kind, tmp_path):
 
 @pytest.mark.parametrize("bounds", [[1, 1], [2, -2], [9], [-np.inf, 1], [[1, 2, 3], [4, 5, 6]], 3.0, [-1e39, 1e39]])
 def test_what_is_no_bounds_of_actions_is_named(bounds):
-    with pytest.raises(UserError, match=r"action_space is .*its bounds \[low, high\] are needed: two numbers, or two rows of 2"):
+    with pytest.raises(
+        UserError, match=r"action_space is .*its bounds \[low, high\] are needed: two numbers, or two rows of 2"
+    ):
         load_dataset(arrays([Episode(0, 3, "terminated")]) | {"action_space": bounds})
 
 

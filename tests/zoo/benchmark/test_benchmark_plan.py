@@ -9,17 +9,12 @@ import yaml
 
 from sb3_genoffline import DAC
 from sb3_genoffline.common.arguments import constructor_arguments
-<<<<<<< HEAD
-from zoo.benchmark.plan import FINAL_SEED, Plan, read_plan
-from zoo.benchmark.records import job_run, open_record, record_path
-from zoo.runs.hyperparameters import load_hyperparameters
-from zoo.runs.writing import write_json
-=======
 from zoo.benchmark.plan import Plan, read_plan
+from zoo.benchmark.records import job_run, open_record, record_path
 from zoo.runs.evaluations import FINAL_ERROR
 from zoo.runs.hyperparameters import load_hyperparameters
 from zoo.runs.scoring import EVAL_SEED
->>>>>>> main
+from zoo.runs.writing import write_json
 
 CPU_PLAN = Path(__file__).parents[3] / "zoo" / "benchmarks" / "cpu.yml"
 
@@ -103,7 +98,10 @@ def test_an_algorithm_that_cannot_be_made_is_skipped_with_the_reason(tmp_path: P
         ({"stages": [{"datasets": ["a/b-v0"], "seeds": ["x"]}]}, "seed 'x' must be a whole number"),
         ({"datasets": {"c/d-v0": {"n_timesteps": 1}}}, "no stage has the dataset c/d-v0"),
         ({"defaults": {"evaluations": 0}}, "evaluations=0 must be a whole number from 1"),
-        ({"algorithms": {"../../../x": {"algo": "dac"}}}, r"algorithms: '../../../x' names no algorithm: files are named after"),
+        (
+            {"algorithms": {"../../../x": {"algo": "dac"}}},
+            r"algorithms: '../../../x' names no algorithm: files are named after",
+        ),
         ({"algorithms": {"a\\b": {"algo": "dac"}}}, "names no algorithm"),
         ({"algorithms": {"..": {"algo": "dac"}}}, "names no algorithm"),
         ({"algorithms": {"x" * 41: {"algo": "dac"}}}, "names no algorithm"),

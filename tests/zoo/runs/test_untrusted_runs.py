@@ -182,7 +182,9 @@ def test_a_file_that_a_run_names_counts_only_if_it_holds_the_agents_data(tmp_pat
     main(["train", "-i", str(run.model_path), "-n", "1", "--eval-freq", "0", "--verbose", "0"])
     assert not mark.exists()
     same.unlink()
-    with pytest.raises(SystemExit, match=r"own\.hdf5, which the run names, is not there any more: give the data with --dataset"):
+    with pytest.raises(
+        SystemExit, match=r"own\.hdf5, which the run names, is not there any more: give the data with --dataset"
+    ):
         main(["train", "-i", str(run.model_path), "-n", "2"])
 
 
