@@ -82,7 +82,7 @@ def pdis(steps: Steps, gamma: float) -> float:
 
 
 def wpdis(steps: Steps, gamma: float) -> float:
-    """:func:`pdis` with weights normalised at each step over the episodes that still run, which is biased and far less noisy."""
+    """:func:`pdis` with weights normalised at each step over the episodes that still run: biased, far less noisy."""
     weights = normalised(cumulative_weights(steps), steps.alive)
     # what an episode that has ended would have added is 0: the mean over all episodes, not over those that run
     share = steps.alive.mean(axis=0)

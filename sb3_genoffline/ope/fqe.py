@@ -20,8 +20,14 @@ from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.transforms import scale_actions
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.files.archive import CheckpointError, PathOrFile, read_archive, tree_from_members, tree_to_members
-from sb3_genoffline.files.archive import write_archive
+from sb3_genoffline.files.archive import (
+    CheckpointError,
+    PathOrFile,
+    read_archive,
+    tree_from_members,
+    tree_to_members,
+    write_archive,
+)
 from sb3_genoffline.nets.ensembles import EnsembleQ
 from sb3_genoffline.ope.acting import TargetPolicy
 from sb3_genoffline.ope.q_fit import NextActions, QFit
@@ -66,8 +72,9 @@ class Estimate:
 
 class FQE:
     """
-    Fitted Q evaluation (Le, Voloshin, Yue 2019, arXiv 1903.08738) in the form of DOPE's FQE-L2 (Fu et al. 2021): H Q-functions of
-    a *fixed* policy, refitted to the data by temporal differences. Never reads the agent's own critic, which overrates it.
+    Fitted Q evaluation (Le, Voloshin, Yue 2019, arXiv 1903.08738) in the form of DOPE's FQE-L2 (Fu et al. 2021): H Q-functions
+    of a *fixed* policy, refitted to the data by temporal differences. It never reads the agent's own critic, which overrates
+    it.
 
     Each member has its own target and its own resample of the episodes, so that their spread says how far to trust the mean.
     Rewards are divided by their standard deviation and never shifted, as a shift changes the ranking where episodes end.

@@ -63,8 +63,7 @@ def fit_behaviour(
     optimizer = th.optim.Adam(flow.parameters(), lr=_LEARNING_RATE)
     for _ in range(n_steps):
         drawn = th.randint(len(states), (_BATCH,), generator=generator, device=device)
-        noise = flow.draw_noise(_BATCH, generator)
-        gradient_step(optimizer, flow.loss(states[drawn], actions[drawn], noise), _LEARNING_RATE, 10.0)
+        gradient_step(optimizer, flow.loss(states[drawn], actions[drawn]), _LEARNING_RATE, 10.0)
     return flow.requires_grad_(False)
 
 
@@ -146,9 +145,7 @@ class ImportanceWeighting:
         parts = [flow.log_prob(states[block], actions[block]).double().cpu() for block in row_blocks(len(rows))]
         return th.cat(parts).numpy()
 
-    def _cross_fitted(
-        self, n_folds: int, n_steps: int, net_arch: tuple[int, ...], seed: int, device: th.device
-    ) -> np.ndarray:
+    def _cross_fitted(self, n_folds: int, n_steps: int, net_arch: tuple[int, ...], seed: int, device: th.device) -> np.ndarray:
         data = self.dataset
         folds = np.random.default_rng(seed).permutation(data.n_episodes) % n_folds
         fold_of_row = np.repeat(folds, data.episode_lengths())

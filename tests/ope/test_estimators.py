@@ -16,9 +16,9 @@ from sb3_genoffline.ope.estimators import (
 )
 
 GAMMA = 0.9
-I, T = np.meshgrid(np.arange(4), np.arange(3), indexing="ij")
-RATIOS, REWARDS = 0.5 * np.sin(1 + I + 2 * T) + 0.0, np.cos(0.3 * I + T)
-Q, V = np.sin(I + 0.5 * T), 0.8 * np.cos(0.2 * I + T)
+E, T = np.meshgrid(np.arange(4), np.arange(3), indexing="ij")
+RATIOS, REWARDS = 0.5 * np.sin(1 + E + 2 * T), np.cos(0.3 * E + T)
+Q, V = np.sin(E + 0.5 * T), 0.8 * np.cos(0.2 * E + T)
 
 
 def example(log_ratios: np.ndarray = RATIOS) -> Steps:

@@ -38,7 +38,14 @@ def test_time_outs_go_on_and_terminations_do_not(terminal: bool):
     n = 200
     data = linear_data(n, n_rows_episode=1)
     ends = {"terminations": np.full(n, terminal), "truncations": np.full(n, not terminal)}
-    fqe = linear(Linear(), data.replace(rewards=np.ones(n, np.float32), **ends), gamma=0.9, tau=0.5, learning_rate=1e-2, clip_targets=True)
+    fqe = linear(
+        Linear(),
+        data.replace(rewards=np.ones(n, np.float32), **ends),
+        gamma=0.9,
+        tau=0.5,
+        learning_rate=1e-2,
+        clip_targets=True,
+    )
     assert fqe.fit(400).estimate().value == pytest.approx(1.0 if terminal else 10.0, rel=0.02)
 
 
