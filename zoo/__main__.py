@@ -55,7 +55,9 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get("ZOO_TRACEBACK") or not _is_for_the_user(error):
             raise
-        sys.exit(f"zoo {name}: {error}\n(set ZOO_TRACEBACK=1 for the traceback)")
+        from sb3_genoffline.errors import printable_lines
+
+        sys.exit(f"zoo {name}: {printable_lines(error)}\n(set ZOO_TRACEBACK=1 for the traceback)")
 
 
 def overview() -> str:

@@ -1,5 +1,6 @@
 """YAML of others: values, and no more of them than the file holds."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from sb3_genoffline.data import export_hdf5
 from zoo.__main__ import main
 from zoo.runs.reading import LARGEST_FILE, read_yaml
 
-LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(f"{y}: &{y} [{f'*{x},' * 10}]\n" for x, y in zip("abcdefgh", "bcdefghi"))
+LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(f"{y}: &{y} [{f'*{x},' * 10}]\n" for x, y in pairwise("abcdefghi"))
+MERGED = LAUGHS.replace("[1,1,1,1,1,1,1,1,1,1]", "{x: 1}").replace("[*", "{<<: [*").replace("]\n", "]}\n")
 HOSTILE = {
     "aliases of aliases": (LAUGHS, "values once aliases are written out"),
-    "merged aliases": (LAUGHS.replace("[1,1,1,1,1,1,1,1,1,1]", "{x: 1}").replace("[*", "{<<: [*").replace("]\n", "]}\n"), "aliases"),
+    "merged aliases": (MERGED, "values once aliases are written out"),
     "a value in itself": ("a: &a [*a]\n", "a value is a part of itself"),
     "a mapping merged into itself": ("a: &a {<<: *a}\n", "a value is a part of itself"),
     "a number to the base of sixty": ("a: 1" + ":1" * 40_000, "a number is too long"),
