@@ -20,6 +20,7 @@ from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
 
 from .recipes import chosen
+from .runs.flags import new_file
 from .runs.provenance import command_line
 from .runs.writing import write_text
 
@@ -155,7 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     :param parser: Takes the flags of ``python -m zoo datasets``
     """
     parser.add_argument("datasets", nargs="*", default=["all"], metavar="dataset", help="ids or patterns (default: all)")
-    parser.add_argument("-o", "--output", type=Path, default=None, help="write the table to this Markdown file too")
+    parser.add_argument("-o", "--output", type=new_file, default=None, help="write the table to this Markdown file too")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -174,7 +175,7 @@ def main(args: argparse.Namespace) -> None:
     if any(cells[1] == NOTHING for cells in rows):
         print("Without a size: not on this machine; `python -m zoo collect <dataset>` makes it.")
     if args.output is not None:
-        write_text(args.output, markdown(rows, command_line()))
+        write_text(Path(args.output), markdown(rows, command_line()))
         print(f"wrote {args.output}")
     if problems:
         sys.exit("\n".join(problems))

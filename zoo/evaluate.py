@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from .runs.agents import add_agent_arguments, agent_and_env
+from .runs.flags import new_file, positive, seed_number
 from .runs.folders import run_of
 from .runs.scoring import EVAL_SEED, evaluate, summary
 from .runs.writing import write_json
@@ -13,10 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo evaluate``"""
     add_agent_arguments(parser)
     add = parser.add_argument
-    add("-n", "--n-episodes", type=int, help="episodes (default: 10; 100 for antmaze)")
-    add("--n-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
-    add("--seed", type=int, default=EVAL_SEED, help="seed of the episodes")
-    add("-o", "--output", help="file to write (default: results.json, or results_<checkpoint>.json, beside the agent)")
+    add("-n", "--n-episodes", type=positive, help="episodes (default: 10; 100 for antmaze)")
+    add("--n-envs", type=positive, help="environments stepped together (default: one per episode, at most 10)")
+    add("--seed", type=seed_number, default=EVAL_SEED, help="seed of the episodes")
+    add(
+        "-o",
+        "--output",
+        type=new_file,
+        help="file to write (default: results.json, or results_<checkpoint>.json, beside the agent)",
+    )
 
 
 def main(args: argparse.Namespace) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 from sb3_genoffline.data import load_dataset
 
+from .runs.flags import new_folder, seed_number
+
 ALGO = "dac"
 DATASET = "genoffline/hopper/medium-replay-v0"
 PROFILE = "cpu"
@@ -275,8 +277,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo quickstart``"""
     add = parser.add_argument
     add("--smoke", action="store_true", help="tiny sizes and a dataset of its own: tests the way in a minute, learns nothing")
-    add("-f", "--log-folder", default="logs/quickstart", help="where everything is written")
-    add("--seed", type=int, default=0, help="of both trainings")
+    add("-f", "--log-folder", type=new_folder, default="logs/quickstart", help="where everything is written")
+    add("--seed", type=seed_number, default=0, help="of both trainings")
 
 
 def main(args: argparse.Namespace) -> None:

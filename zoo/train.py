@@ -6,6 +6,17 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS
 
 from .collect.lookup import find_dataset
+from .runs.flags import (
+    algorithm,
+    chosen_or_threads,
+    count,
+    device,
+    log_interval,
+    never_or_every,
+    new_folder,
+    positive,
+    random_or_seed,
+)
 from .runs.folders import run_of
 from .runs.hyperparameters import parse_pairs
 from .runs.learning import train
@@ -14,28 +25,37 @@ from .runs.learning import train
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo train``"""
     add = parser.add_argument
-    add("--algo", default="dac", help=f"algorithm: {', '.join(ALGOS)}")
+    add("--algo", type=algorithm, default="dac", help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", help="Minari id, D4RL file (.hdf5) or .npz; may be left out with -i of an agent in a run folder")
     add("--env", help="environment to evaluate in (default: the dataset's)")
-    add("-tb", "--tensorboard-log", metavar="FOLDER", help="root of tensorboard logs")
+    add("-tb", "--tensorboard-log", type=new_folder, metavar="FOLDER", help="root of tensorboard logs")
     add("-i", "--trained-agent", metavar="ZIP", help="checkpoint to resume from, exactly")
-    add("-n", "--n-timesteps", type=int, help="gradient updates in all (default: the hyper-parameters')")
-    add("--num-threads", type=int, default=-1, help="threads of torch (default: torch's choice)")
-    add("--log-interval", type=int, default=-1, help="updates between two log entries (-1: 1000, -2: no logging)")
-    add("--eval-freq", type=int, help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)")
-    add("--eval-episodes", type=int, default=10, help="episodes of an evaluation")
-    add("--n-eval-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
+    add("-n", "--n-timesteps", type=positive, help="gradient updates in all (default: the hyper-parameters')")
+    add("--num-threads", type=chosen_or_threads, default=-1, help="threads of torch (default: torch's choice)")
+    add(
+        "--log-interval",
+        type=log_interval,
+        default=-1,
+        help="updates between two log entries (-1: 1000, -2: no logging)",
+    )
+    add(
+        "--eval-freq",
+        type=never_or_every,
+        help="updates between evaluations (default: 20 a run, at least every 10,000; 0 or -1: none)",
+    )
+    add("--eval-episodes", type=positive, default=10, help="episodes of an evaluation")
+    add("--n-eval-envs", type=positive, help="environments stepped together (default: one per episode, at most 10)")
     add(
         "--save-freq",
-        type=int,
+        type=never_or_every,
         default=-1,
-        help="updates between checkpoints that are kept (-1: only the last, which is renewed every 10,000 updates)",
+        help="updates between checkpoints that are kept (-1 or 0: only the last, which is renewed every 10,000 updates)",
     )
     add("--save-replay-buffer", action="store_true", help="also save the sampler's state in a file of its own")
-    add("-f", "--log-folder", default="logs", help="root of the logs")
-    add("--seed", type=int, default=-1, help="seed (-1: a random one, which is recorded)")
-    add("--device", default="auto", help="cpu, cuda or auto")
-    add("--verbose", type=int, default=1, help="0 silent, 1 progress, 2 tables")
+    add("-f", "--log-folder", type=new_folder, default="logs", help="root of the logs")
+    add("--seed", type=random_or_seed, default=-1, help="seed (-1: a random one, which is recorded)")
+    add("--device", type=device, default="auto", help="cpu, cuda or auto")
+    add("--verbose", type=count, choices=(0, 1, 2), default=1, help="0 silent, 1 progress, 2 tables")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
     add("--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="the same, over --env-kwargs")
     add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters over those of the file")

@@ -19,6 +19,7 @@ from safetensors.torch import save as pack
 from torch import Tensor
 
 from sb3_genoffline.errors import NotFoundError, UserError, printable
+from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.writing import replace_file
 
 FORMAT_VERSION = 2
@@ -178,7 +179,7 @@ def read_archive(path: PathOrFile) -> dict[str, bytes]:
         given = pathlib.Path(path)
         path = given if given.is_file() or not given.name else given.with_name(given.name + ".zip")
         if not path.is_file():
-            raise NotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it).")
+            raise NotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it){near_files(given)}")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, path)

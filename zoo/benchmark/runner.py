@@ -149,7 +149,7 @@ class Benchmark:
 
     def _prepare(self, collect: bool) -> None:
         """Find out what is to be done, and which data there are."""
-        fingerprints: dict[str, str | FileNotFoundError] = {}
+        fingerprints: dict[str, str | UserError] = {}
         for job in self.plan.jobs:
             record = open_record(self.folder, job)
             if record["state"] == FAILED and not self.retry_failed:
@@ -157,10 +157,10 @@ class Benchmark:
             if job.dataset not in fingerprints:
                 try:
                     fingerprints[job.dataset] = find_dataset(job.dataset, collect=collect).fingerprint
-                except FileNotFoundError as error:
+                except UserError as error:
                     fingerprints[job.dataset] = error
             found = fingerprints[job.dataset]
-            if isinstance(found, FileNotFoundError):
+            if isinstance(found, UserError):
                 if record["state"] != DONE:
                     self.skipped.append(Skipped(job.name, job.dataset, job.seed, str(found)))
                 continue
@@ -220,7 +220,7 @@ def is_running(folder: Path) -> bool:
     try:
         with _alone(folder):
             return False
-    except ValueError:
+    except UserError:
         return True
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
-from ..runs.folders import Run, list_runs, run_number
+from ..runs.flags import algorithm, new_file, positive
+from ..runs.folders import Run, find_run, list_runs, run_number
+from ..runs.reading import read_evaluations
 from ..runs.scoring import recorded_scale
 from .figures import new_figure, save_figure
 
@@ -49,9 +51,9 @@ def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     if not run.evaluations_path.is_file():
         raise NotFoundError(f"{run.folder} has no evaluations.npz: it was trained without evaluation.")
     config = run.config()
-    with np.load(run.evaluations_path) as file:
-        by_success = config["dataset"].get("success_rate") is not None and "successes" in file
-        return config, file["timesteps"], file["successes"].astype(float) if by_success else file["results"]
+    found = read_evaluations(run.evaluations_path)
+    by_success = config["dataset"].get("success_rate") is not None and "successes" in found
+    return config, found["timesteps"], found["successes"].astype(float) if by_success else found["results"]
 
 
 def baseline_of(hyperparameters: Mapping[str, Any]) -> str:
@@ -126,11 +128,11 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot curves``"""
     add = parser.add_argument
-    add("--algo", nargs="+", default=["dac"], help=f"algorithms: {', '.join(ALGOS)}")
+    add("--algo", type=algorithm, nargs="+", default=["dac"], help=f"algorithms: {', '.join(ALGOS)}")
     add("--dataset", required=True, help="dataset of the runs")
     add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
-    add("--exp-id", type=int, nargs="+", help="numbers of the runs (default: all)")
-    add("-o", "--output", default="curve.png", help="file to write, as PNG and SVG")
+    add("--exp-id", type=positive, nargs="+", help="numbers of the runs (default: all)")
+    add("-o", "--output", type=new_file, default="curve.png", help="file to write, as PNG and SVG")
     add("--title", help="default: the dataset's id")
 
 
@@ -139,6 +141,9 @@ def main(args: argparse.Namespace) -> None:
     runs = [run for algo in args.algo for run in list_runs(args.folder, algo, args.dataset)]
     if args.exp_id is not None:
         runs = [run for run in runs if run_number(run) in args.exp_id]
+    missing = sorted(set(args.exp_id or ()) - {run_number(run) for run in runs})
+    if missing or not runs:
+        find_run(args.folder, args.algo[0], args.dataset, *missing[:1])  # names those that there are
     evaluated = [run for run in runs if run.evaluations_path.is_file()]
     if not evaluated:
         raise NotFoundError(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.writing import replaced
 
 DPI = 150
 
@@ -37,10 +38,8 @@ def save_figure(figure: Any, output: str | Path) -> list[Path]:
 
     output = Path(output)
     stem = output.with_suffix("") if output.suffix.lower() in (".png", ".svg") else output
-    stem.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
-    png, svg = files
-    figure.savefig(png, dpi=DPI)
-    with rc_context({"svg.hashsalt": "sb3-genoffline"}):
-        figure.savefig(svg, dpi=DPI, metadata={"Date": None})
+    for file, options in zip(files, ({}, {"metadata": {"Date": None}}), strict=True):
+        with rc_context({"svg.hashsalt": "sb3-genoffline"}), replaced(file) as stream:
+            figure.savefig(stream, dpi=DPI, format=file.suffix.removeprefix("."), **options)
     return files

@@ -10,12 +10,14 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
-from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.antmaze_env import FlatAntMaze
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import load_agent
 
+from ..collect.lookup import find_dataset
 from ..runs.envs import EnvFactory, env_factory
+from ..runs.flags import device, new_file, positive, seed_number
 from ..runs.folders import run_of
 from ..runs.provenance import versions
 from ..runs.scoring import EVAL_SEED
@@ -262,11 +264,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", required=True, help="dataset of a PointMaze or AntMaze")
     add("--agent", nargs="+", default=[], metavar="ZIP", help="agents' files or run folders, each drawn in a panel of its own")
     add("--color", choices=["return", "start"], default="return", help="what the colors of the data's trajectories tell")
-    add("-n", "--n-episodes", type=int, default=200, help="episodes of the data")
-    add("--n-walks", type=int, default=20, help="episodes of each agent")
-    add("--seed", type=int, default=0, help="draws the data's episodes")
-    add("--device", default="auto", help="cpu, cuda or auto")
-    add("-o", "--output", default="maze.png", help="file to write, as PNG, SVG and JSON")
+    add("-n", "--n-episodes", type=positive, default=200, help="episodes of the data")
+    add("--n-walks", type=positive, default=20, help="episodes of each agent")
+    add("--seed", type=seed_number, default=0, help="draws the data's episodes")
+    add("--device", type=device, default="auto", help="cpu, cuda or auto")
+    add("-o", "--output", type=new_file, default="maze.png", help="file to write, as PNG, SVG and JSON")
     add("--title", help="default: the dataset's id")
 
 
@@ -278,5 +280,5 @@ def main(args: argparse.Namespace) -> None:
         name = agent_name(path, model)
         agents[name if name not in agents else f"{name} ({len(agents) + 1})"] = model
     counts = {"n_episodes": args.n_episodes, "n_walks": args.n_walks, "seed": args.seed}
-    for file in plot_maze(load_dataset(args.dataset), args.output, agents, args.color, title=args.title, **counts):
+    for file in plot_maze(find_dataset(args.dataset), args.output, agents, args.color, title=args.title, **counts):
         print(f"wrote {file}")

@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sb3_genoffline.errors import NotFoundError
+from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
 from ..plot.curves import baseline_of
 from ..runs.folders import Run, find_run, list_runs
+from ..runs.reading import read_json
 
 _FOLDER = re.compile(r"_\d+(_[0-9a-f-]{36})?")
 
@@ -150,19 +149,18 @@ def find_all(log_folder: str | Path) -> Iterator[Trained]:
             continue
         try:
             config = run.config()
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except UserError:
             continue
-        if isinstance(config, dict) and config.get("algo") in ALGOS and config["algo"] == run.folder.parent.name:
+        if config["algo"] in list(ALGOS) and config["algo"] == run.folder.parent.name:
             yield _trained(run, config)
 
 
 def _trained(run: Run, config: dict[str, Any] | None = None) -> Trained:
     config = run.config() if config is None else config
     summary = run.settings / "summary.json"
-    done = json.loads(summary.read_text()) if summary.is_file() else {}
-    return Trained(
-        run, config, bool(done.get("finished")) and done["num_timesteps"] == config["hyperparameters"]["n_timesteps"]
-    )
+    done = read_json(summary, "summary of a run") if summary.is_file() else {}
+    wanted = config["hyperparameters"].get("n_timesteps")
+    return Trained(run, config, bool(done.get("finished")) and done.get("num_timesteps") == wanted)
 
 
 def _candidate(chosen: Trained, same: Iterable[Trained], notes: Sequence[str]) -> Candidate:

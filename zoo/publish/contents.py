@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import NotFoundError
@@ -21,6 +20,7 @@ from ..runs.envs import EnvFactory
 from ..runs.film import film
 from ..runs.folders import Run
 from ..runs.hyperparameters import parse_pairs
+from ..runs.reading import read_text
 from ..runs.scoring import EVAL_SEED, evaluate
 from .choice import Candidate, Trained
 
@@ -86,14 +86,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[AnyAlgorithm, EnvFactory]:
     """A run's agent, and what makes its environment, with the arguments that it was evaluated with in training."""
     flags = None if settings.env_kwargs is None else list(settings.env_kwargs)
-    args = Namespace(
-        model=run.checkpoint(checkpoint), dataset=None, env=settings.env_id, env_kwargs=flags, device=settings.device
-    )
+    agent = {"model": run.checkpoint(checkpoint), "dataset": None, "load_best": False, "load_checkpoint": None, "exp_id": 0}
+    args = Namespace(**agent, env=settings.env_id, env_kwargs=flags, device=settings.device)
     model, make, _, _ = agent_and_env(args)
     if flags is not None:
         return model, make
-    arguments = run.settings / "args.yml"
-    used = (yaml.safe_load(arguments.read_text()) or {}) if arguments.is_file() else {}
+    used = run.arguments()
     kwargs = dict(run.config()["hyperparameters"].get("env_kwargs") or {})
     for flag in ("env_kwargs", "eval_env_kwargs"):
         kwargs |= parse_pairs(used.get(flag))
@@ -205,8 +203,11 @@ def training_command(trained: Trained) -> str:
     trained by one (as in a benchmark), the command that does the same.
     """
     file = trained.run.settings / "command.txt"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    words = [shlex.split(line) for line in lines]
+    lines = read_text(file, "list of commands").splitlines() if file.is_file() else []
+    try:
+        words = [shlex.split(line) for line in lines]
+    except ValueError:  # a line that was cut
+        words = []
     if words and all(_is_training(line) for line in words):
         return "\n".join(shlex.join(_public_words(line)) for line in words)
     plain = {"--algo": trained.algo, "--dataset": trained.dataset, "--seed": trained.seed}

@@ -12,6 +12,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_genoffline.data import OfflineDataset, flatten_env
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
+
+# Errors whose text says enough
+_PLAIN = (ImportError, gym.error.Error, UserError)
 
 EnvFactory = Callable[..., gym.Env]
 """Makes an environment; keyword arguments go to ``gymnasium.make``."""
@@ -32,16 +36,39 @@ def env_factory(dataset: OfflineDataset | None, env_id: str | None = None, **env
     def make(**kwargs: Any) -> gym.Env:
         try:
             if env_id is not None:
-                return flatten_env(gym.make(env_id, **{**env_kwargs, **kwargs}))
+                return Blamed(flatten_env(gym.make(env_id, **{**env_kwargs, **kwargs})))
             if dataset is None:
                 raise UserError("its dataset is not on this machine and its run says nothing.")
-            return dataset.make_env(**{**env_kwargs, **kwargs})
-        except (ImportError, gym.error.Error, ValueError, FileNotFoundError) as error:
+            return Blamed(dataset.make_env(**{**env_kwargs, **kwargs}))
+        except Exception as error:  # whatever an environment's constructor raises
+            why = f"{error}" if isinstance(error, _PLAIN) else f"{type(error).__name__}: {error}"
             if env_id is not None:
-                raise NoEnvironment(f"The environment {env_id} could not be made: {error}") from error
-            raise NoEnvironment(f"The environment of the data could not be made: {error} (--env names another.)") from error
+                raise NoEnvironment(f"The environment {short(env_id)} could not be made: {why}") from error
+            raise NoEnvironment(f"The environment of the data could not be made: {why} (--env names another.)") from error
 
     return make
+
+
+class Blamed(gym.Wrapper):
+    """An environment of a command line: what goes wrong in it is told as such, with its name, and not as a bug of the zoo."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        try:
+            return super().reset(**kwargs)
+        except Exception as error:
+            raise self._blame("reset", error) from error
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step."""
+        try:
+            return super().step(action)
+        except Exception as error:
+            raise self._blame("step", error) from error
+
+    def _blame(self, where: str, error: Exception) -> UserError:
+        name = self.spec.id if self.spec else type(self.unwrapped).__name__
+        return UserError(f"The environment {name} failed in {where}(): {type(error).__name__}: {error}; see its arguments.")
 
 
 class ReachedGoal(gym.Wrapper):

@@ -13,6 +13,7 @@ import numpy as np
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.writing import replace_file
 
 from .envs import EnvFactory, env_factory, env_for_pictures
 from .rendering import prefer_offscreen
@@ -120,9 +121,8 @@ def film(
     every = max(1, round(rate / fps))
     size = (first.shape[1], first.shape[0])
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     n_frames = 0
-    with tempfile.TemporaryDirectory(prefix=".film-", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix="film-") as folder:
         temporary = Path(folder) / "film.mp4"
         writer = imageio_ffmpeg.write_frames(
             str(temporary), size, fps=rate / every, codec="libx264", quality=7, macro_block_size=2
@@ -141,7 +141,7 @@ def film(
             writer.close()
         if not temporary.exists():
             raise RenderingError("ffmpeg wrote no film; see its message above.")
-        os.replace(temporary, path)
+        replace_file(path, temporary.read_bytes())
     return Play(played.returns, played.lengths, n_steps, n_frames, time.perf_counter() - started)
 
 

@@ -1,15 +1,20 @@
 """Where a run's files are: rl-zoo's layout, plain YAML and JSON."""
 
+import os
 import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.files.writing import write_errors
 from sb3_genoffline.registry import ALGOS
+
+from .reading import named_values, read_yaml
+
+_NEEDED = ("algo", "dataset", "hyperparameters")
 
 
 def dataset_name(source: Any) -> str:
@@ -48,11 +53,26 @@ class Run:
         return self.folder / "evaluations.npz"
 
     def config(self) -> dict[str, Any]:
-        """What ``config.yml`` holds."""
+        """
+        What ``config.yml`` holds.
+
+        :raises NotFoundError: if there is none
+        :raises UserError: if it is damaged
+        """
         path = self.settings / "config.yml"
         if not path.is_file():
             raise NotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
-        return yaml.safe_load(path.read_text())
+        content = read_yaml(path, "config of a run")
+        missing = [name for name in _NEEDED if name not in content]
+        if missing:
+            raise UserError(f"{path} is no config of a run: it has no {missing[0]}.")
+        parts = {name: named_values(content.get(name), f"{path}, {name},") for name in (*_NEEDED[1:], "versions")}
+        return {"seed": None, "environment": None, **content, **parts}
+
+    def arguments(self) -> dict[str, Any]:
+        """What ``args.yml`` holds: the arguments of the command that began the run."""
+        path = self.settings / "args.yml"
+        return read_yaml(path, "list of a run's arguments") if path.is_file() else {}
 
     def checkpoint(self, which: str | int = "last") -> Path:
         """
@@ -77,18 +97,19 @@ def new_run(log_folder: str | Path, algo: str, dataset: Any, unique: bool = Fals
     :param unique: append a uuid to the folder's name
     """
     parent, name = Path(log_folder) / algo, dataset_name(dataset)
-    parent.mkdir(parents=True, exist_ok=True)
-    number = max((run_number(run) for run in list_runs(log_folder, algo, dataset)), default=0) + 1
-    while True:
-        folder = parent / (f"{name}_{number}" + (f"_{uuid.uuid4()}" if unique else ""))
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        run = Run(folder, name)
-        run.settings.mkdir()
-        return run
+    with write_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max((run_number(run) for run in list_runs(log_folder, algo, dataset)), default=0) + 1
+        while True:
+            folder = parent / (f"{name}_{number}" + (f"_{uuid.uuid4()}" if unique else ""))
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+            run = Run(folder, name)
+            run.settings.mkdir()
+            return run
 
 
 def run_number(run: Run) -> int:
@@ -117,21 +138,24 @@ def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -
         if run_number(run) == exp_id:
             return run
     if algo not in ALGOS:
-        raise UserError(f"There is no algorithm {algo!r}; there are {', '.join(ALGOS)}.")
+        raise UserError(f"There is no algorithm {algo!r}{nearest(algo, ALGOS)} There are {', '.join(ALGOS)}.")
     here = Path(log_folder) / algo
-    others = ", ".join(sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())) or "none"
+    others = sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())
     what = "no run" if exp_id == 0 else f"no run {exp_id}"
-    raise NotFoundError(f"There is {what} of {algo} on {dataset} below {here}; runs there: {others}.")
+    near = "." if runs else nearest(dataset_name(dataset), others)
+    raise NotFoundError(
+        f"There is {what} of {algo} on {dataset} below {here}{near} Runs there: {', '.join(others) or 'none'}."
+    )
 
 
 def run_of(model_path: str | Path) -> Run | None:
     """The run that a checkpoint lies in, if it lies in one."""
-    folder = Path(model_path).resolve().parent
+    folder = Path(os.path.realpath(model_path)).parent
     for settings in sorted(folder.glob("*/config.yml")):
         try:
-            config = yaml.safe_load(settings.read_text())
-        except (yaml.YAMLError, ValueError, RecursionError):
+            config = read_yaml(settings, "config of a run")
+        except UserError:
             continue
-        if isinstance(config, dict) and config.get("algo") in list(ALGOS):  # other programs have a config.yml too
+        if config.get("algo") in list(ALGOS):  # other programs have a config.yml too
             return Run(folder, settings.parent.name)
     return None

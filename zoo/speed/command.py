@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.utils import get_device
 
 from sb3_genoffline import ALGOS
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 
+from ..runs.flags import algorithm, device, jobs, positive
 from ..runs.hyperparameters import load_hyperparameters, own_file, read_yaml
 from .plain_cped import PlainCPED
 from .plain_dac import PlainDAC
@@ -273,14 +275,14 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``python -m zoo speed``."""
-    parser.add_argument("--algo", default="dac", choices=sorted(ALGOS), help="algorithm")
+    parser.add_argument("--algo", type=algorithm, default="dac", help=f"algorithm: {', '.join(ALGOS)}")
     parser.add_argument("--setting", default="paper", help="paper, light (for a CPU), a profile, or a dataset with an entry")
     parser.add_argument("--shape", default="hopper", choices=sorted(SHAPES), help="observation and action sizes")
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--updates", type=int, default=5, help="updates a variant makes in one round")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument("--num-threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=positive, default=256)
+    parser.add_argument("--updates", type=positive, default=5, help="updates a variant makes in one round")
+    parser.add_argument("--rounds", type=positive, default=5, help="rounds; the median counts")
+    parser.add_argument("--num-threads", type=jobs, default=1, help="CPU threads")
+    parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--compile", action="store_true", help="also time compile_networks=True (warm-up of a minute)")
     parser.add_argument("--onednn", action="store_true", help="also time every variant with oneDNN's float32 products")
 
@@ -288,7 +290,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Time the variants in turn and print the table."""
     th.set_num_threads(args.num_threads)
-    device = th.device(args.device)
+    hardware = get_device(args.device)
     candidates = variants(args)
     fits = make_fits(args.algo, args.shape, args.setting, args.device)
     fitting = [Variant(fit.name, fit.update) for fit in fits]
@@ -299,16 +301,16 @@ def main(args: argparse.Namespace) -> None:
     for round_number in range(-1, args.rounds):  # the first round warms up
         for variant in [*candidates, *fitting]:
             set_onednn(variant.onednn)
-            taken = measure(variant.update, args.updates if round_number >= 0 else 2, device)
+            taken = measure(variant.update, args.updates if round_number >= 0 else 2, hardware)
             if round_number >= 0:
                 seconds[variant.name].append(taken)
         set_onednn(False)
         if flops is not None:
-            peaks.append(matmul_peak(device))
+            peaks.append(matmul_peak(hardware))
     peak = max(peaks, default=0.0)
     first = candidates[0].name
     print(
-        f"{args.algo}, {args.setting} setting, {args.shape}, batch {args.batch_size}, {device}, {args.num_threads} thread(s)"
+        f"{args.algo}, {args.setting} setting, {args.shape}, batch {args.batch_size}, {hardware}, {args.num_threads} thread(s)"
     )
     if flops is None:
         print(f"there is no cost model of {args.algo}: times alone")

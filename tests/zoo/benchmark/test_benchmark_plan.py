@@ -88,9 +88,9 @@ def test_an_algorithm_that_cannot_be_made_is_skipped_with_the_reason(tmp_path: P
         ({"algorithms": {"dac": {"eta": 1}}}, "algorithms, dac: 'eta' is not known"),
         ({"stages": [{"datasets": ["a/b-v0"], "seeds": [0], "algorithms": ["dca"]}]}, "did you mean 'dac'"),
         ({"stages": [{"datasets": ["a/b-v0"]}]}, "stage 1 needs `datasets` and `seeds`"),
-        ({"stages": [{"datasets": ["a/b-v0"], "seeds": ["x"]}]}, "seed 'x' must be a whole number"),
+        ({"stages": [{"datasets": ["a/b-v0"], "seeds": ["x"]}]}, r"\['x'\] has the entry 'x', which must be a"),
         ({"datasets": {"c/d-v0": {"n_timesteps": 1}}}, "no stage has the dataset c/d-v0"),
-        ({"defaults": {"evaluations": 0}}, "evaluations=0 must be a whole number from 1"),
+        ({"defaults": {"evaluations": 0}}, "defaults: evaluations=0 must be at least 1"),
     ],
 )
 def test_what_a_plan_says_wrongly_is_an_error_that_names_it(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
