@@ -143,7 +143,7 @@ def parse_tensors(content: bytes, name: str) -> dict[str, Tensor]:
 def with_zip_suffix(path: str | pathlib.Path) -> pathlib.Path:
     """``path`` ending in ``.zip``. (SB3 takes the ``.5`` of ``agent-v1.5`` for a suffix and leaves ``.zip`` out.)"""
     path = pathlib.Path(path)
-    return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
+    return path if path.suffix == ".zip" or not path.name else path.with_name(path.name + ".zip")
 
 
 def write_archive(path: PathOrFile, members: Mapping[str, bytes]) -> None:

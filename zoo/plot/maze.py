@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.antmaze_env import FlatAntMaze
@@ -77,6 +78,8 @@ def walk(model: AnyAlgorithm, make: EnvFactory, n_episodes: int, seed: int = EVA
     :param seed: of the environments and of the policy's sampling
     """
     envs = [make() for _ in range(n_episodes)]
+    env = envs[0]
+    check_agent_spaces((model.observation_space, model.action_space), (env.observation_space, env.action_space))
     observations = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
     model.policy.seed_acting(seed)
     paths = [[observation[:2].copy()] for observation in observations]

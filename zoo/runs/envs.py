@@ -31,7 +31,10 @@ def env_factory(dataset: OfflineDataset | None, env_id: str | None = None, **env
     :param env_id: environment to make instead
     :param env_kwargs: arguments of ``gymnasium.make``
     :return: a function whose keyword arguments are further arguments of ``gymnasium.make``
+    :raises UserError: for an argument that would open a window
     """
+    if env_kwargs.get("render_mode") == "human":
+        raise UserError("render_mode='human' would open a window in every evaluation: leave it out, `enjoy` opens one.")
 
     def make(**kwargs: Any) -> gym.Env:
         try:
@@ -41,12 +44,27 @@ def env_factory(dataset: OfflineDataset | None, env_id: str | None = None, **env
                 raise UserError("its dataset is not on this machine and its run says nothing.")
             return Blamed(dataset.make_env(**{**env_kwargs, **kwargs}))
         except Exception as error:  # whatever an environment's constructor raises
-            why = f"{error}" if isinstance(error, _PLAIN) else f"{type(error).__name__}: {error}"
+            why = f"{error}" if isinstance(error, _PLAIN) else f"{type(error).__name__}: {error}".rstrip(": ")
             if env_id is not None:
                 raise NoEnvironment(f"The environment {short(env_id)} could not be made: {why}") from error
             raise NoEnvironment(f"The environment of the data could not be made: {why} (--env names another.)") from error
 
     return make
+
+
+def try_out(make: EnvFactory) -> None:
+    """
+    One step in an environment of its own: arguments that only a step shows to be wrong are better seen before a training.
+
+    :raises UserError: if it fails
+    """
+    env = make()
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        env.step(env.action_space.sample())
+    finally:
+        env.close()
 
 
 class Blamed(gym.Wrapper):

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -116,9 +117,10 @@ def algorithm(word: str) -> str:
 @_of_sentences
 def new_file(word: str) -> str:
     """argparse's ``type`` of a file to write: it is asked before the work whether it can be written."""
-    if not word or Path(word).name == "" or _exists_as(word, os.path.isdir):
+    if Path(word).name == "" or _exists_as(word, os.path.isdir):
         raise UserError(f"{short(word)} is not a file's name: name the file to write.")
-    _check_place(Path(word).parent, word)
+    if not _exists_as(word, _is_device):
+        _check_place(Path(word).parent, word)
     return word
 
 
@@ -132,12 +134,19 @@ def new_folder(word: str) -> str:
 
 
 def _check_place(folder: Path, word: str) -> None:
-    """Refuse a folder that can't be made or written to, as far as it can be seen."""
+    """Refuse a folder that can't be made or written to."""
     place = next((place for place in (folder, *folder.parents) if _exists_as(place, os.path.lexists)), Path())
     if not os.path.isdir(place):
         raise UserError(f"{short(word)} can't be written: {short(str(place))} is not a folder.")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"{short(word)} can't be written: you have no permission to write in {short(str(place))}.")
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise UserError(f"{short(word)} can't be written: nothing can be in {short(str(place))} ({error.strerror}).") from None
+
+
+def _is_device(path: str) -> bool:
+    """Whether it is ``/dev/null``, a pipe, or the like."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def _exists_as(path: str | Path, kind: Callable[[Any], bool]) -> bool:

@@ -18,7 +18,8 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS, load_agent
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopOnInterrupt
-from .envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
+from .devices import check_device
+from .envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs, try_out
 from .folders import Run, new_run, run_of
 from .hyperparameters import load_hyperparameters, make_hyperparameters
 from .settings import make_logger, write_settings
@@ -111,6 +112,7 @@ def train(
     """
     for argument, value in (("eval_episodes", eval_episodes), ("n_timesteps", 1 if n_timesteps is None else n_timesteps)):
         Argument(argument, PositiveInt, 1).check(value)
+    check_device(device)
     data = load_dataset(dataset)
     name = str(data.id or (dataset if isinstance(dataset, str | Path) else "dataset"))
     if trained_agent is None:
@@ -123,8 +125,11 @@ def train(
     eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
     envs = None
     if eval_freq > 0:
-        make = env_factory(data, env_id, **{**start.env_kwargs, **(env_kwargs or {})})
-        envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
+        kwargs = {**start.env_kwargs, **(env_kwargs or {})}
+        make = env_factory(data, env_id, **kwargs)
+        envs = _eval_envs(data, make, min(eval_episodes, n_eval_envs or 10), named=env_id is not None)
+        if envs is not None and (kwargs or env_id is not None):
+            try_out(make)
     # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown above
     model.set_dataset(data)
     run = start.run or new_run(log_folder, start.algo, name, unique)
