@@ -138,3 +138,11 @@ def test_a_file_in_the_way_is_said_in_a_sentence(tmp_path: Path) -> None:
         replace_file(tmp_path / "file" / "agent.zip", b"")
     with pytest.raises(NotWrittenError, match="could not be written: "):
         write_pair(tmp_path / "file", "new")
+
+
+def test_nothing_takes_the_place_of_a_device_or_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    replace_file(tmp_path / "pipe", b"content")
+    assert os.read(reader, 100) == b"content" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
