@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 from sb3_genoffline.errors import UserError
 
 from ..runs.flags import jobs, new_folder, niceness, share_of_gpus
+from ..runs.provenance import command_line
+from ..runs.stopping import advised
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -43,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
     from .overview import Overview, last_words, print_overview, shown
     from .plan import read_plan
-    from .runner import Benchmark, is_running, terminable
+    from .runner import Benchmark, is_running
 
     if args.records and not args.report:
         raise UserError("--records says what the report is made of: add --report with the folder to write.")
@@ -60,13 +63,12 @@ def main(args: argparse.Namespace) -> None:
     start, parallel = _starter(args)
     overview = Overview(benchmark, active=True, parallel=parallel)
     try:
-        with terminable(), shown(overview) as screen:
-            for event in benchmark.run(start, parallel, args.collect):
+        with shown(overview) as screen, closing(benchmark.run(start, parallel, args.collect)) as events:
+            for event in events:
                 screen.show(event)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         overview.update()
-        print(f"zoo benchmark: interrupted, {overview.counts()}; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+        raise advised(stop, f"{overview.counts()}; go on with the same command: {command_line()}") from None
     overview.update()
     print(overview.counts())
     problems = last_words(overview, folder)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 from ..recipes import chosen, load_recipe
 from ..runs.flags import jobs, positive, seed_number
+from ..runs.provenance import command_line
+from ..runs.stopping import advised
 from .make import AUTHOR, AUTHOR_EMAIL, Progress, is_there, write_dataset
 
 
@@ -43,9 +45,9 @@ def main(args: argparse.Namespace) -> None:
     for dataset_id in ids:
         try:
             _make(dataset_id, args)
-        except KeyboardInterrupt:
-            print(f"zoo collect: interrupted; nothing is left of the unfinished {dataset_id}", file=sys.stderr)
-            sys.exit(130)
+        except KeyboardInterrupt as stop:
+            advice = f"nothing is left of the unfinished {dataset_id}; go on with the same command: {command_line()}"
+            raise advised(stop, advice) from None
         except Exception as error:
             if len(ids) == 1:
                 raise

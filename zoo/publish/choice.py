@@ -13,7 +13,6 @@ from sb3_genoffline.registry import ALGOS
 
 from ..plot.curves import baseline_of
 from ..runs.folders import Run, find_run, list_runs
-from ..runs.reading import read_json
 
 _FOLDER = re.compile(r"_\d+(_[0-9a-f-]{36})?")
 
@@ -157,8 +156,7 @@ def find_all(log_folder: str | Path) -> Iterator[Trained]:
 
 def _trained(run: Run, config: dict[str, Any] | None = None) -> Trained:
     config = run.config() if config is None else config
-    summary = run.settings / "summary.json"
-    done = read_json(summary, "summary of a run") if summary.is_file() else {}
+    done = run.summary()
     wanted = config["hyperparameters"].get("n_timesteps")
     return Trained(run, config, bool(done.get("finished")) and done.get("num_timesteps") == wanted)
 

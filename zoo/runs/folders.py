@@ -3,16 +3,20 @@
 import os
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.files.writing import write_errors
 from sb3_genoffline.registry import ALGOS
 
-from .reading import named_values, read_yaml
+from .reading import named_values, read_json, read_yaml
 
 _NEEDED = ("algo", "dataset", "hyperparameters")
 
@@ -74,6 +78,17 @@ class Run:
         path = self.settings / "args.yml"
         return read_yaml(path, "list of a run's arguments") if path.is_file() else {}
 
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds: how training ended; empty if it is under way or was killed."""
+        path = self.settings / "summary.json"
+        return read_json(path, "summary of a run") if path.is_file() else {}
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether training was interrupted or killed. (One that diverged would do so again.)"""
+        summary = self.summary()
+        return not summary.get("finished") and "error" not in summary
+
     def checkpoint(self, which: str | int = "last") -> Path:
         """
         :param which: ``"last"``, ``"best"``, or a number of gradient steps
@@ -110,6 +125,27 @@ def new_run(log_folder: str | Path, algo: str, dataset: Any, unique: bool = Fals
             run = Run(folder, name)
             run.settings.mkdir()
             return run
+
+
+@contextmanager
+def held(run: Run) -> Iterator[None]:
+    """
+    Nobody else trains in this run's folder during the block; a process that is dead holds nothing.
+
+    :raises UserError: if another process trains there
+    """
+    lock = FileLock(run.settings / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"Another process is training in {run.folder}: wait for it or end it. From a kept checkpoint (--save-freq) "
+            "a run of its own branches off at any time: -i rl_model_<updates>_steps.zip."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def run_number(run: Run) -> int:
