@@ -21,7 +21,7 @@ from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
 
 from .recipes import chosen
-from .runs.flags import new_file
+from .runs.flags import markdown_file
 from .runs.provenance import command_line
 from .runs.writing import write_text
 
@@ -157,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     :param parser: Takes the flags of ``python -m zoo datasets``
     """
     parser.add_argument("datasets", nargs="*", default=["all"], metavar="dataset", help="ids or patterns (default: all)")
-    parser.add_argument("-o", "--output", type=new_file, default=None, help="write the table to this Markdown file too")
+    parser.add_argument("-o", "--output", type=markdown_file, default=None, help="write the table to this Markdown file too")
 
 
 def main(args: argparse.Namespace) -> None:

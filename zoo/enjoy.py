@@ -10,7 +10,7 @@ import numpy as np
 from .runs.agents import add_agent_arguments, agent_and_env
 from .runs.envs import env_for_pictures
 from .runs.film import Play, RenderingError, film, play
-from .runs.flags import new_file, pixels, positive, seed_number
+from .runs.flags import film_file, pixels, positive, seed_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="environment steps to play or film",
     )
     how = parser.add_mutually_exclusive_group().add_argument
-    how("--video", type=new_file, metavar="MP4", help="film to this file instead of opening a window")
+    how("--video", type=film_file, metavar="MP4", help="film to this file instead of opening a window")
     how("--no-render", action="store_true", help="only print the episodes")
     add("--fps", type=positive, default=25, help="pictures a second of the film")
     add("--width", type=pixels, default=320, help="of the film")

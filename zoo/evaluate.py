@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from .runs.agents import add_agent_arguments, agent_and_env
-from .runs.flags import new_file, positive, seed_number
+from .runs.flags import json_file, positive, seed_number
 from .runs.folders import run_of
 from .runs.scoring import EVAL_SEED, evaluate, summary
 from .runs.writing import write_json
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "-o",
         "--output",
-        type=new_file,
+        type=json_file,
         help="file to write (default: results.json, or results_<checkpoint>.json, beside the agent)",
     )
 

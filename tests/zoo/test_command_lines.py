@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "pixels": (["320"], ["0", "9999"]),
     "niceness": (["0", "19"], ["-1", "20"]),
 }
+OTHERS = ("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file")
 NO_WHOLE_NUMBERS = [
     "",
     "abc",
@@ -78,11 +79,11 @@ def actions() -> Iterator[tuple[str, argparse.Action]]:
 
 
 def test_every_flag_that_takes_a_number_an_algorithm_a_device_or_a_place_says_which_kind() -> None:
-    kinds = {getattr(flags, name): name for name in (*KINDS, *REALS, "algorithm", "device", "new_file", "new_folder")}
+    kinds = {getattr(flags, name): name for name in (*KINDS, *REALS, *OTHERS)}
     seen = set()
     for command, action in actions():
         words = {word.lstrip("-") for word in action.option_strings}
-        wanted = words & {"seed", "n-episodes", "n-envs", "jobs", "exp-id", "n-timesteps", "algo", "device", "output"}
+        wanted = words & {"seed", "n-episodes", "jobs", "exp-id", "n-timesteps", "algo", "device", "output", "folder"}
         typed = action.type is not None or type(action.default) in (int, float)
         if action.nargs != 0 and (typed or wanted):
             assert action.type in kinds, f"{command} {action.option_strings}"
@@ -130,13 +131,18 @@ LINES = {
     "train -tb own.npz/x": "'own.npz' is not a folder",
     "train -f loop.npz/x": "symbolic links",
     "evaluate --model agent.zip -o folder.zip": "'folder.zip' is not a file's name",
+    "evaluate --model agent.zip -o own.npz": "'own.npz' is there already and is no .json file",
+    "evaluate --dataset x -f own.npz": "'own.npz' is not a folder",
+    "enjoy --video own.npz": "'own.npz' is there already and is no .mp4 file",
+    "train --dataset own.npz -params batch_size:3 batch_size:4": "'batch_size' is given twice",
+    "train --dataset own.npz --env-kwargs max_episode_steps:5": "No environment is known",
     "inspect own.npz --json own.npz/x": "'own.npz' is not a folder",
     f"plot maze --dataset own.npz -o {'x' * 300}": "name too long",
     "train --dataset ow.npz": "ow.npz does not exist; did you mean own.npz",
     "train --dataset own.np": "neither a file nor a dataset's id.*did you mean own.npz",
     "train --dataset folder.npz": "is a folder, and a file is wanted",
     "train --dataset text.hdf5": "is not an HDF5 file",
-    f"train --dataset {'x' * 300}.npz": "name too long",
+    f"train --dataset {'x' * 300}.npz": "name (is )?too long",
     "train --dataset hopper/medium": "neither a file nor a dataset's id",
     "plot maze --dataset genoffline/hoper/medium-v0": "not on this machine; did you mean 'genoffline/hopper/medium-v0'",
     "collect genoffline/hoper/medium-v0": "Did you mean genoffline/hopper/medium-v0",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sb3_genoffline.errors import UserError
 
-from ..runs.flags import jobs, new_folder, niceness, share_of_gpus
+from ..runs.flags import a_folder, jobs, new_folder, niceness, share_of_gpus
 from ..runs.provenance import command_line
 from ..runs.stopping import advised
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo benchmark``"""
     add = parser.add_argument
     add("plan", help="YAML file, such as zoo/benchmarks/cpu.yml")
-    add("-f", "--folder", "--log-folder", type=new_folder, default="logs/benchmark", help="of the records, logs and runs")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs/benchmark", help="of the records, logs and runs")
     add("--jobs", type=jobs, help="runs at a time (default: 1; on a Ray cluster, what fits)")
     add("--threads", type=jobs, default=1, help="threads of each run")
     add("--nice", type=niceness, default=10, help="how much the runs yield to other processes")
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gpus", type=share_of_gpus, default=0.0, help="GPUs of each run on a Ray cluster; 0.25 lets four share one")
     add("--status", action="store_true", help="show what is done, and end")
     add("--report", type=new_folder, metavar="DIR", help="write the report there, with the records it is made of, and end")
-    add("--records", metavar="DIR", help="make the report of these records instead of the folder's")
+    add("--records", type=a_folder, metavar="DIR", help="make the report of these records instead of the folder's")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from sb3_genoffline.errors import UserError
 
 from ..collect.lookup import find_dataset
+from ..runs.places import output_folder
 from ..runs.stopping import shielding_children
 from ..runs.writing import write_json
 from .job import is_end, is_stop
@@ -139,6 +140,7 @@ class Benchmark:
         :param collect: make datasets of ours that are not there
         :raises UserError: if another process is running jobs in this folder
         """
+        output_folder(str(self.folder))
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):
             self._prepare(collect)

@@ -12,7 +12,7 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError, UserError
 
 from ..collect.lookup import find_dataset
-from ..runs.flags import discount, new_file, seed_number
+from ..runs.flags import discount, json_file, picture_file, seed_number
 from ..runs.folders import dataset_name
 from ..runs.writing import write_json
 from .report import Report, inspect_dataset
@@ -207,8 +207,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--download", action="store_true", help="fetch a Minari dataset that is not on this machine")
     add("--gamma", type=discount, default=0.99, help="discount of the returns that a critic would learn")
     add("--seed", type=seed_number, default=0, help="of the rows that estimates use")
-    add("--json", type=new_file, metavar="FILE", help="write everything to this file")
-    add("-o", "--output", type=new_file, help="picture to write, as PNG and SVG (default: logs/inspect/<dataset>.png)")
+    add("--json", type=json_file, metavar="FILE", help="write everything to this file")
+    add("-o", "--output", type=picture_file, help="picture to write, as PNG and SVG (default: logs/inspect/<dataset>.png)")
     add("--no-picture", action="store_true", help="only print")
 
 

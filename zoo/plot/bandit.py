@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.flags import jobs, new_file, positive, seed_number
+from ..runs.flags import jobs, picture_file, positive, seed_number
 from ..runs.provenance import versions
 from ..runs.writing import write_json
 from ..toys.bandit import METHODS, SETS, critic_surface, make_agent, make_data, measure, sample, train_agent, true_q
@@ -190,7 +190,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--matched", action="store_true", help="also draw denoised with a sampler that clamps as its training does")
     add("--seed", type=seed_number, default=0, help="of agents and batches")
     add("--jobs", type=jobs, default=1, help="processes that share the work, of one thread each")
-    add("-o", "--output", type=new_file, default="bandit.png", help="file to write, as PNG, SVG and JSON")
+    add("-o", "--output", type=picture_file, default="bandit.png", help="file to write, as PNG, SVG and JSON")
 
 
 def main(args: argparse.Namespace) -> None:

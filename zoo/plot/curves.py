@@ -12,7 +12,7 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
-from ..runs.flags import algorithm, new_file, positive
+from ..runs.flags import a_folder, algorithm, picture_file, positive
 from ..runs.folders import Run, find_run, list_runs, run_number
 from ..runs.reading import read_evaluations
 from ..runs.scoring import recorded_scale
@@ -130,9 +130,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--algo", type=algorithm, nargs="+", default=["dac"], help=f"algorithms: {', '.join(ALGOS)}")
     add("--dataset", required=True, help="dataset of the runs")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
     add("--exp-id", type=positive, nargs="+", help="numbers of the runs (default: all)")
-    add("-o", "--output", type=new_file, default="curve.png", help="file to write, as PNG and SVG")
+    add("-o", "--output", type=picture_file, default="curve.png", help="file to write, as PNG and SVG")
     add("--title", help="default: the dataset's id")
 
 

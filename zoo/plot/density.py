@@ -21,7 +21,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS, load_agent
 
 from ..collect.lookup import find_dataset
-from ..runs.flags import algorithm, count, device, new_file, positive, real, seed_number
+from ..runs.flags import a_folder, algorithm, count, device, picture_file, positive, real, seed_number
 from ..runs.folders import find_run
 from ..runs.provenance import versions
 from .density_toy import plot_toy
@@ -207,7 +207,7 @@ def draw_curve(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot density``"""
     add = parser.add_argument
-    add("-o", "--output", type=new_file, default="density.png", help="file to write, as PNG, SVG and JSON")
+    add("-o", "--output", type=picture_file, default="density.png", help="file to write, as PNG, SVG and JSON")
     add("--seed", type=seed_number, default=0, help="of the bandit and its agents, or of the rows of the distributions")
     bandit = parser.add_argument_group("the bandit, drawn when no agent is named").add_argument
     bandit("--steps", type=positive, help="updates of each actor (default: 1500)")
@@ -216,7 +216,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     agent = parser.add_argument_group("a trained agent").add_argument
     agent("--algo", type=algorithm, default="cped", help=f"algorithm: {', '.join(ALGOS)}")
     agent("--dataset", help="dataset that the agent was trained on (with -i: default, the agent's)")
-    agent("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
+    agent("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
     agent("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
     agent("-i", "--trained-agent", "--model", metavar="ZIP", help="an agent's file, instead of --algo and --exp-id")
     agent("--other", metavar="ZIP", help="a second agent, e.g. one trained with -params alpha_mode:fixed alpha:0")

@@ -18,7 +18,7 @@ from sb3_genoffline.registry import load_agent
 
 from ..collect.lookup import find_dataset
 from ..runs.envs import EnvFactory, env_factory
-from ..runs.flags import device, new_file, positive, seed_number
+from ..runs.flags import device, picture_file, positive, seed_number
 from ..runs.folders import run_of
 from ..runs.provenance import versions
 from ..runs.scoring import EVAL_SEED
@@ -271,7 +271,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n-walks", type=positive, default=20, help="episodes of each agent")
     add("--seed", type=seed_number, default=0, help="draws the data's episodes")
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
-    add("-o", "--output", type=new_file, default="maze.png", help="file to write, as PNG, SVG and JSON")
+    add("-o", "--output", type=picture_file, default="maze.png", help="file to write, as PNG, SVG and JSON")
     add("--title", help="default: the dataset's id")
 
 

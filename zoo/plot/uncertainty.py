@@ -16,7 +16,7 @@ from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.registry import ALGOS, load_agent
 
 from ..collect.lookup import find_dataset
-from ..runs.flags import algorithm, count, device, new_file, positive, seed_number
+from ..runs.flags import a_folder, algorithm, count, device, picture_file, positive, seed_number
 from ..runs.folders import find_run
 from ..runs.provenance import versions
 from ..runs.writing import write_json
@@ -248,7 +248,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--algo", type=algorithm, default="qdq", help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", help="dataset that the agent was trained on (with -i: default, the agent's)")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
     add("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
     add("-i", "--trained-agent", "--model", metavar="ZIP", help="an agent's file, instead of --algo and --exp-id")
     add("--row", type=count, help="row of the data whose state is looked at (default: nearest to the states' median)")
@@ -257,7 +257,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-n", "--n-rows", type=positive, default=2000, help="rows of the distributions")
     add("--seed", type=seed_number, default=0, help="of the rows and samples of the distributions")
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
-    add("-o", "--output", type=new_file, default="uncertainty.png", help="file to write, as PNG, SVG and JSON")
+    add("-o", "--output", type=picture_file, default="uncertainty.png", help="file to write, as PNG, SVG and JSON")
     add("--title", help="default: algorithm and dataset")
 
 

@@ -13,7 +13,7 @@ from sb3_genoffline.hub.naming import check_repo_id, repo_name
 from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
 from sb3_genoffline.registry import ALGOS
 
-from ..runs.flags import algorithm, count, device, new_folder, positive, seed_number
+from ..runs.flags import a_folder, algorithm, count, device, new_folder, positive, seed_number
 from ..runs.scoring import EVAL_SEED, summary
 from .choice import Candidate, choose, choose_all
 from .contents import (
@@ -147,7 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--algo", type=algorithm, default="dac", help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", help="dataset that the agent was trained on")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
     add("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
     add("--all", action="store_true", help="one agent per algorithm and dataset of all runs below -f: the lowest seed's")
     add("--checkpoint", choices=["last", "best"], default="last", help="which of the run")

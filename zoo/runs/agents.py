@@ -9,7 +9,7 @@ from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS, load_agent
 
 from .envs import EnvFactory, env_factory
-from .flags import algorithm, count, device, positive
+from .flags import a_folder, algorithm, count, device, positive
 from .folders import Run, find_run, run_of
 from .hyperparameters import parse_pairs
 
@@ -19,7 +19,7 @@ def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--algo", type=algorithm, default="dac", help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", help="dataset that the agent was trained on")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
     add("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
     add("--model", metavar="ZIP", help="an agent's file, instead of --algo, --dataset and --exp-id")
     which = parser.add_mutually_exclusive_group().add_argument
@@ -71,7 +71,7 @@ def _dataset_of(model: AnyAlgorithm, named: str | None, needed: bool) -> Offline
     :param named: by the user
     :param needed: nothing else is asked of the name, so it has to be right
     """
-    source = named or model.dataset_info.get("id")
+    source = named if named is not None else model.dataset_info.get("id")
     try:
         return None if source is None else load_dataset(source)
     except UserError as error:

@@ -2,9 +2,8 @@
 
 import argparse
 import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any, Literal, NoReturn
 
 import torch as th
@@ -17,6 +16,7 @@ from sb3_genoffline.registry import ALGOS
 
 from .devices import check_device
 from .hyperparameters import as_number
+from .places import folder, output_file, output_folder
 
 Seed = Annotated[int, Bounds(0, 2**32 - 1)]
 """What numpy takes for one."""
@@ -90,6 +90,8 @@ def _of_sentences(check: Callable[[str], str]) -> Callable[[str], str]:
 
 device = _of_sentences(check_device)
 """argparse's ``type`` of a device that is here."""
+picture_file, new_folder, a_folder = map(_of_sentences, (output_file, output_folder, folder))
+json_file, film_file, markdown_file = (_of_sentences(partial(output_file, suffix=end)) for end in (".json", ".mp4", ".md"))
 
 
 def sentence_of(error: Exception) -> str | None:
@@ -112,48 +114,3 @@ def algorithm(word: str) -> str:
         near = nearest(word.lower().replace("-", "_"), ALGOS)
         raise argparse.ArgumentTypeError(f"{short(word)} is not known{near} There are: {', '.join(ALGOS)}.")
     return word
-
-
-@_of_sentences
-def new_file(word: str) -> str:
-    """argparse's ``type`` of a file to write: it is asked before the work whether it can be written."""
-    if Path(word).name == "" or _exists_as(word, os.path.isdir):
-        raise UserError(f"{short(word)} is not a file's name: name the file to write.")
-    if not _exists_as(word, _is_device):
-        _check_place(Path(word).parent, word)
-    return word
-
-
-@_of_sentences
-def new_folder(word: str) -> str:
-    """argparse's ``type`` of a folder to write to: it is asked before the work whether it can be made."""
-    if not word:
-        raise UserError("'' is not a folder's name: name the folder to write to, '.' for this one.")
-    _check_place(Path(word), word)
-    return word
-
-
-def _check_place(folder: Path, word: str) -> None:
-    """Refuse a folder that can't be made or written to."""
-    place = next((place for place in (folder, *folder.parents) if _exists_as(place, os.path.lexists)), Path())
-    if not os.path.isdir(place):
-        raise UserError(f"{short(word)} can't be written: {short(str(place))} is not a folder.")
-    try:
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise UserError(f"{short(word)} can't be written: nothing can be in {short(str(place))} ({error.strerror}).") from None
-
-
-def _is_device(path: str) -> bool:
-    """Whether it is ``/dev/null``, a pipe, or the like."""
-    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
-
-
-def _exists_as(path: str | Path, kind: Callable[[Any], bool]) -> bool:
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise UserError(f"{short(str(path))} can't be used: {error.strerror}.") from None
-    return kind(path)

@@ -143,7 +143,9 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
     for pair in pairs or ():
         key, colon, value = pair.partition(":")
         if not colon or not key:
-            raise UserError(f"{pair!r} is no pair: write name:value, for example rho:1.5.")
+            raise UserError(f"{short(pair)} is no pair: write name:value, for example rho:1.5.")
+        if key in result:
+            raise UserError(f"{short(key)} is given twice: leave one out.")
         result[key] = parse_value(key, value)
     return result
 

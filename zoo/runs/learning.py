@@ -159,7 +159,7 @@ def train(
         if eval_freq > 0:
             kwargs = {**begun.env_kwargs, **(env_kwargs or {})}
             make = env_factory(data, env_id, **kwargs)
-            envs = _eval_envs(data, make, min(eval_episodes, n_eval_envs or 10), named=env_id is not None)
+            envs = _eval_envs(data, make, min(eval_episodes, n_eval_envs or 10), named=bool(kwargs) or env_id is not None)
         if envs is not None:
             stack.callback(envs.close)
             if kwargs or env_id is not None:
