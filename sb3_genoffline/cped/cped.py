@@ -157,6 +157,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         "MlpPolicy": FlowDensityPolicy,
     }
     default_gradient_steps = 1_000_000
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"no constraint": {"alpha_mode": "fixed", "alpha": 0}}
     fitted_model_arguments = (
         "the same spaces, the same flow, and policy_kwargs=dict(flow_net_arch=..., flow_transforms=..., flow_bins=..., "
         "flow_squash=...)"

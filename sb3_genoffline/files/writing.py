@@ -128,6 +128,18 @@ def temporary_folder(parent: Path, name: str, prefix: str | None = None) -> Iter
 
 
 @contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """
+    An empty folder of this process among the system's temporary files, removed at the end. What killed processes left there is
+    removed now.
+
+    :param name: of what it is for
+    """
+    with temporary_folder(Path(tempfile.gettempdir()), name) as folder:
+        yield folder
+
+
+@contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """
     An empty folder to fill, which takes the place of ``folder`` at the end of the block; after an error there is the old one.

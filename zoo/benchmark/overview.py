@@ -12,6 +12,7 @@ from typing import Any
 
 from .plan import Job
 from .records import DONE, FAILED, INTERRUPTED, RUNNING, WAITING
+from .results import final_score
 from .runner import Benchmark, Event, progress_of
 
 REFRESH_SECONDS = 2.0
@@ -31,12 +32,11 @@ def span(seconds: float | None) -> str:
 
 
 def score_text(record: Mapping[str, Any]) -> str:
-    """The last checkpoint's score of a job that is done."""
+    """The final score of a job that is done."""
     last = record.get("last")
     if last is None:
         return "no score"
-    score = last["normalized_score"]
-    return f"return {last['mean_reward']:.1f}" if score is None else f"score {score:.1f}"
+    return f"{'return' if last['normalized_score'] is None else 'score'} {final_score(record):.1f}"
 
 
 class Overview:
@@ -120,8 +120,8 @@ class Overview:
         for place in dict.fromkeys((job.name, job.dataset) for job in self.states):
             jobs = [job for job in self.states if (job.name, job.dataset) == place]
             marks = "".join(_MARKS[self.states[job]] for job in jobs)
-            last = [self.records[job].get("last") for job in jobs if self.states[job] == DONE]
-            scores = [found["normalized_score"] for found in last if found and found["normalized_score"] is not None]
+            done = [self.records[job] for job in jobs if self.states[job] == DONE and self.records[job].get("last")]
+            scores = [final_score(record) for record in done if record["last"]["normalized_score"] is not None]
             result[place] = f"{marks} {statistics.mean(scores):.1f}" if scores else marks
         return result | {(skip.name, skip.dataset): SKIPPED for skip in self.benchmark.plan.skipped}
 

@@ -14,13 +14,13 @@ _COLORS = ("#9c9c9c", "#c49c94", "#1f77b4", "#17becf", "#bcbd22", "#8c564b", "#f
 
 def draw_dataset(results: Results, dataset: str, output: Path) -> list[Path]:
     """
-    Learning curves against updates and against minutes, and the last checkpoint of each seed.
+    Learning curves against updates and against minutes, and the final score of each seed.
 
     :param results: of the benchmark
     :param dataset: to draw
     :param output: file name without suffix
     """
-    figure, (by_updates, by_minutes, last) = new_figure(3, 4.6, 4.2)
+    figure, (by_updates, by_minutes, final) = new_figure(3, 4.6, 4.2)
     names = [name for name in results.algorithms if results.records(name, dataset)]
     for name in names:
         color, curve = color_of(results, name), results.curve(name, dataset)
@@ -34,16 +34,16 @@ def draw_dataset(results: Results, dataset: str, output: Path) -> list[Path]:
     for index, name in enumerate(names):
         values, color = results.scores(name, dataset), color_of(results, name)
         deviation = spread(values)
-        last.bar(index, values.mean(), color=color, alpha=0.45, yerr=deviation, error_kw={"ecolor": "#444444", "capsize": 3})
+        final.bar(index, values.mean(), color=color, alpha=0.45, yerr=deviation, error_kw={"ecolor": "#444444", "capsize": 3})
         offsets = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
-        last.scatter(index + offsets, values, color=color, edgecolor="black", linewidth=0.6, s=20, zorder=3)
-    last.set_xticks(range(len(names)), list(map(title, names)), rotation=60, ha="right")
+        final.scatter(index + offsets, values, color=color, edgecolor="black", linewidth=0.6, s=20, zorder=3)
+    final.set_xticks(range(len(names)), list(map(title, names)), rotation=60, ha="right")
     by_updates.set_xlabel("gradient updates / 1000")
     by_minutes.set_xlabel("wall minutes, fits and evaluations included")
     by_minutes.set_xlim(left=0)
     unit = "normalised score" if results.normalized(dataset) else "return"
     by_updates.set_ylabel(unit)
-    for axes, what in ((by_updates, "on the way, by updates"), (by_minutes, "on the way, by time"), (last, "last checkpoint")):
+    for axes, what in ((by_updates, "on the way, by updates"), (by_minutes, "on the way, by time"), (final, "final score")):
         _draw_level(results, dataset, axes)
         axes.set_title(what, fontsize="medium")
         axes.grid(alpha=0.3)

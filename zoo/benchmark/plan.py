@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +11,15 @@ from typing import Any
 
 from sb3_genoffline.common.arguments import Argument, PositiveInt, nearest
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 
 from ..runs.devices import check_device_name
+from ..runs.evaluations import FINAL_ERROR
 from ..runs.flags import Seed
 from ..runs.folders import dataset_name
 from ..runs.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
 from ..runs.reading import named_values
-
-_NAME = re.compile(r"\w[\w.+-]*")
+from ..runs.scoring import EVAL_SEED
 
 
 def _table(*arguments: Argument) -> dict[str, Argument]:
@@ -34,12 +34,14 @@ SETTINGS = _table(
     Argument("n_timesteps", PositiveInt | None, None),
     Argument("evaluations", PositiveInt, 20),
     Argument("eval_episodes", PositiveInt, 10),
-    Argument("final_episodes", PositiveInt, 20),
+    Argument("final_episodes", PositiveInt | None, None),
     Argument("device", str, "cpu"),
+    Argument("env", str | None, None),
 )
-"""What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins."""
-FINAL_SEED = 20_000
-"""Of the final episodes; those on the way, which choose the best checkpoint, have seeds from 1,000."""
+"""
+What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins. Without a number
+of ``final_episodes`` it follows from the spread of the evaluations on the way.
+"""
 _SECTIONS = _table(
     Argument("title", str | None, None),
     Argument("note", str | None, None),
@@ -53,6 +55,12 @@ _STAGE = _table(
     Argument("algorithms", list[str] | None, None),
     Argument("seeds", list[Seed], None),
 )
+_LONGEST_NAME = 40
+
+
+def key_of(config: Mapping[str, Any]) -> str:
+    """Hash of a job's config, as plain data."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +82,7 @@ class Job:
     @cached_property
     def key(self) -> str:
         """Hash of the config: another setting is another job."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:10]
+        return key_of(self.config)
 
     @property
     def label(self) -> str:
@@ -143,16 +151,17 @@ def read_plan(path: str | Path) -> Plan:
     if not algorithms or not content.get("stages"):
         raise UserError(f"{path} needs `algorithms` and `stages`: nothing is to be run.")
     for name in algorithms:
-        if _NAME.fullmatch(name) is None:
-            raise UserError(f"{path}: the algorithm {name!r} names files: use letters, digits, '.', '_', '+' and '-'.")
+        _check_name(name, f"{path}, algorithms", is_file_name=True)
     jobs: dict[tuple[str, str, int], Job | Skipped] = {}
     for number, part in enumerate(content["stages"], 1):
         where = f"{path}, stage {number}"
         stage = _checked(part, _STAGE, where)
         names = stage.get("algorithms") or list(algorithms)
         _check_words(names, algorithms, where)
-        if not all(stage.get("datasets") or [""]) or not stage.get("seeds"):
+        if not stage.get("datasets") or not stage.get("seeds"):
             raise UserError(f"{where} needs `datasets` and `seeds`.")
+        for dataset in stage["datasets"]:
+            _check_name(dataset, where)
         for seed, dataset, name in itertools.product(stage["seeds"], stage["datasets"], names):
             if (name, dataset, seed) not in jobs:
                 settings = [defaults, overrides.get(dataset, {}), algorithms[name]]
@@ -186,8 +195,10 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "freq": max(1, resolved.n_timesteps // settings["evaluations"]),
         "episodes": settings["eval_episodes"],
         "final_episodes": settings["final_episodes"],
-        "final_seed": FINAL_SEED,
+        "final_seed": EVAL_SEED,
     }
+    if settings["final_episodes"] is None:
+        evaluation["final_error"] = FINAL_ERROR
     config = {
         "name": name,
         "algo": algo,
@@ -198,6 +209,9 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "evaluation": evaluation,
         "device": settings["device"],
     }
+    if settings["env"] is not None:  # None: the dataset's; a setting of before there was this one has the same key
+        _check_name(settings["env"], f"{name} on {dataset}, env")
+        config["env"] = settings["env"]
     return Job(name, dataset, seed, config)
 
 
@@ -212,6 +226,17 @@ def _checked(content: Any, table: Mapping[str, Argument], where: str) -> dict[st
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return checked
+
+
+def _check_name(name: str, where: str, is_file_name: bool = False) -> None:
+    """Names of algorithms are parts of the names of files, which lie in the benchmark's folder and nowhere else."""
+    if not name.isprintable() or not name:
+        raise UserError(f"{where}: {short(name)} is no name: use text.")
+    if is_file_name and (set(name) & set("/\\:") or name.startswith(".") or len(name) > _LONGEST_NAME):
+        raise UserError(
+            f"{where}: {short(name)} names no algorithm: files are named after it, so it holds no / \\ or :, starts with no "
+            f"dot and has up to {_LONGEST_NAME} characters. Which algorithm it is stands in its setting `algo`."
+        )
 
 
 def _check_words(words: Iterable[str], known: Iterable[str], where: str) -> None:

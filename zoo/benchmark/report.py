@@ -12,12 +12,13 @@ import numpy as np
 
 from sb3_genoffline.errors import NotFoundError
 
+from ..runs.evaluations import LATE
 from ..runs.folders import dataset_name
 from ..runs.writing import write_text
 from .pictures import draw_aggregate, draw_dataset
 from .plan import Plan
 from .records import Cell, read_cells
-from .results import LATE, Published, Results, score, spread, title
+from .results import Published, Results, final_score, score, spread, title
 from .statistics import improvement, interquartile_mean, interval
 
 _LONGEST_REASON = 160
@@ -65,10 +66,10 @@ def _tables(results: Results) -> dict[str, list[dict[str, Any]]]:
             named = zip(("updates", "seconds", "score", "std_of_episodes"), row, strict=True)
             curves.append({"algorithm": cell.name, "dataset": cell.dataset, "seed": cell.seed, **dict(named)})
     for name, dataset in itertools.product(results.algorithms, results.datasets):
-        for checkpoint in ("last", "best"):
-            values = results.scores(name, dataset, checkpoint)
+        for which in ("final", "last", "best"):
+            values = results.scores(name, dataset, which)
             if len(values):
-                place = {"algorithm": name, "dataset": dataset, "checkpoint": checkpoint, "seeds": len(values)}
+                place = {"algorithm": name, "dataset": dataset, "score": which, "seeds": len(values)}
                 scores.append(place | {"mean": float(values.mean()), "std": spread(values)})
     return {"runs": runs, "curves": curves, "scores": scores, **_aggregates(results)}
 
@@ -94,11 +95,12 @@ def _aggregates(results: Results) -> dict[str, list[dict[str, Any]]]:
 def _run_row(cell: Cell, superseded: bool = False) -> dict[str, Any]:
     row: dict[str, Any] = {"algorithm": cell.name, "dataset": cell.dataset, "seed": cell.seed}
     row["settings"] = "superseded" if superseded else "earlier" if cell.outdated and not cell.reason else "the plan's"
-    values = dict.fromkeys(("last", "best", "best_at", "return", "updates", "updates_per_second"))
+    values = dict.fromkeys(("final", "last", "best", "best_at", "return", "updates", "updates_per_second"))
     minutes = dict.fromkeys(("total", "fit", "training", "evaluation", "cpu"))
     record = cell.record
     if record is not None and not cell.reason:
         values = {name: record.get(name) for name in values} | {
+            "final": final_score(record),
             "last": score(record["last"]),
             "best": score(record["best"]),
             "best_at": record["best"]["gradient_steps"],
@@ -124,7 +126,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def _markdown(plan: Plan, results: Results, command: str) -> str:
     parts = [f"# {plan.title}", _introduction(results), *([plan.note] if plan.note else [])]
     parts += [f"**{warning}**" for warning in results.warnings()]
-    parts += ["## Last checkpoint", *_overview(results)]
+    parts += ["## Final scores", *_overview(results)]
     if results.compared[1]:
         parts += ["## Comparison", *_comparison(results)]
     for dataset in results.datasets:
@@ -147,19 +149,22 @@ def _markdown(plan: Plan, results: Results, command: str) -> str:
 
 def _introduction(results: Results) -> str:
     records = results.records()
-    episodes = _distinct(record["last"]["n_eval_episodes"] for record in records)
+    numbers = [record["last"]["n_eval_episodes"] for record in records]
+    episodes = str(min(numbers)) if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"
     versions = _distinct(
         f"torch {record['versions']['torch']}, MuJoCo {record['versions'].get('mujoco')}" for record in records
     )
     hosts = _distinct(record["host"] for record in records)
     hours = sum(record["seconds"]["cpu"] or 0.0 for record in records) / 3600
+    earlier = sum(not record.get("final") for record in records)
+    before = f" (of {earlier} earlier runs: of its last {LATE} evaluations on the way)" if earlier else ""
     return (
         f"{len(records)} of {len(results.cells)} runs, {hours:.1f} hours of processor time. Scores are normalised (0 random, "
-        "100 expert; in mazes 100 times the success rate), of the **last** checkpoint unless said otherwise, each the mean of "
-        f"{episodes} episodes; then mean ± sample standard deviation over seeds, where there are several. *Last {LATE} on the "
-        "way* is the mean of the last evaluations in training, which shows how steady the end was. *Best* is the checkpoint "
-        "that scored best on the way, measured again in the same new episodes as the last. Minutes are wall time of a run, "
-        "fits of generative models and evaluations on the way included, on machines that may have been busy, as they are for "
+        f"100 expert; in mazes 100 times the success rate). The **final score** of a run is the mean of its last {LATE} "
+        f"checkpoints{before}, since a single one may be lucky; then mean ± sample standard deviation over seeds, where there "
+        "are several. *Last* is the last checkpoint alone, *best* the one that scored best on the way. A checkpoint's score "
+        f"is the mean of {episodes} episodes that had no part in choosing anything. Minutes are wall time of a run, fits of "
+        "generative models and evaluations on the way included, on machines that may have been busy, as they are for "
         "updates/s; CPU minutes are processor time. "
         f"Made with {versions}, on {hosts}."
     )
@@ -235,19 +240,19 @@ def _superseded(results: Results) -> list[str]:
             before = old["config"]["hyperparameters"]
             changed = [name for name in {**before, **counted} if before.get(name) != counted.get(name)]
             what = ", ".join(f"{name} {before.get(name, 'not set')}, then {counted.get(name, 'not set')}" for name in changed)
-            new = "–" if cell.record is None or cell.reason else f"{score(cell.record['last']):.1f}"
-            rows.append([title(cell.name), cell.dataset, str(cell.seed), f"{score(old['last']):.1f}", new, what])
+            new = "–" if cell.record is None or cell.reason else f"{final_score(cell.record):.1f}"
+            rows.append([title(cell.name), cell.dataset, str(cell.seed), f"{final_score(old):.1f}", new, what])
     if not rows:
         return []
     text = "Runs of this plan with settings that were changed after their result was seen. They count nowhere above."
-    return ["## Superseded runs", text, _table(["", "dataset", "seed", "last", "last, counted", "changed"], rows)]
+    return ["## Superseded runs", text, _table(["", "dataset", "seed", "final score", "counted", "changed"], rows)]
 
 
 def _dataset(results: Results, dataset: str) -> list[str]:
     data = results.data(dataset)
     published = Published()
     quoted = any(published.score(name, dataset) is not None for name in results.algorithms)
-    header = ["", "last", "each seed", f"last {LATE} on the way", "best", *(["published, D4RL v2"] if quoted else [])]
+    header = ["", "final score", "each seed", "last", "best", *(["published, D4RL v2"] if quoted else [])]
     header += ["updates", "updates/s", "minutes", "CPU minutes"]
     rows = []
     for name in results.algorithms:
@@ -256,15 +261,14 @@ def _dataset(results: Results, dataset: str) -> list[str]:
             continue
         records = results.records(name, dataset)
         seeds = [
-            f"{score(c.record['last']):.1f}{'†' * c.outdated}" if c.record and not c.reason else _reason(c.reason)
-            for c in cells
+            f"{final_score(c.record):.1f}{'†' * c.outdated}" if c.record and not c.reason else _reason(c.reason) for c in cells
         ]
         row = [
             title(name),
             _mean_std(results.scores(name, dataset)),
             ", ".join(dict.fromkeys(seeds) if not records else seeds),
         ]
-        row += [_mean_std(results.late_scores(name, dataset)), _mean_std(results.scores(name, dataset, "best"))]
+        row += [_mean_std(results.scores(name, dataset, which)) for which in ("last", "best")]
         if quoted:
             found = published.score(name, dataset)
             row.append("–" if found is None else f"*{found:.1f}*")

@@ -12,14 +12,18 @@ from sb3_genoffline.files.untrusted import short
 from ..recipes import NAMESPACE, collectible
 
 
-def find_dataset(source: str, download: bool = False, collect: bool = False, **options: Any) -> OfflineDataset:
+def find_dataset(
+    source: str, download: bool = False, collect: bool = False, env: Any = None, trust_env: bool = False
+) -> OfflineDataset:
     """
     :param source: Minari id or file
     :param download: fetch it from Minari's remote if it is not here
     :param collect: make it if it is one of ours and not here
-    :param options: of ``load_dataset``
+    :param env: the user's environment, which has the spaces that the data lack, or an agent's two spaces
+    :param trust_env: trust the environments that the data record, whatever code they name
     :raises NotFoundError: if it is not here, saying what it may have been meant to be, and how to get it
     """
+    options: dict[str, Any] = {"env": env, "trust_env": trust_env}
     try:
         return load_dataset(source, **options)
     except NoSuchDatasetError:

@@ -12,6 +12,7 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError, UserError
 
 from ..collect.lookup import find_dataset
+from ..runs.agents import add_trust_argument
 from ..runs.flags import discount, json_file, picture_file, seed_number
 from ..runs.folders import dataset_name
 from ..runs.writing import write_json
@@ -205,6 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("dataset", help="Minari id, or a file: .hdf5 in D4RL's layout, .npz")
     add("--env", help="environment whose spaces the data have, for files without spaces")
     add("--download", action="store_true", help="fetch a Minari dataset that is not on this machine")
+    add_trust_argument(parser)
     add("--gamma", type=discount, default=0.99, help="discount of the returns that a critic would learn")
     add("--seed", type=seed_number, default=0, help="of the rows that estimates use")
     add("--json", type=json_file, metavar="FILE", help="write everything to this file")
@@ -219,7 +221,7 @@ def main(args: argparse.Namespace) -> None:
     :param args: as parsed with :func:`add_arguments`
     """
     try:
-        data = find_dataset(args.dataset, args.download, env=args.env)
+        data = find_dataset(args.dataset, args.download, env=args.env, trust_env=args.trust_env)
     except NotFoundError:
         raise
     except UserError as error:

@@ -12,18 +12,11 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
+from ..runs.evaluations import read_run
 from ..runs.flags import a_folder, algorithm, picture_file, positive
 from ..runs.folders import Run, find_run, list_runs, run_number
-from ..runs.reading import read_evaluations
 from ..runs.scoring import recorded_scale
 from .figures import new_figure, save_figure
-
-BASELINES: dict[str, dict[str, Any]] = {
-    "imitation only": {"guidance": "none"},
-    "no penalty": {"penalty": "none"},
-    "no constraint": {"alpha_mode": "fixed", "alpha": 0},
-}
-"""What runs are called whose hyper-parameters leave an algorithm's idea out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,22 +36,9 @@ class Curve:
     baseline: bool
 
 
-def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """
-    :return: the run's config, timesteps (E,), and returns (E, episodes); in a maze 1 for each success in their place
-    :raises NotFoundError: if it was never evaluated
-    """
-    if not run.evaluations_path.is_file():
-        raise NotFoundError(f"{run.folder} has no evaluations.npz: it was trained without evaluation.")
-    config = run.config()
-    found = read_evaluations(run.evaluations_path)
-    by_success = config["dataset"].get("success_rate") is not None and "successes" in found
-    return config, found["timesteps"], found["successes"].astype(float) if by_success else found["results"]
-
-
-def baseline_of(hyperparameters: Mapping[str, Any]) -> str:
-    """What to call a run whose algorithm has its idea switched off; empty for others."""
-    for label, values in BASELINES.items():
+def baseline_of(algo: str, hyperparameters: Mapping[str, Any]) -> str:
+    """What to call a run whose algorithm has its idea switched off; empty for others, and for algorithms that are not here."""
+    for label, values in ALGOS[algo].baselines.items() if algo in ALGOS else ():
         if all(hyperparameters.get(name) == value for name, value in values.items()):
             return label
     return ""
@@ -99,7 +79,9 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
     for run in runs:
         config, steps, returns = read_run(run)
         data = config["dataset"]
-        groups.setdefault((config["algo"], baseline_of(config["hyperparameters"])), []).append((steps, returns))
+        groups.setdefault((config["algo"], baseline_of(config["algo"], config["hyperparameters"])), []).append(
+            (steps, returns)
+        )
     scale = recorded_scale(data)
     level = data["success_rate"] if scale is not None and scale.kind == "success" else data["mean_return"]
 

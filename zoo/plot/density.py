@@ -21,8 +21,9 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS, load_agent
 
 from ..collect.lookup import find_dataset
+from ..runs.agents import data_of_agent
 from ..runs.flags import a_folder, algorithm, count, device, picture_file, positive, real, seed_number
-from ..runs.folders import find_run
+from ..runs.folders import find_run, run_of
 from ..runs.provenance import versions
 from .density_toy import plot_toy
 from .figures import new_figure
@@ -263,13 +264,11 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(f"{flags}: of the bandit, which is drawn when no agent is named; leave out --dataset and -i.")
         path = args.trained_agent or find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
         model = check_fitted(load_agent(path, device=args.device), path)
-        source = args.dataset or model.dataset_info.get("id")
-        if source is None:
-            raise UserError(f"{path} does not name its data: give them with --dataset.")
+        data = data_of_agent(model, run_of(path), args.dataset, find_dataset)
         other = agent.pop("other", None)
         if "neighbors" in agent:
             agent["n_neighbors"] = agent.pop("neighbors")
         second = None if other is None else load_agent(other, device=args.device)
-        files = plot_agent(model, find_dataset(source), args.output, second, seed=args.seed, **agent)
+        files = plot_agent(model, data, args.output, second, seed=args.seed, **agent)
     for file in files:
         print(f"wrote {file}")

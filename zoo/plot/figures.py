@@ -39,7 +39,9 @@ def save_figure(figure: Any, output: str | Path) -> list[Path]:
     output = Path(output)
     stem = output.with_suffix("") if output.suffix.lower() in (".png", ".svg") else output
     files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
-    for file, options in zip(files, ({}, {"metadata": {"Date": None}}), strict=True):
-        with rc_context({"svg.hashsalt": "sb3-genoffline"}), replaced(file) as stream:
-            figure.savefig(stream, dpi=DPI, format=file.suffix.removeprefix("."), **options)
+    png, svg = files
+    with replaced(png) as file:
+        figure.savefig(file, dpi=DPI, format="png")
+    with rc_context({"svg.hashsalt": "sb3-genoffline"}), replaced(svg) as file:
+        figure.savefig(file, dpi=DPI, format="svg", metadata={"Date": None})
     return files

@@ -17,7 +17,8 @@ from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import load_agent
 
 from ..collect.lookup import find_dataset
-from ..runs.envs import EnvFactory, env_factory
+from ..runs.agents import add_trust_argument
+from ..runs.envs import EnvFactory, Recorded, env_factory
 from ..runs.flags import device, picture_file, positive, seed_number
 from ..runs.folders import run_of
 from ..runs.provenance import versions
@@ -110,6 +111,7 @@ def plot_maze(
     n_walks: int = 20,
     seed: int = 0,
     title: str | None = None,
+    trust_env: bool = False,
 ) -> list[Path]:
     """
     Draw the data, and each agent's episodes in a panel of its own. Successes are those of which the environment's infos speak.
@@ -122,13 +124,14 @@ def plot_maze(
     :param n_walks: episodes of each agent
     :param seed: draws the data's episodes
     :param title: of the picture (None: the dataset's id)
+    :param trust_env: make the environment that the data record, whatever code it names
     :return: the files
     :raises UserError: if the data are of no maze, or there is nothing to draw
     """
     for flag, number in (("n_episodes", n_episodes), ("n_walks", n_walks)):
         if number < 1:
             raise UserError(f"{flag} is {number}; draw at least 1.")
-    make = env_factory(data)
+    make = env_factory(data, recorded=Recorded(trusted=trust_env))
     env = make()
     known = map_of(env)
     flat = isinstance(env.unwrapped, FlatAntMaze)
@@ -243,7 +246,7 @@ def draw_walks(axes: Any, maze: Any, paths: Sequence[np.ndarray], walks: Sequenc
 def agent_name(path: str | Path, model: AnyAlgorithm) -> str:
     """What to call an agent: its class, and what its run leaves out."""
     run = run_of(path)
-    baseline = baseline_of(run.config()["hyperparameters"]) if run is not None else ""
+    baseline = baseline_of(model.name, run.config()["hyperparameters"]) if run is not None else ""
     return f"{type(model).__name__}, {baseline}" if baseline else type(model).__name__
 
 
@@ -273,6 +276,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
     add("-o", "--output", type=picture_file, default="maze.png", help="file to write, as PNG, SVG and JSON")
     add("--title", help="default: the dataset's id")
+    add("--env", help="the maze, if not the one that the data record")
+    add_trust_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -283,5 +288,6 @@ def main(args: argparse.Namespace) -> None:
         name = agent_name(path, model)
         agents[name if name not in agents else f"{name} ({len(agents) + 1})"] = model
     counts = {"n_episodes": args.n_episodes, "n_walks": args.n_walks, "seed": args.seed}
-    for file in plot_maze(find_dataset(args.dataset), args.output, agents, args.color, title=args.title, **counts):
+    data, more = find_dataset(args.dataset, env=args.env), {"title": args.title, "trust_env": args.trust_env}
+    for file in plot_maze(data, args.output, agents, args.color, **more, **counts):
         print(f"wrote {file}")

@@ -16,8 +16,9 @@ from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.registry import ALGOS, load_agent
 
 from ..collect.lookup import find_dataset
+from ..runs.agents import data_of_agent
 from ..runs.flags import a_folder, algorithm, count, device, picture_file, positive, seed_number
-from ..runs.folders import find_run
+from ..runs.folders import find_run, run_of
 from ..runs.provenance import versions
 from ..runs.writing import write_json
 from .figures import new_figure, save_figure
@@ -269,10 +270,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError("Which agent? Give --dataset (and -f, --exp-id), or -i with the agent's file.")
         path = find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
     model = check_fitted(load_agent(path, device=args.device), path)
-    source = args.dataset or model.dataset_info.get("id")
-    if source is None:
-        raise UserError(f"{path} does not name its data: give them with --dataset.")
     counts = {"n_neighbors": args.neighbors, "n_rows": args.n_rows, "seed": args.seed}
-    data = find_dataset(source)
+    data = data_of_agent(model, run_of(path), args.dataset, find_dataset)
     for file in plot_uncertainty(model, data, args.output, row=args.row, dims=args.dims, title=args.title, **counts):
         print(f"wrote {file}")

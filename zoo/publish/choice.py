@@ -49,7 +49,7 @@ class Trained:
     @property
     def baseline(self) -> str:
         """What the run is called if the algorithm's idea is switched off in it, else empty."""
-        return baseline_of(self.config["hyperparameters"])
+        return baseline_of(self.config["algo"], self.config["hyperparameters"])
 
     @cached_property
     def settings(self) -> str:

@@ -2,19 +2,20 @@
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.writing import scratch_folder
 from sb3_genoffline.hub.naming import check_repo_id, repo_name
 from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
 from sb3_genoffline.registry import ALGOS
 
+from ..runs.agents import add_trust_argument
 from ..runs.flags import a_folder, algorithm, count, device, new_folder, positive, seed_number
-from ..runs.scoring import EVAL_SEED, summary
+from ..runs.scoring import EVAL_SEED, check_seed, summary
 from .choice import Candidate, choose, choose_all
 from .contents import (
     Settings,
@@ -71,13 +72,12 @@ def publish(candidate: Candidate, name: str, target: Target, settings: Settings)
     results = make_results(candidate, model, make, settings, lambda text: print(f"  {text} ...", flush=True))
     results["command"] = training_command(candidate.chosen)
     print("  " + summary(results).partition("\n")[2])
-    target.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".publish-", dir=target.folder) as scratch:
-        curve = _if_possible("training curve", lambda: make_curve(candidate, Path(scratch)))
+    with scratch_folder("publish") as scratch:
+        curve = _if_possible("training curve", lambda: make_curve(candidate, scratch))
         film = None
         if settings.film_steps:
             print(f"  filming {settings.film_steps} steps ...", flush=True)
-            film = _if_possible("film", lambda: make_film(model, make, Path(scratch), settings.film_steps))
+            film = _if_possible("film", lambda: make_film(model, make, scratch, settings.film_steps))
         chosen = candidate.chosen
         return write_agent_folder(
             model,
@@ -164,6 +164,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--act-only", action="store_true", help="leave out what only going on with training needs")
     add("--env", help="environment to evaluate and film in (default: the dataset's)")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="its arguments (default: those of the training)")
+    add_trust_argument(parser)
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
     add("-m", "--commit-message", metavar="TEXT", help="of the commit on the Hub")
     add("--private", action="store_true", default=None, help="make a new repository private")
@@ -210,12 +211,13 @@ def _publish_and_send(candidate: Candidate, name: str, args: argparse.Namespace)
     settings = Settings(
         checkpoint=args.checkpoint,
         n_episodes=args.n_episodes,
-        eval_seed=args.seed,
+        eval_seed=check_seed(args.seed),
         film_steps=args.video_length if args.film else 0,
         training=not args.act_only,
         device=args.device,
         env_id=args.env,
         env_kwargs=None if args.env_kwargs is None else tuple(args.env_kwargs),
+        trust_env=args.trust_env,
     )
     print(f"{name}: {candidate.chosen.run.folder}, seed {candidate.chosen.seed}, {args.checkpoint} checkpoint")
     for note in candidate.notes:

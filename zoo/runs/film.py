@@ -1,7 +1,6 @@
 """An agent at play, and a film of it as mp4, without a display or a system ffmpeg."""
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.files.writing import replace_file
+from sb3_genoffline.files.writing import replace_file, scratch_folder
 
 from .envs import EnvFactory, env_factory, env_for_pictures
 from .rendering import prefer_offscreen
@@ -124,8 +123,8 @@ def film(
     size = (first.shape[1], first.shape[0])
     path = Path(path)
     n_frames = 0
-    with tempfile.TemporaryDirectory(prefix="film-") as folder:
-        temporary = Path(folder) / "film.mp4"
+    with scratch_folder("film") as folder:
+        temporary = folder / "film.mp4"
         writer = imageio_ffmpeg.write_frames(
             str(temporary), size, fps=rate / every, codec="libx264", quality=7, macro_block_size=2
         )

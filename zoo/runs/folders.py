@@ -89,13 +89,20 @@ class Run:
         summary = self.summary()
         return not summary.get("finished") and "error" not in summary
 
+    def _path_of(self, which: str | int) -> Path:
+        names = {"last": self.model_path.name, "best": "best_model.zip"}
+        return self.folder / names.get(str(which), f"rl_model_{which}_steps.zip")
+
+    def has_checkpoint(self, which: str | int) -> bool:
+        """:param which: see :meth:`checkpoint`"""
+        return self._path_of(which).is_file()
+
     def checkpoint(self, which: str | int = "last") -> Path:
         """
         :param which: ``"last"``, ``"best"``, or a number of gradient steps
         :raises NotFoundError: naming what there is
         """
-        names = {"last": self.model_path.name, "best": "best_model.zip"}
-        path = self.folder / names.get(str(which), f"rl_model_{which}_steps.zip")
+        path = self._path_of(which)
         if not path.is_file():
             there = ", ".join(sorted(file.name for file in self.folder.glob("*.zip"))) or "no checkpoint"
             raise NotFoundError(f"There is no {path.name} in {self.folder}; there is: {there}.")

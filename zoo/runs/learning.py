@@ -20,8 +20,9 @@ from sb3_genoffline.errors import DivergedError
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
 from .devices import check_device
-from .envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs, try_out
-from .folders import Run, held, new_run
+from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, recorded_env, try_out
+from .evaluations import late_evaluations
+from .folders import Run, held, new_run, run_of
 from .provenance import PROGRAM
 from .settings import make_logger, write_settings
 from .starting import Start, Wish, start
@@ -84,6 +85,7 @@ def train(
     unique: bool = False,
     env_id: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    trust_env: bool = False,
     eval_freq: int | None = None,
     eval_episodes: int = 10,
     n_eval_envs: int | None = None,
@@ -114,8 +116,9 @@ def train(
     :param log_folder: root of the logs
     :param tensorboard_log: root of the tensorboard logs (None: none)
     :param unique: append a uuid to the run's name
-    :param env_id: environment to evaluate in (None: the dataset's)
-    :param env_kwargs: its arguments
+    :param env_id: environment to evaluate in (None: that of the resumed agent's run, else the dataset's)
+    :param env_kwargs: its arguments, over those of the run
+    :param trust_env: make the environment that the data or the run record, whatever code it names
     :param eval_freq: updates between evaluations (None: 20 in a run, but at least one in 10,000 updates; 0: none)
     :param eval_episodes: episodes of an evaluation
     :param n_eval_envs: environments stepped together (None: one per episode, at most 10)
@@ -157,9 +160,11 @@ def train(
         eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
         envs = None
         if eval_freq > 0:
+            known = None if begun.origin is None else run_of(begun.origin)
             kwargs = {**begun.env_kwargs, **(env_kwargs or {})}
-            make = env_factory(data, env_id, **kwargs)
-            envs = _eval_envs(data, make, min(eval_episodes, n_eval_envs or 10), named=bool(kwargs) or env_id is not None)
+            make = env_of_run(known, data, env_id, kwargs, trust_env)
+            named = env_id is not None or bool(kwargs) or (known is not None and recorded_env(known).env_id is not None)
+            envs = _eval_envs(data, make, min(eval_episodes, n_eval_envs or 10), named)
         if envs is not None:
             stack.callback(envs.close)
             if kwargs or env_id is not None:
@@ -250,13 +255,17 @@ def _position(model: AnyAlgorithm) -> tuple[str, int]:
     return model.fits.current or ("update", model.num_timesteps)
 
 
-def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, named: bool) -> VecEnv | None:
-    """Environments to evaluate in; None, with a message, where there is no simulator for the data."""
+def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, has_one: bool) -> VecEnv | None:
+    """
+    Environments to evaluate in; None, with a message, where there is no simulator for the data.
+
+    :param has_one: the user names one, or the run that goes on was evaluated in one: then there has to be one
+    """
     try:
         envs = eval_envs(make, n_envs)
     except NoEnvironment as error:
-        if named:
-            raise
+        if has_one:
+            raise NoEnvironment(f"{error} To train without evaluation: --eval-freq 0.") from error
         print(f"Training goes on without evaluation. {error}")
         return None
     check_compatible(data, envs.observation_space, envs.action_space)
@@ -298,7 +307,9 @@ def _write_summary(result: TrainedRun) -> None:
 
 def _conclude(result: TrainedRun) -> None:
     score = result.model.last_metrics.get("normalized_score")
+    late = late_evaluations(result.run)
     last = "" if score is None else f", last normalised score {score:.1f}"
+    last += "" if late is None else f", mean of the last {len(late['each'])} evaluations {late['mean']:.1f}"
     fitting = f" after {result.fit_seconds:.0f} s of fitting" if result.fit_seconds else ""
     print(
         f"{result.gradient_steps:,} updates in {result.seconds - result.fit_seconds:.0f} s{fitting} "

@@ -35,6 +35,11 @@ class NoSuchDatasetError(NotFoundError):
     """An id that no dataset on this machine has, or that no dataset can have."""
 
 
+def is_dataset_id(text: Any) -> bool:
+    """Whether it has the form of a dataset's id, so that it is no path."""
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
+
+
 def from_minari_id(
     dataset_id: str, download: bool = False, cache: bool = True, env: Any = None, trust_env: bool = False
 ) -> OfflineDataset:
@@ -64,11 +69,6 @@ def from_minari_id(
             raise
         shutil.rmtree(folder)
         raise DownloadError(f"{dataset_id} arrived damaged and was removed again: repeat the download.") from error
-
-
-def is_dataset_id(word: str) -> bool:
-    """Whether a word has the form of a Minari id."""
-    return _ID.fullmatch(word) is not None
 
 
 def _root() -> Path:
