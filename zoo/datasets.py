@@ -22,6 +22,7 @@ from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
 
 from .recipes import chosen
+from .runs.flags import markdown_file
 from .runs.provenance import command_line
 from .runs.writing import write_text
 
@@ -158,7 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     :param parser: Takes the flags of ``python -m zoo datasets``
     """
     parser.add_argument("datasets", nargs="*", default=["all"], metavar="dataset", help="ids or patterns (default: all)")
-    parser.add_argument("-o", "--output", type=Path, default=None, help="write the table to this Markdown file too")
+    parser.add_argument("-o", "--output", type=markdown_file, default=None, help="write the table to this Markdown file too")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -177,7 +178,7 @@ def main(args: argparse.Namespace) -> None:
     if any(cells[1] == NOTHING for cells in rows):
         print("Without a size: not on this machine; `python -m zoo collect <dataset>` makes it.")
     if args.output is not None:
-        write_text(args.output, markdown(rows, command_line()))
+        write_text(Path(args.output), markdown(rows, command_line()))
         print(f"wrote {args.output}")
     if problems:
         sys.exit("\n".join(problems))

@@ -294,8 +294,8 @@ def test_curves_show_the_agent_its_baseline_and_the_data(logs: Path, algo: str, 
         dataset_id,
     ):
         assert label in picture
-    with pytest.raises(SystemExit, match="no evaluated run"):
-        main(["plot", "curves", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "9"])
+    with pytest.raises(SystemExit, match=f"no run 9 of {algo}"):
+        main(["plot", "curves", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "1", "9"])
 
 
 def test_runs_with_an_algorithms_idea_switched_off_have_a_name() -> None:

@@ -19,6 +19,7 @@ from ..runs.agents import agent_and_env
 from ..runs.envs import EnvFactory
 from ..runs.film import film
 from ..runs.folders import Run
+from ..runs.reading import read_text
 from ..runs.scoring import EVAL_SEED, evaluate
 from .choice import Candidate, Trained
 
@@ -85,9 +86,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[AnyAlgorithm, EnvFactory]:
     """A run's agent, and what makes its environment, with the arguments that it was evaluated with in training."""
+    agent = {"model": run.checkpoint(checkpoint), "dataset": None, "load_best": False, "load_checkpoint": None, "exp_id": 0}
     args = Namespace(
-        model=run.checkpoint(checkpoint),
-        dataset=None,
+        **agent,
         env=settings.env_id,
         env_kwargs=None if settings.env_kwargs is None else list(settings.env_kwargs),
         trust_env=settings.trust_env,
@@ -202,7 +203,7 @@ def training_command(trained: Trained) -> str:
     trained by one (as in a benchmark), the command that does the same.
     """
     file = trained.run.settings / "command.txt"
-    remembered = only_training(file.read_text() if file.is_file() else None)
+    remembered = only_training(read_text(file, "list of commands") if file.is_file() else None)
     if remembered:
         return "\n".join(shlex.join(_public_words(shlex.split(line))) for line in remembered)
     plain = {"--algo": trained.algo, "--dataset": trained.dataset, "--seed": trained.seed}

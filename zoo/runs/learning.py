@@ -19,7 +19,8 @@ from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import DivergedError, printable
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
-from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, recorded_env
+from .devices import check_device
+from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, recorded_env, try_out
 from .evaluations import late_evaluations
 from .folders import Run, held, new_run, run_of
 from .provenance import PROGRAM
@@ -136,6 +137,7 @@ def train(
     """
     for argument, value in (("eval_episodes", eval_episodes), ("n_timesteps", 1 if n_timesteps is None else n_timesteps)):
         Argument(argument, PositiveInt, 1).check(value)
+    check_device(device)
     with stoppable() as stop, ExitStack() as stack:
         data = load_dataset(dataset)
         name = str(data.id or (dataset if isinstance(dataset, str | Path) else "dataset"))
@@ -159,11 +161,14 @@ def train(
         envs = None
         if eval_freq > 0:
             known = None if begun.origin is None else run_of(begun.origin)
-            make = env_of_run(known, data, env_id, {**begun.env_kwargs, **(env_kwargs or {})}, trust_env)
-            has_one = env_id is not None or (known is not None and recorded_env(known).env_id is not None)
-            envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), has_one)
+            kwargs = {**begun.env_kwargs, **(env_kwargs or {})}
+            make = env_of_run(known, data, env_id, kwargs, trust_env)
+            named = env_id is not None or bool(kwargs) or (known is not None and recorded_env(known).env_id is not None)
+            envs = _eval_envs(data, make, min(eval_episodes, n_eval_envs or 10), named)
         if envs is not None:
             stack.callback(envs.close)
+            if kwargs or env_id is not None:
+                try_out(make)
         # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown
         model.set_dataset(data)
         run = begun.run
