@@ -30,7 +30,8 @@ class FittingLearner(StoredLearner):
     fitted_model_arguments: ClassVar[str] = "the same settings"
     """Which arguments give two agents fitted models of the same shape, for the message where they differ."""
     fitted_model_units: ClassVar[tuple[str, ...]] = ()
-    """Names of the hyper-parameters that decide in which units the model speaks: it is of no use where they differ."""
+    """Names of the hyper-parameters that decide in which units the model hears and speaks: it is of no use where they differ.
+    With ``reward_transform`` rewards have to be on one scale, with ``normalize_observations`` statistics have to agree."""
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -83,7 +84,12 @@ class FittingLearner(StoredLearner):
         :param reward_scale: of the rewards that the buffer holds
         :param reward_shift: likewise
         """
-        return {}
+        facts: dict[str, Any] = {}
+        if "reward_transform" in self.fitted_model_units:
+            facts |= {"reward_scale": reward_scale, "reward_shift": reward_shift}
+        if "normalize_observations" in self.fitted_model_units:
+            facts |= {"obs_mean": self.policy.obs_mean.tolist(), "obs_std": self.policy.obs_std.tolist()}
+        return facts
 
     def check_fitted_model(self, rewards: tuple[float, float] | None = None) -> None:
         """
@@ -121,6 +127,7 @@ class FittingLearner(StoredLearner):
         :param changed: hyper-parameters that were given anew
         :raises UserError: naming one that the fitted model can't follow
         """
+        self.check_fitted_model()
         fitted = self.policy.is_fitted
         for name in changed:
             if fitted is not None and bool(fitted) and name in self.fit_arguments():
@@ -128,7 +135,6 @@ class FittingLearner(StoredLearner):
                     f"{name} can't be changed to {short(getattr(self, name))} in load: it is an argument of a fit that is "
                     f"done.{self._instead(name)}"
                 )
-        self.check_fitted_model()
 
     def _follow(self, name: str, given_before: Mapping[str, Any]) -> None:
         """Refuse also what a fit that is done, or was left out, can't follow."""

@@ -4,7 +4,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
@@ -43,6 +43,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """The paper's gradient steps."""
     goes_online: ClassVar[bool] = True
     """Whether :meth:`learn` can go on in an environment."""
+    baselines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What runs are called whose hyper-parameters leave the algorithm's idea out, and those hyper-parameters."""
     batches: Sampler[BatchT]
     """Draws the batches from the buffer; there is none before the buffer."""
     _learns_offline = True

@@ -141,6 +141,14 @@ def test_a_file_in_the_way_is_said_in_a_sentence(tmp_path: Path) -> None:
         write_pair(tmp_path / "file", "new")
 
 
+def test_nothing_takes_the_place_of_a_device_or_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    replace_file(tmp_path / "pipe", b"content")
+    assert os.read(reader, 100) == b"content" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+
+
 def test_what_killed_processes_left_among_the_systems_temporary_files_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.writing import replaced
 
 DPI = 150
@@ -24,6 +24,11 @@ def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[A
     figure = Figure(figsize=(width * n_columns, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, n_columns, squeeze=False)[0])
+
+
+def plain(text: object) -> str:
+    """What somebody else wrote, as text of a picture: no formula comes of it, and no error of what looks like a broken one."""
+    return printable(text).replace("$", r"\$")
 
 
 def save_figure(figure: Any, output: str | Path) -> list[Path]:

@@ -88,6 +88,9 @@ def test_a_record_holds_all_a_report_needs(dataset_id: str, tmp_path: Path) -> N
         result = record[checkpoint]
         assert result["checkpoint"] == checkpoint and len(result["returns"]) == 2 and result["eval_seed"] == 20_000
         assert result["normalized_score"] == pytest.approx(100 * (np.mean(result["returns"]) + 20) / 3254, abs=1e-3)
+    final = record["final"]
+    assert final["checkpoints"] == [2, 4, 6, 8] and final["mean"] == pytest.approx(np.mean(final["scores"]))
+    assert final["scores"][-1] == pytest.approx(record["last"]["normalized_score"], abs=1e-3)
     seconds = record["seconds"]
     assert sum(seconds[part] for part in ("fit", "training", "evaluation")) == pytest.approx(seconds["total"], abs=0.03)
     assert record["data"]["id"] == dataset_id and "torch" in record["versions"]
