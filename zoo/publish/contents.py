@@ -1,6 +1,7 @@
 """What is said of a published agent: its results, its curve, its film, and how it was trained."""
 
 import hashlib
+import os
 import shlex
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -234,7 +235,7 @@ def public(value: Any) -> Any:
         return {key: public(item) for key, item in value.items()}
     if isinstance(value, list):
         return [public(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
+    return Path(value).name if isinstance(value, str) and os.path.isabs(os.path.expanduser(value)) else value
 
 
 def _public_words(words: list[str]) -> list[str]:
