@@ -34,13 +34,18 @@ def save_figure(figure: Any, output: str | Path) -> list[Path]:
     :return: the files
     """
     from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     output = Path(output)
     stem = output.with_suffix("") if output.suffix.lower() in (".png", ".svg") else output
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     png, svg = files
-    figure.savefig(png, dpi=DPI)
+    # savefig would lay the figure out and draw it twice for each of the files
+    figure.set_dpi(DPI)
+    FigureCanvasAgg(figure).print_png(png)
+    figure.set_layout_engine("none")
     with rc_context({"svg.hashsalt": "sb3-genoffline"}):
-        figure.savefig(svg, dpi=DPI, metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     return files

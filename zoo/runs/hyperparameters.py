@@ -1,6 +1,8 @@
 """Hyper-parameters from YAML files and from the command line: values only, never code."""
 
 import ast
+import copy
+import functools
 import inspect
 import json
 import re
@@ -105,12 +107,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise NotFoundError(f"No hyper-parameter file at {path}.")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = copy.deepcopy(_parsed(path.read_text()))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not plain YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must map dataset ids to hyper-parameters, but holds a {type(content).__name__}.")
     return content
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """Kept, as parsing takes tens of milliseconds and a benchmark asks for each of its jobs; not to be changed."""
+    return yaml.safe_load(text)
 
 
 def find_entry(content: Mapping[str, Any], dataset: str) -> str | None:
