@@ -74,7 +74,7 @@ def make_batch() -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_seeds_for_absent_devices() -> Iterator[None]:
-    """Torch keeps a seed for a device that may appear later, with the stack as text, which takes longer than a tiny network."""
+    """Torch keeps a seed for a device that may appear later, with the stack as text: that takes longer than a tiny network."""
     import torch as th
 
     with pytest.MonkeyPatch.context() as patch:

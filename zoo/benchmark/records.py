@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import sb3_genoffline
 from sb3_genoffline.errors import NotFoundError, UserError
 
 from ..runs.folders import Run, list_runs
+from ..runs.reading import parse_yaml
 from ..runs.writing import write_json
 from .plan import Job, Plan
 
@@ -84,7 +83,7 @@ def job_run(folder: str | Path, record: dict[str, Any], fingerprint: str | None 
     config = record["config"]
     for run in reversed(list_runs(folder, config["algo"], config["dataset"])):
         try:
-            arguments = yaml.safe_load((run.settings / "args.yml").read_text()) or {}
+            arguments = parse_yaml((run.settings / "args.yml").read_text()) or {}
             known = run.config()["dataset"]["fingerprint"]
         except FileNotFoundError:
             continue  # just begun, or killed in its first moments

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import NotFoundError
@@ -21,6 +20,7 @@ from ..runs.envs import EnvFactory
 from ..runs.film import film
 from ..runs.folders import Run
 from ..runs.hyperparameters import parse_pairs
+from ..runs.reading import parse_yaml
 from ..runs.scoring import EVAL_SEED, evaluate
 from .choice import Candidate, Trained
 
@@ -93,7 +93,7 @@ def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[AnyAlgori
     if flags is not None:
         return model, make
     arguments = run.settings / "args.yml"
-    used = (yaml.safe_load(arguments.read_text()) or {}) if arguments.is_file() else {}
+    used = (parse_yaml(arguments.read_text()) or {}) if arguments.is_file() else {}
     kwargs = dict(run.config()["hyperparameters"].get("env_kwargs") or {})
     for flag in ("env_kwargs", "eval_env_kwargs"):
         kwargs |= parse_pairs(used.get(flag))

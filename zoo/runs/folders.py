@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
+from .reading import parse_yaml
+
 
 def dataset_name(source: Any) -> str:
     """``mujoco/hopper/medium-v0`` -> ``mujoco-hopper-medium-v0``; the stem of a file's name; as folders are named."""
@@ -56,12 +58,12 @@ class Run:
         path = self.settings / "config.yml"
         if not path.is_file():
             raise NotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
-        return yaml.safe_load(path.read_text())
+        return parse_yaml(path.read_text())
 
     def arguments(self) -> dict[str, Any]:
         """What ``args.yml`` holds: the options that the run was started with; empty where there is none."""
         path = self.settings / "args.yml"
-        content = yaml.safe_load(path.read_text()) if path.is_file() else None
+        content = parse_yaml(path.read_text()) if path.is_file() else None
         return content if isinstance(content, dict) else {}
 
     def summary(self) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def run_of(model_path: str | Path) -> Run | None:
     folder = Path(model_path).resolve().parent
     for settings in sorted(folder.glob("*/config.yml")):
         try:
-            config = yaml.safe_load(settings.read_text())
+            config = parse_yaml(settings.read_text())
         except (yaml.YAMLError, ValueError, RecursionError):
             continue
         if isinstance(config, dict) and config.get("algo") in list(ALGOS):  # other programs have a config.yml too

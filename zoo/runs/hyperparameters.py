@@ -1,8 +1,6 @@
 """Hyper-parameters from YAML files and from the command line: values only, never code."""
 
 import ast
-import copy
-import functools
 import inspect
 import json
 import re
@@ -19,6 +17,8 @@ from sb3_genoffline.common.arguments import Argument, ArgumentTable, PositiveInt
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
+
+from .reading import parse_yaml
 
 _OWN = ("n_timesteps", "policy", "env_kwargs")
 _FLAGS = {"seed": "--seed", "verbose": "--verbose", "tensorboard_log": "-tb"}
@@ -107,18 +107,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise NotFoundError(f"No hyper-parameter file at {path}.")
     try:
-        content = copy.deepcopy(_parsed(path.read_text()))
+        content = parse_yaml(path.read_text())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not plain YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must map dataset ids to hyper-parameters, but holds a {type(content).__name__}.")
     return content
-
-
-@functools.lru_cache(maxsize=32)
-def _parsed(text: str) -> Any:
-    """Kept, as parsing takes tens of milliseconds and a benchmark asks for each of its jobs; not to be changed."""
-    return yaml.safe_load(text)
 
 
 def find_entry(content: Mapping[str, Any], dataset: str) -> str | None:
