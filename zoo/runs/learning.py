@@ -180,7 +180,7 @@ def train(
         env_name = None if envs is None else env_id_of(envs)
         write_settings(run, begun, data, total, env_name, arguments)
         if verbose:
-            _announce(run, begun, data, total, profile)
+            _announce(run, begun, data, total, profile, trained_agent)
         resumed_from = None if begun.origin is None else "_".join(map(str, _position(model))).removeprefix("update_")
         model.set_logger(make_logger(run, resumed_from, tensorboard_log, model.name, verbose, progress))
         stack.enter_context(_closed(model.logger))
@@ -295,7 +295,9 @@ def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, has_one: boo
     return envs
 
 
-def _announce(run: Run, begun: Start, data: OfflineDataset, total: int, profile: str | None) -> None:
+def _announce(
+    run: Run, begun: Start, data: OfflineDataset, total: int, profile: str | None, trained_agent: str | Path | None
+) -> None:
     record, model = data.summary(), begun.model
     score = "" if record["normalized_score"] is None else f", normalised {record['normalized_score']:.1f}"
     print(
@@ -308,6 +310,8 @@ def _announce(run: Run, begun: Start, data: OfflineDataset, total: int, profile:
     else:
         what, done = _position(model)
         how = "resumed" if begun.goes_on else f"branches off from {begun.origin}"
+        if begun.goes_on and begun.origin != Path(trained_agent or ""):
+            how = "the unfinished run of this command is resumed (--no-resume begins a new one)"
         print(f"{how} after {what} {done:,}; {total:,} updates in all on {model.device}")
     print(f"run folder: {run.folder}", flush=True)
 
