@@ -97,11 +97,13 @@ def test_a_record_holds_all_a_report_needs(dataset_id: str, tmp_path: Path) -> N
 
 
 def test_a_job_is_a_process_of_its_own_that_finds_this_package(dataset_id: str, tmp_path: Path, capsys: Any) -> None:
-    plan = write_plan(tmp_path, dataset_id, [0], n_timesteps=2, evaluations=1, final_episodes=1)
-    main(["benchmark", str(plan), "-f", str(tmp_path / "logs"), "--jobs", "1"])
-    assert "1 of 1 runs done" in capsys.readouterr().out
+    unknown = {"td3_bc": {"hyperparameters": {"reward_transform": "nosuch"}}}  # a training would take seconds more
+    plan = write_plan(tmp_path, dataset_id, [0], unknown)
+    with pytest.raises(SystemExit, match="failed"):
+        main(["benchmark", str(plan), "-f", str(tmp_path / "logs"), "--jobs", "1"])
     record = read_record(next((tmp_path / "logs" / "jobs").glob("*.json")))
-    assert record["state"] == DONE and record["updates"] == 2
+    assert record["state"] == FAILED
+    assert record["error"].splitlines()[-1].startswith("sb3_genoffline.errors.UserError: reward_transform='nosuch'")
 
 
 @pytest.mark.parametrize("algo", ALGOS)
