@@ -21,7 +21,7 @@ LONGEST = 425
 # holds one algorithm.
 RANKS = {
     **{"version": 0, "errors": 0, "nets": 1, "files": 1, "generative": 2, "data": 2, "common": 3},
-    **{"registry": 5, "hub": 6, "testing": 6, "zoo": 7},
+    **{"registry": 5, "ope": 6, "hub": 6, "testing": 6, "zoo": 7},
 }
 ALGORITHM = 4
 

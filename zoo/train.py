@@ -7,13 +7,28 @@ come to its end, the same command makes the next one, with the next number.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.registry import ALGOS, load_agent
 
 from .collect.lookup import find_dataset
+from .runs.agents import add_trust_argument, data_of_agent
+from .runs.envs import env_of_run, recorded_env
+from .runs.flags import (
+    algorithm,
+    chosen_or_threads,
+    count,
+    device,
+    log_interval,
+    never_or_every,
+    new_folder,
+    positive,
+    random_or_seed,
+)
 from .runs.folders import run_of
 from .runs.hyperparameters import parse_pairs
 from .runs.learning import train
@@ -24,10 +39,10 @@ from .runs.stopping import Stopped
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo train``"""
     add = parser.add_argument
-    add("--algo", help=f"algorithm (default: dac; with -i, the agent's): {', '.join(ALGOS)}")
+    add("--algo", type=algorithm, help=f"algorithm (default: dac; with -i, the agent's): {', '.join(ALGOS)}")
     add("--dataset", help="Minari id, D4RL file (.hdf5) or .npz; may be left out with -i of an agent in a run folder")
     add("--env", help="environment to evaluate in (default: the dataset's)")
-    add("-tb", "--tensorboard-log", metavar="FOLDER", help="root of tensorboard logs")
+    add("-tb", "--tensorboard-log", type=new_folder, metavar="FOLDER", help="root of tensorboard logs")
     add(
         "-i",
         "--trained-agent",
@@ -36,24 +51,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run goes on in the run's folder; from another one, or with other data or -params, a run of its own branches off",
     )
     add("--resume", action=argparse.BooleanOptionalAction, help="go on with an unfinished run of the same command (default)")
-    add("-n", "--n-timesteps", type=int, help="gradient updates in all (default: the hyper-parameters')")
-    add("--num-threads", type=int, help="threads of torch (default: torch's choice)")
-    add("--log-interval", type=int, help="updates between two log entries (default: 1000; -2: no logging)")
-    add("--eval-freq", type=int, help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)")
-    add("--eval-episodes", type=int, help="episodes of an evaluation (default: 10)")
-    add("--n-eval-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
+    add("-n", "--n-timesteps", type=positive, help="gradient updates in all (default: the hyper-parameters')")
+    add("--num-threads", type=chosen_or_threads, help="threads of torch (default: torch's choice)")
+    add("--log-interval", type=log_interval, help="updates between two log entries (default: 1000; -2: no logging)")
+    add(
+        "--eval-freq",
+        type=never_or_every,
+        help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)",
+    )
+    add("--eval-episodes", type=positive, help="episodes of an evaluation (default: 10)")
+    add("--n-eval-envs", type=positive, help="environments stepped together (default: one per episode, at most 10)")
     add(
         "--save-freq",
-        type=int,
+        type=never_or_every,
         help="updates between checkpoints that are kept (default: only the last is, renewed every 10,000)",
     )
     add("--save-replay-buffer", action="store_true", default=None, help="also save the sampler's state in a file of its own")
-    add("-f", "--log-folder", help="root of the logs (default: logs; with -i, where the agent's run is)")
-    add("--seed", type=int, help="seed (default: a random one, which is recorded)")
-    add("--device", help="cpu, cuda or auto (default)")
-    add("--verbose", type=int, help="0 silent, 1 progress (default), 2 tables")
+    add("-f", "--log-folder", type=new_folder, help="root of the logs (default: logs; with -i, where the agent's run is)")
+    add("--seed", type=random_or_seed, help="seed (default: a random one, which is recorded)")
+    add("--device", type=device, help="cpu, cuda or auto (default)")
+    add("--verbose", type=count, choices=(0, 1, 2), help="0 silent, 1 progress (default), 2 tables")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
     add("--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="the same, over --env-kwargs")
+    add_trust_argument(parser)
     add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters over those of the file")
     add("-conf", "--conf-file", help="YAML file instead of the algorithm's own hyperparameters.yml")
     add("--profile", help="overlay of the hyper-parameter file, such as cpu")
@@ -86,11 +106,11 @@ def main(args: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(options.num_threads)
-    if options.dataset is None:
+    if args.dataset is None and args.trained_agent is None:
         raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
     trained = train(
         options.algo,
-        find_dataset(options.dataset, options.download, options.collect),
+        find_data(args),
         n_timesteps=options.n_timesteps,
         profile=options.profile,
         hyperparameters=parse_pairs(options.hyperparams),
@@ -99,8 +119,9 @@ def main(args: argparse.Namespace) -> None:
         log_folder=options.log_folder,
         tensorboard_log=options.tensorboard_log,
         unique=options.uuid,
-        env_id=options.env,
-        env_kwargs={**parse_pairs(options.env_kwargs), **parse_pairs(options.eval_env_kwargs)},
+        env_id=args.env,
+        env_kwargs=given_env_kwargs(args),
+        trust_env=args.trust_env,
         eval_freq=options.eval_freq,
         eval_episodes=options.eval_episodes,
         n_eval_envs=options.n_eval_envs,
@@ -129,6 +150,29 @@ def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
     run = run_of(args.trained_agent) if args.trained_agent else None
     kept: dict[str, Any] = {} if args.trained_agent else {"algo": "dac"}
     if run is not None:
-        recorded = run.config().get("dataset") or {}
-        kept = {"dataset": recorded.get("id"), "log_folder": str(run.folder.parents[1]), **remembered(run)}
+        kept = {"dataset": run.config()["dataset"].get("id"), "log_folder": str(run.folder.parents[1]), **remembered(run)}
     return argparse.Namespace(**{**dict.fromkeys(vars(args)), **DEFAULTS, **kept, **given})
+
+
+def find_data(args: argparse.Namespace) -> OfflineDataset:
+    """
+    The data to train on. What they do not have, as the bounds of their actions, is the environment's, if one is named now or
+    was when the agent's training began; else the agent's.
+    """
+    find = partial(find_dataset, download=args.download, collect=args.collect, trust_env=args.trust_env)
+    run = None if args.trained_agent is None else run_of(args.trained_agent)
+    env = None
+    if args.env is not None or (run is not None and recorded_env(run).asked_for):
+        env = env_of_run(run, None, args.env, given_env_kwargs(args), args.trust_env)()
+    try:
+        if args.trained_agent is None:
+            return find(args.dataset, env=env)
+        return data_of_agent(load_agent(args.trained_agent, device="cpu"), run, args.dataset, find, env)
+    finally:
+        if env is not None:
+            env.close()
+
+
+def given_env_kwargs(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the environment that the user gives."""
+    return {**parse_pairs(args.env_kwargs), **parse_pairs(args.eval_env_kwargs)}

@@ -8,9 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sb3_genoffline.errors import NotFoundError
+from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
 from ..plot.curves import baseline_of
@@ -51,7 +49,7 @@ class Trained:
     @property
     def baseline(self) -> str:
         """What the run is called if the algorithm's idea is switched off in it, else empty."""
-        return baseline_of(self.config["hyperparameters"])
+        return baseline_of(self.config["algo"], self.config["hyperparameters"])
 
     @cached_property
     def settings(self) -> str:
@@ -150,19 +148,17 @@ def find_all(log_folder: str | Path) -> Iterator[Trained]:
             continue
         try:
             config = run.config()
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except UserError:
             continue
-        if isinstance(config, dict) and config.get("algo") in ALGOS and config["algo"] == run.folder.parent.name:
+        if config["algo"] in list(ALGOS) and config["algo"] == run.folder.parent.name:
             yield _trained(run, config)
 
 
 def _trained(run: Run, config: dict[str, Any] | None = None) -> Trained:
     config = run.config() if config is None else config
-    summary = run.settings / "summary.json"
-    done = json.loads(summary.read_text()) if summary.is_file() else {}
-    return Trained(
-        run, config, bool(done.get("finished")) and done["num_timesteps"] == config["hyperparameters"]["n_timesteps"]
-    )
+    done = run.summary()
+    wanted = config["hyperparameters"].get("n_timesteps")
+    return Trained(run, config, bool(done.get("finished")) and done.get("num_timesteps") == wanted)
 
 
 def _candidate(chosen: Trained, same: Iterable[Trained], notes: Sequence[str]) -> Candidate:

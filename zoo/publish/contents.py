@@ -19,8 +19,7 @@ from ..runs.agents import agent_and_env
 from ..runs.envs import EnvFactory
 from ..runs.film import film
 from ..runs.folders import Run
-from ..runs.hyperparameters import parse_pairs
-from ..runs.reading import parse_yaml
+from ..runs.reading import read_text
 from ..runs.scoring import EVAL_SEED, evaluate
 from .choice import Candidate, Trained
 
@@ -44,6 +43,7 @@ class Settings:
     :param device: to evaluate and film on
     :param env_id: environment to evaluate and film in (None: the dataset's)
     :param env_kwargs: its arguments (None: those of the run)
+    :param trust_env: make the environment that data and runs record, whatever code it names
     """
 
     checkpoint: str = "last"
@@ -54,6 +54,7 @@ class Settings:
     device: str = "auto"
     env_id: str | None = None
     env_kwargs: tuple[str, ...] | None = None
+    trust_env: bool = False
 
 
 def source_of(candidate: Candidate, settings: Settings) -> dict[str, Any]:
@@ -85,19 +86,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[AnyAlgorithm, EnvFactory]:
     """A run's agent, and what makes its environment, with the arguments that it was evaluated with in training."""
-    flags = None if settings.env_kwargs is None else list(settings.env_kwargs)
+    agent = {"model": run.checkpoint(checkpoint), "dataset": None, "load_best": False, "load_checkpoint": None, "exp_id": 0}
     args = Namespace(
-        model=run.checkpoint(checkpoint), dataset=None, env=settings.env_id, env_kwargs=flags, device=settings.device
+        **agent,
+        env=settings.env_id,
+        env_kwargs=None if settings.env_kwargs is None else list(settings.env_kwargs),
+        trust_env=settings.trust_env,
+        device=settings.device,
     )
     model, make, _, _ = agent_and_env(args)
-    if flags is not None:
-        return model, make
-    arguments = run.settings / "args.yml"
-    used = (parse_yaml(arguments.read_text()) or {}) if arguments.is_file() else {}
-    kwargs = dict(run.config()["hyperparameters"].get("env_kwargs") or {})
-    for flag in ("env_kwargs", "eval_env_kwargs"):
-        kwargs |= parse_pairs(used.get(flag))
-    return model, lambda **more: make(**{**kwargs, **more})
+    return model, make
 
 
 def make_results(
@@ -205,10 +203,9 @@ def training_command(trained: Trained) -> str:
     trained by one (as in a benchmark), the command that does the same.
     """
     file = trained.run.settings / "command.txt"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    words = [shlex.split(line) for line in lines]
-    if words and all(_is_training(line) for line in words):
-        return "\n".join(shlex.join(_public_words(line)) for line in words)
+    remembered = only_training(read_text(file, "list of commands") if file.is_file() else None)
+    if remembered:
+        return "\n".join(shlex.join(_public_words(shlex.split(line))) for line in remembered)
     plain = {"--algo": trained.algo, "--dataset": trained.dataset, "--seed": trained.seed}
     flags = [str(word) for pair in plain.items() for word in pair]
     pairs = [
@@ -218,8 +215,17 @@ def training_command(trained: Trained) -> str:
     return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])
 
 
-def _is_training(words: list[str]) -> bool:
-    return words[:4] == ["python", "-m", "zoo", "train"] or words[:2] == ["genoffline", "train"]
+def only_training(text: Any) -> list[str]:
+    """
+    :param text: lines that a file says are commands
+    :return: them, each a single call of the zoo's training and nothing else to a shell; none, unless all are
+    """
+    try:
+        lines = [shlex.split(line) for line in text.splitlines()] if isinstance(text, str) else []
+    except ValueError:  # an open quote
+        return []
+    is_training = [words[:4] == ["python", "-m", "zoo", "train"] or words[:2] == ["genoffline", "train"] for words in lines]
+    return [shlex.join(words) for words in lines] if all(is_training) else []
 
 
 def public(value: Any) -> Any:

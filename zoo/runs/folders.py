@@ -1,6 +1,6 @@
 """Where a run's files are: rl-zoo's layout, plain YAML and JSON."""
 
-import json
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
+from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.files.writing import write_errors
 from sb3_genoffline.registry import ALGOS
 
-from .reading import parse_yaml
+from .reading import named_values, read_json, read_yaml
+
+_NEEDED = ("algo", "dataset", "hyperparameters")
 
 
 def dataset_name(source: Any) -> str:
@@ -54,22 +57,31 @@ class Run:
         return self.folder / "evaluations.npz"
 
     def config(self) -> dict[str, Any]:
-        """What ``config.yml`` holds."""
+        """
+        What ``config.yml`` holds.
+
+        :raises NotFoundError: if there is none
+        :raises UserError: if it is damaged
+        """
         path = self.settings / "config.yml"
         if not path.is_file():
             raise NotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
-        return parse_yaml(path.read_text())
+        content = read_yaml(path, "config of a run")
+        missing = [name for name in _NEEDED if name not in content]
+        if missing:
+            raise UserError(f"{path} is no config of a run: it has no {missing[0]}.")
+        parts = {name: named_values(content.get(name), f"{path}, {name},") for name in (*_NEEDED[1:], "versions")}
+        return {"seed": None, "environment": None, **content, **parts}
 
     def arguments(self) -> dict[str, Any]:
-        """What ``args.yml`` holds: the options that the run was started with; empty where there is none."""
+        """What ``args.yml`` holds: the arguments of the command that began the run."""
         path = self.settings / "args.yml"
-        content = parse_yaml(path.read_text()) if path.is_file() else None
-        return content if isinstance(content, dict) else {}
+        return read_yaml(path, "list of a run's arguments") if path.is_file() else {}
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds: how training ended; empty if it is under way or was killed."""
         path = self.settings / "summary.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_json(path, "summary of a run") if path.is_file() else {}
 
     @property
     def unfinished(self) -> bool:
@@ -77,13 +89,20 @@ class Run:
         summary = self.summary()
         return not summary.get("finished") and "error" not in summary
 
+    def _path_of(self, which: str | int) -> Path:
+        names = {"last": self.model_path.name, "best": "best_model.zip"}
+        return self.folder / names.get(str(which), f"rl_model_{which}_steps.zip")
+
+    def has_checkpoint(self, which: str | int) -> bool:
+        """:param which: see :meth:`checkpoint`"""
+        return self._path_of(which).is_file()
+
     def checkpoint(self, which: str | int = "last") -> Path:
         """
         :param which: ``"last"``, ``"best"``, or a number of gradient steps
         :raises NotFoundError: naming what there is
         """
-        names = {"last": self.model_path.name, "best": "best_model.zip"}
-        path = self.folder / names.get(str(which), f"rl_model_{which}_steps.zip")
+        path = self._path_of(which)
         if not path.is_file():
             there = ", ".join(sorted(file.name for file in self.folder.glob("*.zip"))) or "no checkpoint"
             raise NotFoundError(f"There is no {path.name} in {self.folder}; there is: {there}.")
@@ -100,18 +119,19 @@ def new_run(log_folder: str | Path, algo: str, dataset: Any, unique: bool = Fals
     :param unique: append a uuid to the folder's name
     """
     parent, name = Path(log_folder) / algo, dataset_name(dataset)
-    parent.mkdir(parents=True, exist_ok=True)
-    number = max((run_number(run) for run in list_runs(log_folder, algo, dataset)), default=0) + 1
-    while True:
-        folder = parent / (f"{name}_{number}" + (f"_{uuid.uuid4()}" if unique else ""))
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        run = Run(folder, name)
-        run.settings.mkdir()
-        return run
+    with write_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max((run_number(run) for run in list_runs(log_folder, algo, dataset)), default=0) + 1
+        while True:
+            folder = parent / (f"{name}_{number}" + (f"_{uuid.uuid4()}" if unique else ""))
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+            run = Run(folder, name)
+            run.settings.mkdir()
+            return run
 
 
 @contextmanager
@@ -161,21 +181,24 @@ def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -
         if run_number(run) == exp_id:
             return run
     if algo not in ALGOS:
-        raise UserError(f"There is no algorithm {algo!r}; there are {', '.join(ALGOS)}.")
+        raise UserError(f"There is no algorithm {algo!r}{nearest(algo, ALGOS)} There are {', '.join(ALGOS)}.")
     here = Path(log_folder) / algo
-    others = ", ".join(sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())) or "none"
+    others = sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())
     what = "no run" if exp_id == 0 else f"no run {exp_id}"
-    raise NotFoundError(f"There is {what} of {algo} on {dataset} below {here}; runs there: {others}.")
+    near = "." if runs else nearest(dataset_name(dataset), others)
+    raise NotFoundError(
+        f"There is {what} of {algo} on {dataset} below {here}{near} Runs there: {', '.join(others) or 'none'}."
+    )
 
 
 def run_of(model_path: str | Path) -> Run | None:
     """The run that a checkpoint lies in, if it lies in one."""
-    folder = Path(model_path).resolve().parent
+    folder = Path(os.path.realpath(model_path)).parent
     for settings in sorted(folder.glob("*/config.yml")):
         try:
-            config = parse_yaml(settings.read_text())
-        except (yaml.YAMLError, ValueError, RecursionError):
+            config = read_yaml(settings, "config of a run")
+        except UserError:
             continue
-        if isinstance(config, dict) and config.get("algo") in list(ALGOS):  # other programs have a config.yml too
+        if config.get("algo") in list(ALGOS):  # other programs have a config.yml too
             return Run(folder, settings.parent.name)
     return None

@@ -1,8 +1,9 @@
 """What a training starts from: a new agent, a run that goes on, or a checkpoint that a run of its own branches off from."""
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sb3_genoffline.registry import ALGOS, load_agent
 from .folders import Run, held, list_runs, run_of
 from .hyperparameters import load_hyperparameters, make_hyperparameters
 
-_BESIDE_THE_POINT = ("log_folder", "resume", "verbose", "progress")
+_BESIDE_THE_POINT = ("log_folder", "resume", "verbose", "progress", "trust_env")
 """Options that make no other run of a command."""
 
 
@@ -48,7 +49,7 @@ class Start:
     :param model: the agent
     :param n_timesteps: updates in all, those done included
     :param plain: hyper-parameters as plain data
-    :param env_kwargs: arguments of the evaluation environment
+    :param env_kwargs: arguments of the evaluation environment that the user gave; a run's files have those of its training
     :param entry: of the hyper-parameter file, of a new agent
     :param run: whose folder is gone on in; None: a new one
     :param origin: checkpoint that is gone on from; None: a new agent
@@ -66,7 +67,7 @@ class Start:
     def goes_on(self) -> bool:
         """Whether it is the last state of the run, so that the run goes on from where it was."""
         ours = self.run is not None and self.origin is not None
-        return ours and self.origin.resolve() == self.run.model_path.resolve()  # type: ignore[union-attr]
+        return ours and _same(self.origin, self.run.model_path)  # type: ignore[arg-type, union-attr]
 
 
 def start(wish: Wish, data: OfflineDataset, stack: ExitStack) -> Start:
@@ -100,13 +101,17 @@ def start(wish: Wish, data: OfflineDataset, stack: ExitStack) -> Start:
 
 
 def _is_the_run_itself(run: Run, path: Path, wish: Wish, data: OfflineDataset) -> bool:
-    is_last = path.resolve() == run.model_path.resolve()
+    is_last = _same(path, run.model_path)
     return is_last and not wish.hyperparameters and _fingerprint(run.config()) == data.fingerprint
+
+
+def _same(path: Path, other: Path) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _fingerprint(config: Mapping[str, Any]) -> Any:
     """Of the data that a run was trained on."""
-    return (config.get("dataset") or {}).get("fingerprint")
+    return config["dataset"].get("fingerprint")
 
 
 def _new(wish: Wish, data: OfflineDataset, stack: ExitStack) -> Start:
@@ -115,7 +120,7 @@ def _new(wish: Wish, data: OfflineDataset, stack: ExitStack) -> Start:
     total = wish.n_timesteps or settings.n_timesteps
     run = _unfinished_run(wish, wish.algo, {**settings.plain, "n_timesteps": total}, data, stack)
     if run is not None and run.model_path.is_file():
-        return _resumed(run.model_path, wish, run, run)
+        return replace(_resumed(run.model_path, wish, run, run), env_kwargs=settings.env_kwargs)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if wish.seed < 0 else wish.seed
     common: dict[str, Any] = {"seed": seed, "device": wish.device}
     model = ALGOS[wish.algo](settings.policy, data, **settings.arguments, **common)
@@ -133,7 +138,7 @@ def _resumed(path: Path, wish: Wish, known: Run | None, run: Run | None) -> Star
         raise UserError(f"{path} is an agent of {model.name}, not of {wish.algo}: leave out --algo, or give another agent.")
     if wish.seed >= 0 and wish.seed != model.seed:
         raise UserError(f"{path} has the seed {model.seed}, which an agent keeps when it goes on: leave out --seed.")
-    plain: dict[str, Any] = {} if known is None else known.config().get("hyperparameters") or {}
+    plain: dict[str, Any] = {} if known is None else known.config()["hyperparameters"]
     if wish.hyperparameters and path == Path(wish.trained_agent or ""):
         changes = make_hyperparameters(type(model), wish.hyperparameters)
         model = load_agent(path, device=wish.device, **changes.arguments)
@@ -144,7 +149,7 @@ def _resumed(path: Path, wish: Wish, known: Run | None, run: Run | None) -> Star
         raise UserError(
             f"{path} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
         )
-    return Start(model, total, plain, plain.get("env_kwargs") or {}, None, run, path)
+    return Start(model, total, plain, {}, None, run, path)
 
 
 def _unfinished_run(wish: Wish, algo: str, plain: dict[str, Any], data: OfflineDataset, stack: ExitStack) -> Run | None:
@@ -157,10 +162,13 @@ def _unfinished_run(wish: Wish, algo: str, plain: dict[str, Any], data: OfflineD
         return None
     settings, options = _as_written(plain), _options(wish.arguments or {})
     for run in reversed(list_runs(wish.log_folder, algo, wish.name)):
-        if not run.unfinished or _options(run.arguments()) != options or not (run.settings / "config.yml").is_file():
+        try:
+            if not run.unfinished or _options(run.arguments()) != options:
+                continue
+            config = run.config()
+        except UserError:  # just begun, or damaged
             continue
-        config = run.config()
-        if config.get("hyperparameters") != settings or _fingerprint(config) != data.fingerprint:
+        if config["hyperparameters"] != settings or _fingerprint(config) != data.fingerprint:
             continue
         with ExitStack() as own:
             try:
