@@ -122,9 +122,11 @@ def temporary_folder(parent: Path, name: str, prefix: str | None = None) -> Iter
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:  # interrupted again, it is left to the next writer, for whom it must not be locked
+            if lock is not None:
+                os.close(lock)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import yaml
 import zoo.benchmark.job as job_module
 import zoo.benchmark.runner as runner_module
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.registry import ALGOS, load_agent
 from zoo.__main__ import main
 from zoo.benchmark.job import EXIT, run_job
@@ -102,11 +103,13 @@ def test_a_record_holds_all_a_report_needs(dataset_id: str, tmp_path: Path) -> N
 
 
 def test_a_job_is_a_process_of_its_own_that_finds_this_package(dataset_id: str, tmp_path: Path, capsys: Any) -> None:
-    plan = write_plan(tmp_path, dataset_id, [0], n_timesteps=2, evaluations=1, final_episodes=1)
-    main(["benchmark", str(plan), "-f", str(tmp_path / "logs"), "--jobs", "1"])
-    assert "1 of 1 runs done" in capsys.readouterr().out
+    unknown = {"td3_bc": {"hyperparameters": {"reward_transform": "nosuch"}}}  # a training would take seconds more
+    plan = write_plan(tmp_path, dataset_id, [0], unknown)
+    with pytest.raises(SystemExit, match="failed"):
+        main(["benchmark", str(plan), "-f", str(tmp_path / "logs"), "--jobs", "1"])
     record = read_record(next((tmp_path / "logs" / "jobs").glob("*.json")))
-    assert record["state"] == DONE and record["updates"] == 2
+    assert record["state"] == FAILED
+    assert record["error"].splitlines()[-1].startswith("sb3_genoffline.errors.UserError: reward_transform='nosuch'")
 
 
 @pytest.mark.parametrize("algo", ALGOS)
@@ -343,15 +346,21 @@ class Forked(Inline):
 @pytest.fixture
 def killed(dataset_id: str, tmp_path: Path, in_a_fork: Any) -> tuple[Path, Path]:
     """A plan and the folder of a benchmark that was killed when one job was done and another one had checkpoints."""
-    algorithms = {"td3_bc": None, "long": {"algo": "td3_bc", "n_timesteps": 2000, "evaluations": 2}}
+    algorithms = {"td3_bc": None, "long": {"algo": "td3_bc", "n_timesteps": 500, "evaluations": 2}}
     plan, folder = write_plan(tmp_path, dataset_id, [0], algorithms, eval_episodes=1, final_episodes=1), tmp_path / "logs"
     jobs = {job.name: job for job in read_plan(plan).jobs}
-    process, _ = in_a_fork(lambda: run_all(plan, folder, Forked, jobs=2))
+    train = OfflineAlgorithm.train
+
+    def slowly() -> None:
+        OfflineAlgorithm.train = lambda *args, **kwargs: (time.sleep(0.005), train(*args, **kwargs))  # type: ignore
+        run_all(plan, folder, Forked, jobs=2)
+
+    process, _ = in_a_fork(slowly)
     deadline = time.monotonic() + 200
 
     def ready() -> bool:  # the short job has checkpoints too, of fewer steps; what is resumed is written after each
         steps = [int(path.stem.split("_")[2]) for path in (folder / "td3_bc").glob("*/rl_model_*_steps.zip")]
-        return state(folder, jobs["td3_bc"]) == DONE and max(steps, default=0) >= 400
+        return state(folder, jobs["td3_bc"]) == DONE and max(steps, default=0) >= 100
 
     while not ready():
         assert process.is_alive() and time.monotonic() < deadline
@@ -379,10 +388,10 @@ def test_a_killed_benchmark_goes_on_where_it_was(killed: tuple[Path, Path], caps
     assert ended(run_all(plan, folder)) == [("long", 0, DONE)]
     assert record_path(folder, jobs["td3_bc"]).read_bytes() == done
     record = read_record(record_path(folder, jobs["long"]))
-    assert record["state"] == DONE and record["curve"]["timesteps"] == [1000, 2000]
+    assert record["state"] == DONE and record["curve"]["timesteps"] == [250, 500]
     assert len(list((folder / "td3_bc").iterdir())) == 2
     resumed = [int(path.stem.rpartition("_")[2]) for path in (folder / record["run"]).glob("progress_from_*.csv")]
-    assert len(resumed) == 1 and resumed[0] % 200 == 0 and resumed[0] >= 400
+    assert len(resumed) == 1 and resumed[0] % 50 == 0 and resumed[0] >= 100
     assert record["seconds"]["total"] > 0 and record["curve"]["seconds"] == sorted(record["curve"]["seconds"])
 
 
