@@ -66,3 +66,12 @@ def bcq_flops(model: Any, batch_size: int) -> float:
     target = model.n_target_samples * (decoder.row + actor.row) + scored_samples(model, model.n_target_samples)
     actor_step = decoder.row + actor.learning + members * critic.passing
     return float(batch_size * (vae + target + members * critic.learning + actor_step))
+
+
+def bear_flops(model: Any, batch_size: int) -> float:
+    """Of one BEAR update whose actor climbs Q at its first sample, e.g. 4.14e9 for hopper at the defaults."""
+    vae, decoder = vae_cost(model.vae)
+    actor, critic, members = Cost.of(model.actor), Cost.of(model.critic), model.critic.n_critics
+    target = actor.row + scored_samples(model, model.n_target_samples)
+    actor_step = model.n_mmd_samples * decoder.row + actor.learning + members * critic.passing
+    return float(batch_size * (vae + target + members * critic.learning + actor_step))
