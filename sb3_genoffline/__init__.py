@@ -15,6 +15,7 @@ from sb3_genoffline.eql import EQL, EQLPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy
+from sb3_genoffline.onestep import Onestep, OnestepPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS, load_agent, register_algorithm
 from sb3_genoffline.spot import SPOT, VAEDensityPolicy
@@ -51,6 +52,8 @@ __all__ = [
     "IQLPolicy",
     "OfflineAlgorithm",
     "OfflineDataset",
+    "Onestep",
+    "OnestepPolicy",
     "RecordDatasetCallback",
     "SQLPolicy",
     "UserError",

@@ -37,7 +37,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("python -m zoo ")
 ]
-TRAININGS = re.compile(r"\b((?:gradient|teacher|cd|flow|vae|bc)_steps)=[\d_]+")
+TRAININGS = re.compile(r"\b((?:gradient|teacher|cd|flow|vae|bc|behavior|critic)_steps)=[\d_]+")
 DATASET = "genoffline/hopper/medium-replay-v0"
 
 

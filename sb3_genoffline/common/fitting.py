@@ -123,8 +123,8 @@ class SharedModel:
     :param kind: class of the model
     :param settings: what shapes it, plain data
     :param weights: its state
-    :param facts: what it was fitted with, see :meth:`~sb3_genoffline.common.fitting_learner.FittingLearner.facts_of_fit`; empty
-        where that is not known
+    :param facts: what it was fitted with, by name, as
+        :class:`~sb3_genoffline.common.fitting_learner.FittingLearner` gathers it; empty where that is not known
     """
 
     def __init__(self, kind: str, settings: dict[str, Any], weights: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
@@ -174,12 +174,12 @@ class SharedModel:
                     f"The given {name} has {key}={self.settings.get(key)!r} and the policy's {value!r}: make the agent with "
                     f"{how} of the given one."
                 )
-        check_facts(name, self.facts, facts)
         trial = copy.deepcopy(model)
         try:
             trial.load_state_dict(self.weights)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(f"The given {name} does not fit this agent: {error}") from error
+        check_facts(name, self.facts, facts)
         model.load_state_dict(trial.state_dict())
         model.fitted_with = frozen(self.facts)
 
@@ -197,8 +197,8 @@ def check_facts(name: str, fitted_with: Mapping[str, Any], facts: Mapping[str, A
     for key, ours in facts.items():
         if key in fitted_with and not _agree(fitted_with[key], ours, tolerance):
             raise UserError(
-                f"The {name} was fitted with {key}={short(fitted_with[key])} and is used with {short(ours)}: what it says is in "
-                "other units. Use the same data and settings, or a new agent that fits its own."
+                f"The {name} was fitted with {key}={short(fitted_with[key])} and is used with {short(ours)}: what it says is "
+                "in other units. Use the same data and settings, or a new agent that fits its own."
             )
 
 

@@ -125,8 +125,8 @@ class FittingLearner(StoredLearner):
         for name in changed:
             if fitted is not None and bool(fitted) and name in self.fit_arguments():
                 raise UserError(
-                    f"{name} can't be changed to {short(getattr(self, name))} in load: it is an argument of a fit that is done."
-                    f"{self._instead(name)}"
+                    f"{name} can't be changed to {short(getattr(self, name))} in load: it is an argument of a fit that is "
+                    f"done.{self._instead(name)}"
                 )
         self.check_fitted_model()
 
@@ -155,7 +155,7 @@ class FittingLearner(StoredLearner):
     def save_fitted_model(self, path: PathOrFile) -> None:
         """
         Write the model that is fitted before the policy to a file of its own, for agents with other seeds or settings: the
-        constructor's argument of the model's name takes it (QDQ's ``q_sampler``, CPED's and SPOT's ``density``).
+        constructor's argument of the model's name takes it (QDQ's ``q_sampler``, CPED's and SPOT's ``density``, …).
 
         :param path: file name (``.zip`` is added) or open binary file
         :raises UserError: if there is none, or it is not fitted
@@ -192,7 +192,7 @@ class FittingLearner(StoredLearner):
         self.fits.met = None
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
-        """See :class:`~sb3_genoffline.common.stored_learner.StoredLearner`; a dict does not say what a model was fitted with."""
+        """See :class:`~sb3_genoffline.common.stored_learner.StoredLearner`. A dict does not say how a model was fitted."""
         name = self.policy.fitted_model
         before = {} if name is None else {key: value.clone() for key, value in getattr(self.policy, name).state_dict().items()}
         super().set_parameters(load_path_or_dict, exact_match, device)

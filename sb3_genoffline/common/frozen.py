@@ -29,8 +29,8 @@ def _refuse(self: Any, *_: Any, **__: Any) -> Never:
 class FrozenList(list[Any]):
     """Equal to a list, and read as one."""
 
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]
-    append = extend = insert = remove = pop = clear = sort = reverse = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return FrozenList, (list(self),)
@@ -39,8 +39,8 @@ class FrozenList(list[Any]):
 class FrozenDict(dict[Any, Any]):
     """Equal to a dict, and read as one."""
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    update = pop = popitem = clear = setdefault = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = pop = popitem = clear = setdefault = _refuse
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return FrozenDict, (dict(self),)

@@ -130,6 +130,8 @@ class Learner(OffPolicyAlgorithm):
     policy: OfflinePolicy
     name: ClassVar[str]
     """Key in ``ALGOS`` and in files: the folder's name, or the class's in lower case where it comes from elsewhere."""
+    retired_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Arguments of earlier versions that changed no result: files may still have them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -314,7 +316,7 @@ class Learner(OffPolicyAlgorithm):
         return checked
 
     def _given_to_policy(self) -> dict[str, Any]:
-        """The policy's arguments: those that follow from the algorithm's, ``policy_kwargs``, and the defaults of the others."""
+        """The policy's arguments: those that follow from the algorithm's, ``policy_kwargs``, and defaults for the others."""
         arguments, policy_class = self.policy_arguments(), cast(Any, self.policy_class)
         if doubled := arguments.keys() & self.policy_kwargs.keys():
             key = min(doubled)

@@ -91,6 +91,7 @@ def save_policy(policy: Any, path: PathOrFile) -> None:
         "action_space": space_to_json(policy.action_space),
         "arguments": arguments_to_json(table.check(given | settings)),
         "acting_seed": policy.acting_seed,
+        "fitted_with": policy.fitted_with,
     }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in plain_names(policy.state_dict()).items()}
     weights = tree_to_members(tensors, "policy")["policy.safetensors"]
@@ -122,6 +123,7 @@ def load_policy(cls: type[PolicyT], path: PathOrFile, device: th.device | str) -
         policy: Any = cls(observation_space, action_space, lambda _: 0.0, **arguments)  # type: ignore[call-arg]
     load_tensors_into(policy, tensors, "policy.safetensors")
     policy.seed_acting(entry(data, "acting_seed", int, name))
+    policy.fitted_with = facts_of(data, name) or {}
     policy.set_training_mode(False)
     return policy.to(device)  # type: ignore[no-any-return]
 
@@ -139,6 +141,13 @@ def load_tensors_into(policy: Any, tensors: Mapping[str, Tensor], name: str) -> 
     whole = policy.with_spare_modules(tensors) if tensors.keys() == acting else tensors
     check_tensors(whole, plain_names(own), name)
     policy.load_state_dict({compiled: whole[plain] for compiled, plain in zip(own, plain_names(own), strict=True)})
+
+
+def facts_of(data: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """What a fitted model was fitted with, by a description that is not trusted; None where it does not say."""
+    hint = dict[str, str | float | bool | list[float] | None] | None
+    facts: dict[str, Any] | None = entry({"fitted_with": None} | dict(data), "fitted_with", hint, name)
+    return facts
 
 
 def space_of(data: Mapping[str, Any], key: str, name: str) -> spaces.Box:

@@ -28,6 +28,7 @@ from sb3_genoffline.common.policy_files import (
     arguments_from_json,
     arguments_to_json,
     blamed_on,
+    facts_of,
     global_rng_preserved,
     load_tensors_into,
     plain_names,
@@ -324,7 +325,8 @@ class AgentFile:
         numbers = {key: entry(counters, key, float if key == COUNTERS[-1] else int, self.name) for key in COUNTERS}
         dataset = entry(self.data, "dataset", dict[str, str | float | bool | None], self.name)
         stored = entry(self.data, "hyperparameters", dict[str, Any], self.name)
-        facts = self._facts()
+        stored = {name: value for name, value in stored.items() if name not in cls.retired_arguments}
+        facts = facts_of(self.data, self.name)
         source, device = (observation_space, action_space) if env is None else as_env(env), as_device(device)
 
         def make(arguments: dict[str, Any]) -> Any:
@@ -332,8 +334,8 @@ class AgentFile:
 
         for name in changes.keys() & _NOT_OF_A_FILE:
             raise UnknownArgumentError(
-                f"load takes no {name}: the file says what the agent is made of. For a policy class that {cls.__name__} has no "
-                "name for, use custom_objects={'policy_class': ...}."
+                f"load takes no {name}: the file says what the agent is made of. For a policy class that {cls.__name__} has "
+                "no name for, use custom_objects={'policy_class': ...}."
             )
         with global_rng_preserved(), blamed_on(self.name):
             known = arguments_from_json(stored, cls.argument_table())
@@ -369,12 +371,6 @@ class AgentFile:
             model.check_loaded_fit(changes)
         return model
 
-    def _facts(self) -> dict[str, Any] | None:
-        """What the agent's fitted model was fitted with; None where the file does not say."""
-        hint = dict[str, str | float | bool | None | list[float]] | None
-        facts: dict[str, Any] | None = entry({"fitted_with": None} | self.data, "fitted_with", hint, self.name)
-        return facts
-
     def hand_weights_to(self, agent: Any) -> None:
         """
         Put weights, and optimizers and variables where they are there, into an agent of the same shape.
@@ -383,7 +379,7 @@ class AgentFile:
         """
         before = copy.deepcopy(agent.policy.state_dict()), agent.policy.fitted_with
         load_tensors_into(agent.policy, self.tensors, self.weights_name)
-        agent.policy.fitted_with = self._facts() or {}
+        agent.policy.fitted_with = facts_of(self.data, self.name) or {}
         try:
             agent.check_loaded_fit([])
         except UserError:

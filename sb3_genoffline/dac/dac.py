@@ -1,6 +1,6 @@
 """Diffusion Actor-Critic (Fang et al., ICLR 2025, arXiv 2405.20555)."""
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Unpack
+from typing import Any, ClassVar, Literal, NamedTuple, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.arguments import Count, Fixed, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
+from sb3_genoffline.common.arguments import Count, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.learner import OfflineArguments
@@ -16,7 +16,6 @@ from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
-from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.ensembles import soft_minimum, soft_update
 
 Guidance = Literal["soft", "hard", "denoised", "none"]
@@ -71,7 +70,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     10. ``guidance="none"`` is plain imitation (mean squared noise error, no critic); the released switch crashes.
     11. The gradient clip divides by (norm + 1e-6).
     12. Options the paper does not have, off by default: ``normalize_observations``, ``replacement``, LayerNorm in the critics
-        (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes.
+        (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes, an ``acting_noise_scale`` other than 1.
 
     :param policy: ``"DiffusionPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
@@ -85,6 +84,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         differs from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
     :param softmax_temperature: choice among the candidates, 0 = the best; see
         :class:`~sb3_genoffline.common.diffusion_policy.DiffusionPolicy`
+    :param acting_noise_scale: factor of all noise that actions are sampled from when acting; training is not touched
     :param rho: ρ, pessimism of the target: mean − ρ·std (population) over the ensemble; for ``"convex"`` the weight of min
     :param q_target: ``"lcb"``, ``"min"``, ``"convex"`` (ρ·min + (1 − ρ)·max) or ``"rand_convex"`` (random convex combination)
     :param max_q: reduce the N next actions by max instead of mean (the paper's antmaze setting)
@@ -102,14 +102,13 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     :param actor_ema_every: updates between two moves of the actor's target
     :param actor_ema_start: no move of the actor's target up to this update
     :param max_grad_norm: L2 clip, one norm for all critics together and one for the actor
-    :param compile_networks: run the networks' hidden layers through ``torch.compile``: the same mathematics with fused
-        elementwise operations; needs a C++ compiler on a CPU and half a minute to warm up
     :param reward_transform: the paper's ``"iql_locomotion"`` on all datasets: r·1000/(max return − min return)
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"DiffusionPolicy": DiffusionPolicy, "MlpPolicy": DiffusionPolicy}
     default_gradient_steps = 2_000_000
+    retired_arguments = frozenset({"compile_networks"})
     decays_critic_rate = True
     policy: DiffusionPolicy
     actor: ConditionalDiffusion
@@ -128,6 +127,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         n_q_samples: PositiveInt = 10,
         n_action_samples: PositiveInt = 10,
         softmax_temperature: NonNegative = 0.0,
+        acting_noise_scale: NonNegative = 1.0,
         rho: float = 1.0,
         q_target: QTarget = "lcb",
         max_q: bool = False,
@@ -143,7 +143,6 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         clip_denoised: bool = True,
         actor_ema_every: PositiveInt = 5,
         actor_ema_start: Count = 1000,
-        compile_networks: Annotated[bool, Fixed("decides how the networks run")] = False,
         batch_size: PositiveInt = 256,
         lr_decay_steps: PositiveInt | None = 2_000_000,
         max_grad_norm: Positive | None = 1.0,
@@ -156,6 +155,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         self.n_q_samples = n_q_samples
         self.n_action_samples = n_action_samples
         self.softmax_temperature = softmax_temperature
+        self.acting_noise_scale = acting_noise_scale
         self.rho = rho
         self.q_target = q_target
         self.max_q = max_q
@@ -171,7 +171,6 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         self.clip_denoised = clip_denoised
         self.actor_ema_every = actor_ema_every
         self.actor_ema_start = actor_ema_start
-        self.compile_networks = compile_networks
         super().__init__(
             policy,
             env,
@@ -193,19 +192,14 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     def policy_arguments(self) -> dict[str, Any]:
         """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
         shared = ("n_critics", "n_diffusion_steps", "beta_schedule", "n_action_samples", "softmax_temperature", "sampler")
-        arguments = {name: getattr(self, name) for name in (*shared, "ddim_stride", "clip_denoised")}
+        acting = ("acting_noise_scale", "ddim_stride", "clip_denoised")
+        arguments = {name: getattr(self, name) for name in (*shared, *acting)}
         return {**arguments, "use_critic": self.guidance != "none"}
 
     def declare_state(self) -> None:
         """Actor and critics, and η."""
         super().declare_state()
         self.add_variable("eta_tensor", lambda agent: agent.eta, argument="eta")
-        if self.compile_networks:  # in place: names of parameters, and so checkpoints, do not change
-            for network in (self.actor.noise_net, self.actor_target.noise_net, self.critic, self.critic_target):
-                network.trunk.compile(dynamic=False)
-            for layer in self.critic_target.trunk:  # member by member, the target's activations run on their own
-                if isinstance(layer, Mish):
-                    layer.compile(dynamic=True)
 
     def overestimation_hint(self) -> str:
         """The arguments that help."""

@@ -1,4 +1,4 @@
-"""What a sampler hands to an update: transitions, or windows of episodes."""
+"""What a sampler hands to an update: transitions, transitions with the next action, or windows of episodes."""
 
 from typing import NamedTuple
 
@@ -21,6 +21,26 @@ class TransitionBatch(NamedTuple):
     rewards: Tensor
     next_observations: Tensor
     masks: Tensor
+
+
+class SarsaBatch(NamedTuple):
+    """
+    B transitions with what the data did next.
+
+    :param observations: (B, S)
+    :param actions: (B, A), scaled to [−1, 1]
+    :param rewards: (B,), transformed
+    :param next_observations: (B, S)
+    :param masks: (B,) 1 − termination
+    :param next_actions: (B, A), scaled to [−1, 1]; where the mask is 0 there is none, and it says nothing
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    next_observations: Tensor
+    masks: Tensor
+    next_actions: Tensor
 
 
 class SequenceBatch(NamedTuple):

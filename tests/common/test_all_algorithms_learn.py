@@ -48,6 +48,16 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "cql": (1500, {"critic_learning_rate": 1e-3, "bc_steps": 500, "n_actions": 4}),
     "dac": (2000, {"n_critics": 2, "n_q_samples": 1}),
     "dql": (2000, {}),
+    "onestep": (
+        1000,
+        {
+            "alpha": 0.3,
+            "behavior_steps": 1500,
+            "critic_steps": 3000,
+            "behavior_learning_rate": 1e-3,
+            "critic_learning_rate": 1e-3,
+        },
+    ),
     "qdq": (
         3000,
         {

@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dql": {"n_action_samples": 3},
     "cql": {"n_actions": 2, "bc_steps": 0},
     "cped": {"flow_steps": 3, "flow_eval_every": 2, "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8]}},
+    "onestep": {"behavior_steps": 2, "critic_steps": 2, "policy_kwargs": {"net_arch": [8]}},
     "qdq": {
         "teacher_steps": 2,
         "cd_steps": 2,
@@ -175,7 +176,9 @@ def test_json_that_is_none_is_refused(folder: Path, text: str) -> None:
         load_agent(folder)
 
 
-@pytest.mark.parametrize(("algo", "name"), [("qdq", "q_sampler"), ("cped", "density"), ("spot", "density")])
+@pytest.mark.parametrize(
+    ("algo", "name"), [("qdq", "q_sampler"), ("cped", "density"), ("spot", "density"), ("onestep", "behavior_and_q")]
+)
 def test_no_other_file_is_read_because_a_config_names_it(tmp_path: Path, algo: str, name: str) -> None:
     ALGOS[algo]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), device="cpu").save_pretrained(tmp_path)
     change(tmp_path / "config.json", lambda config: config["hyperparameters"].update({name: "/etc/passwd"}))
@@ -293,7 +296,7 @@ def test_a_fingerprint_recognises_its_agent_and_leaves_its_stream_alone(agent: O
 
 def test_an_agent_that_would_act_otherwise_once_loaded_is_not_published(tmp_path: Path) -> None:
     model = train()
-    model.policy.clip_denoised, model.policy.n_action_samples = False, 7
+    model.policy.act_with({"clip_denoised": False, "n_action_samples": 7})  # past the agent, which saves its own
     with pytest.raises(ValueError, match="acts otherwise once it is loaded"):
         write_agent_folder(model, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

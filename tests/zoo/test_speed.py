@@ -132,9 +132,7 @@ def test_a_setting_is_the_papers_a_profile_or_an_entry() -> None:
 
 
 def test_a_setting_that_the_plain_form_does_not_have_is_timed_without_it(capsys: pytest.CaptureFixture[str]) -> None:
-    args = argparse.Namespace(
-        algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, compile=False, onednn=False
-    )
+    args = argparse.Namespace(algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, onednn=False)
     assert [variant.name for variant in speed.variants(args)] == ["eager"]
     assert "no plain form of this setting: The plain form knows linear layers" in capsys.readouterr().out
 
@@ -155,8 +153,3 @@ def test_the_updates_that_are_timed_are_those_in_which_all_parts_learn() -> None
     model = speed.build("cped", "hopper", "tiny", "cpu")
     metrics = model.update(model.replay_buffer.sample(8), model.draw_noise(8))
     assert {"critic_loss", "actor_q", "nll_pi", "alpha", "epsilon"} <= set(metrics)
-
-
-def test_compiling_is_refused_where_there_is_nothing_to_compile() -> None:
-    with pytest.raises(UserError, match=r"--compile: qdq has no compile_networks"):
-        run_speed("--algo", "qdq", "--compile")

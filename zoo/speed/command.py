@@ -149,13 +149,14 @@ class Variant:
 
 
 def synthetic_data(obs_dim: int, action_dim: int, n: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random transitions: speed does not depend on what they say."""
+    """Random transitions, each of which goes on from the last: speed does not depend on what they say."""
     rng = np.random.default_rng(seed)
+    states = rng.normal(size=(n + 1, obs_dim)).astype(np.float32)
     return {
-        "observations": rng.normal(size=(n, obs_dim)).astype(np.float32),
+        "observations": states[:-1],
         "actions": rng.uniform(-1, 1, (n, action_dim)).astype(np.float32),
         "rewards": rng.normal(size=n).astype(np.float32),
-        "next_observations": rng.normal(size=(n, obs_dim)).astype(np.float32),
+        "next_observations": states[1:],
         "terminals": rng.random(n) < 0.01,
         "timeouts": np.zeros(n, dtype=bool),
     }
@@ -240,10 +241,6 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 
     :raises UserError: for a flag that the algorithm or this CPU has no use for
     """
-    if args.compile and "compile_networks" not in ALGOS[args.algo].argument_table().arguments:
-        raise UserError(
-            f"--compile: {args.algo} has no compile_networks option, so there is nothing to compile; leave the flag out."
-        )
     model = build(args.algo, args.shape, args.setting, args.device)
     found = [Variant("eager", lambda: model.train(1, args.batch_size))]
     if args.algo in PLAIN_FORMS:
@@ -259,9 +256,6 @@ def variants(args: argparse.Namespace) -> list[Variant]:
                 plain.update(batch, source.draw_noise(len(batch.rewards)))
 
             found.insert(0, Variant("plain (reference form)", plain_update))
-    if args.compile:
-        compiled = build(args.algo, args.shape, args.setting, args.device, compile_networks=True, replacement=True)
-        found.append(Variant("compiled", lambda: compiled.train(1, args.batch_size)))
     if args.onednn:
         if not onednn_is_exact():
             raise UserError("--onednn computes in bf16 on this CPU, which is not the same mathematics: leave the flag out.")
@@ -279,7 +273,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
     parser.add_argument("--num-threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true", help="also time compile_networks=True (warm-up of a minute)")
     parser.add_argument("--onednn", action="store_true", help="also time every variant with oneDNN's float32 products")
 
 
