@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch as th
 from exact import close, make_agent, make_batch
-from golden import S, golden_agent, golden_batch, normal, step_and_targets
+from golden import S, golden_agent, golden_batch, normal, state_of, step_and_targets
 
 from sb3_genoffline.bear import BEAR, BEARNoise
 from sb3_genoffline.common.multiplier import multiplier_step
@@ -25,17 +25,12 @@ FIRST_CODE: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [400, 300], "slow_actor": True, "clip_log_std": False},
 }
 STILL = {"learning_rate": 0.0, "critic_learning_rate": 0.0, "vae_learning_rate": 0.0}
+NETWORKS = ("actor", "critic", "critic_target", "vae")
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [6, 5], "vae_net_arch": [7]}}
 
 
 def golden_bear(**settings: Any) -> Any:
     return golden_agent(BEAR, actor_heads=2, **settings)
-
-
-def state_of(model: Any) -> dict[str, th.Tensor]:
-    """All parameters of each network, flat, as they are now."""
-    names = ("actor", "critic", "critic_target", "vae")
-    return {name: th.cat([p.detach().flatten() for p in getattr(model, name).parameters()]) for name in names}
 
 
 # ---------------------------------------------------------------------- known numbers of the second code
@@ -148,7 +143,7 @@ def test_the_warm_up_counts_updates_and_leaves_the_critic_alone_out() -> None:
                 for parameter in model.critic.parameters():
                     parameter.data.neg_()
             model.step(batch, noise)
-            steps.append(state_of(model)["actor"])
+            steps.append(state_of(model, *NETWORKS)["actor"])
         assert th.equal(*steps) != depends
 
 
@@ -174,12 +169,12 @@ def test_the_actors_step_moves_no_other_network_and_the_datas_actions_play_no_pa
     batch = make_batch()
     settings = {"critic_learning_rate": 0.0, "vae_learning_rate": 0.0, "warmup_steps": 0, **SMALL}
     model, other = (make_agent(BEAR, **settings) for _ in range(2))
-    before, noise = state_of(model), model.draw_noise(7)
+    before, noise = state_of(model, *NETWORKS), model.draw_noise(7)
     model.step(batch, noise)
-    after = state_of(model)
+    after = state_of(model, *NETWORKS)
     assert {name for name in after if not th.equal(before[name], after[name])} == {"actor", "critic_target"}
     other.step(batch._replace(actions=-batch.actions), noise)
-    assert th.equal(state_of(other)["actor"], after["actor"])
+    assert th.equal(state_of(other, *NETWORKS)["actor"], after["actor"])
 
 
 def test_acting_takes_the_first_critics_choice_of_the_actors_samples() -> None:

@@ -58,6 +58,16 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
             "critic_learning_rate": 1e-3,
         },
     ),
+    "plas": (
+        3000,
+        {
+            "critic_learning_rate": 1e-3,
+            "vae_steps": 1500,
+            "vae_learning_rate": 1e-3,
+            "beta": 0.05,
+            "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]},
+        },
+    ),
     "qdq": (
         3000,
         {

@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cql": {"n_actions": 2, "bc_steps": 0},
     "cped": {"flow_steps": 3, "flow_eval_every": 2, "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8]}},
     "onestep": {"behavior_steps": 2, "critic_steps": 2, "policy_kwargs": {"net_arch": [8]}},
+    "plas": {"vae_steps": 2, "max_perturbation": 0.1, "policy_kwargs": {"net_arch": [8, 8], "vae_net_arch": [8]}},
     "qdq": {
         "teacher_steps": 2,
         "cd_steps": 2,
@@ -177,7 +178,8 @@ def test_json_that_is_none_is_refused(folder: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("algo", "name"), [("qdq", "q_sampler"), ("cped", "density"), ("spot", "density"), ("onestep", "behavior_and_q")]
+    ("algo", "name"),
+    [("qdq", "q_sampler"), ("cped", "density"), ("plas", "density"), ("spot", "density"), ("onestep", "behavior_and_q")],
 )
 def test_no_other_file_is_read_because_a_config_names_it(tmp_path: Path, algo: str, name: str) -> None:
     ALGOS[algo]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), device="cpu").save_pretrained(tmp_path)

@@ -75,3 +75,13 @@ def bear_flops(model: Any, batch_size: int) -> float:
     target = actor.row + scored_samples(model, model.n_target_samples)
     actor_step = model.n_mmd_samples * decoder.row + actor.learning + members * critic.passing
     return float(batch_size * (vae + target + members * critic.learning + actor_step))
+
+
+def plas_flops(model: Any, batch_size: int) -> float:
+    """Of one PLAS update, with its perturbation if it has one, e.g. 0.75e9 for hopper at the defaults, a batch of 100."""
+    decoder, latent, critic = (Cost.of(part) for part in (model.policy.density.decoder, model.actor.latent, model.critic))
+    perturbation = 0 if model.actor.perturbation is None else Cost.of(model.actor.perturbation).row
+    members = model.critic.n_critics
+    target = latent.row + decoder.row + perturbation + members * critic.row
+    actor_step = latent.learning + decoder.passing + 3 * perturbation + members * critic.passing
+    return float(batch_size * (target + members * critic.learning + actor_step))
