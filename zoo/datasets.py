@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_genoffline.data.reading.bounds import check_storage
 from sb3_genoffline.data.reading.cache import cached_arrays
 from sb3_genoffline.data.reading.columns import add_all
 from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
 
 from .recipes import chosen
+from .runs.flags import markdown_file
 from .runs.provenance import command_line
 from .runs.writing import write_text
 
@@ -100,6 +102,7 @@ def read_contents(dataset_id: str) -> Contents | None:
 def _read_returns(path: Path) -> dict[str, np.ndarray]:
     import h5py
 
+    check_storage([path])
     with h5py.File(path, "r") as file:
         episodes = range(len(file))
         arrays = {"returns": np.array([file[f"episode_{i}/rewards"][()].sum() for i in episodes], dtype=np.float64)}
@@ -156,7 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     :param parser: Takes the flags of ``python -m zoo datasets``
     """
     parser.add_argument("datasets", nargs="*", default=["all"], metavar="dataset", help="ids or patterns (default: all)")
-    parser.add_argument("-o", "--output", type=Path, default=None, help="write the table to this Markdown file too")
+    parser.add_argument("-o", "--output", type=markdown_file, default=None, help="write the table to this Markdown file too")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -175,7 +178,7 @@ def main(args: argparse.Namespace) -> None:
     if any(cells[1] == NOTHING for cells in rows):
         print("Without a size: not on this machine; `python -m zoo collect <dataset>` makes it.")
     if args.output is not None:
-        write_text(args.output, markdown(rows, command_line()))
+        write_text(Path(args.output), markdown(rows, command_line()))
         print(f"wrote {args.output}")
     if problems:
         sys.exit("\n".join(problems))

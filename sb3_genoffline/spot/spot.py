@@ -82,6 +82,7 @@ class SPOT(VAEFittingAlgorithm[SPOTNoise]):
         "MlpPolicy": VAEDensityPolicy,
     }
     default_gradient_steps = 1_000_000
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"no constraint": {"lam": 0}}
     policy: VAEDensityPolicy
     actor: DropoutActor
     actor_target: DropoutActor

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -17,27 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from filelock import FileLock
 
 from sb3_genoffline.data import OfflineDataset
+from sb3_genoffline.files.writing import scratch_folder
 from sb3_genoffline.registry import load_agent
 
 from ..collect.lookup import find_dataset
-from ..plot.curves import read_run
 from ..runs.envs import NoEnvironment, env_factory
+from ..runs.evaluations import episodes_needed, late_checkpoints, scores_of
 from ..runs.folders import Run
 from ..runs.learning import train
 from ..runs.provenance import versions
 from ..runs.rendering import prefer_offscreen
-from ..runs.scoring import evaluate, recorded_scale
+from ..runs.scoring import evaluate
 from ..runs.stopping import Stopped, stoppable
-from ..runs.writing import write_json
+from ..runs.writing import write_json, write_yaml
 from .records import DONE, FAILED, INTERRUPTED, RUNNING, job_run, last_lines, read_record
+from .results import score
 from .stopwatch import Stopwatch
 
-CHECKPOINTS = 10
-"""An interrupted training goes on from the last of so many."""
 EXIT = {DONE: 0, FAILED: 1, INTERRUPTED: 130}
 """Exit codes; 143 and the like are an interruption too, by other signals."""
 _RESULT_KEYS = (
@@ -105,7 +103,7 @@ def _work(path: Path, record: dict[str, Any]) -> bool:
     record |= {"run": str(run.folder.relative_to(folder)), "data": data.summary(), "versions": versions()}
     record |= {"updates": total, **clock.summary(total), "curve": _curve(run, clock), "command": _command(config)}
     try:
-        record |= {checkpoint: _final(run, data, checkpoint, config) for checkpoint in ("last", "best")}
+        record |= _results(run, data, config, record["curve"])
     except NoEnvironment as error:
         record |= {"last": None, "best": None, "note": str(error)}
     for kept in run.folder.glob("rl_model_*_steps.zip"):
@@ -122,7 +120,7 @@ def _train(folder: Path, record: dict[str, Any], data: OfflineDataset, run: Run 
         "log_folder": folder,
         "eval_freq": evaluation["freq"],
         "eval_episodes": evaluation["episodes"],
-        "save_freq": max(1, hyperparameters["n_timesteps"] // CHECKPOINTS),
+        "save_freq": evaluation["freq"],
         "log_interval": min(1000, evaluation["freq"]),
         "device": config["device"],
         "env_id": config.get("env"),
@@ -132,9 +130,9 @@ def _train(folder: Path, record: dict[str, Any], data: OfflineDataset, run: Run 
     if run is not None:
         env_kwargs = hyperparameters.get("env_kwargs")  # the plan's, which the run's files are not trusted to repeat
         return train(config["algo"], data, trained_agent=run.model_path, env_kwargs=env_kwargs, **shared)
-    with tempfile.TemporaryDirectory() as scratch:
-        settings = Path(scratch) / "resolved.yml"
-        settings.write_text(yaml.safe_dump({"default": hyperparameters}))
+    with scratch_folder("job") as scratch:
+        settings = scratch / "resolved.yml"
+        write_yaml(settings, {"default": hyperparameters})
         return train(config["algo"], data, conf_file=settings, seed=config["seed"], **shared)
 
 
@@ -142,10 +140,7 @@ def _curve(run: Run, clock: Stopwatch) -> dict[str, Any] | None:
     """The evaluations on the way: updates, wall seconds, and the mean and standard deviation of the episodes' scores."""
     if not run.evaluations_path.is_file():
         return None
-    config, timesteps, values = read_run(run)
-    scale, unit = recorded_scale(config["dataset"]), "return"
-    if scale is not None:
-        values, unit = scale.of(values, values), "normalized_score"
+    unit, timesteps, values = scores_of(run)
     return {
         "unit": unit,
         "timesteps": timesteps.tolist(),
@@ -155,12 +150,26 @@ def _curve(run: Run, clock: Stopwatch) -> dict[str, Any] | None:
     }
 
 
-def _final(run: Run, data: OfflineDataset, checkpoint: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint's result, in episodes that had no part in choosing it."""
-    model, protocol = load_agent(run.checkpoint(checkpoint), device=config["device"]), config["evaluation"]
+def _results(run: Run, data: OfflineDataset, config: dict[str, Any], curve: dict[str, Any] | None) -> dict[str, Any]:
+    """
+    The checkpoints ``last`` and ``best``, and the ``final`` score, the mean of the last checkpoints', all in the same
+    episodes, which had no part in choosing any.
+    """
+    protocol, total = config["evaluation"], config["hyperparameters"]["n_timesteps"]
     make = env_factory(data, config.get("env"), config["hyperparameters"].get("env_kwargs"))
-    result = evaluate(model, make, protocol["final_episodes"], eval_seed=protocol["final_seed"], checkpoint=checkpoint)
-    return {name: result[name] for name in _RESULT_KEYS} | {"returns": np.round(result["returns"], 2).tolist()}
+    wanted = protocol["final_episodes"] or (None if curve is None else episodes_needed(curve, protocol["final_error"]))
+
+    def result_of(checkpoint: str) -> dict[str, Any]:
+        model = load_agent(run.checkpoint(checkpoint), device=config["device"])
+        found = evaluate(model, make, wanted, eval_seed=protocol["final_seed"], checkpoint=checkpoint)
+        return {name: found[name] for name in _RESULT_KEYS} | {"returns": np.round(found["returns"], 2).tolist()}
+
+    last, best = result_of("last"), result_of("best")
+    names = [str(updates) for updates in late_checkpoints(total, protocol["freq"])[:-1]]
+    late = [*(result_of(name) for name in names if run.has_checkpoint(name)), last]
+    scores = [round(score(result), 4) for result in late]
+    final = {"checkpoints": [result["gradient_steps"] for result in late], "scores": scores, "mean": float(np.mean(scores))}
+    return {"last": last, "best": best, "final": final}
 
 
 def _host() -> str:

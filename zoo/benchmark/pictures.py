@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plot.figures import new_figure, save_figure
+from ..plot.figures import new_figure, plain, save_figure
 from .results import Results, spread, title
 from .statistics import improvement, interquartile_mean, interval
 
@@ -14,40 +14,40 @@ _COLORS = ("#9c9c9c", "#c49c94", "#1f77b4", "#17becf", "#bcbd22", "#8c564b", "#f
 
 def draw_dataset(results: Results, dataset: str, output: Path) -> list[Path]:
     """
-    Learning curves against updates and against minutes, and the last checkpoint of each seed.
+    Learning curves against updates and against minutes, and the final score of each seed.
 
     :param results: of the benchmark
     :param dataset: to draw
     :param output: file name without suffix
     """
-    figure, (by_updates, by_minutes, last) = new_figure(3, 4.6, 4.2)
+    figure, (by_updates, by_minutes, final) = new_figure(3, 4.6, 4.2)
     names = [name for name in results.algorithms if results.records(name, dataset)]
     for name in names:
         color, curve = color_of(results, name), results.curve(name, dataset)
         if curve is None:
             continue
         for axes, x in ((by_updates, curve.timesteps / 1000), (by_minutes, curve.seconds / 60)):
-            label = f"{title(name)} ({curve.seeds})" if axes is by_updates else None
+            label = f"{_label(name)} ({curve.seeds})" if axes is by_updates else None
             axes.plot(x, curve.mean, color=color, label=label, linewidth=1.6, marker="o", markersize=2.5)
             if curve.std is not None:
                 axes.fill_between(x, curve.mean - curve.std, curve.mean + curve.std, color=color, alpha=0.13, linewidth=0)
     for index, name in enumerate(names):
         values, color = results.scores(name, dataset), color_of(results, name)
         deviation = spread(values)
-        last.bar(index, values.mean(), color=color, alpha=0.45, yerr=deviation, error_kw={"ecolor": "#444444", "capsize": 3})
+        final.bar(index, values.mean(), color=color, alpha=0.45, yerr=deviation, error_kw={"ecolor": "#444444", "capsize": 3})
         offsets = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
-        last.scatter(index + offsets, values, color=color, edgecolor="black", linewidth=0.6, s=20, zorder=3)
-    last.set_xticks(range(len(names)), list(map(title, names)), rotation=60, ha="right")
+        final.scatter(index + offsets, values, color=color, edgecolor="black", linewidth=0.6, s=20, zorder=3)
+    final.set_xticks(range(len(names)), list(map(_label, names)), rotation=60, ha="right")
     by_updates.set_xlabel("gradient updates / 1000")
     by_minutes.set_xlabel("wall minutes, fits and evaluations included")
     by_minutes.set_xlim(left=0)
     unit = "normalised score" if results.normalized(dataset) else "return"
     by_updates.set_ylabel(unit)
-    for axes, what in ((by_updates, "on the way, by updates"), (by_minutes, "on the way, by time"), (last, "last checkpoint")):
+    for axes, what in ((by_updates, "on the way, by updates"), (by_minutes, "on the way, by time"), (final, "final score")):
         _draw_level(results, dataset, axes)
         axes.set_title(what, fontsize="medium")
         axes.grid(alpha=0.3)
-    figure.suptitle(dataset)
+    figure.suptitle(plain(dataset))
     figure.legend(*by_updates.get_legend_handles_labels(), loc="outside right center", fontsize="small", title="(seeds)")
     return save_figure(figure, output)
 
@@ -72,7 +72,7 @@ def draw_aggregate(results: Results, output: Path) -> list[Path]:
             means.barh(row, bounds[1] - bounds[0], left=bounds[0], height=0.6, color=color, alpha=0.4)
         means.plot([value, value], [row - 0.3, row + 0.3], color=color, linewidth=3)
         means.annotate(f"{value:.1f}", (value, row + 0.32), ha="center", va="bottom", fontsize="x-small")
-    means.set_yticks(range(len(names)), list(map(title, names)))
+    means.set_yticks(range(len(names)), list(map(_label, names)))
     means.use_sticky_edges = False
     means.margins(x=0.06)
     means.set_ylim(-0.6, len(names) - 0.2)
@@ -85,11 +85,15 @@ def draw_aggregate(results: Results, output: Path) -> list[Path]:
         if np.isfinite(value):
             color = "white" if abs(value - 0.5) > 0.35 else "black"
             grid.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize="x-small", color=color)
-    labels = list(map(title, down))
+    labels = list(map(_label, down))
     grid.set_xticks(range(len(down)), labels, rotation=60, ha="right")
     grid.set_yticks(range(len(down)), labels)
     grid.set_title("P(row > column), %", fontsize="medium")
     return save_figure(figure, output)
+
+
+def _label(name: str) -> str:
+    return plain(title(name))
 
 
 def color_of(results: Results, name: str) -> str:

@@ -1,22 +1,33 @@
 """What is written down about a job: one JSON file, all that the report needs."""
 
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sb3_genoffline
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.files.untrusted import conforms
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.folders import Run, list_runs
+from ..runs.reading import read_json
 from ..runs.writing import write_json
 from .plan import Job, Plan, key_of
 
 WAITING, RUNNING, INTERRUPTED, DONE, FAILED = "waiting", "running", "interrupted", "done", "failed"
 LAST_LINES = 12
+_MAPPING = dict[str, Any]
+_PARTS: dict[str, Any] = {
+    "key": str,
+    "state": Literal["waiting", "running", "interrupted", "done", "failed"],
+    "config": _MAPPING,
+    "clock": _MAPPING | None,
+    "error": str | None,
+}
+_DONE_PARTS: dict[str, Any] = {"data": _MAPPING, "last": _MAPPING | None, "best": _MAPPING | None, "curve": _MAPPING | None}
+_CONFIG = {"name", "algo", "dataset", "seed"}
 
 
 def record_path(folder: str | Path, job: Job) -> Path:
@@ -28,12 +39,11 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     :raises UserError: if it is no record of a benchmark
     """
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no record of a benchmark: {error}") from error
-    if not isinstance(record, dict) or not {"key", "state", "config"} <= set(record):
-        raise UserError(f"{path} is no record of a benchmark.")
+    record = read_json(path, "record of a benchmark")
+    hints = _PARTS | (_DONE_PARTS if record.get("state") == DONE else {})
+    wrong = [name for name, hint in hints.items() if not conforms(record.get(name), hint)]
+    if wrong or not record["config"].keys() >= _CONFIG:
+        raise UserError(f"{path} is no record of a benchmark: its {wrong[0] if wrong else 'config'} is not one's.")
     return record
 
 
@@ -149,21 +159,24 @@ def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
 
 def _is_of(record: dict[str, Any], job: Job | None) -> bool:
     """
-    Whether a record was made with a job's settings. Of records from before the arguments of policies were in one table, those
-    arguments count that both know: stable-baselines3's were among them, of which only the defaults were of use.
+    Whether a record was made with a job's settings. Of defaults those count that both know: an argument that came since is off
+    by default, and what was once among the policy's arguments, stable-baselines3's, was of no use.
     """
     if job is None or record["key"] == job.key:
         return job is not None
     before, now = record["config"], job.config
-    policies = [dict(config.get("defaults", {}).get("policy_kwargs", {})) for config in (before, now)]
-    if "features_extractor_class" not in policies[0]:
-        return False
-    known = policies[0].keys() & policies[1].keys() - {"optimizer_class"}
-    both = [
-        config | {"defaults": config["defaults"] | {"policy_kwargs": {name: policy[name] for name in known}}}
-        for config, policy in zip((before, now), policies, strict=True)
-    ]
-    return bool(both[0] == both[1])
+    return bool(_known_to_both(before, now) == _known_to_both(now, before))
+
+
+def _known_to_both(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A config whose defaults are those that the other one has too."""
+    defaults, others = config.get("defaults", {}), other.get("defaults", {})
+    policy, others_policy = defaults.get("policy_kwargs", {}), others.get("policy_kwargs", {})
+    known = policy.keys() & others_policy.keys()
+    if "features_extractor_class" in policy or "features_extractor_class" in others_policy:
+        known -= {"optimizer_class"}
+    shared = {name: value for name, value in defaults.items() if name in others and name != "policy_kwargs"}
+    return config | {"defaults": shared | {"policy_kwargs": {name: policy[name] for name in known}}}
 
 
 def _preferred(records: Iterable[dict[str, Any]], job: Job | None) -> dict[str, Any] | None:

@@ -7,17 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
-from sb3_genoffline.errors import NotFoundError
+from sb3_genoffline.errors import NotFoundError, printable
+from sb3_genoffline.files.escaping import code, code_block, markdown
 
+from ..runs.evaluations import LATE
 from ..runs.folders import dataset_name
 from ..runs.writing import write_text
 from .pictures import draw_aggregate, draw_dataset
 from .plan import Plan
 from .records import Cell, read_cells
-from .results import LATE, Published, Results, score, spread, title
+from .results import Published, Results, final_score, score, spread, title
 from .statistics import improvement, interquartile_mean, interval
 
 _LONGEST_REASON = 160
@@ -65,10 +68,10 @@ def _tables(results: Results) -> dict[str, list[dict[str, Any]]]:
             named = zip(("updates", "seconds", "score", "std_of_episodes"), row, strict=True)
             curves.append({"algorithm": cell.name, "dataset": cell.dataset, "seed": cell.seed, **dict(named)})
     for name, dataset in itertools.product(results.algorithms, results.datasets):
-        for checkpoint in ("last", "best"):
-            values = results.scores(name, dataset, checkpoint)
+        for which in ("final", "last", "best"):
+            values = results.scores(name, dataset, which)
             if len(values):
-                place = {"algorithm": name, "dataset": dataset, "checkpoint": checkpoint, "seeds": len(values)}
+                place = {"algorithm": name, "dataset": dataset, "score": which, "seeds": len(values)}
                 scores.append(place | {"mean": float(values.mean()), "std": spread(values)})
     return {"runs": runs, "curves": curves, "scores": scores, **_aggregates(results)}
 
@@ -94,11 +97,12 @@ def _aggregates(results: Results) -> dict[str, list[dict[str, Any]]]:
 def _run_row(cell: Cell, superseded: bool = False) -> dict[str, Any]:
     row: dict[str, Any] = {"algorithm": cell.name, "dataset": cell.dataset, "seed": cell.seed}
     row["settings"] = "superseded" if superseded else "earlier" if cell.outdated and not cell.reason else "the plan's"
-    values = dict.fromkeys(("last", "best", "best_at", "return", "updates", "updates_per_second"))
+    values = dict.fromkeys(("final", "last", "best", "best_at", "return", "updates", "updates_per_second"))
     minutes = dict.fromkeys(("total", "fit", "training", "evaluation", "cpu"))
     record = cell.record
     if record is not None and not cell.reason:
         values = {name: record.get(name) for name in values} | {
+            "final": final_score(record),
             "last": score(record["last"]),
             "best": score(record["best"]),
             "best_at": record["best"]["gradient_steps"],
@@ -122,22 +126,23 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _markdown(plan: Plan, results: Results, command: str) -> str:
-    parts = [f"# {plan.title}", _introduction(results), *([plan.note] if plan.note else [])]
-    parts += [f"**{warning}**" for warning in results.warnings()]
-    parts += ["## Last checkpoint", *_overview(results)]
+    note = printable(plan.note).replace("<", "\\<")  # Markdown of the plan's author, but no HTML
+    parts = [f"# {markdown(plan.title)}", _introduction(results), *([note] if note else [])]
+    parts += [f"**{markdown(warning)}**" for warning in results.warnings()]
+    parts += ["## Final scores", *_overview(results)]
     if results.compared[1]:
         parts += ["## Comparison", *_comparison(results)]
     for dataset in results.datasets:
-        parts += [f"## {dataset}", *_dataset(results, dataset)]
+        parts += [f"## {markdown(dataset)}", *_dataset(results, dataset)]
     parts += _superseded(results)
     sources = Published().sources
     by_source: dict[str, list[str]] = {}
     for algorithm in results.algorithms:
         if algorithm in sources:
-            by_source.setdefault(sources[algorithm], []).append(title(algorithm))
+            by_source.setdefault(sources[algorithm], []).append(_name(algorithm))
     shown = [f"- {', '.join(names)}: {source}." for source, names in by_source.items()]
     parts += ["## Published numbers", "Normalised scores on D4RL's v2 datasets, not on our data.", "\n".join(shown)]
-    parts += ["## Again", f"Everything here is made from the records by\n\n```bash\n{command}\n```"]
+    parts += ["## Again", f"Everything here is made from the records by\n\n{code_block(command, 'bash')}"]
     parts.append(
         "`runs.csv` has a row for each run, superseded ones too, `scores.csv` for each algorithm and dataset, `curves.csv` "
         "for each evaluation, `aggregate.csv` and `improvement.csv` hold the comparison over all datasets with its intervals."
@@ -147,21 +152,24 @@ def _markdown(plan: Plan, results: Results, command: str) -> str:
 
 def _introduction(results: Results) -> str:
     records = results.records()
-    episodes = _distinct(record["last"]["n_eval_episodes"] for record in records)
+    numbers = [record["last"]["n_eval_episodes"] for record in records]
+    episodes = str(min(numbers)) if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"
     versions = _distinct(
         f"torch {record['versions']['torch']}, MuJoCo {record['versions'].get('mujoco')}" for record in records
     )
     hosts = _distinct(record["host"] for record in records)
     hours = sum(record["seconds"]["cpu"] or 0.0 for record in records) / 3600
+    earlier = sum(not record.get("final") for record in records)
+    before = f" (of {earlier} earlier runs: of its last {LATE} evaluations on the way)" if earlier else ""
     return (
         f"{len(records)} of {len(results.cells)} runs, {hours:.1f} hours of processor time. Scores are normalised (0 random, "
-        "100 expert; in mazes 100 times the success rate), of the **last** checkpoint unless said otherwise, each the mean of "
-        f"{episodes} episodes; then mean ± sample standard deviation over seeds, where there are several. *Last {LATE} on the "
-        "way* is the mean of the last evaluations in training, which shows how steady the end was. *Best* is the checkpoint "
-        "that scored best on the way, measured again in the same new episodes as the last. Minutes are wall time of a run, "
-        "fits of generative models and evaluations on the way included, on machines that may have been busy, as they are for "
+        f"100 expert; in mazes 100 times the success rate). The **final score** of a run is the mean of its last {LATE} "
+        f"checkpoints{before}, since a single one may be lucky; then mean ± sample standard deviation over seeds, where there "
+        "are several. *Last* is the last checkpoint alone, *best* the one that scored best on the way. A checkpoint's score "
+        f"is the mean of {episodes} episodes that had no part in choosing anything. Minutes are wall time of a run, fits of "
+        "generative models and evaluations on the way included, on machines that may have been busy, as they are for "
         "updates/s; CPU minutes are processor time. "
-        f"Made with {versions}, on {hosts}."
+        f"Made with {markdown(versions)}, on {markdown(hosts)}."
     )
 
 
@@ -177,7 +185,7 @@ def _overview(results: Results) -> list[str]:
     }
     for name in results.algorithms:
         values = {dataset: results.scores(name, dataset) for dataset in results.datasets}
-        row = [title(name)]
+        row = [_name(name)]
         for dataset, scores in values.items():
             text = _mean_std(scores) + (f" ({len(scores)})" if len(scores) else "")
             row.append(f"**{text}**" if len(scores) and scores.mean() == best[dataset] else text)
@@ -187,7 +195,8 @@ def _overview(results: Results) -> list[str]:
     data = [_behavior(results, dataset) for dataset in results.datasets]
     row = ["*the data*", *("–" if value is None else f"*{value:.1f}*" for value in data)]
     rows.append(row + ([f"*{sum(data):.1f}*" if None not in data else "–"] if totals else []))  # type: ignore[arg-type]
-    header = ["", *(dataset.removeprefix("genoffline/") for dataset in results.datasets), *(["total"] if totals else [])]
+    header = ["", *(markdown(dataset.removeprefix("genoffline/")) for dataset in results.datasets)]
+    header += ["total"] if totals else []
     legend = "In brackets the number of seeds; bold is a dataset's highest mean."
     if any("–" in row for row in rows):
         legend += " Empty cells have their reasons below."
@@ -200,14 +209,14 @@ def _comparison(results: Results) -> list[str]:
     rows = []
     for row in sorted(tables["aggregate"], key=lambda row: -row["iqm"]):
         bounds = "–" if row["low"] is None else f"{row['low']:.1f} to {row['high']:.1f}"
-        rows.append([title(row["algorithm"]), f"{row['iqm']:.1f}", bounds, str(row["runs"])])
+        rows.append([_name(row["algorithm"]), f"{row['iqm']:.1f}", bounds, str(row["runs"])])
     p = {(row["algorithm"], row["over"]): row["probability"] for row in tables["improvement"]}
-    grid = [[title(a), *("" if a == b else f"{100 * p[a, b]:.0f}" for b in names)] for a in names]
+    grid = [[_name(a), *("" if a == b else f"{100 * p[a, b]:.0f}" for b in names)] for a in names]
     single = [d for d in common if all(len(results.scores(name, d)) < 2 for name in names)]
     most = max(len(results.scores(name, d)) for name in names for d in common)
     note = (
-        f"Over {', '.join(common)}, where all algorithms have results. Interquartile mean of all runs, each dataset with the "
-        "same weight; 95 % stratified bootstrap over seeds."
+        f"Over {', '.join(map(markdown, common))}, where all algorithms have results. Interquartile mean of all runs, each "
+        "dataset with the same weight; 95 % stratified bootstrap over seeds."
     )
     if most < _ENOUGH_SEEDS:
         note += (
@@ -215,13 +224,13 @@ def _comparison(results: Results) -> list[str]:
             f"score at most, between which a median lies with a probability of {100 - 200 * 0.5**most:.0f} %."
         )
     if single:
-        note += f" With one seed, {', '.join(single)} add nothing to them."
+        note += f" With one seed, {', '.join(map(markdown, single))} add nothing to them."
     anywhere = ", on a dataset at random" if len(common) > 1 else ""
     return [
         note,
         _table(["", "interquartile mean", "95 %", "runs"], rows),
         f"Probability (%) that a run of the row's algorithm scores higher than one of the column's{anywhere}:",
-        _table(["", *map(title, names)], grid),
+        _table(["", *map(_name, names)], grid),
         "![Comparison](aggregate.png)",
     ]
 
@@ -235,19 +244,20 @@ def _superseded(results: Results) -> list[str]:
             before = old["config"]["hyperparameters"]
             changed = [name for name in {**before, **counted} if before.get(name) != counted.get(name)]
             what = ", ".join(f"{name} {before.get(name, 'not set')}, then {counted.get(name, 'not set')}" for name in changed)
-            new = "–" if cell.record is None or cell.reason else f"{score(cell.record['last']):.1f}"
-            rows.append([title(cell.name), cell.dataset, str(cell.seed), f"{score(old['last']):.1f}", new, what])
+            new = "–" if cell.record is None or cell.reason else f"{final_score(cell.record):.1f}"
+            place = [_name(cell.name), markdown(cell.dataset), str(cell.seed)]
+            rows.append([*place, f"{final_score(old):.1f}", new, markdown(what)])
     if not rows:
         return []
     text = "Runs of this plan with settings that were changed after their result was seen. They count nowhere above."
-    return ["## Superseded runs", text, _table(["", "dataset", "seed", "last", "last, counted", "changed"], rows)]
+    return ["## Superseded runs", text, _table(["", "dataset", "seed", "final score", "counted", "changed"], rows)]
 
 
 def _dataset(results: Results, dataset: str) -> list[str]:
     data = results.data(dataset)
     published = Published()
     quoted = any(published.score(name, dataset) is not None for name in results.algorithms)
-    header = ["", "last", "each seed", f"last {LATE} on the way", "best", *(["published, D4RL v2"] if quoted else [])]
+    header = ["", "final score", "each seed", "last", "best", *(["published, D4RL v2"] if quoted else [])]
     header += ["updates", "updates/s", "minutes", "CPU minutes"]
     rows = []
     for name in results.algorithms:
@@ -256,15 +266,14 @@ def _dataset(results: Results, dataset: str) -> list[str]:
             continue
         records = results.records(name, dataset)
         seeds = [
-            f"{score(c.record['last']):.1f}{'†' * c.outdated}" if c.record and not c.reason else _reason(c.reason)
-            for c in cells
+            f"{final_score(c.record):.1f}{'†' * c.outdated}" if c.record and not c.reason else _reason(c.reason) for c in cells
         ]
         row = [
-            title(name),
+            _name(name),
             _mean_std(results.scores(name, dataset)),
             ", ".join(dict.fromkeys(seeds) if not records else seeds),
         ]
-        row += [_mean_std(results.late_scores(name, dataset)), _mean_std(results.scores(name, dataset, "best"))]
+        row += [_mean_std(results.scores(name, dataset, which)) for which in ("last", "best")]
         if quoted:
             found = published.score(name, dataset)
             row.append("–" if found is None else f"*{found:.1f}*")
@@ -280,9 +289,9 @@ def _dataset(results: Results, dataset: str) -> list[str]:
     text += "" if level is None else f": **score of the data {level:.1f}**"
     rows.append(["*the data*", "–" if level is None else f"*{level:.1f}*", *[""] * (len(header) - 2)])
     return [
-        f"{text}. Fingerprint `{data['fingerprint'][:12]}`.",
+        f"{text}. Fingerprint {code(data['fingerprint'][:12])}.",
         _table(header, rows),
-        f"![{dataset}]({dataset_name(dataset)}.png)",
+        f"![{markdown(dataset)}]({quote(dataset_name(dataset))}.png)",
     ]
 
 
@@ -305,8 +314,12 @@ def _mean(values: Iterable[float]) -> str:
 
 
 def _reason(text: str) -> str:
-    text = " ".join(text.split()).replace("|", "\\|")
-    return f"*{text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + '…'}*"
+    text = " ".join(text.split())
+    return f"*{markdown(text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + '…')}*"
+
+
+def _name(algorithm: str) -> str:
+    return markdown(title(algorithm))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,7 +1,7 @@
 """The records of a benchmark as scores and curves by algorithm and dataset."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,11 @@ import numpy as np
 
 from sb3_genoffline.registry import ALGOS
 
+from ..runs.evaluations import LATE
 from ..runs.reading import read_yaml
 from .records import Cell
 
 _KIND = re.compile(r"(?:genoffline/|mujoco/|)(halfcheetah|hopper|walker2d)[/-](medium(?:-replay|-expert)?)-v\d+")
-
-
-LATE = 3
-"""Evaluations at the end of a training, see :meth:`Results.late_scores`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +59,10 @@ class Results:
             if cell.record is not None and not cell.reason and name in (None, cell.name) and dataset in (None, cell.dataset)
         ]
 
-    def scores(self, name: str, dataset: str, checkpoint: str = "last") -> np.ndarray:
-        """(seeds,) scores of a checkpoint; returns where the scale is not known."""
-        return np.array([score(record[checkpoint]) for record in self.records(name, dataset)])
+    def scores(self, name: str, dataset: str, which: str = "final") -> np.ndarray:
+        """(seeds,) final scores, or those of the checkpoint ``"last"`` or ``"best"``; returns where the scale is not known."""
+        read = final_score if which == "final" else lambda record: score(record[which])
+        return np.array([read(record) for record in self.records(name, dataset)])
 
     def data(self, dataset: str) -> dict[str, Any] | None:
         """What is known of a dataset: the same for all its runs, or :meth:`warnings` says so."""
@@ -85,13 +83,8 @@ class Results:
         common = [d for d in self.datasets if self.normalized(d) and all(self.records(name, d) for name in names)]
         return names, common
 
-    def late_scores(self, name: str, dataset: str) -> np.ndarray:
-        """(seeds,) means of the last evaluations on the way, :data:`LATE` of them."""
-        curves = [record["curve"] for record in self.records(name, dataset) if record.get("curve")]
-        return np.array([np.mean(curve["mean"][-LATE:]) for curve in curves])
-
     def strata(self, name: str) -> dict[str, np.ndarray]:
-        """Scores of an algorithm by dataset, on those that all have."""
+        """Final scores of an algorithm by dataset, on those that all have."""
         return {dataset: self.scores(name, dataset) for dataset in self.compared[1]}
 
     def curve(self, name: str, dataset: str) -> Curve | None:
@@ -114,7 +107,8 @@ class Results:
         checks: dict[str, Callable[[dict[str, Any]], Any]] = {
             "different data": lambda record: record["data"]["fingerprint"],
             "different evaluation protocols": lambda record: (
-                *(record["last"][name] for name in ("n_eval_episodes", "eval_seed", "n_eval_envs", "env_id")),
+                record["config"]["evaluation"].get("final_episodes"),
+                *(record["last"][name] for name in ("eval_seed", "n_eval_envs", "env_id")),
             ),
         }
         for dataset in self.datasets:
@@ -127,9 +121,19 @@ class Results:
         return found
 
 
-def score(result: dict[str, Any]) -> float:
+def score(result: Mapping[str, Any]) -> float:
     """A result's score: D4RL's scale or the success rate, else the mean return."""
     return result["mean_reward"] if result["normalized_score"] is None else result["normalized_score"]
+
+
+def final_score(record: Mapping[str, Any]) -> float:
+    """
+    The mean of a run's last checkpoints, :data:`~zoo.runs.evaluations.LATE` of them; of records from before they were measured
+    again, the mean of as many evaluations on the way.
+    """
+    if record.get("final"):
+        return float(record["final"]["mean"])
+    return float(np.mean(record["curve"]["mean"][-LATE:])) if record.get("curve") else score(record["last"])
 
 
 def title(name: str) -> str:

@@ -1,6 +1,7 @@
 """The report of a benchmark: numbers against hand values, from the records alone."""
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from zoo.__main__ import main
 from zoo.benchmark.plan import Plan, read_plan
 from zoo.benchmark.records import DONE, FAILED, new_record, read_cells
 from zoo.benchmark.report import write_report
-from zoo.benchmark.results import Published, Results
+from zoo.benchmark.results import Published, Results, final_score
 from zoo.benchmark.statistics import improvement, interquartile_mean, interval
 from zoo.runs.writing import write_json
 
@@ -97,13 +98,14 @@ def fill(plan: Plan, folder: Path, last: Mapping[tuple[str, str, int], float]) -
                 "mean": [value - 8, value - 4, value] if job.seed else [value - 8, value],
                 "std": [1.0] * (3 if job.seed else 2),
             },
-            "last": result(value, 3000),
+            "last": result(value + 4, 3000),
             "best": result(value + 1, 2000),
+            "final": {"checkpoints": [1000, 2000, 3000], "scores": [value - 3, value - 1, value + 4], "mean": value},
         }
         write_json(folder / f"{job.label}.json", new_record(job) | done)
 
 
-LAST = {
+FINAL = {
     **{("bc", HOPPER, seed): value for seed, value in enumerate([10.0, 12.0, 14.0])},
     **{("dac", HOPPER, seed): value for seed, value in enumerate([30.0, 11.0])},
     ("bc", MAZE, 0): 50.0,
@@ -116,7 +118,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a report and of its records."""
     folder = tmp_path_factory.mktemp("report")
     plan = make_plan(folder)
-    fill(plan, folder / "records", LAST)
+    fill(plan, folder / "records", FINAL)
     job = next(job for job in plan.jobs if (job.name, job.dataset, job.seed) == ("dac", HOPPER, 2))
     failed = {"state": FAILED, "error": "Traceback:\nFloatingPointError: Q | is not finite"}
     write_json(folder / "records" / f"{job.label}.json", new_record(job) | failed)
@@ -142,17 +144,18 @@ def table_row(text: str, section: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.replace("\\|", "¦").strip("|").split("|")]
 
 
-def test_means_and_deviations_over_seeds_are_those_of_the_last_checkpoint(report: Path) -> None:
+def test_means_and_deviations_over_seeds_are_those_of_the_final_scores(report: Path) -> None:
     text = (report / "README.md").read_text()
     assert "\n\n7 of 12 runs, 0.2 hours of processor time." in text  # 90 seconds each
-    assert table_row(text, "Last checkpoint", "BC") == ["BC", "12.0 ± 2.0 (3)", "50.0 (1)", "62.0"]
-    assert table_row(text, "Last checkpoint", "DAC") == ["DAC", "**20.5 ± 13.4 (2)**", "**80.0 (1)**", "100.5"]
-    assert table_row(text, "Last checkpoint", "nosuch") == ["nosuch", "–", "–", "–"]
-    assert table_row(text, "Last checkpoint", "*the data*") == ["*the data*", "*10.1*", "*10.1*", "*20.2*"]
-    found = {(row["algorithm"], row["dataset"], row["checkpoint"]): row for row in rows(report / "scores.csv")}
-    assert float(found["dac", HOPPER, "last"]["mean"]) == 20.5 and found["dac", HOPPER, "last"]["seeds"] == "2"
-    assert float(found["dac", HOPPER, "last"]["std"]) == pytest.approx(19 / np.sqrt(2), rel=1e-5)
-    assert float(found["dac", HOPPER, "best"]["mean"]) == 21.5 and found["bc", MAZE, "last"]["std"] == ""
+    assert table_row(text, "Final scores", "BC") == ["BC", "12.0 ± 2.0 (3)", "50.0 (1)", "62.0"]
+    assert table_row(text, "Final scores", "DAC") == ["DAC", "**20.5 ± 13.4 (2)**", "**80.0 (1)**", "100.5"]
+    assert table_row(text, "Final scores", "nosuch") == ["nosuch", "–", "–", "–"]
+    assert table_row(text, "Final scores", "*the data*") == ["*the data*", "*10.1*", "*10.1*", "*20.2*"]
+    found = {(row["algorithm"], row["dataset"], row["score"]): row for row in rows(report / "scores.csv")}
+    assert float(found["dac", HOPPER, "final"]["mean"]) == 20.5 and found["dac", HOPPER, "final"]["seeds"] == "2"
+    assert float(found["dac", HOPPER, "final"]["std"]) == pytest.approx(19 / np.sqrt(2), rel=1e-5)
+    assert [float(found["dac", HOPPER, which]["mean"]) for which in ("last", "best")] == [24.5, 21.5]
+    assert found["bc", MAZE, "final"]["std"] == ""
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -160,30 +163,31 @@ def test_only_a_table_with_empty_cells_speaks_of_them(report: Path, tmp_path: Pa
     assert "Empty cells" in (report / "README.md").read_text()
     content = {"algorithms": {"bc": None}, "stages": [{"datasets": [HOPPER, MAZE], "seeds": [0]}]}
     (tmp_path / "plan.yml").write_text(yaml.safe_dump(content))
-    assert "Empty cells" not in write_and_read(read_plan(tmp_path / "plan.yml"), tmp_path, LAST)
+    assert "Empty cells" not in write_and_read(read_plan(tmp_path / "plan.yml"), tmp_path, FINAL)
 
 
 def test_a_datasets_table_has_seeds_best_published_costs_and_why_a_cell_is_empty(report: Path) -> None:
     text = (report / "README.md").read_text()
     cost = ["3,000", "50", "2.0", "1.5"]
-    # evaluations on the way: 2 and 10; 4, 8 and 12; 6, 10 and 14
     assert table_row(text, HOPPER, "BC") == [
         "BC",
         "12.0 ± 2.0",
         "10.0, 12.0, 14.0",
-        "8.0 ± 2.0",
+        "16.0 ± 2.0",
         "13.0 ± 2.0",
         "*18.1*",
         *cost,
     ]
-    failed = "30.0, 11.0, *failed: FloatingPointError: Q ¦ is not finite*"
+    failed = "30.0, 11.0, *failed\\: FloatingPointError\\: Q ¦ is not finite*"
     found_dac = table_row(text, HOPPER, "DAC")
-    assert found_dac == ["DAC", "20.5 ± 13.4", failed, "16.5 ± 13.4", "21.5 ± 13.4", "*103.1*", *cost]
-    assert "'nosuch' is not known" in table_row(text, HOPPER, "nosuch")[2]
+    assert found_dac == ["DAC", "20.5 ± 13.4", failed, "24.5 ± 13.4", "21.5 ± 13.4", "*103.1*", *cost]
+    assert "'nosuch' is not known" in table_row(text, HOPPER, "nosuch")[2].replace("\\", "")
     assert "published" not in text.partition(f"## {MAZE}\n")[2].partition("\n## ")[0]
     found = {(row["algorithm"], row["dataset"], row["seed"]): row for row in rows(report / "runs.csv")}
     assert len(found) == 12 and found["dac", HOPPER, "2"]["reason"].startswith("failed: FloatingPointError")
-    assert found["bc", HOPPER, "1"]["last"] == "12" and found["bc", HOPPER, "1"]["minutes_total"] == "2"
+    assert (found["bc", HOPPER, "1"]["final"], found["bc", HOPPER, "1"]["last"]) == ("12", "16") and found["bc", HOPPER, "1"][
+        "minutes_total"
+    ] == "2"
 
 
 def test_datasets_are_aggregated_where_all_algorithms_have_results(report: Path) -> None:
@@ -212,7 +216,7 @@ def test_pictures_show_curves_by_updates_and_by_time_and_the_data(report: Path) 
     for name in ("genoffline-hopper-medium-replay-v0", "genoffline-pointmaze-stitch-v0", "aggregate"):
         assert (report / f"{name}.png").stat().st_size > 1_000
     picture = (report / "genoffline-hopper-medium-replay-v0.svg").read_text()
-    for label in ("BC (3)", "DAC (2)", "mean of the data", "gradient updates / 1000", "wall minutes", "last checkpoint"):
+    for label in ("BC (3)", "DAC (2)", "mean of the data", "gradient updates / 1000", "wall minutes", "final score"):
         assert label in picture
     assert "nosuch" not in picture
 
@@ -220,7 +224,7 @@ def test_pictures_show_curves_by_updates_and_by_time_and_the_data(report: Path) 
 @pytest.mark.usefixtures("no_pictures")
 def test_runs_on_different_data_or_by_other_settings_are_pointed_out(report: Path, tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
-    fill(plan, tmp_path / "records", LAST)
+    fill(plan, tmp_path / "records", FINAL)
     results = Results(plan.algorithms, plan.datasets, read_cells(plan, tmp_path / "records"))
     assert results.warnings() == []
     cells = results.records("dac", HOPPER)
@@ -243,14 +247,14 @@ def test_what_earlier_settings_gave_is_listed_but_not_counted(tmp_path: Path) ->
     changed = yaml.safe_load((tmp_path / "plan.yml").read_text()) | {"algorithms": {"bc": {"n_timesteps": 9}, "dac": None}}
     (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed | {"note": "Mind the\nsettings."}))
     now = read_plan(tmp_path / "plan.yml")
-    fill(now, tmp_path / "records", LAST)
+    fill(now, tmp_path / "records", FINAL)
     write_report(now, tmp_path / "records", tmp_path / "out", "the command")
     text = (tmp_path / "out" / "README.md").read_text()
     assert table_row(text, "Superseded runs", "BC") == ["BC", MAZE, "0", "70.0", "50.0", "n_timesteps 1000000, then 9"]
-    assert table_row(text, "Last checkpoint", "BC")[2] == "50.0 (1)" and "\n\nMind the settings.\n\n" in text
+    assert table_row(text, "Final scores", "BC")[2] == "50.0 (1)" and "\n\nMind the settings.\n\n" in text
     (old,) = [row for row in rows(tmp_path / "out" / "runs.csv") if row["settings"] == "superseded"]
-    assert (old["algorithm"], old["dataset"], old["last"]) == ("bc", MAZE, "70")
-    assert "Superseded" not in (write_and_read(now, tmp_path, LAST))
+    assert (old["algorithm"], old["dataset"], old["final"]) == ("bc", MAZE, "70")
+    assert "Superseded" not in (write_and_read(now, tmp_path, FINAL))
 
 
 def write_and_read(plan: Plan, folder: Path, last: Mapping[tuple[str, str, int], float]) -> str:
@@ -262,17 +266,42 @@ def write_and_read(plan: Plan, folder: Path, last: Mapping[tuple[str, str, int],
 def test_committed_records_alone_make_the_same_report_again(report: Path, tmp_path: Path, capsys: Any) -> None:
     jobs = tmp_path / "logs" / "jobs"
     plan = make_plan(tmp_path)
-    fill(plan, jobs, LAST)
+    fill(plan, jobs, FINAL)
     write_json(jobs / "waiting.json", new_record(plan.jobs[0]))
     out = tmp_path / "out"
     main(["benchmark", str(tmp_path / "plan.yml"), "-f", str(tmp_path / "logs"), "--report", str(out)])
-    assert len(list((out / "records").glob("*.json"))) == len(LAST)
+    assert len(list((out / "records").glob("*.json"))) == len(FINAL)
     first = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     assert len([name for name in first if name.endswith((".png", ".svg"))]) == 6
     command = next(line for line in first["README.md"].decode().splitlines() if line.startswith("python -m zoo benchmark"))
     main(command.split()[3:])
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == first
     assert f"wrote {out / 'README.md'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("forgotten", "outdated"), [("sampler", False), ("rho", True)])
+def test_a_default_that_came_since_makes_no_other_run_and_one_that_changed_does(
+    tmp_path: Path, forgotten: str, outdated: bool
+) -> None:
+    plan = make_plan(tmp_path)
+    fill(plan, tmp_path / "records", FINAL)
+    path = next((tmp_path / "records").glob("dac-*stitch*.json"))
+    record = json.loads(path.read_text())
+    record["key"] = "before"
+    if outdated:
+        record["config"]["hyperparameters"][forgotten] = 0.123
+    else:
+        del record["config"]["defaults"][forgotten]
+    write_json(path, record)
+    (cell,) = (cell for cell in read_cells(plan, tmp_path / "records") if (cell.name, cell.dataset) == ("dac", MAZE))
+    assert cell.outdated == outdated
+
+
+def test_the_final_score_of_an_earlier_record_is_the_mean_of_its_last_evaluations_on_the_way() -> None:
+    record: dict[str, Any] = {"last": result(80.0, 6), "curve": {"mean": [90.0, 10.0, 20.0, 30.0, 40.0, 50.0]}}
+    assert final_score(record) == 30.0
+    assert final_score(record | {"final": {"mean": 7.0}}) == 7.0
+    assert final_score(record | {"curve": None}) == 80.0
 
 
 def test_published_numbers_are_found_for_the_same_kind_of_data_only() -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from sb3_genoffline import ALGOS, DAC, OfflineDataset, load_dataset
 from zoo.__main__ import main
-from zoo.plot import curves
 from zoo.runs.envs import ReachedGoal, env_factory, eval_envs, own_spec
+from zoo.runs.evaluations import read_run
 from zoo.runs.folders import find_run
 from zoo.runs.hyperparameters import own_file, read_yaml
 from zoo.runs.scoring import default_episodes, evaluate
@@ -131,7 +131,7 @@ def test_a_maze_trains_resumes_and_is_drawn_by_success(tmp_path: Path, monkeypat
     # the file's name says nothing of a maze; with an id that does, the curve is of successes
     config = run.config()
     monkeypatch.setattr(type(run), "config", lambda self: config | {"dataset": data.summary()})
-    assert curves.read_run(run)[2].mean() == 0.5
+    assert read_run(run)[2].mean() == 0.5
 
 
 def d4rl_file(folder: Path) -> Path:
