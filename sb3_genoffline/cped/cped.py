@@ -40,8 +40,9 @@ from sb3_genoffline.cped.multiplier import (
 )
 from sb3_genoffline.cped.official import official_arguments
 from sb3_genoffline.cped.policies import FlowDensityPolicy
+from sb3_genoffline.cped.watching import LARGEST_LOSS, watch_training
 from sb3_genoffline.data.buffers import TransitionBatch
-from sb3_genoffline.errors import DivergedError, UserError
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.behavior import Density
 from sb3_genoffline.generative.flow import FlowName
@@ -49,10 +50,7 @@ from sb3_genoffline.generative.flow_gan import Discriminator, Divergence, FlowGA
 from sb3_genoffline.nets.actors import DeterministicActor
 from sb3_genoffline.nets.ensembles import soft_update
 
-_LARGEST_LOSS = 1e7
 _AT_BOUND = 0.99  # |a| of an action component that counts as at its bound
-_MUCH_LIKELIER = 1.0  # nats
-_MOST_SKIPS = 100
 
 
 class CPEDNoise(NamedTuple):
@@ -558,7 +556,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     def _too_large(self, loss: Tensor, whose: int) -> Tensor:
         """Whether a step is to be skipped; counted on the device, in a row for critics (0) and actor (1) apart."""
         with th.no_grad():
-            skip = ~(loss.abs() < _LARGEST_LOSS)  # NaN too
+            skip = ~(loss.abs() < LARGEST_LOSS)  # NaN too
             self.skipped += skip
             in_a_row = self.skipped_in_a_row[whose]
             in_a_row.copy_((in_a_row + 1) * skip)
@@ -566,32 +564,4 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     def watch(self, metrics: dict[str, float]) -> None:
         """Exploding critics, steps that were skipped, and an actor that the likelihood has run away with."""
-        largest = max(abs(metrics.get("q_min", 0.0)), abs(metrics.get("q_max", 0.0)))
-        if self.max_abs_q is not None and largest > self.max_abs_q:
-            raise DivergedError(
-                f"|Q| has reached {largest:.3g} at update {self._n_updates}, beyond max_abs_q={self.max_abs_q:g}: the critics "
-                f"explode. {self.overestimation_hint()} If such values are right for these rewards, raise max_abs_q."
-            )
-        critics, actor = self.skipped_in_a_row.tolist()
-        if max(critics, actor) >= _MOST_SKIPS:
-            raise DivergedError(
-                f"The last {int(max(critics, actor))} steps of the {'critics' if critics > actor else 'actor'} before update "
-                f"{self._n_updates} were skipped because their loss was not finite or beyond {_LARGEST_LOSS:g}: diverged. "
-                "Lower the learning rates, scale the rewards down (reward_transform), or use another flow."
-            )
-        if metrics.get("skipped", 0.0) > 0:
-            self.monitor.warn_once(
-                "skipped",
-                f"{int(self.skipped.item())} steps were skipped up to update {self._n_updates} because a loss was not finite "
-                f"or beyond {_LARGEST_LOSS:g}; train/skipped counts them.",
-            )
-        gap = metrics.get("epsilon", 0.0) - metrics.get("nll_pi", math.inf)
-        if gap > _MUCH_LIKELIER and self._n_updates > self.q_start:
-            self.monitor.warn_once(
-                "likelier",
-                f"At update {self._n_updates} the actor's actions are {gap:.1f} nats likelier than the data's (NLL "
-                f"{metrics['nll_pi']:.2f}, epsilon {metrics['epsilon']:.2f}), and {metrics['bound_share']:.0%} of their "
-                "components lie at the bounds. Where many do, it has run into a spike that the likelihood has there, as on "
-                "data with clipped noise (`python -m zoo inspect` tells): use more dequantization, such as 0.1, or "
-                "constraint='distance'. Where few do, the constraint holds it to the density's modes: use a smaller alpha.",
-            )
+        watch_training(self, metrics)
