@@ -36,29 +36,33 @@ MakeAgent = Callable[..., AnyAlgorithm]
 
 class PointEnv(gym.Env[np.ndarray, np.ndarray]):
     """
-    A point that actions push: three observations, two actions in [0, 1] × [−2, 5]. Episodes are cut after 5 steps.
+    A point that actions push: three observations, two actions in [0, 1] × [−2, 5]. Episodes are cut after ``limit`` steps, or
+    end where the point goes beyond ``goal``.
 
-    :param limit: steps after which an episode is truncated
+    :param dtype: of observations and of their space
+    :param goal: where an episode terminates
+    :param limit: steps after which it is truncated
     """
 
-    observation_space = OBSERVATION_SPACE
     action_space = ACTION_SPACE
 
-    def __init__(self, limit: int = 5) -> None:
-        self.limit = limit
+    def __init__(self, dtype: Any = np.float32, goal: float = np.inf, limit: int = 5) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), dtype)
+        self.dtype, self.goal, self.limit = dtype, goal, limit
         self.position, self.steps = np.zeros(3), 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.position, self.steps = self.np_random.normal(size=3), 0
-        return self.position.astype(np.float32), {}
+        return self.position.astype(self.dtype), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(np.asarray(action, np.float32)), f"{action} lies outside the action space"
         self.steps += 1
         self.position = self.position + np.array([action[0], action[1], 1.0])
         reward = float(self.position[0] - abs(self.position[1]))
-        return self.position.astype(np.float32), reward, False, self.steps >= self.limit, {}
+        ended = bool(self.position[2] > self.goal)
+        return self.position.astype(self.dtype), reward, ended, self.steps >= self.limit and not ended, {}
 
 
 def point_dataset(seed: int = 0, n_rows: int = 60) -> OfflineDataset:
@@ -81,7 +85,7 @@ def point_dataset(seed: int = 0, n_rows: int = 60) -> OfflineDataset:
         truncations=last & ~even,
         observation_space=OBSERVATION_SPACE,
         action_space=ACTION_SPACE,
-        id=f"testing/point-{seed}-v0",
+        id=f"tests/point-{seed}-v0",
         ref_min_score=-10.0,
         ref_max_score=30.0,
     )

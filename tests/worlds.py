@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch as th
 import yaml
-from gymnasium import spaces
 
 import sb3_genoffline
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, point_dataset
 
 # What an algorithm rightly says about a world of random numbers
 EXPECTED_WARNINGS = "The uncertainty H is no larger"
@@ -27,64 +26,14 @@ FITTING = tuple(name for name, cls in ALGOS.items() if next(iter(cls.policy_alia
 """The algorithms that fit a model before their policy."""
 SHARED = {"batch_size": 16, "seed": 0, "device": "cpu", "reward_transform": "reward_normalize"}
 
-OBSERVATION_SPACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-ACTION_SPACE = spaces.Box(np.array([0, -2], np.float32), np.array([1, 5], np.float32))
 N_ROWS = 60  # four batches of 16, 16, 16 and 12
-
-
-class PointEnv(gym.Env):
-    """
-    A point that actions push. Episodes are cut after ``limit`` steps, or end where the point goes beyond ``goal``.
-
-    :param dtype: of observations and of their space
-    :param goal: where an episode terminates
-    :param limit: steps after which it is truncated
-    """
-
-    action_space = ACTION_SPACE
-
-    def __init__(self, dtype: Any = np.float32, goal: float = np.inf, limit: int = 5) -> None:
-        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), dtype)
-        self.dtype, self.goal, self.limit = dtype, goal, limit
-        self.position, self.steps = np.zeros(3), 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.position, self.steps = self.np_random.normal(size=3), 0
-        return self.position.astype(self.dtype), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        assert self.action_space.contains(np.asarray(action, np.float32)), action
-        self.steps += 1
-        self.position = self.position + np.array([action[0], action[1], 1.0])
-        reward = float(self.position[0] - abs(self.position[1]))
-        ended = bool(self.position[2] > self.goal)
-        return self.position.astype(self.dtype), reward, ended, self.steps >= self.limit and not ended, {}
-
 
 gym.register("genoffline-tests/Point-v0", entry_point=PointEnv)
 
 
 def make_dataset(seed: int = 0) -> OfflineDataset:
     """60 rows of the point's world in episodes of 10, of which every other one terminates."""
-    rng = np.random.default_rng(seed)
-    last = np.arange(N_ROWS) % 10 == 9
-    even = np.arange(N_ROWS) // 10 % 2 == 0
-    observations = rng.normal(2.0, 3.0, size=(N_ROWS, 3))
-    following = np.where(last[:, None], rng.normal(2.0, 3.0, size=(N_ROWS, 3)), np.roll(observations, -1, axis=0))
-    return OfflineDataset(
-        observations=observations,
-        actions=rng.uniform(ACTION_SPACE.low, ACTION_SPACE.high, size=(N_ROWS, 2)),
-        rewards=rng.normal(size=N_ROWS),
-        next_observations=following,
-        terminations=last & even,
-        truncations=last & ~even,
-        observation_space=OBSERVATION_SPACE,
-        action_space=ACTION_SPACE,
-        id=f"tests/point-{seed}-v0",
-        ref_min_score=-10.0,
-        ref_max_score=30.0,
-    )
+    return point_dataset(seed, N_ROWS)
 
 
 def make_batch(n: int = 12, seed: int = 0) -> TransitionBatch:

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from sb3_genoffline.data.reading.bounds import check_storage
 from sb3_genoffline.data.reading.cache import cached_arrays
 from sb3_genoffline.data.reading.columns import add_all
 from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
 
 from .recipes import chosen
+from .runs.flags import markdown_file
 from .runs.provenance import command_line
 from .runs.writing import write_text
 
@@ -111,6 +113,7 @@ def _bounds_of(metadata: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 def _read(path: Path, bounds: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
     import h5py
 
+    check_storage([path])
     with h5py.File(path, "r") as file:
         episodes = [file[f"episode_{i}"] for i in range(len(file))]
         at_bounds = [(actions <= bounds[0]) | (actions >= bounds[1]) for actions in (e["actions"][()] for e in episodes)]
@@ -185,7 +188,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     :param parser: Takes the flags of ``python -m zoo datasets``
     """
     parser.add_argument("datasets", nargs="*", default=["all"], metavar="dataset", help="ids or patterns (default: all)")
-    parser.add_argument("-o", "--output", type=Path, default=None, help="write the table to this Markdown file too")
+    parser.add_argument("-o", "--output", type=markdown_file, default=None, help="write the table to this Markdown file too")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -204,7 +207,8 @@ def main(args: argparse.Namespace) -> None:
     if any(cells[1] == NOTHING for cells in rows):
         print("Without a size: not on this machine; `python -m zoo collect <dataset>` makes it.")
     if args.output is not None:
-        write_text(args.output, markdown(with_known_rows(rows, args.output), command_line()))
+        output = Path(args.output)
+        write_text(output, markdown(with_known_rows(rows, output), command_line()))
         print(f"wrote {args.output}")
     if problems:
         sys.exit("\n".join(problems))

@@ -4,7 +4,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
@@ -43,6 +43,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """The paper's gradient steps."""
     goes_online: ClassVar[bool] = True
     """Whether :meth:`learn` can go on in an environment."""
+    baselines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What runs are called whose hyper-parameters leave the algorithm's idea out, and those hyper-parameters."""
     batches: Sampler[BatchT]
     """Draws the batches from the buffer; there is none before the buffer."""
     _learns_offline = True
@@ -76,9 +78,14 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             "max_abs_reward": float(np.abs(extremes).max()),
         }
         buffer = self._make_buffer(data, scale, shift)
+        before = self.policy.obs_mean.clone(), self.policy.obs_std.clone()
         if self.normalize_observations and "fingerprint" not in self.dataset_info:
             self.policy.set_observation_statistics(*buffer.observation_statistics())
-        self.check_fitted_model((scale, shift))
+        try:
+            self.check_fitted_model((scale, shift))
+        except UserError:
+            self.policy.set_observation_statistics(*before)
+            raise
         self.take_buffer(buffer)
         resumed, self._resumed_sampler = self._resumed_sampler, None
         if previous is not None:

@@ -145,7 +145,7 @@ def load_tensors_into(policy: Any, tensors: Mapping[str, Tensor], name: str) -> 
 
 def facts_of(data: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """What a fitted model was fitted with, by a description that is not trusted; None where it does not say."""
-    hint = dict[str, str | float | bool | list[float] | None] | None
+    hint = dict[str, str | float | bool | list[float | str] | None] | None
     facts: dict[str, Any] | None = entry({"fitted_with": None} | dict(data), "fitted_with", hint, name)
     return facts
 

@@ -40,7 +40,7 @@ from sb3_genoffline.cped.multiplier import (
 )
 from sb3_genoffline.cped.official import official_arguments
 from sb3_genoffline.cped.policies import FlowDensityPolicy
-from sb3_genoffline.cped.watching import LARGEST_LOSS, watch_training
+from sb3_genoffline.cped.watching import LARGEST_LOSS, watch
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile
@@ -161,6 +161,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         "MlpPolicy": FlowDensityPolicy,
     }
     default_gradient_steps = 1_000_000
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"no constraint": {"alpha_mode": "fixed", "alpha": 0}}
     fitted_model_arguments = (
         "the same spaces, the same flow, and policy_kwargs=dict(flow_net_arch=..., flow_transforms=..., flow_bins=..., "
         "flow_squash=...)"
@@ -417,16 +418,14 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     def meet_data(self, new: bool) -> None:
         """Measure what NLLs the data have under a density that has not seen them."""
-        if not new and not bool(self.policy.nll_q99.isinf()):
-            return
-        if self.replay_buffer is None or self.replay_buffer.n_offline == 0:
-            if self.epsilon == "quantile":
-                raise UserError(
-                    "epsilon='quantile' is measured on offline rows, and there are none: call set_dataset(dataset) first, or "
-                    "use epsilon='batch_mean' or a number."
-                )
-            return
-        self.policy.note_usual_nll(*self.offline_rows(), self.epsilon_quantile)
+        unknown = new or bool(self.policy.nll_q99.isinf())
+        if unknown and self.replay_buffer is not None and self.replay_buffer.n_offline > 0:
+            self.policy.note_usual_nll(*self.offline_rows(), self.epsilon_quantile)
+        elif unknown and self.epsilon == "quantile":
+            raise UserError(
+                "epsilon='quantile' is measured on offline rows, and there are none: call set_dataset(dataset) first, or "
+                "use epsilon='batch_mean' or a number."
+            )
 
     # ------------------------------------------------------------------ the actor-critic
 
@@ -563,5 +562,5 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         return skip
 
     def watch(self, metrics: dict[str, float]) -> None:
-        """Exploding critics, steps that were skipped, and an actor that the likelihood has run away with."""
-        watch_training(self, metrics)
+        """See :func:`~sb3_genoffline.cped.watching.watch`."""
+        watch(self, metrics)

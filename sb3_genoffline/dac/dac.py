@@ -108,6 +108,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"DiffusionPolicy": DiffusionPolicy, "MlpPolicy": DiffusionPolicy}
     default_gradient_steps = 2_000_000
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"imitation only": {"guidance": "none"}}
     retired_arguments = frozenset({"compile_networks"})
     decays_critic_rate = True
     policy: DiffusionPolicy

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from sb3_genoffline.errors import ExistsError, NotFoundError, UserError
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.files.manifest import MANIFEST, folder_files, make_manifest, open_folder, read_manifest, write_manifest
 from sb3_genoffline.files.pair import CONFIG
-from sb3_genoffline.files.writing import put_back, replace_file, replaced_folder, write_errors
+from sb3_genoffline.files.writing import put_back, replace_file, replaced_folder, scratch_folder, write_errors
 from sb3_genoffline.hub.card import addressed_to, check_results, make_card, make_eval_results
 from sb3_genoffline.hub.errors import NoSuchFileOnHubError, hub_errors
 from sb3_genoffline.hub.fingerprint import actions_of, make_fingerprint
@@ -186,8 +185,8 @@ def push_to_hub(
     :return: address of the commit
     """
     check_repo_id(repo_id)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = write_agent_folder(model, Path(scratch) / repo_id.partition("/")[2], repo_id=repo_id, **contents)
+    with scratch_folder("push") as scratch:
+        folder = write_agent_folder(model, scratch / repo_id.partition("/")[2], repo_id=repo_id, **contents)
         options: dict[str, Any] = {"token": token, "private": private, "revision": revision}
         return push_folder(folder, repo_id, commit_message=commit_message, **options)
 
@@ -258,7 +257,7 @@ def _hub_hash(content: bytes, like: str | None) -> str | None:
 
 def _published_before(repo_id: str, commit: str | None, token: Token) -> set[str]:
     try:
-        with tempfile.TemporaryDirectory() as cache:
+        with scratch_folder("manifest") as cache:
             return set(read_manifest(fetch(repo_id, MANIFEST, commit, token, cache, False).parent))
     except (NoSuchFileOnHubError, CheckpointError):
         return set()

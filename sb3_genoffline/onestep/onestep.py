@@ -97,6 +97,7 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
     default_gradient_steps = 100_000
     goes_online = False
     fitted_model_arguments = "the same distribution and policy_kwargs"
+    fitted_model_units = ("gamma", "reward_transform", "normalize_observations")
     policy: OnestepPolicy
     actor: BoundedGaussianActor
     actor_optimizer: th.optim.Optimizer
@@ -196,11 +197,6 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
         """
         super().set_fitted_model(source)
         self.policy.start_from_behavior()
-
-    def facts_of_fit(self) -> dict[str, Any]:
-        """Discount and scale of the rewards, which Q is in, and the statistics that both standardise observations with."""
-        facts = {key: self.dataset_info.get(key) for key in ("reward_scale", "reward_shift")}
-        return facts | {"gamma": self.gamma, "obs_mean": self.policy.obs_mean, "obs_std": self.policy.obs_std}
 
     # ------------------------------------------------------------------ the one step
 

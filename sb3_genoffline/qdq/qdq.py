@@ -154,8 +154,9 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         "MlpPolicy": ConsistencyQPolicy,
     }
     fitted_model_arguments = "policy_kwargs=dict(q_net_arch=..., q_data_std=...)"
-    fitted_model_units = ("gamma", "reward_transform")
+    fitted_model_units = ("gamma", "reward_transform", "normalize_observations")
     default_gradient_steps = 1_000_000
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"no penalty": {"penalty": "none"}}
     policy: ConsistencyQPolicy
     actor: GaussianActor
     actor_target: GaussianActor
@@ -315,11 +316,6 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
                 keep_average=self.cd_average,
             ),
         ]
-
-    def facts_of_data(self, reward_scale: float, reward_shift: float) -> dict[str, Any]:
-        """Scale of the rewards and statistics of the observations: H has the units of the one and reads the other."""
-        statistics = {"obs_mean": self.policy.obs_mean.tolist(), "obs_std": self.policy.obs_std.tolist()}
-        return {"reward_scale": reward_scale, "reward_shift": reward_shift, **statistics}
 
     def uncertainty(self, observations: Any, actions: Any, n_samples: int | None = None, seed: int = 0) -> np.ndarray:
         """

@@ -83,6 +83,7 @@ class SPOT(ActorCriticAlgorithm[SPOTNoise]):
         "MlpPolicy": VAEDensityPolicy,
     }
     default_gradient_steps = 1_000_000
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"no constraint": {"lam": 0}}
     fitted_model_arguments = "the same spaces, beta=..., and policy_kwargs=dict(vae_net_arch=..., latent_dim=...)"
     policy: VAEDensityPolicy
     actor: DropoutActor

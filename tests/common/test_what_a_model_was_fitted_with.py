@@ -22,7 +22,7 @@ from sb3_genoffline.registry import load_agent
 
 pytestmark = pytest.mark.filterwarnings("ignore:The uncertainty H is no larger")
 # Another value of each hyper-parameter that a model's units follow from
-OTHERS = {"gamma": 0.5, "reward_transform": "iql_antmaze"}
+OTHERS = {"gamma": 0.5, "reward_transform": "iql_antmaze", "normalize_observations": True}
 UNITS = [(algo, name) for algo in FITTING for name in ALGOS[algo].fitted_model_units]
 each = pytest.mark.parametrize("algo", FITTING)
 each_unit = pytest.mark.parametrize(("algo", "name"), UNITS)
@@ -30,7 +30,10 @@ each_unit = pytest.mark.parametrize(("algo", "name"), UNITS)
 
 def refused(algo: str, name: str) -> Any:
     model = next(iter(ALGOS[algo].policy_aliases.values())).fitted_model
-    return pytest.raises(UserError, match=f"The {model} was fitted with {name}=.* and is used with .*: what it says")
+    message = (
+        f"The {model} was fitted with {name}=.* and is used with .*: what it says|{name} .* on a trained agent: it decides"
+    )
+    return pytest.raises(UserError, match=message)
 
 
 @functools.cache
@@ -112,6 +115,21 @@ def test_other_units_are_refused_wherever_settings_meet_the_model(algo: str, nam
 
 
 @each_unit
+def test_units_are_not_left_out_of_a_file(algo: str, name: str) -> None:
+    with pytest.raises(UserError, match=f"'{name}' can't be left out"):
+        fitted(algo).save(io.BytesIO(), exclude=[name])
+
+
+def test_statistics_of_data_that_are_refused_are_not_kept() -> None:
+    given: Any = make_agent("qdq", normalize_observations=True).pretrain(make_dataset())
+    agent = make_agent("qdq", normalize_observations=True, q_sampler=given.policy.q_sampler)
+    before = snapshot(agent)
+    with pytest.raises(UserError, match=r"fitted with (reward_scale|obs_mean)="):
+        agent.learn_offline(make_dataset(1), 1)
+    assert differing(before, snapshot(agent)) == []
+
+
+@each_unit
 def test_a_file_of_before_was_fitted_with_its_own_settings(algo: str, name: str) -> None:
     loaded = ALGOS[algo].load(without_facts(_fitted(algo)), device="cpu")
     assert {key: loaded.policy.fitted_with.get(key) for key in ("id", name)} == {"id": None, name: getattr(loaded, name)}
@@ -133,7 +151,9 @@ def test_what_a_live_agent_refuses_load_refuses_too(algo: str) -> None:
         value = getattr(live, name)
         other = value + 1 if isinstance(value, int) and not isinstance(value, bool) else None
         if other is not None:
-            with pytest.raises(UserError, match=f"{name} can't be changed to {other} in load: .* a fit that is done"):
+            with pytest.raises(
+                UserError, match=f"{name} can't be changed to {other} in load: .* a fit that is done or at work"
+            ):
                 fitted(algo, **{name: other})
     shapes = {"flow": "affine"} if algo == "cped" else {"beta": 0.2} if algo == "spot" else {}
     for name, other in shapes.items():
@@ -148,14 +168,15 @@ def test_a_networks_argument_that_has_no_tensor_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("way", ["live", "loaded", "given"])
-def test_data_of_another_scale_are_refused_and_leave_the_agent(way: str) -> None:
-    data = make_dataset()
-    agent: Any = fitted("qdq") if way == "loaded" else make_agent("qdq", q_sampler=shared(fitted("qdq")))
+@pytest.mark.parametrize("algo", [algo for algo, name in UNITS if name == "reward_transform"])
+def test_data_of_another_scale_are_refused_and_leave_the_agent(algo: str, way: str) -> None:
+    data, given = make_dataset(), {fitted(algo).policy.fitted_model: shared(fitted(algo))}
+    agent: Any = fitted(algo) if way == "loaded" else make_agent(algo, **given)
     if way == "live":
         agent.learn_offline(data, 2)
     before, buffer = snapshot(agent), agent.replay_buffer
     for _ in range(2):
-        with refused("qdq", "reward_scale"):
+        with refused(algo, "reward_scale"):
             agent.learn_offline(make_dataset(1), 2)
     assert differing(before, snapshot(agent)) == [] and agent.replay_buffer is buffer
     agent.learn_offline(data, 2)

@@ -14,7 +14,14 @@ from labelled_episodes import ACTION_SPACE, OBSERVATION_SPACE, Episode, arrays, 
 
 from sb3_genoffline.common.envs import as_env
 from sb3_genoffline.data import combine, export_hdf5, export_minari, load_dataset, split
-from sb3_genoffline.data.environments import RecordedSpec, make_from_spec, recorded, registered_spec
+from sb3_genoffline.data.environments import (
+    RecordedSpec,
+    check_recorded_arguments,
+    make_from_spec,
+    recorded,
+    registered_spec,
+    spec_of_recorded_id,
+)
 from sb3_genoffline.data.writing.minari import write_minari as write_ours
 from sb3_genoffline.errors import UserError
 
@@ -215,3 +222,27 @@ def test_unbounded_actions_of_minari_take_the_bounds_of_the_given_environment():
         load_dataset("free/one-v0")
     for cache in (False, True, True):
         assert load_dataset("free/one-v0", env="Registered-v0", cache=cache).action_space == ACTION_SPACE
+
+
+def test_an_id_that_a_file_names_is_that_of_a_registered_environment():
+    spec = spec_of_recorded_id("Registered-v0")
+    assert isinstance(spec, RecordedSpec) and make_from_spec(spec).spec == gym.make("Registered-v0").spec
+    assert make_from_spec(spec, level=4).unwrapped.level == 4
+    for named, reason in (
+        ("hostile_module:Evil-v0", "names a module to import"),
+        (["os:mkdir"], "names a module to import"),
+        ("Evil-v0", "is not registered on this machine, and"),
+    ):
+        with pytest.raises(UserError, match=f"{reason}.*data must not choose what runs"):
+            spec_of_recorded_id(named)
+
+
+@pytest.mark.parametrize("kwargs", [{"level": "a/b"}, {3: 1}, ["level"], "level", {"level": object()}])
+def test_arguments_that_a_file_names_are_plain_values_by_name(kwargs):
+    with pytest.raises(UserError, match="data must not choose what runs"):
+        check_recorded_arguments("Registered-v0", kwargs)
+
+
+def test_a_file_may_name_an_environment_of_gymnasium_robotics():
+    pytest.importorskip("gymnasium_robotics")
+    assert spec_of_recorded_id("PointMaze_UMaze-v3").max_episode_steps == 300

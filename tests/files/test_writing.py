@@ -3,13 +3,14 @@
 import errno
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import ENDED, every_fault, run_with_fault
+from faults import ENDED, KILLED, every_fault, run_with_fault
 
 from sb3_genoffline.errors import NotWrittenError
 from sb3_genoffline.files import writing
@@ -17,7 +18,7 @@ from sb3_genoffline.files.archive import CheckpointError, write_archive
 from sb3_genoffline.files.manifest import folder_files, open_folder, write_manifest
 from sb3_genoffline.files.pair import read_pair, replace_pair
 from sb3_genoffline.files.untrusted import parse_json
-from sb3_genoffline.files.writing import replace_file, replaced_folder, standing, temporary_folder
+from sb3_genoffline.files.writing import replace_file, replaced_folder, scratch_folder, standing, temporary_folder
 
 FAULTS = [None, KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
 
@@ -138,3 +139,29 @@ def test_a_file_in_the_way_is_said_in_a_sentence(tmp_path: Path) -> None:
         replace_file(tmp_path / "file" / "agent.zip", b"")
     with pytest.raises(NotWrittenError, match="could not be written: "):
         write_pair(tmp_path / "file", "new")
+
+
+def test_nothing_takes_the_place_of_a_device_or_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    replace_file(tmp_path / "pipe", b"content")
+    assert os.read(reader, 100) == b"content" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+
+
+def test_what_killed_processes_left_among_the_systems_temporary_files_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def killed() -> None:
+        with scratch_folder("push") as folder:
+            (folder / "big").touch()
+
+    assert run_with_fault(tmp_path, killed, 1, None) == KILLED
+    assert len(os.listdir(tmp_path)) == 1
+    with scratch_folder("film") as mine:
+        assert os.listdir(tmp_path) == [mine.name]
+        with scratch_folder("film") as other:  # a live neighbour's stays
+            assert sorted(os.listdir(tmp_path)) == sorted([mine.name, other.name])
+    assert os.listdir(tmp_path) == []

@@ -3,14 +3,12 @@
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from sb3_genoffline import DAC, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE
 
 REPO = "org/dac-point"
-OBSERVATION_SPACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-ACTION_SPACE = spaces.Box(np.array([0, -2], np.float32), np.array([1, 5], np.float32))
 OBSERVATIONS = np.linspace(-3, 3, 12, dtype=np.float32).reshape(4, 3)
 NEEDED = ["manifest.json", "config.json", "model.safetensors"]
 

@@ -13,36 +13,21 @@ import torch as th
 from point_agents import ACTION_SPACE, OBSERVATION_SPACE, OBSERVATIONS, act, make_dataset, train
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import SAC
+from worlds import FITTING, make_agent
 
-from sb3_genoffline import ALGOS, load_from_hub
+from sb3_genoffline import ALGOS, download_from_hub, load_from_hub
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.errors import NotFoundError
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.files.manifest import write_manifest
+from sb3_genoffline.hub.errors import HubError
 from sb3_genoffline.hub.fingerprint import fingerprint_difference, make_fingerprint
 from sb3_genoffline.hub.publishing import write_agent_folder
 from sb3_genoffline.registry import load_agent
 
-SMALL: dict[str, dict[str, Any]] = {
-    "bcq": {"n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8], "vae_net_arch": [8]}},
-    "dac": {"n_critics": 2, "n_q_samples": 2, "n_action_samples": 3},
-    "dql": {"n_action_samples": 3},
-    "cql": {"n_actions": 2, "bc_steps": 0},
-    "cped": {"flow_steps": 3, "flow_eval_every": 2, "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8]}},
-    "onestep": {"behavior_steps": 2, "critic_steps": 2, "policy_kwargs": {"net_arch": [8]}},
-    "qdq": {
-        "teacher_steps": 2,
-        "cd_steps": 2,
-        "stride": 2,
-        "window": 5,
-        "policy_kwargs": {"net_arch": [8], "q_net_arch": [8]},
-    },
-    "spot": {"vae_steps": 2, "policy_kwargs": {"net_arch": [8], "vae_net_arch": [8], "critic_init": 0.01}},
-}
-
 
 def trained(name: str, steps: int = 3) -> OfflineAlgorithm:
-    arguments = {"policy_kwargs": {"net_arch": [8, 8]}, "batch_size": 16, "seed": 0, "normalize_observations": True}
-    model = ALGOS[name]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), device="cpu", **(arguments | SMALL.get(name, {})))
+    model = make_agent(name, normalize_observations=True, reward_transform=None)
     return model.learn_offline(make_dataset(), steps)
 
 
@@ -175,11 +160,11 @@ def test_json_that_is_none_is_refused(folder: Path, text: str) -> None:
         load_agent(folder)
 
 
-@pytest.mark.parametrize(
-    ("algo", "name"), [("qdq", "q_sampler"), ("cped", "density"), ("spot", "density"), ("onestep", "behavior_and_q")]
-)
-def test_no_other_file_is_read_because_a_config_names_it(tmp_path: Path, algo: str, name: str) -> None:
-    ALGOS[algo]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), device="cpu").save_pretrained(tmp_path)
+@pytest.mark.parametrize("algo", FITTING)
+def test_no_other_file_is_read_because_a_config_names_it(tmp_path: Path, algo: str) -> None:
+    agent = make_agent(algo)
+    agent.save_pretrained(tmp_path)
+    name = agent.policy.fitted_model
     change(tmp_path / "config.json", lambda config: config["hyperparameters"].update({name: "/etc/passwd"}))
     with pytest.raises(CheckpointError, match=f"{name}='/etc/passwd' names a file"):
         load_agent(tmp_path)
@@ -299,3 +284,17 @@ def test_an_agent_that_would_act_otherwise_once_loaded_is_not_published(tmp_path
     with pytest.raises(ValueError, match="acts otherwise once it is loaded"):
         write_agent_folder(model, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_is_not_asked_of_the_hub_and_what_may_be_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "dac-point").mkdir(parents=True)
+    for path in ("./models/dac-pint", str(tmp_path / "models" / "dac-pint"), "models/dac-pint.zip"):
+        with pytest.raises(NotFoundError, match=r"There is no .*did you mean dac-point\?"):
+            load_from_hub(path)
+        with pytest.raises(NotFoundError, match=r"There is no .*did you mean dac-point\?"):
+            download_from_hub(path, "config.json")
+    for load in (load_from_hub, lambda name, **where: download_from_hub(name, "config.json", **where)):
+        told = pytest.warns(UserWarning, match=r"no folder 'models/dac-pint' here; did you mean dac-point\? The Hub is asked")
+        with told, pytest.raises(HubError):
+            load("models/dac-pint", local_files_only=True)

@@ -88,8 +88,8 @@ def test_one_fit_serves_all_operators(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"gamma": 0.5}, "fitted with gamma=0.99.* used with"),
-        ({"reward_transform": None}, "fitted with reward_scale="),
-        ({"normalize_observations": True}, "fitted with obs_mean="),
+        ({"reward_transform": None}, "fitted with reward_transform="),
+        ({"normalize_observations": True}, "fitted with normalize_observations="),
         ({"distribution": "normal"}, "truncated=True.*the same distribution and policy_kwargs"),
         ({"policy_kwargs": {"net_arch": [8, 9]}}, "actor_arch"),
     ],

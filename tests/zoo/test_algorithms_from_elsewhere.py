@@ -12,17 +12,29 @@ from sb3_genoffline import IQL
 from sb3_genoffline.registry import ALGOS, register_algorithm
 from zoo.__main__ import main
 from zoo.benchmark.plan import read_plan
+from zoo.plot.curves import baseline_of
 from zoo.runs.folders import find_run
+from zoo.speed import command as speed
 
 CODE = """
 from sb3_genoffline import IQL
 
 class Theirs(IQL):
+    baselines = {"no boldness": {"boldness": 0}}
+
     def __init__(self, policy, env=None, *, boldness: float = 1.0, **kwargs):
         self.boldness = boldness
         super().__init__(policy, env, **kwargs)
 """
 CONF = "default: {boldness: 2, policy_kwargs: {net_arch: [8]}}\nprofiles: {tiny: {default: {batch_size: 8, n_timesteps: 3}}}\n"
+PLAIN = """
+class PlainTheirs:
+    def __init__(self, model):
+        self.model = model
+
+    def update(self, batch, noise):
+        return self.model.update(batch, noise)
+"""
 OVERRIDES = ["batch_size:8", "n_timesteps:3", "policy_kwargs:dict(net_arch=[8])", "boldness:2"]
 
 
@@ -35,6 +47,7 @@ def flags(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     (package / "__init__.py").write_text(CODE)
     if request.param:
         (package / "hyperparameters.yml").write_text(CONF)
+        (package / "plain.py").write_text(PLAIN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(ALGOS, "_classes", dict(ALGOS._classes))  # what is registered here is gone after the test
     cls: type[IQL] = register_algorithm(importlib.import_module(name).Theirs)
@@ -66,3 +79,16 @@ def test_a_plan_knows_it(flags: list[str], tmp_path: Path) -> None:
     (job,) = read_plan(tmp_path / "plan.yml").jobs
     assert job.config["hyperparameters"]["boldness"] == 2 and job.updates == 3
     assert job.config["defaults"]["expectile"] == 0.7
+
+
+def test_it_is_timed_beside_its_plain_form_and_its_baseline_has_a_name(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(speed, "N_ROWS", 300)
+    monkeypatch.setattr(speed, "PEAK_SIZES", (16,))
+    setting = "tiny" if "tiny" in flags else "paper"
+    main(["speed", "--algo", "theirs", "--setting", setting, "--batch-size", "8", "--updates", "1", "--rounds", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "GFLOP an update" in lines[1]
+    assert [line.split("  ")[0] for line in lines[3:]] == [*(["plain (reference form)"] if "tiny" in flags else []), "eager"]
+    assert baseline_of("theirs", {"boldness": 0}) == "no boldness" and not baseline_of("theirs", {"boldness": 2})

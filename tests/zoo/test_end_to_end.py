@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from worlds import FITTING, make_agent, make_dataset, small_settings
 
-from sb3_genoffline import load_dataset
+from sb3_genoffline import ALGOS, load_dataset
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
@@ -29,23 +30,22 @@ pytestmark = [  # what QDQ rightly says after a handful of steps on random actio
     pytest.mark.filterwarnings("ignore:The uncertainty H is no larger"),
     pytest.mark.filterwarnings("ignore:penalty='paper' raises"),
 ]
-LONGER = {  # than in the profile `tiny`, so that a fit can be interrupted in its midst
-    "cped": ["flow_steps:6", "q_start:4"],
-    "dac": [],
-    "qdq": ["teacher_steps:6", "cd_steps:6", "penalty:paper"],
-}
-FITS: dict[str, list[str]] = {"cped": ["flow"], "dac": [], "qdq": ["teacher", "distillation"]}
-LOGGED = {
-    "cped": {"train/alpha", "train/epsilon", "train/nll_pi", "train/violation_share", "train/skipped", "flow/nll_val"},
-    "dac": {"train/eta"},
-    "qdq": {"uncertainty/auc", "train/h_mean"},
-}
+EXAMPLES = ("dac", *FITTING)
+"""An algorithm that fits no model before its policy, and all that do."""
+LATER = {"cped": ["q_start:4"], "qdq": ["penalty:paper"]}
 STEPS = 20
 
 
 def zoo_train(dataset: str, folder: Path, *extra: str, algo: str = "dac", params: Sequence[str] = ()) -> None:
     flags = ["--dataset", dataset, "-f", str(folder), "-n", str(STEPS), "--seed", "3", "--no-progress", "--verbose", "0"]
-    main(["train", "--algo", algo, *flags, "--profile", "tiny", "-params", "gamma:0.99", *LONGER[algo], *params, *extra])
+    given = ["gamma:0.99", *longer_fits(algo), *LATER.get(algo, []), *params]
+    main(["train", "--algo", algo, *flags, "--profile", "tiny", "-params", *given, *extra])
+
+
+def longer_fits(algo: str) -> list[str]:
+    """Steps of all fits, more than in the profile `tiny`: so many that one can be interrupted in its midst."""
+    fitted = make_agent(algo).fit_arguments()
+    return [f"{name}:6" for name in small_settings(algo) if name in fitted and name.endswith("_steps")]
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def command_of(run: Run) -> str:
     return f"python -m zoo train -i {run.model_path}"
 
 
-EACH = pytest.mark.parametrize("algo", sorted(LONGER), indirect=True)
+EACH = pytest.mark.parametrize("algo", sorted(EXAMPLES), indirect=True)
 
 
 @pytest.fixture
@@ -112,12 +112,15 @@ def test_fits_have_rows_of_their_own_before_those_of_the_updates(run: Run, algo:
     with (run.folder / "progress.csv").open() as file:
         rows = list(csv.DictReader(file))
     fitted = [row for row in rows if not row["time/total_timesteps"]]
-    steps = [(name, row[f"{name}/n_steps"]) for row in fitted for name in FITS[algo] if row[f"{name}/n_steps"]]
-    assert steps == [(name, step) for name in FITS[algo] for step in ("5", "6")]
+    metrics = make_agent(algo).learn_offline(make_dataset(), 3).last_metrics
+    fits = [key.removesuffix("/loss") for key in metrics if key.endswith("/loss")]
+    assert bool(fits) == (algo in FITTING)
+    steps = [(name, row[f"{name}/n_steps"]) for row in fitted for name in fits if row[f"{name}/n_steps"]]
+    assert steps == [(name, step) for name in fits for step in ("5", "6")]
     losses = [row[f"{name}/loss"] for row, (name, _) in zip(fitted, steps, strict=True)]
     assert all(np.isfinite(float(loss)) for loss in losses)
     assert rows[: len(fitted)] == fitted
-    assert LOGGED[algo] <= set(rows[-1])
+    assert {key if "/" in key else f"train/{key}" for key in metrics} <= set(rows[-1])
 
 
 def test_tensorboard_gets_a_folder_per_run(logs: Path, algo: str) -> None:
@@ -138,7 +141,7 @@ def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, alg
     assert arguments["save_freq"] == 10 and arguments["dataset"] == dataset_id
     summary = json.loads((run.settings / "summary.json").read_text())
     assert summary["finished"] and summary["gradient_steps"] == STEPS
-    assert (summary["fit_seconds"] > 0) == (algo != "dac")
+    assert (summary["fit_seconds"] > 0) == (algo in FITTING)
     training = summary["seconds"] - summary["evaluation_seconds"] - summary["fit_seconds"]
     assert training > 0 and summary["updates_per_second"] == pytest.approx(STEPS / training, rel=0.05)
 
@@ -291,14 +294,19 @@ def test_curves_show_the_agent_its_baseline_and_the_data(logs: Path, algo: str, 
         dataset_id,
     ):
         assert label in picture
-    with pytest.raises(SystemExit, match="no evaluated run"):
-        main(["plot", "curves", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "9"])
+    with pytest.raises(SystemExit, match=f"no run 9 of {algo}"):
+        main(["plot", "curves", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "1", "9"])
 
 
 def test_runs_with_an_algorithms_idea_switched_off_have_a_name() -> None:
-    settings = [{"guidance": "none"}, {"penalty": "none"}, {"alpha_mode": "fixed", "alpha": 0}]
-    assert [baseline_of(values) for values in settings] == ["imitation only", "no penalty", "no constraint"]
-    assert not any(map(baseline_of, ({}, {"guidance": "soft"}, {"alpha_mode": "fixed", "alpha": 1}, {"alpha": 0})))
+    for algo, cls in ALGOS.items():
+        defaults = {name: argument.default for name, argument in cls.argument_table().arguments.items()}
+        assert baseline_of(algo, {}) == baseline_of(algo, defaults) == "", algo
+        for label, values in cls.baselines.items():
+            assert baseline_of(algo, defaults | values) == label and values.keys() <= defaults.keys()
+            assert cls("MlpPolicy", None, **values)
+    assert baseline_of("cped", {"alpha_mode": "fixed", "alpha": 1}) == baseline_of("dac", {"penalty": "none"}) == ""
+    assert baseline_of("dac", {"guidance": "none"}) == "imitation only" and baseline_of("nobodys", {}) == ""
 
 
 def test_a_curve_averages_seeds_where_all_were_evaluated() -> None:

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from filelock import FileLock
 
 from sb3_genoffline.data import OfflineDataset
+from sb3_genoffline.files.writing import scratch_folder
 from sb3_genoffline.registry import load_agent
 
 from ..collect.lookup import find_dataset
@@ -32,7 +31,7 @@ from ..runs.provenance import versions
 from ..runs.rendering import prefer_offscreen
 from ..runs.scoring import evaluate
 from ..runs.stopping import Stopped, stoppable
-from ..runs.writing import write_json
+from ..runs.writing import write_json, write_yaml
 from .records import DONE, FAILED, INTERRUPTED, RUNNING, job_run, last_lines, read_record
 from .results import score
 from .stopwatch import Stopwatch
@@ -131,9 +130,9 @@ def _train(folder: Path, record: dict[str, Any], data: OfflineDataset, run: Run 
     if run is not None:
         env_kwargs = hyperparameters.get("env_kwargs")  # the plan's, which the run's files are not trusted to repeat
         return train(config["algo"], data, trained_agent=run.model_path, env_kwargs=env_kwargs, **shared)
-    with tempfile.TemporaryDirectory() as scratch:
-        settings = Path(scratch) / "resolved.yml"
-        settings.write_text(yaml.safe_dump({"default": hyperparameters}))
+    with scratch_folder("job") as scratch:
+        settings = scratch / "resolved.yml"
+        write_yaml(settings, {"default": hyperparameters})
         return train(config["algo"], data, conf_file=settings, seed=config["seed"], **shared)
 
 

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from unittest.mock import patch
@@ -23,6 +22,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.writing import scratch_folder
 
 from ..behavior.episode import Episode
 from ..behavior.rollout import _Slot
@@ -93,7 +93,7 @@ def seconds_of_loop(env: EnvSpec, actions: np.ndarray, seeds: list[int]) -> floa
 
 def seconds_of_collect(dataset_id: str, steps: int, n_envs: int) -> float:
     """The whole of ``collect``: environments made, acting, stepping, writing."""
-    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, MINARI_DATASETS_PATH=folder):
+    with scratch_folder("rate") as folder, patch.dict(os.environ, MINARI_DATASETS_PATH=str(folder)):
         started = time.process_time()
         collect(dataset_id, steps=steps, n_envs=n_envs)
         return time.process_time() - started

@@ -13,16 +13,10 @@ from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.evaluations import read_run
-from ..runs.folders import Run, list_runs, run_number
+from ..runs.flags import a_folder, algorithm, picture_file, positive
+from ..runs.folders import Run, find_run, list_runs, run_number
 from ..runs.scoring import recorded_scale
-from .figures import new_figure, save_figure
-
-BASELINES: dict[str, dict[str, Any]] = {
-    "imitation only": {"guidance": "none"},
-    "no penalty": {"penalty": "none"},
-    "no constraint": {"alpha_mode": "fixed", "alpha": 0},
-}
-"""What runs are called whose hyper-parameters leave an algorithm's idea out."""
+from .figures import new_figure, plain, save_figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +36,9 @@ class Curve:
     baseline: bool
 
 
-def baseline_of(hyperparameters: Mapping[str, Any]) -> str:
-    """What to call a run whose algorithm has its idea switched off; empty for others."""
-    for label, values in BASELINES.items():
+def baseline_of(algo: str, hyperparameters: Mapping[str, Any]) -> str:
+    """What to call a run whose algorithm has its idea switched off; empty for others, and for algorithms that are not here."""
+    for label, values in ALGOS[algo].baselines.items() if algo in ALGOS else ():
         if all(hyperparameters.get(name) == value for name, value in values.items()):
             return label
     return ""
@@ -85,7 +79,9 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
     for run in runs:
         config, steps, returns = read_run(run)
         data = config["dataset"]
-        groups.setdefault((config["algo"], baseline_of(config["hyperparameters"])), []).append((steps, returns))
+        groups.setdefault((config["algo"], baseline_of(config["algo"], config["hyperparameters"])), []).append(
+            (steps, returns)
+        )
     scale = recorded_scale(data)
     level = data["success_rate"] if scale is not None and scale.kind == "success" else data["mean_return"]
 
@@ -105,7 +101,7 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
     axes.axhline(float(shown(level)), color="black", linestyle="--", linewidth=1, label="mean of the data")
     axes.set_xlabel("gradient updates")
     axes.set_ylabel("return" if scale is None else "normalised score")
-    axes.set_title(title or str(data["id"] or runs[0].name))
+    axes.set_title(title or plain(data.get("id") or runs[0].name))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return save_figure(figure, output)
@@ -114,11 +110,11 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot curves``"""
     add = parser.add_argument
-    add("--algo", nargs="+", default=["dac"], help=f"algorithms: {', '.join(ALGOS)}")
+    add("--algo", type=algorithm, nargs="+", default=["dac"], help=f"algorithms: {', '.join(ALGOS)}")
     add("--dataset", required=True, help="dataset of the runs")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
-    add("--exp-id", type=int, nargs="+", help="numbers of the runs (default: all)")
-    add("-o", "--output", default="curve.png", help="file to write, as PNG and SVG")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
+    add("--exp-id", type=positive, nargs="+", help="numbers of the runs (default: all)")
+    add("-o", "--output", type=picture_file, default="curve.png", help="file to write, as PNG and SVG")
     add("--title", help="default: the dataset's id")
 
 
@@ -127,6 +123,9 @@ def main(args: argparse.Namespace) -> None:
     runs = [run for algo in args.algo for run in list_runs(args.folder, algo, args.dataset)]
     if args.exp_id is not None:
         runs = [run for run in runs if run_number(run) in args.exp_id]
+    missing = sorted(set(args.exp_id or ()) - {run_number(run) for run in runs})
+    if missing or not runs:
+        find_run(args.folder, args.algo[0], args.dataset, *missing[:1])  # names those that there are
     evaluated = [run for run in runs if run.evaluations_path.is_file()]
     if not evaluated:
         raise NotFoundError(

@@ -2,18 +2,19 @@
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
+from sb3_genoffline.files.writing import scratch_folder
 from sb3_genoffline.hub.naming import check_repo_id, repo_name
 from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.agents import add_trust_argument
+from ..runs.flags import a_folder, algorithm, count, device, new_folder, positive, seed_number
 from ..runs.scoring import EVAL_SEED, check_seed, summary
 from .choice import Candidate, choose, choose_all
 from .contents import (
@@ -71,13 +72,12 @@ def publish(candidate: Candidate, name: str, target: Target, settings: Settings)
     results = make_results(candidate, model, make, settings, lambda text: print(f"  {text} ...", flush=True))
     results["command"] = training_command(candidate.chosen)
     print("  " + summary(results).partition("\n")[2])
-    target.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".publish-", dir=target.folder) as scratch:
-        curve = _if_possible("training curve", lambda: make_curve(candidate, Path(scratch)))
+    with scratch_folder("publish") as scratch:
+        curve = _if_possible("training curve", lambda: make_curve(candidate, scratch))
         film = None
         if settings.film_steps:
             print(f"  filming {settings.film_steps} steps ...", flush=True)
-            film = _if_possible("film", lambda: make_film(model, make, Path(scratch), settings.film_steps))
+            film = _if_possible("film", lambda: make_film(model, make, scratch, settings.film_steps))
         chosen = candidate.chosen
         return write_agent_folder(
             model,
@@ -98,7 +98,7 @@ def _if_possible(what: str, make: Callable[[], Path]) -> Path | None:
     try:
         return make()
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"  no {what}: {error}")
+        print(f"  no {what}: {printable(error)}")
         return None
 
 
@@ -135,7 +135,7 @@ def tree(folder: Path) -> Iterator[str]:
     """Lines with the files of a folder and their sizes."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     sizes = [file.stat().st_size for file in files]
-    names = [str(file.relative_to(folder)) for file in files]
+    names = [printable(file.relative_to(folder)) for file in files]
     width = max(len(name) for name in names)
     yield f"  {folder} ({len(files)} files, {sum(sizes) / 1024:,.1f} KB)"
     for number, (name, size) in enumerate(zip(names, sizes, strict=True), start=1):
@@ -145,27 +145,27 @@ def tree(folder: Path) -> Iterator[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo publish``"""
     add = parser.add_argument
-    add("--algo", default="dac", help=f"algorithm: {', '.join(ALGOS)}")
+    add("--algo", type=algorithm, default="dac", help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", help="dataset that the agent was trained on")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
-    add("--exp-id", type=int, default=0, help="number of the run (0: the latest)")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
+    add("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
     add("--all", action="store_true", help="one agent per algorithm and dataset of all runs below -f: the lowest seed's")
     add("--checkpoint", choices=["last", "best"], default="last", help="which of the run")
     add("--index", action="store_true", help="write README.md of the output folder, from the agents there, and end")
     add("-orga", "--organization", metavar="NAME", help="your user name or organisation on the Hub")
     add("-name", "--repo-name", metavar="NAME", help="of folder and repository (default: from --algo and --dataset)")
-    add("-o", "--output", default="hub_models", help="folder for the agents' folders")
+    add("-o", "--output", type=new_folder, default="hub_models", help="folder for the agents' folders")
     add("--dry-run", action=argparse.BooleanOptionalAction, default=True, help="write and show the folder, send nothing")
     add("--overwrite", action="store_true", help="make a folder anew whose agent has changed")
-    add("-n", "--n-episodes", type=int, help="episodes of each evaluation (default: 10; 100 for antmaze)")
-    add("--seed", type=int, default=EVAL_SEED, help="seed of the episodes")
+    add("-n", "--n-episodes", type=positive, help="episodes of each evaluation (default: 10; 100 for antmaze)")
+    add("--seed", type=seed_number, default=EVAL_SEED, help="seed of the episodes")
     add("--film", action=argparse.BooleanOptionalAction, default=True, help="film the agent")
-    add("--video-length", type=int, default=1000, metavar="N", help="environment steps of the film")
+    add("--video-length", type=positive, default=1000, metavar="N", help="environment steps of the film")
     add("--act-only", action="store_true", help="leave out what only going on with training needs")
     add("--env", help="environment to evaluate and film in (default: the dataset's)")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="its arguments (default: those of the training)")
     add_trust_argument(parser)
-    add("--device", default="auto", help="cpu, cuda or auto")
+    add("--device", type=device, default="auto", help="cpu, cuda or auto")
     add("-m", "--commit-message", metavar="TEXT", help="of the commit on the Hub")
     add("--private", action="store_true", default=None, help="make a new repository private")
     add("--token", help="access token (default: HF_TOKEN, or that of `hf auth login`)")
@@ -191,7 +191,7 @@ def main(args: argparse.Namespace) -> None:
         candidate = choose(args.folder, args.algo, args.dataset, args.exp_id)
         agents = [(args.repo_name or repo_name(candidate.chosen.algo, candidate.chosen.dataset), candidate)]
     for line in passed:
-        print(f"passed over {line}")
+        print(f"passed over {printable(line)}")
     problems = []
     for name, candidate in agents:
         try:
@@ -200,7 +200,7 @@ def main(args: argparse.Namespace) -> None:
             if not args.all:
                 raise
             problems.append(f"{name}: {error}")
-            print(f"  not published: {error}")
+            print(f"  not published: {printable(error)}")
     if problems:
         raise UserError("\n".join([f"{len(problems)} of {len(agents)} agents were not published:", *problems]))
 
@@ -219,9 +219,9 @@ def _publish_and_send(candidate: Candidate, name: str, args: argparse.Namespace)
         env_kwargs=None if args.env_kwargs is None else tuple(args.env_kwargs),
         trust_env=args.trust_env,
     )
-    print(f"{name}: {candidate.chosen.run.folder}, seed {candidate.chosen.seed}, {args.checkpoint} checkpoint")
+    print(printable(f"{name}: {candidate.chosen.run.folder}, seed {candidate.chosen.seed}, {args.checkpoint} checkpoint"))
     for note in candidate.notes:
-        print(f"  {note}")
+        print(f"  {printable(note)}")
     folder = publish(candidate, name, target, settings)
     if folder is None:
         folder = target.folder / name

@@ -19,6 +19,7 @@ from ..runs.agents import agent_and_env
 from ..runs.envs import EnvFactory
 from ..runs.film import film
 from ..runs.folders import Run
+from ..runs.reading import read_text
 from ..runs.scoring import EVAL_SEED, evaluate
 from .choice import Candidate, Trained
 
@@ -85,9 +86,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[AnyAlgorithm, EnvFactory]:
     """A run's agent, and what makes its environment, with the arguments that it was evaluated with in training."""
+    agent = {"model": run.checkpoint(checkpoint), "dataset": None, "load_best": False, "load_checkpoint": None, "exp_id": 0}
     args = Namespace(
-        model=run.checkpoint(checkpoint),
-        dataset=None,
+        **agent,
         env=settings.env_id,
         env_kwargs=None if settings.env_kwargs is None else list(settings.env_kwargs),
         trust_env=settings.trust_env,
@@ -202,10 +203,9 @@ def training_command(trained: Trained) -> str:
     trained by one (as in a benchmark), the command that does the same.
     """
     file = trained.run.settings / "command.txt"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    words = [shlex.split(line) for line in lines]
-    if words and all(_is_training(line) for line in words):
-        return "\n".join(shlex.join(_public_words(line)) for line in words)
+    remembered = only_training(read_text(file, "list of commands") if file.is_file() else None)
+    if remembered:
+        return "\n".join(shlex.join(_public_words(shlex.split(line))) for line in remembered)
     plain = {"--algo": trained.algo, "--dataset": trained.dataset, "--seed": trained.seed}
     flags = [str(word) for pair in plain.items() for word in pair]
     pairs = [
@@ -215,8 +215,17 @@ def training_command(trained: Trained) -> str:
     return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])
 
 
-def _is_training(words: list[str]) -> bool:
-    return words[:4] == ["python", "-m", "zoo", "train"] or words[:2] == ["genoffline", "train"]
+def only_training(text: Any) -> list[str]:
+    """
+    :param text: lines that a file says are commands
+    :return: them, each a single call of the zoo's training and nothing else to a shell; none, unless all are
+    """
+    try:
+        lines = [shlex.split(line) for line in text.splitlines()] if isinstance(text, str) else []
+    except ValueError:  # an open quote
+        return []
+    is_training = [words[:4] == ["python", "-m", "zoo", "train"] or words[:2] == ["genoffline", "train"] for words in lines]
+    return [shlex.join(words) for words in lines] if all(is_training) else []
 
 
 def public(value: Any) -> Any:

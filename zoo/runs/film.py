@@ -1,7 +1,6 @@
 """An agent at play, and a film of it as mp4, without a display or a system ffmpeg."""
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.writing import replace_file, scratch_folder
 
 from .envs import EnvFactory, env_factory, env_for_pictures
 from .rendering import prefer_offscreen
@@ -61,6 +62,7 @@ def play(
     started, returns, lengths = time.perf_counter(), [], []
     model.policy.seed_acting(seed)
     try:
+        check_agent_spaces((model.observation_space, model.action_space), (env.observation_space, env.action_space))
         observation, _ = env.reset(seed=seed)
         total, length = 0.0, 0
         for step in range(n_steps):
@@ -120,10 +122,9 @@ def film(
     every = max(1, round(rate / fps))
     size = (first.shape[1], first.shape[0])
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     n_frames = 0
-    with tempfile.TemporaryDirectory(prefix=".film-", dir=path.parent) as folder:
-        temporary = Path(folder) / "film.mp4"
+    with scratch_folder("film") as folder:
+        temporary = folder / "film.mp4"
         writer = imageio_ffmpeg.write_frames(
             str(temporary), size, fps=rate / every, codec="libx264", quality=7, macro_block_size=2
         )
@@ -141,7 +142,7 @@ def film(
             writer.close()
         if not temporary.exists():
             raise RenderingError("ffmpeg wrote no film; see its message above.")
-        os.replace(temporary, path)
+        replace_file(path, temporary.read_bytes())
     return Play(played.returns, played.lengths, n_steps, n_frames, time.perf_counter() - started)
 
 

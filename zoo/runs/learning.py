@@ -16,10 +16,11 @@ from sb3_genoffline.common.arguments import Argument, PositiveInt
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.data.scores import ScoreScale
-from sb3_genoffline.errors import DivergedError
+from sb3_genoffline.errors import DivergedError, printable
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
-from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs
+from .devices import check_device
+from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, recorded_env, try_out
 from .evaluations import late_evaluations
 from .folders import Run, held, new_run, run_of
 from .provenance import PROGRAM
@@ -136,6 +137,7 @@ def train(
     """
     for argument, value in (("eval_episodes", eval_episodes), ("n_timesteps", 1 if n_timesteps is None else n_timesteps)):
         Argument(argument, PositiveInt, 1).check(value)
+    check_device(device)
     with stoppable() as stop, ExitStack() as stack:
         data = load_dataset(dataset)
         name = str(data.id or (dataset if isinstance(dataset, str | Path) else "dataset"))
@@ -159,10 +161,14 @@ def train(
         envs = None
         if eval_freq > 0:
             known = None if begun.origin is None else run_of(begun.origin)
-            make = env_of_run(known, data, env_id, {**begun.env_kwargs, **(env_kwargs or {})}, trust_env)
-            envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
+            kwargs = {**begun.env_kwargs, **(env_kwargs or {})}
+            make = env_of_run(known, data, env_id, kwargs, trust_env)
+            named = env_id is not None or bool(kwargs) or (known is not None and recorded_env(known).env_id is not None)
+            envs = _eval_envs(data, make, min(eval_episodes, n_eval_envs or 10), named)
         if envs is not None:
             stack.callback(envs.close)
+            if kwargs or env_id is not None:
+                try_out(make)
         # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown
         model.set_dataset(data)
         run = begun.run
@@ -249,13 +255,17 @@ def _position(model: AnyAlgorithm) -> tuple[str, int]:
     return model.fits.current or ("update", model.num_timesteps)
 
 
-def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, named: bool) -> VecEnv | None:
-    """Environments to evaluate in; None, with a message, where there is no simulator for the data."""
+def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, has_one: bool) -> VecEnv | None:
+    """
+    Environments to evaluate in; None, with a message, where there is no simulator for the data.
+
+    :param has_one: the user names one, or the run that goes on was evaluated in one: then there has to be one
+    """
     try:
         envs = eval_envs(make, n_envs)
     except NoEnvironment as error:
-        if named:
-            raise
+        if has_one:
+            raise NoEnvironment(f"{error} To train without evaluation: --eval-freq 0.") from error
         print(f"Training goes on without evaluation. {error}")
         return None
     check_compatible(data, envs.observation_space, envs.action_space)
@@ -266,8 +276,8 @@ def _announce(run: Run, begun: Start, data: OfflineDataset, total: int, profile:
     record, model = data.summary(), begun.model
     score = "" if record["normalized_score"] is None else f", normalised {record['normalized_score']:.1f}"
     print(
-        f"{model.name} on {data.id or run.name}: {record['n_transitions']:,} transitions, {record['n_episodes']:,} episodes, "
-        f"mean return {record['mean_return']:.1f}{score}"
+        f"{model.name} on {printable(data.id or run.name)}: {record['n_transitions']:,} transitions, "
+        f"{record['n_episodes']:,} episodes, mean return {record['mean_return']:.1f}{score}"
     )
     if begun.origin is None:
         overlay = f", profile {profile!r}" if profile else ""

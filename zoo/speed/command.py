@@ -1,11 +1,13 @@
 """
-Measure the speed of training updates: updates/s; where there is a cost model of the algorithm, achieved GFLOP/s and the
-fraction of the matrix-multiply peak of the same threads in the same run; and steps/s of the fits before the updates, where
-there are any. Variants take turns, so that a busy machine slows all alike.
+Measure the speed of training updates: updates/s, achieved GFLOP/s and the fraction of the matrix-multiply peak of the same
+threads in the same run; and steps/s of the fits before the updates, where there are any. Variants take turns, so that a busy
+machine slows all alike.
 """
 
 import argparse
-import itertools
+import importlib
+import importlib.util
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -16,17 +18,17 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.utils import get_device
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from sb3_genoffline import ALGOS
 from sb3_genoffline.common.fitting import Fit
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.nets.ensembles import EnsembleLinear
 
+from ..runs.flags import algorithm, device, jobs, positive
 from ..runs.hyperparameters import load_hyperparameters, own_file, read_yaml
-from .costs import bcq_flops, linear_row
-from .plain_cped import PlainCPED
-from .plain_dac import PlainDAC
-from .plain_qdq import PlainQDQ
 
 SHAPES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "antmaze": (29, 8)}
 
@@ -61,76 +63,6 @@ def setting_arguments(algo: str, setting: str) -> dict[str, Any]:
         known = ["paper", *(["light"] if "cpu" in profiles else []), *profiles]
         raise UserError(f"--setting {setting} is not known; use one of {', '.join(known)}, or a dataset with an entry.")
     return load_hyperparameters(algo, setting).arguments
-
-
-def dac_flops(model: Any, batch_size: int) -> float:
-    """
-    Floating-point operations of one DAC update: matrix products only, a multiply-add counts 2; for the paper's network shape.
-
-    :return: number of operations, e.g. 15.26e9 for walker2d at the paper's setting
-    """
-    s, a, h = model.policy.state_dim, model.policy.action_dim, model.actor.noise_net.input_layer.out_features
-    b, n, members, steps = batch_size, model.n_q_samples, model.n_critics, model.n_diffusion_steps
-    actor_row = 2 * ((s + a + 32) * h + 2 * h * h + h * a)
-    critic_row = 2 * ((s + a) * h + 2 * h * h + h)
-    sampling = b * n * steps * actor_row
-    target = b * n * members * critic_row
-    critic = 3 * b * members * critic_row - 2 * b * members * (s + a) * h
-    normalizer, guidance = b * members * critic_row, 2 * b * members * critic_row
-    actor = 3 * b * actor_row - 2 * b * (s + a) * h
-    dual = b * actor_row if model.eta_lr > 0 else 0
-    return float(sampling + target + critic + normalizer + guidance + actor + dual)
-
-
-def qdq_flops(model: Any, batch_size: int) -> float:
-    """
-    Floating-point operations of one QDQ update with the ``q_bc`` objective: matrix products only, a multiply-add counts 2. The
-    consistency model's first layer takes (s, a) once for all n samples; the actor's update counts by its share of the updates.
-
-    :return: number of operations, e.g. 4.23e9 for hopper at the paper's setting
-    """
-
-    def row(widths: list[int]) -> int:
-        return 2 * sum(i * o for i, o in itertools.pairwise(widths))
-
-    s, a, b, n = model.policy.state_dim, model.policy.action_dim, batch_size, model.n_q_samples
-    actor_widths = [s, *(layer.out_features for layer in model.actor.net if isinstance(layer, th.nn.Linear))]
-    ensemble = [layer for layer in model.critic.modules() if isinstance(layer, EnsembleLinear)]
-    critic_widths = [s + a, *(layer.weight.shape[2] for layer in ensemble)]
-    q_widths = model.policy.q_sampler.model.network.net_arch
-    actor_row, critic_row, members = row(actor_widths), row(critic_widths), 2
-    sampling = b * (row([s + a, q_widths[0]]) + n * row([1, *q_widths, 1])) if model.penalty != "none" else 0
-    target = b * (actor_row + members * critic_row)
-    critic = b * members * (3 * critic_row - row(critic_widths[:2]))
-    actor = b * (3 * actor_row - row(actor_widths[:2]) + 2 * members * critic_row)
-    return float(sampling + target + critic + actor / model.policy_delay)
-
-
-def cped_flops(model: Any, batch_size: int) -> float:
-    """
-    Floating-point operations of one CPED update in which all parts learn: matrix products only, a multiply-add counts 2. The
-    actor's step counts by its share of the updates; it takes the density forward and backward at its own actions and, where ε
-    is the batch's mean, forward at the data's.
-
-    :return: number of operations, e.g. 0.64e9 for hopper at the defaults
-    """
-    actor, density, b, members = linear_row(model.actor), linear_row(model.policy.density), batch_size, 2
-    first_actor = linear_row(next(layer for layer in model.actor.net if isinstance(layer, th.nn.Linear)))
-    layers = [layer.weight.shape[1:] for layer in model.critic.modules() if isinstance(layer, EnsembleLinear)]
-    critic, first_critic = 2 * sum(i * o for i, o in layers), 2 * layers[0][0] * layers[0][1]
-    target = b * (actor + members * critic)
-    critics = b * members * (3 * critic - first_critic)
-    of_batch = 1 if model.epsilon == "batch_mean" else 0
-    constraint = b * (2 + of_batch) * density if model.constrained else 0
-    actor_step = b * (3 * actor - first_actor + 2 * members * critic) + constraint
-    return float(target + critics + actor_step / model.policy_delay)
-
-
-COST_MODELS: dict[str, Callable[[Any, int], float]] = {
-    **{"dac": dac_flops, "qdq": qdq_flops, "cped": cped_flops},
-    **{"bcq": bcq_flops},
-}
-PLAIN_FORMS: dict[str, Callable[..., Any]] = {"dac": PlainDAC, "qdq": PlainQDQ, "cped": PlainCPED}
 
 
 @dataclass
@@ -190,6 +122,49 @@ def measure(run: Callable[[], Any], repeats: int, device: th.device) -> float:
     return (time.perf_counter() - start) / repeats
 
 
+class _Products(TorchDispatchMode):
+    """Counts the floating-point operations of the matrix products inside it; a multiply-add counts 2."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def update_flops(model: Any, batch_size: int) -> float:
+    """
+    Floating-point operations of one update, the mean of a few: matrix products only, as they are done.
+
+    :param model: ready to update
+    :param batch_size: B
+    :return: number of operations, e.g. 14.6e9 for DAC at the paper's setting
+    """
+    n_updates = max(2, getattr(model, "policy_delay", 1))  # as many as it takes until all parts have learned
+    batches = [model.batches.draw(batch_size) for _ in range(n_updates)]
+    with _Products() as products:
+        for batch in batches:
+            model.step(batch, model.draw_noise(len(batch[0])))
+    return products.flops * batch_size / sum(len(batch[0]) for batch in batches)
+
+
+def plain_form(cls: type[AnyAlgorithm]) -> Callable[[Any], Any] | None:
+    """
+    :param cls: an algorithm
+    :return: the class ``Plain<its name>`` of the module ``plain_<its key>`` here, or of the module ``plain`` beside its own:
+        the update as one would first write it; None if nobody has
+    """
+    theirs = getattr(sys.modules.get(cls.__module__), "__package__", None)
+    for name, package in ((f".plain_{cls.name}", __package__), (".plain", theirs)):
+        if package and importlib.util.find_spec(name, package) is not None:
+            found: Callable[[Any], Any] | None = getattr(importlib.import_module(name, package), f"Plain{cls.__name__}", None)
+            return found
+    return None
+
+
 def matmul_peak(device: th.device) -> float:
     """Best float32 matrix-multiply rate seen over a few square sizes, in FLOP/s."""
     best = 0.0
@@ -243,10 +218,11 @@ def variants(args: argparse.Namespace) -> list[Variant]:
     """
     model = build(args.algo, args.shape, args.setting, args.device)
     found = [Variant("eager", lambda: model.train(1, args.batch_size))]
-    if args.algo in PLAIN_FORMS:
+    form = plain_form(ALGOS[args.algo])
+    if form is not None:
         source = build(args.algo, args.shape, args.setting, args.device)
         try:
-            plain = PLAIN_FORMS[args.algo](source)
+            plain = form(source)
         except UserError as error:
             print(f"no plain form of this setting: {error}")
         else:
@@ -265,55 +241,48 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``python -m zoo speed``."""
-    parser.add_argument("--algo", default="dac", choices=sorted(ALGOS), help="algorithm")
+    parser.add_argument("--algo", type=algorithm, default="dac", help=f"algorithm: {', '.join(ALGOS)}")
     parser.add_argument("--setting", default="paper", help="paper, light (for a CPU), a profile, or a dataset with an entry")
     parser.add_argument("--shape", default="hopper", choices=sorted(SHAPES), help="observation and action sizes")
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--updates", type=int, default=5, help="updates a variant makes in one round")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument("--num-threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=positive, default=256)
+    parser.add_argument("--updates", type=positive, default=5, help="updates a variant makes in one round")
+    parser.add_argument("--rounds", type=positive, default=5, help="rounds; the median counts")
+    parser.add_argument("--num-threads", type=jobs, default=1, help="CPU threads")
+    parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--onednn", action="store_true", help="also time every variant with oneDNN's float32 products")
 
 
 def main(args: argparse.Namespace) -> None:
     """Time the variants in turn and print the table."""
     th.set_num_threads(args.num_threads)
-    device = th.device(args.device)
+    hardware = get_device(args.device)
     candidates = variants(args)
     fits = make_fits(args.algo, args.shape, args.setting, args.device)
     fitting = [Variant(fit.name, fit.update) for fit in fits]
-    cost = COST_MODELS.get(args.algo)
-    flops = None if cost is None else cost(build(args.algo, args.shape, args.setting, "cpu"), args.batch_size)
+    flops = update_flops(build(args.algo, args.shape, args.setting, "cpu"), args.batch_size)
     seconds: dict[str, list[float]] = {variant.name: [] for variant in [*candidates, *fitting]}
     peaks: list[float] = []
     for round_number in range(-1, args.rounds):  # the first round warms up
         for variant in [*candidates, *fitting]:
             set_onednn(variant.onednn)
-            taken = measure(variant.update, args.updates if round_number >= 0 else 2, device)
+            taken = measure(variant.update, args.updates if round_number >= 0 else 2, hardware)
             if round_number >= 0:
                 seconds[variant.name].append(taken)
         set_onednn(False)
-        if flops is not None:
-            peaks.append(matmul_peak(device))
-    peak = max(peaks, default=0.0)
+        peaks.append(matmul_peak(hardware))
+    peak = max(peaks)
     first = candidates[0].name
     print(
-        f"{args.algo}, {args.setting} setting, {args.shape}, batch {args.batch_size}, {device}, {args.num_threads} thread(s)"
+        f"{args.algo}, {args.setting} setting, {args.shape}, batch {args.batch_size}, {hardware}, {args.num_threads} thread(s)"
     )
-    if flops is None:
-        print(f"there is no cost model of {args.algo}: times alone")
-    else:
-        print(
-            f"cost model {flops / 1e9:.2f} GFLOP an update; matrix-multiply peak of the same threads {peak / 1e9:.0f} GFLOP/s"
-        )
+    print(f"{flops / 1e9:.4g} GFLOP an update; matrix-multiply peak of the same threads {peak / 1e9:.0f} GFLOP/s")
     print(f"{'variant':28}{'ms':>9}{'updates/s':>11}{'GFLOP/s':>9}{'of peak':>9}{'vs ' + first.split(' ')[0]:>10}")
     for variant in candidates:
         times = seconds[variant.name]
         taken = median(times)
         ratio = median(a / b for a, b in zip(seconds[first], times, strict=True))
-        achieved = f"{'':18}" if flops is None else f"{flops / taken / 1e9:9.1f}{flops / taken / peak:9.0%}"
-        print(f"{variant.name:28}{taken * 1e3:9.1f}{1 / taken:11.2f}{achieved}{ratio:9.2f}x")
+        achieved = flops / taken
+        print(f"{variant.name:28}{taken * 1e3:9.1f}{1 / taken:11.2f}{achieved / 1e9:9.1f}{achieved / peak:9.0%}{ratio:9.2f}x")
     for fit in fits:
         taken = median(seconds[fit.name])
         print(

@@ -224,7 +224,7 @@ def _unit_box(actions: np.ndarray) -> spaces.Box:
         row, column = (int(i) for i in np.argwhere(np.abs(actions) == largest)[0])
         raise UserError(
             f"actions[{row}, {column}] = {actions[row, column]} is outside [-1, 1], and no action space is given. "
-            "Give the environment (env=, --env), or the actuators' limits as action_space=[low, high] among the arrays."
+            "Give env= (--env in the zoo), or the actuators' limits as action_space=[low, high] among the arrays."
         )
     return spaces.Box(-1.0, 1.0, (actions.shape[1],), np.float32)
 

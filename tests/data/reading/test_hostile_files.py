@@ -137,13 +137,6 @@ def test_extra_arrays_of_an_npz_are_named_as_those_of_hdf5_are(tmp_path):
     assert len(caught) == 1 and caught[0].filename == __file__
 
 
-def test_a_saved_replay_buffer_says_why_it_is_not_read(tmp_path):
-    (tmp_path / "sac.pkl").write_bytes(b"\x80\x04N.")
-    for source in (tmp_path / "sac.pkl", str(tmp_path / "sac.pkl")):
-        with pytest.raises(UserError, match=r"a pickle of others runs whatever code is in it.*model.load_replay_buffer"):
-            load_dataset(source)
-
-
 def nobody(monkeypatch):
     import pwd
 

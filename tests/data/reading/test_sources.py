@@ -42,6 +42,28 @@ def test_spaces_come_from_the_env_else_are_inferred():
         load_dataset(plain)
 
 
+@pytest.mark.parametrize("bounds", [[-9, 9], [[-9, -9], [9, 9]], np.array([[-9.0], [9.0]])])
+@pytest.mark.parametrize("kind", ["dict", "npz", "hdf5"])
+def test_bounds_of_actions_stand_among_the_arrays(bounds, kind, tmp_path):
+    source = arrays([Episode(0, 3, "terminated")]) | {"action_space": bounds}
+    if kind == "npz":
+        np.savez(tmp_path / "own.npz", **source)
+    if kind == "hdf5":
+        with h5py.File(tmp_path / "own.hdf5", "w") as file:
+            for key, value in source.items():
+                file[key] = value
+    data = load_dataset(source if kind == "dict" else tmp_path / f"own.{kind}")
+    assert data.action_space == spaces.Box(-9, 9, (2,), np.float32)
+
+
+@pytest.mark.parametrize("bounds", [[1, 1], [2, -2], [9], [-np.inf, 1], [[1, 2, 3], [4, 5, 6]], 3.0, [-1e39, 1e39]])
+def test_what_is_no_bounds_of_actions_is_named(bounds):
+    with pytest.raises(
+        UserError, match=r"action_space is .*its bounds \[low, high\] are needed: two numbers, or two rows of 2"
+    ):
+        load_dataset(arrays([Episode(0, 3, "terminated")]) | {"action_space": bounds})
+
+
 def test_an_env_id_brings_its_spec_and_reference_scores():
     pytest.importorskip("mujoco")
     zeros = {
@@ -315,7 +337,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         ("cut.hdf5", ValueError, r"cut.hdf5 is truncated or damaged: .*Fetch or write it again"),
         ("page.hdf5", ValueError, r"page.hdf5 is not an HDF5 file \(22 bytes\)"),
         ("whole.hdf5", UserError, "whole.hdf5 lacks 'actions', 'rewards', 'terminations'"),
-        ("hole.hdf5", FileNotFoundError, "hole.hdf5 does not exist. Did you mean whole.hdf5"),
+        ("hole.hdf5", FileNotFoundError, "hole.hdf5 does not exist; did you mean whole.hdf5"),
         ("data.csv", ValueError, "has the suffix '.csv'; .*numpy or pandas"),
         ("cut.npz", ValueError, "cut.npz cannot be read as .npz"),
         ("pickled.npz", ValueError, "holds Python objects; save plain arrays"),

@@ -10,9 +10,11 @@ import yaml
 from sb3_genoffline import DAC
 from sb3_genoffline.common.arguments import constructor_arguments
 from zoo.benchmark.plan import Plan, read_plan
+from zoo.benchmark.records import job_run, open_record, record_path
 from zoo.runs.evaluations import FINAL_ERROR
 from zoo.runs.hyperparameters import load_hyperparameters
 from zoo.runs.scoring import EVAL_SEED
+from zoo.runs.writing import write_json
 
 CPU_PLAN = Path(__file__).parents[3] / "zoo" / "benchmarks" / "cpu.yml"
 
@@ -93,14 +95,64 @@ def test_an_algorithm_that_cannot_be_made_is_skipped_with_the_reason(tmp_path: P
         ({"algorithms": {"dac": {"eta": 1}}}, "algorithms, dac: 'eta' is not known"),
         ({"stages": [{"datasets": ["a/b-v0"], "seeds": [0], "algorithms": ["dca"]}]}, "did you mean 'dac'"),
         ({"stages": [{"datasets": ["a/b-v0"]}]}, "stage 1 needs `datasets` and `seeds`"),
-        ({"stages": [{"datasets": ["a/b-v0"], "seeds": ["x"]}]}, "seed 'x' must be a whole number"),
+        ({"stages": [{"datasets": ["a/b-v0"], "seeds": ["x"]}]}, r"\['x'\] has the entry 'x', which must be a"),
         ({"datasets": {"c/d-v0": {"n_timesteps": 1}}}, "no stage has the dataset c/d-v0"),
-        ({"defaults": {"evaluations": 0}}, "evaluations=0 must be a whole number from 1"),
+        ({"stages": [{"datasets": ["a/b-v0"], "seeds": [True]}]}, r"stage 1: seeds=\[True\] has the entry True"),
+        ({"stages": [{"datasets": ["a/b-v0"], "seeds": [2**32]}]}, "which must lie in"),
+        ({"stages": [{"datasets": ["a/b-v0"], "seeds": 3}]}, "seeds=3 must be a list of whole numbers"),
+        ({"stages": [{"datasets": "abc", "seeds": [0]}]}, "datasets='abc' must be a list of words"),
+        ({"stages": [{"datasets": ["a/b-v0", None], "seeds": [0]}]}, "has the entry None, which must be a word"),
+        ({"stages": [{"datasets": [""], "seeds": [0]}]}, "stage 1: '' is no name: use text"),
+        ({"stages": [{"datasets": ["a/b-v0"], "seeds": [0], "algorithms": "dac"}]}, "algorithms='dac' must be a list"),
+        ({"stages": "abc"}, "stages='abc' must be a list"),
+        ({"stages": ["abc"]}, "stage 1 must map names to values, but is 'abc'"),
+        ({"algorithms": ["dac"]}, r"algorithms, must map names to values, but is \['dac'\]"),
+        ({"algorithms": {"dac": 3}}, "algorithms, dac must map names to values, but is 3"),
+        ({"algorithms": {1: None}}, "has the name 1, which is not a word"),
+        ({"algorithms": {"dac": {"n_timesteps": True}}}, "algorithms, dac: n_timesteps=True must be a whole number"),
+        ({"defaults": {"n_timesteps": 50.0}}, "n_timesteps=50.0 must be a whole number: write 50"),
+        ({"defaults": {"hyperparameters": [1]}}, r"hyperparameters=\[1\] must be a mapping"),
+        ({"defaults": {"device": "gpu"}}, "defaults: device 'gpu' is not known; use auto, cpu"),
+        ({"defaults": {"profile": 3}}, "profile=3 must be a word"),
+        ({"datasets": {"a/b-v0": {"eval_episodes": 0}}}, "datasets, a/b-v0: eval_episodes=0 must be at least 1"),
+        ({"title": ["a"]}, r"title=\['a'\] must be a word"),
+        ({"defaults": {"evaluations": 0}}, "defaults: evaluations=0 must be at least 1"),
+        (
+            {"algorithms": {"../../../x": {"algo": "dac"}}},
+            "algorithms: '../../../x' names no algorithm: files are named after",
+        ),
+        ({"algorithms": {"a\\b": {"algo": "dac"}}}, "names no algorithm"),
+        ({"algorithms": {"..": {"algo": "dac"}}}, "names no algorithm"),
+        ({"algorithms": {"x" * 41: {"algo": "dac"}}}, "names no algorithm"),
+        ({"algorithms": {"a\x1b[2J": {"algo": "dac"}}}, "is no name: use text"),
+        ({"stages": [{"datasets": [["a"]], "seeds": [0]}]}, r"has the entry \['a'\], which must be a word"),
+        ({"defaults": {"env": 3}}, "defaults: env=3 must be a word"),
     ],
 )
 def test_what_a_plan_says_wrongly_is_an_error_that_names_it(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         plan_of(tmp_path, **changes)
+
+
+def test_an_environment_is_a_setting_of_its_own(tmp_path: Path) -> None:
+    before, (named, _) = plan_of(tmp_path).jobs[0], plan_of(tmp_path, defaults={"env": "Hopper-v5"}).jobs
+    assert "env" not in before.config and named.config == before.config | {"env": "Hopper-v5"} and named.key != before.key
+
+
+def test_files_of_a_plan_lie_in_its_folder_whatever_its_datasets_are_called(tmp_path: Path) -> None:
+    datasets = ["../../../x.npz", "/etc/passwd", "a/../../b-v0", "~/x.hdf5"]
+    for job in plan_of(tmp_path, stages=[{"datasets": datasets, "seeds": [0]}]).jobs:
+        assert record_path(tmp_path / "logs", job).resolve().parent == (tmp_path / "logs" / "jobs").resolve()
+
+
+def test_a_record_of_another_job_is_no_record_of_this_one(tmp_path: Path) -> None:
+    job, other = plan_of(tmp_path).jobs
+    record = open_record(tmp_path, job)
+    assert open_record(tmp_path, job) == record
+    write_json(record_path(tmp_path, job), record | {"config": other.config | {"dataset": "/etc/passwd"}})
+    with pytest.raises(ValueError, match=r"\.json is the record of another job than the plan's: move it away"):
+        open_record(tmp_path, job)
+    assert job_run(tmp_path, {"key": "k", "config": {"algo": "../../elsewhere", "dataset": "a/b-v0"}}) is None
 
 
 def test_the_committed_plan_runs_all_algorithms_with_three_seeds_where_the_budget_is() -> None:
