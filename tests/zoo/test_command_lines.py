@@ -115,6 +115,7 @@ LINES = {
     "plot curves --dataset x --exp_id 3": "there is no flag '--exp_id'; did you mean '--exp-id'",
     "train x": "'x' is one word too many",
     "train --seed": "expected one argument",
+    "train -n 0": "argument -n/--n-timesteps: '0' must be at least 1",
     "speed --shape hoper": "'hoper' is not known; did you mean 'hopper'",
     "plot curve": "'curve' is not known; did you mean 'curves'",
     "evaluate --algo DAC": "'DAC' is not known; did you mean 'dac'.* There are: awac",
