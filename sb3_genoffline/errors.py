@@ -6,6 +6,11 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
+def printable_lines(text: object) -> str:
+    """:func:`printable`, line by line."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
 class UserError(ValueError):
     """
     Wrong input. The message names the thing, the value and the fix.
@@ -14,7 +19,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__("\n".join(map(printable, str(message).split("\n"))))
+        super().__init__(printable_lines(message))
 
 
 class NotFoundError(UserError, FileNotFoundError):

@@ -59,7 +59,9 @@ def main(argv: list[str] | None = None) -> None:
         sentence = None if os.environ.get("ZOO_TRACEBACK") else flags.sentence_of(error)
         if sentence is None:
             raise
-        sys.exit(f"zoo {name}: {sentence}\n(set ZOO_TRACEBACK=1 for the traceback)")
+        from sb3_genoffline.errors import printable_lines
+
+        sys.exit(f"zoo {name}: {printable_lines(sentence)}\n(set ZOO_TRACEBACK=1 for the traceback)")
 
 
 def overview() -> str:

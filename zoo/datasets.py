@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_genoffline.data.reading.bounds import check_storage
 from sb3_genoffline.data.reading.cache import cached_arrays
 from sb3_genoffline.data.reading.columns import add_all
 from sb3_genoffline.data.scores import ScoreScale
@@ -101,6 +102,7 @@ def read_contents(dataset_id: str) -> Contents | None:
 def _read_returns(path: Path) -> dict[str, np.ndarray]:
     import h5py
 
+    check_storage([path])
     with h5py.File(path, "r") as file:
         episodes = range(len(file))
         arrays = {"returns": np.array([file[f"episode_{i}/rewards"][()].sum() for i in episodes], dtype=np.float64)}

@@ -21,7 +21,7 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_genoffline.data.flattening import box_leaves, flat_observation_space, flatten_env, spaces_differ
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 
 # A word can be the name of a variant or of a file beside the environment's own, not a path, a module or an address.
 _WORD = re.compile(r"\w[\w .,+-]{0,99}|")
@@ -89,8 +89,8 @@ def spec_from_json(text: Any, source: str, trust_env: bool = False) -> EnvSpec |
             raise TypeError("id is no text or kwargs no object")
     except Exception as error:  # whatever a damaged one raises, the transitions are as good without it
         warnings.warn(
-            f"The environment that {source} records cannot be read and is left out ({type(error).__name__}: "
-            f"{str(error)[:200]}). Give it yourself: load_dataset(..., env=<environment>).",
+            f"The environment that {printable(source)} records cannot be read and is left out ({type(error).__name__}: "
+            f"{printable(str(error)[:200])}). Give it yourself: load_dataset(..., env=<environment>).",
             stacklevel=3,
         )
         return None
@@ -262,8 +262,8 @@ def make_matching_env(
             if difference is None:
                 if tried:
                     warnings.warn(
-                        f"The environment of {name} was made {how} ({spec.id}); what it was recorded with may be missing. "
-                        f"Failed before: {'; '.join(tried)}.",
+                        f"The environment of {printable(name)} was made {how} ({spec.id}); what it was recorded with may be "
+                        f"missing. Failed before: {printable('; '.join(tried))}.",
                         stacklevel=3,
                     )
                 return env

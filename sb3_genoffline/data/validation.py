@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.flattening import SUPPORTED, check_unmasked, is_image
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 
 # Actions may leave the box by this fraction of its half-width (float round-off); they are clipped back.
 ACTION_TOLERANCE = 1e-4
@@ -83,8 +83,8 @@ def warn_of_lost_digits(name: str, array: np.ndarray) -> None:
     smallest = float(np.spacing(np.float32(np.abs(values).max())))
     which = "" if array.ndim == 1 else f" in column{'s' if len(columns) > 1 else ''} {', '.join(map(str, columns[:8]))}"
     warnings.warn(
-        f"{name}{which} lose digits: they are stored as float32, which tells numbers near {np.abs(values).max():.7g} apart "
-        f"only if they differ by {smallest:.2g} or more, and from row to row they change by "
+        f"{printable(name)}{which} lose digits: they are stored as float32, which tells numbers near "
+        f"{np.abs(values).max():.7g} apart only if they differ by {smallest:.2g} or more, and from row to row they change by "
         f"{np.abs(np.diff(values)).mean():.2g}. Subtract where they begin (the first row, {values[0]:.10g}, or that of each "
         "episode) before loading.",
         stacklevel=5,

@@ -2,7 +2,7 @@
 
 import re
 
-from sb3_genoffline.errors import printable
+from sb3_genoffline.errors import printable, printable_lines
 
 _PLAIN = re.compile(r"(?!.*://)(?!.*www\.)[\w ./+±%(),;:='-]*", re.ASCII | re.IGNORECASE)
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
@@ -26,8 +26,7 @@ def code(value: object) -> str:
 def code_block(text: str, language: str) -> str:
     """As lines of code, which no line of it ends."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    lines = "\n".join(map(printable, text.strip().split("\n")))
-    return f"{fence}{language}\n{lines}\n{fence}"
+    return f"{fence}{language}\n{printable_lines(text.strip())}\n{fence}"
 
 
 def python_string(value: object) -> str:

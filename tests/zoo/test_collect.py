@@ -17,9 +17,12 @@ from minari.namespace import list_local_namespaces
 
 from sb3_genoffline import load_dataset
 from sb3_genoffline.errors import UserError
+from zoo.__main__ import main as zoo
+from zoo.behavior.episode import Episode
 from zoo.collect import command as module
+from zoo.collect import workers
 from zoo.collect.command import main
-from zoo.collect.make import collect
+from zoo.collect.make import Statistics, collect
 from zoo.collect.workers import episodes_of_jobs
 from zoo.recipes import collectible, load_recipe
 from zoo.recipes.locomotion import BEHAVIOR, load_parts
@@ -215,7 +218,7 @@ def test_a_failure_in_a_process_is_reported_and_ends_the_others() -> None:
 @pytest.fixture
 def collecting(root: Path, in_a_fork: Any) -> tuple[BaseProcess, Path]:
     """The command, with some episodes written; and what it writes to stderr."""
-    process, errors = in_a_fork(lambda: run("genoffline/hopper/random-v0", "--steps", "1000000"))
+    process, errors = in_a_fork(lambda: zoo(["collect", "genoffline/hopper/random-v0", "--steps", "1000000"]))
     written = root / ".collecting-genoffline%2Fhopper%2Frandom-v0" / "whole" / "data" / "main_data.hdf5"
     while process.is_alive() and not (written.exists() and written.stat().st_size > 0):
         time.sleep(0.02)
@@ -234,15 +237,29 @@ def test_a_killed_command_leaves_no_dataset_and_the_same_one_works_again(
     assert sorted(path.name for path in root.iterdir()) == ["genoffline"]
 
 
-def test_ctrl_c_ends_the_command_cleanly(root: Path, collecting: tuple[BaseProcess, Path]) -> None:
-    process, errors = collecting
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGINT)
-    process.join(60)
-    assert process.exitcode == 130
-    err = errors.read_text()
-    assert "Traceback" not in err and "interrupted; nothing is left of the unfinished genoffline/hopper/random-v0" in err
-    assert not any(root.iterdir())
+@pytest.mark.usefixtures("forks")
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_a_signal_ends_the_command_cleanly(
+    number: int, jobs: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add = Statistics.add
+
+    def signalled(self: Statistics, episode: Episode) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, number)  # as to the whole group
+        signal.raise_signal(number)
+        add(self, episode)
+
+    monkeypatch.setattr(Statistics, "add", signalled)
+    monkeypatch.setattr(workers, "BATCH_STEPS", 50)
+    with pytest.raises(SystemExit) as ended:
+        zoo(["collect", "genoffline/hopper/random-v0", "--steps", "20000", "--n-envs", "2", "--jobs", jobs])
+    err = capsys.readouterr().err
+    assert ended.value.code == 128 + number
+    assert (
+        "Traceback" not in err and "nothing is left of the unfinished genoffline/hopper/random-v0; go on with the same" in err
+    )
+    assert not any(root.iterdir()) and not multiprocessing.active_children()
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:

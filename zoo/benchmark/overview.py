@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sb3_genoffline.errors import printable, printable_lines
+
 from .plan import Job
 from .records import DONE, FAILED, INTERRUPTED, RUNNING, WAITING
 from .results import final_score
@@ -104,7 +106,7 @@ class Overview:
         """(label, progress, time so far, time left) of the jobs at work."""
         rows = []
         for job, (fit, steps) in self.progress.items():
-            progress = f"{fit} {steps:,}" if fit else f"{steps:,} of {job.updates:,} updates"
+            progress = f"{printable(fit)} {steps:,}" if fit else f"{steps:,} of {job.updates:,} updates"
             spent, expected = self._spent(job), self._expected(job)
             left = None if expected is None else max(expected - spent, 0.0)
             rows.append((f"{job.name} on {job.dataset}, seed {job.seed}", progress, span(spent), span(left)))
@@ -112,7 +114,7 @@ class Overview:
 
     def failures(self) -> list[tuple[Job, str]]:
         """Jobs that failed, with the end of what they wrote."""
-        return [(job, self.records[job]["error"]) for job, state in self.states.items() if state == FAILED]
+        return [(job, printable_lines(self.records[job]["error"])) for job, state in self.states.items() if state == FAILED]
 
     def cells(self) -> dict[tuple[str, str], str]:
         """A mark per seed, and the mean score of those that are done, by algorithm and dataset."""
@@ -136,17 +138,17 @@ class Overview:
         results.add_column("")
         for dataset in plan.datasets:
             short = re.sub(r"-v\d+$", "", dataset.removeprefix("genoffline/"))
-            results.add_column(short.replace("/", "\n"), overflow="fold")
+            results.add_column(Text(short.replace("/", "\n")), overflow="fold")
         for name in plan.algorithms:
-            results.add_row(name, *(cells.get((name, dataset), "") for dataset in plan.datasets))
-        title = Text(f"{plan.title}: {self.counts()}", style="bold")
+            results.add_row(Text(name), *(cells.get((name, dataset), "") for dataset in plan.datasets))
+        title = Text(f"{printable(plan.title)}: {self.counts()}", style="bold")
         legend = Text("● done  ◐ running  ◌ interrupted  · waiting  ✗ failed  – skipped; mean normalised score")
         parts: list[Any] = [title, results, legend]
         rows = self.working()
         if rows:
             running = Table("running", "progress", "at work", "left")
             for row in rows:
-                running.add_row(*row)
+                running.add_row(*map(Text, row))
             parts.append(running)
         return Group(*parts)
 
@@ -163,7 +165,7 @@ class _Lines:
             if text == DONE:
                 text = f"done, {score_text(event.record)}, {span(event.record['seconds']['total'])}"
             elif text == FAILED:
-                text = f"failed: {event.record['error'].splitlines()[-1]}"
+                text = f"failed: {printable(event.record['error'].splitlines()[-1])}"
             self._print(f"{job.name} on {job.dataset}, seed {job.seed}: {text}")
         due = time.monotonic() - self._last > LINE_SECONDS
         if due or (event is not None and event.state != RUNNING):
@@ -183,11 +185,12 @@ class _Live:
 
     def show(self, event: Event | None) -> None:
         from rich.console import Group
+        from rich.text import Text
 
         if event is not None or time.monotonic() - self._last > REFRESH_SECONDS:
             self._last = time.monotonic()
             self.overview.update()
-            failures = [f"✗ {job.label}: {error.splitlines()[-1]}" for job, error in self.overview.failures()]
+            failures = [Text(f"✗ {job.label}: {error.splitlines()[-1]}") for job, error in self.overview.failures()]
             self.live.update(Group(self.overview.table(), *failures), refresh=True)
 
 
@@ -213,11 +216,14 @@ def print_overview(overview: Overview) -> None:
 
 
 def last_words(overview: Overview, folder: Path) -> str:
-    """What failed or was skipped, with reasons; empty if nothing was."""
+    """What failed, was interrupted or was skipped, with reasons; empty if nothing was."""
     lines = []
     for job, error in overview.failures():
         lines += [f"{job.label} failed:", *(f"    {line}" for line in error.splitlines())]
         lines.append(f"    (log: {folder / 'jobs' / job.label}.log; --retry-failed tries again)")
+    interrupted = list(overview.states.values()).count(INTERRUPTED)
+    if interrupted:
+        lines.append(f"{interrupted} run{'s were' if interrupted > 1 else ' was'} interrupted: the same command goes on")
     reasons: dict[str, list[str]] = {}
     for skip in overview.benchmark.skipped:
         reasons.setdefault(skip.reason, []).append(f"{skip.name} on {skip.dataset}, seed {skip.seed}")

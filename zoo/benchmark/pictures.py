@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plot.figures import new_figure, save_figure
+from ..plot.figures import new_figure, plain, save_figure
 from .results import Results, spread, title
 from .statistics import improvement, interquartile_mean, interval
 
@@ -27,7 +27,7 @@ def draw_dataset(results: Results, dataset: str, output: Path) -> list[Path]:
         if curve is None:
             continue
         for axes, x in ((by_updates, curve.timesteps / 1000), (by_minutes, curve.seconds / 60)):
-            label = f"{title(name)} ({curve.seeds})" if axes is by_updates else None
+            label = f"{_label(name)} ({curve.seeds})" if axes is by_updates else None
             axes.plot(x, curve.mean, color=color, label=label, linewidth=1.6, marker="o", markersize=2.5)
             if curve.std is not None:
                 axes.fill_between(x, curve.mean - curve.std, curve.mean + curve.std, color=color, alpha=0.13, linewidth=0)
@@ -37,7 +37,7 @@ def draw_dataset(results: Results, dataset: str, output: Path) -> list[Path]:
         final.bar(index, values.mean(), color=color, alpha=0.45, yerr=deviation, error_kw={"ecolor": "#444444", "capsize": 3})
         offsets = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
         final.scatter(index + offsets, values, color=color, edgecolor="black", linewidth=0.6, s=20, zorder=3)
-    final.set_xticks(range(len(names)), list(map(title, names)), rotation=60, ha="right")
+    final.set_xticks(range(len(names)), list(map(_label, names)), rotation=60, ha="right")
     by_updates.set_xlabel("gradient updates / 1000")
     by_minutes.set_xlabel("wall minutes, fits and evaluations included")
     by_minutes.set_xlim(left=0)
@@ -47,7 +47,7 @@ def draw_dataset(results: Results, dataset: str, output: Path) -> list[Path]:
         _draw_level(results, dataset, axes)
         axes.set_title(what, fontsize="medium")
         axes.grid(alpha=0.3)
-    figure.suptitle(dataset)
+    figure.suptitle(plain(dataset))
     figure.legend(*by_updates.get_legend_handles_labels(), loc="outside right center", fontsize="small", title="(seeds)")
     return save_figure(figure, output)
 
@@ -72,7 +72,7 @@ def draw_aggregate(results: Results, output: Path) -> list[Path]:
             means.barh(row, bounds[1] - bounds[0], left=bounds[0], height=0.6, color=color, alpha=0.4)
         means.plot([value, value], [row - 0.3, row + 0.3], color=color, linewidth=3)
         means.annotate(f"{value:.1f}", (value, row + 0.32), ha="center", va="bottom", fontsize="x-small")
-    means.set_yticks(range(len(names)), list(map(title, names)))
+    means.set_yticks(range(len(names)), list(map(_label, names)))
     means.use_sticky_edges = False
     means.margins(x=0.06)
     means.set_ylim(-0.6, len(names) - 0.2)
@@ -85,11 +85,15 @@ def draw_aggregate(results: Results, output: Path) -> list[Path]:
         if np.isfinite(value):
             color = "white" if abs(value - 0.5) > 0.35 else "black"
             grid.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize="x-small", color=color)
-    labels = list(map(title, down))
+    labels = list(map(_label, down))
     grid.set_xticks(range(len(down)), labels, rotation=60, ha="right")
     grid.set_yticks(range(len(down)), labels)
     grid.set_title("P(row > column), %", fontsize="medium")
     return save_figure(figure, output)
+
+
+def _label(name: str) -> str:
+    return plain(title(name))
 
 
 def color_of(results: Results, name: str) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
-from sb3_genoffline.errors import NotFoundError
+from sb3_genoffline.errors import NotFoundError, printable
+from sb3_genoffline.files.escaping import code, code_block, markdown
 
 from ..runs.evaluations import LATE
 from ..runs.folders import dataset_name
@@ -124,22 +126,23 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _markdown(plan: Plan, results: Results, command: str) -> str:
-    parts = [f"# {plan.title}", _introduction(results), *([plan.note] if plan.note else [])]
-    parts += [f"**{warning}**" for warning in results.warnings()]
+    note = printable(plan.note).replace("<", "\\<")  # Markdown of the plan's author, but no HTML
+    parts = [f"# {markdown(plan.title)}", _introduction(results), *([note] if note else [])]
+    parts += [f"**{markdown(warning)}**" for warning in results.warnings()]
     parts += ["## Final scores", *_overview(results)]
     if results.compared[1]:
         parts += ["## Comparison", *_comparison(results)]
     for dataset in results.datasets:
-        parts += [f"## {dataset}", *_dataset(results, dataset)]
+        parts += [f"## {markdown(dataset)}", *_dataset(results, dataset)]
     parts += _superseded(results)
     sources = Published().sources
     by_source: dict[str, list[str]] = {}
     for algorithm in results.algorithms:
         if algorithm in sources:
-            by_source.setdefault(sources[algorithm], []).append(title(algorithm))
+            by_source.setdefault(sources[algorithm], []).append(_name(algorithm))
     shown = [f"- {', '.join(names)}: {source}." for source, names in by_source.items()]
     parts += ["## Published numbers", "Normalised scores on D4RL's v2 datasets, not on our data.", "\n".join(shown)]
-    parts += ["## Again", f"Everything here is made from the records by\n\n```bash\n{command}\n```"]
+    parts += ["## Again", f"Everything here is made from the records by\n\n{code_block(command, 'bash')}"]
     parts.append(
         "`runs.csv` has a row for each run, superseded ones too, `scores.csv` for each algorithm and dataset, `curves.csv` "
         "for each evaluation, `aggregate.csv` and `improvement.csv` hold the comparison over all datasets with its intervals."
@@ -166,7 +169,7 @@ def _introduction(results: Results) -> str:
         f"is the mean of {episodes} episodes that had no part in choosing anything. Minutes are wall time of a run, fits of "
         "generative models and evaluations on the way included, on machines that may have been busy, as they are for "
         "updates/s; CPU minutes are processor time. "
-        f"Made with {versions}, on {hosts}."
+        f"Made with {markdown(versions)}, on {markdown(hosts)}."
     )
 
 
@@ -182,7 +185,7 @@ def _overview(results: Results) -> list[str]:
     }
     for name in results.algorithms:
         values = {dataset: results.scores(name, dataset) for dataset in results.datasets}
-        row = [title(name)]
+        row = [_name(name)]
         for dataset, scores in values.items():
             text = _mean_std(scores) + (f" ({len(scores)})" if len(scores) else "")
             row.append(f"**{text}**" if len(scores) and scores.mean() == best[dataset] else text)
@@ -192,7 +195,8 @@ def _overview(results: Results) -> list[str]:
     data = [_behavior(results, dataset) for dataset in results.datasets]
     row = ["*the data*", *("–" if value is None else f"*{value:.1f}*" for value in data)]
     rows.append(row + ([f"*{sum(data):.1f}*" if None not in data else "–"] if totals else []))  # type: ignore[arg-type]
-    header = ["", *(dataset.removeprefix("genoffline/") for dataset in results.datasets), *(["total"] if totals else [])]
+    header = ["", *(markdown(dataset.removeprefix("genoffline/")) for dataset in results.datasets)]
+    header += ["total"] if totals else []
     legend = "In brackets the number of seeds; bold is a dataset's highest mean."
     if any("–" in row for row in rows):
         legend += " Empty cells have their reasons below."
@@ -205,14 +209,14 @@ def _comparison(results: Results) -> list[str]:
     rows = []
     for row in sorted(tables["aggregate"], key=lambda row: -row["iqm"]):
         bounds = "–" if row["low"] is None else f"{row['low']:.1f} to {row['high']:.1f}"
-        rows.append([title(row["algorithm"]), f"{row['iqm']:.1f}", bounds, str(row["runs"])])
+        rows.append([_name(row["algorithm"]), f"{row['iqm']:.1f}", bounds, str(row["runs"])])
     p = {(row["algorithm"], row["over"]): row["probability"] for row in tables["improvement"]}
-    grid = [[title(a), *("" if a == b else f"{100 * p[a, b]:.0f}" for b in names)] for a in names]
+    grid = [[_name(a), *("" if a == b else f"{100 * p[a, b]:.0f}" for b in names)] for a in names]
     single = [d for d in common if all(len(results.scores(name, d)) < 2 for name in names)]
     most = max(len(results.scores(name, d)) for name in names for d in common)
     note = (
-        f"Over {', '.join(common)}, where all algorithms have results. Interquartile mean of all runs, each dataset with the "
-        "same weight; 95 % stratified bootstrap over seeds."
+        f"Over {', '.join(map(markdown, common))}, where all algorithms have results. Interquartile mean of all runs, each "
+        "dataset with the same weight; 95 % stratified bootstrap over seeds."
     )
     if most < _ENOUGH_SEEDS:
         note += (
@@ -220,13 +224,13 @@ def _comparison(results: Results) -> list[str]:
             f"score at most, between which a median lies with a probability of {100 - 200 * 0.5**most:.0f} %."
         )
     if single:
-        note += f" With one seed, {', '.join(single)} add nothing to them."
+        note += f" With one seed, {', '.join(map(markdown, single))} add nothing to them."
     anywhere = ", on a dataset at random" if len(common) > 1 else ""
     return [
         note,
         _table(["", "interquartile mean", "95 %", "runs"], rows),
         f"Probability (%) that a run of the row's algorithm scores higher than one of the column's{anywhere}:",
-        _table(["", *map(title, names)], grid),
+        _table(["", *map(_name, names)], grid),
         "![Comparison](aggregate.png)",
     ]
 
@@ -241,7 +245,8 @@ def _superseded(results: Results) -> list[str]:
             changed = [name for name in {**before, **counted} if before.get(name) != counted.get(name)]
             what = ", ".join(f"{name} {before.get(name, 'not set')}, then {counted.get(name, 'not set')}" for name in changed)
             new = "–" if cell.record is None or cell.reason else f"{final_score(cell.record):.1f}"
-            rows.append([title(cell.name), cell.dataset, str(cell.seed), f"{final_score(old):.1f}", new, what])
+            place = [_name(cell.name), markdown(cell.dataset), str(cell.seed)]
+            rows.append([*place, f"{final_score(old):.1f}", new, markdown(what)])
     if not rows:
         return []
     text = "Runs of this plan with settings that were changed after their result was seen. They count nowhere above."
@@ -264,7 +269,7 @@ def _dataset(results: Results, dataset: str) -> list[str]:
             f"{final_score(c.record):.1f}{'†' * c.outdated}" if c.record and not c.reason else _reason(c.reason) for c in cells
         ]
         row = [
-            title(name),
+            _name(name),
             _mean_std(results.scores(name, dataset)),
             ", ".join(dict.fromkeys(seeds) if not records else seeds),
         ]
@@ -284,9 +289,9 @@ def _dataset(results: Results, dataset: str) -> list[str]:
     text += "" if level is None else f": **score of the data {level:.1f}**"
     rows.append(["*the data*", "–" if level is None else f"*{level:.1f}*", *[""] * (len(header) - 2)])
     return [
-        f"{text}. Fingerprint `{data['fingerprint'][:12]}`.",
+        f"{text}. Fingerprint {code(data['fingerprint'][:12])}.",
         _table(header, rows),
-        f"![{dataset}]({dataset_name(dataset)}.png)",
+        f"![{markdown(dataset)}]({quote(dataset_name(dataset))}.png)",
     ]
 
 
@@ -309,8 +314,12 @@ def _mean(values: Iterable[float]) -> str:
 
 
 def _reason(text: str) -> str:
-    text = " ".join(text.split()).replace("|", "\\|")
-    return f"*{text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + '…'}*"
+    text = " ".join(text.split())
+    return f"*{markdown(text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + '…')}*"
+
+
+def _name(algorithm: str) -> str:
+    return markdown(title(algorithm))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

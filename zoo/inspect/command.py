@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.errors import NotFoundError, UserError, printable
 
 from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
@@ -41,11 +41,11 @@ def text(report: Report) -> str:
 
 
 def _lines_of_contents(report: Report) -> Iterator[str]:
-    yield f"{report.id or 'dataset without an id'}"
+    yield printable(report.id or "dataset without an id")
     yield _line("contents", f"{report.n_transitions:,} transitions in {report.n_episodes:,} episodes")
     yield _line("fingerprint", report.fingerprint)
     limit = report.episodes.step_limit
-    where = report.env_id or "not known"
+    where = printable(report.env_id or "not known")
     if limit is not None:
         where += f", {'by the lengths' if report.episodes.limit_inferred else 'at most'} {limit:,} steps"
     yield _line("environment", where)

@@ -7,7 +7,7 @@ import numpy as np
 
 from sb3_genoffline.data import OfflineDataset, scale_actions
 
-from ..plot.figures import new_figure, save_figure
+from ..plot.figures import new_figure, plain, save_figure
 from .measures import HISTOGRAM_BINS, SATURATION_MARGIN, histogram, sample_rows
 from .report import Report
 
@@ -54,7 +54,7 @@ def draw_dataset(data: OfflineDataset, report: Report, seed: int = 0) -> Any:
     draw_rewards(panels[1, 2], data, report)
     draw_states(figure, panels[2, :2], data, rows)
     draw_spread(panels[2, 2], report)
-    figure.suptitle(f"{report.id or 'a dataset'}: {report.n_transitions:,} transitions, {report.n_episodes:,} episodes")
+    figure.suptitle(f"{plain(report.id or 'a dataset')}: {report.n_transitions:,} transitions, {report.n_episodes:,} episodes")
     return figure
 
 

@@ -16,7 +16,7 @@ from ..runs.evaluations import read_run
 from ..runs.flags import a_folder, algorithm, picture_file, positive
 from ..runs.folders import Run, find_run, list_runs, run_number
 from ..runs.scoring import recorded_scale
-from .figures import new_figure, save_figure
+from .figures import new_figure, plain, save_figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
     axes.axhline(float(shown(level)), color="black", linestyle="--", linewidth=1, label="mean of the data")
     axes.set_xlabel("gradient updates")
     axes.set_ylabel("return" if scale is None else "normalised score")
-    axes.set_title(title or str(data["id"] or runs[0].name))
+    axes.set_title(title or plain(data.get("id") or runs[0].name))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return save_figure(figure, output)

@@ -26,7 +26,7 @@ from ..runs.flags import a_folder, algorithm, count, device, picture_file, posit
 from ..runs.folders import find_run, run_of
 from ..runs.provenance import versions
 from .density_toy import plot_toy
-from .figures import new_figure
+from .figures import new_figure, plain
 from .nll import (
     STYLES,
     density_name,
@@ -124,7 +124,7 @@ def plot_agent(
         draw_curve(left, cut, log_prob, q99, chosen, labels, model.policy.density.joint)
     draw_distributions(right, nll, q99, {"data": "data", **labels, "random": "random actions"})
     right.set_title(f"{len(rows):,} states of the data")
-    figure.suptitle(title or f"{type(model).__name__} on {data.id or 'a dataset'}: density of behaviour")
+    figure.suptitle(title or f"{type(model).__name__} on {plain(data.id or 'a dataset')}: density of behaviour")
     at_state = {name: -float(nll_of(model, cut.observation, action[None])[0]) for name, action in chosen.items()}
     numbers = {
         "dataset": data.id,

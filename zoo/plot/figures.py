@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.writing import replaced
 
 DPI = 150
@@ -26,6 +26,11 @@ def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[A
     return figure, list(figure.subplots(1, n_columns, squeeze=False)[0])
 
 
+def plain(text: object) -> str:
+    """What somebody else wrote, as text of a picture: no formula comes of it, and no error of what looks like a broken one."""
+    return printable(text).replace("$", r"\$")
+
+
 def save_figure(figure: Any, output: str | Path) -> list[Path]:
     """
     Write a PNG and an SVG side by side; the same figure gives the same bytes again.
@@ -35,13 +40,18 @@ def save_figure(figure: Any, output: str | Path) -> list[Path]:
     :return: the files
     """
     from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     output = Path(output)
     stem = output.with_suffix("") if output.suffix.lower() in (".png", ".svg") else output
     files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     png, svg = files
+    # savefig would lay the figure out and draw it twice for each of the files
+    figure.set_dpi(DPI)
     with replaced(png) as file:
-        figure.savefig(file, dpi=DPI, format="png")
+        FigureCanvasAgg(figure).print_png(file)
+    figure.set_layout_engine("none")
     with rc_context({"svg.hashsalt": "sb3-genoffline"}), replaced(svg) as file:
-        figure.savefig(file, dpi=DPI, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     return files

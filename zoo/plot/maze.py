@@ -25,7 +25,7 @@ from ..runs.provenance import versions
 from ..runs.scoring import EVAL_SEED
 from ..runs.writing import write_json
 from .curves import baseline_of
-from .figures import new_figure, save_figure
+from .figures import new_figure, plain, save_figure
 
 COLORS = ["#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#bcbd22"]
 WALL, SUCCESS, FAILURE, MARK = "#4d5661", "#2ca02c", "#d62728", "#ffd92f"
@@ -161,7 +161,7 @@ def plot_maze(
         }
         arrived = sum(one.success for one in walks)
         axes.set_title(f"{name}: {arrived} of {n_walks} arrive", fontsize="medium")
-    figure.suptitle(title or data.id or "")
+    figure.suptitle(title or plain(data.id or ""))
     files = save_figure(figure, output)
     report = files[0].with_suffix(".json")
     write_json(report, {"dataset": data.id, "episodes_drawn": len(chosen), "agents": numbers, "versions": versions()})

@@ -21,7 +21,7 @@ from ..runs.flags import a_folder, algorithm, count, device, picture_file, posit
 from ..runs.folders import find_run, run_of
 from ..runs.provenance import versions
 from ..runs.writing import write_json
-from .figures import new_figure, save_figure
+from .figures import new_figure, plain, save_figure
 from .slices import ActionGrid, make_grid
 
 QUANTILE = 0.95
@@ -137,7 +137,7 @@ def plot_uncertainty(
     (draw_map if len(cut.dims) == 2 else draw_curve)(figure, left, cut)
     draw_distributions(right, {name: h.numpy() for name, h in samples.items()}, detection, threshold)
     figure.suptitle(
-        title or f"{type(model).__name__} on {data.id or 'a dataset'}: spread H of the return that actions lead to"
+        title or f"{type(model).__name__} on {plain(data.id or 'a dataset')}: spread H of the return that actions lead to"
     )
     files = save_figure(figure, output)
     numbers = files[0].with_suffix(".json")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.writing import scratch_folder
 from sb3_genoffline.hub.naming import check_repo_id, repo_name
 from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
@@ -98,7 +98,7 @@ def _if_possible(what: str, make: Callable[[], Path]) -> Path | None:
     try:
         return make()
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"  no {what}: {error}")
+        print(f"  no {what}: {printable(error)}")
         return None
 
 
@@ -135,7 +135,7 @@ def tree(folder: Path) -> Iterator[str]:
     """Lines with the files of a folder and their sizes."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     sizes = [file.stat().st_size for file in files]
-    names = [str(file.relative_to(folder)) for file in files]
+    names = [printable(file.relative_to(folder)) for file in files]
     width = max(len(name) for name in names)
     yield f"  {folder} ({len(files)} files, {sum(sizes) / 1024:,.1f} KB)"
     for number, (name, size) in enumerate(zip(names, sizes, strict=True), start=1):
@@ -191,7 +191,7 @@ def main(args: argparse.Namespace) -> None:
         candidate = choose(args.folder, args.algo, args.dataset, args.exp_id)
         agents = [(args.repo_name or repo_name(candidate.chosen.algo, candidate.chosen.dataset), candidate)]
     for line in passed:
-        print(f"passed over {line}")
+        print(f"passed over {printable(line)}")
     problems = []
     for name, candidate in agents:
         try:
@@ -200,7 +200,7 @@ def main(args: argparse.Namespace) -> None:
             if not args.all:
                 raise
             problems.append(f"{name}: {error}")
-            print(f"  not published: {error}")
+            print(f"  not published: {printable(error)}")
     if problems:
         raise UserError("\n".join([f"{len(problems)} of {len(agents)} agents were not published:", *problems]))
 
@@ -219,9 +219,9 @@ def _publish_and_send(candidate: Candidate, name: str, args: argparse.Namespace)
         env_kwargs=None if args.env_kwargs is None else tuple(args.env_kwargs),
         trust_env=args.trust_env,
     )
-    print(f"{name}: {candidate.chosen.run.folder}, seed {candidate.chosen.seed}, {args.checkpoint} checkpoint")
+    print(printable(f"{name}: {candidate.chosen.run.folder}, seed {candidate.chosen.seed}, {args.checkpoint} checkpoint"))
     for note in candidate.notes:
-        print(f"  {note}")
+        print(f"  {printable(note)}")
     folder = publish(candidate, name, target, settings)
     if folder is None:
         folder = target.folder / name

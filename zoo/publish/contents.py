@@ -203,13 +203,9 @@ def training_command(trained: Trained) -> str:
     trained by one (as in a benchmark), the command that does the same.
     """
     file = trained.run.settings / "command.txt"
-    lines = read_text(file, "list of commands").splitlines() if file.is_file() else []
-    try:
-        words = [shlex.split(line) for line in lines]
-    except ValueError:  # a line that was cut
-        words = []
-    if words and all(_is_training(line) for line in words):
-        return "\n".join(shlex.join(_public_words(line)) for line in words)
+    remembered = only_training(read_text(file, "list of commands") if file.is_file() else None)
+    if remembered:
+        return "\n".join(shlex.join(_public_words(shlex.split(line))) for line in remembered)
     plain = {"--algo": trained.algo, "--dataset": trained.dataset, "--seed": trained.seed}
     flags = [str(word) for pair in plain.items() for word in pair]
     pairs = [
@@ -219,8 +215,17 @@ def training_command(trained: Trained) -> str:
     return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])
 
 
-def _is_training(words: list[str]) -> bool:
-    return words[:4] == ["python", "-m", "zoo", "train"] or words[:2] == ["genoffline", "train"]
+def only_training(text: Any) -> list[str]:
+    """
+    :param text: lines that a file says are commands
+    :return: them, each a single call of the zoo's training and nothing else to a shell; none, unless all are
+    """
+    try:
+        lines = [shlex.split(line) for line in text.splitlines()] if isinstance(text, str) else []
+    except ValueError:  # an open quote
+        return []
+    is_training = [words[:4] == ["python", "-m", "zoo", "train"] or words[:2] == ["genoffline", "train"] for words in lines]
+    return [shlex.join(words) for words in lines] if all(is_training) else []
 
 
 def public(value: Any) -> Any:

@@ -1,18 +1,22 @@
 """The list of the agents in a folder, beside what behaviour cloning reaches on the same data."""
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
+from sb3_genoffline.files.escaping import code, code_block, markdown, python_string
 
 from ..benchmark.records import DONE, read_record
 from ..benchmark.results import score, spread
 from ..runs.reading import read_json
 from ..runs.writing import write_json, write_text
+from .contents import only_training
 
 BC_FILE = "bc.json"
 _NEEDED = (
@@ -141,15 +145,15 @@ def index_text(entries: Iterable[Entry], bc: dict[str, dict[str, Any]]) -> str:
     parts = ["# Trained agents"]
     if not entries:
         return "\n\n".join([*parts, "None is here yet: `python -m zoo publish --help`."]) + "\n"
-    name = entries[0].name
+    example = python_string(f"hub_models/{entries[0].name}")
     parts += [
         "One folder each, in exactly the layout that is uploaded to the Hugging Face Hub. From a checkout:",
-        f'```python\nfrom sb3_genoffline import load_from_hub\n\nmodel = load_from_hub("hub_models/{name}")\n```',
+        code_block(f"from sb3_genoffline import load_from_hub\n\nmodel = load_from_hub({example})", "python"),
         _table(entries, bc),
         _reading(entries, bc),
         "## Commands",
     ]
-    parts += [f"`{entry.name}`\n\n```bash\n{_commands(entry)}\n```" for entry in entries]
+    parts += [f"{code(entry.name)}\n\n{code_block(_commands(entry), 'bash')}" for entry in entries]
     parts += ["## Again", "This page is made from the folders by\n\n```bash\npython -m zoo publish --index\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -158,11 +162,15 @@ def _commands(entry: Entry) -> str:
     """To collect the data, where they are ours, to train, and to measure."""
     results = entry.results
     dataset, data = str(results["dataset"]), results.get("data") or {}
-    lines = [results.get("command") or "# training: unknown"]
+    lines = only_training(results.get("command")) or ["# training: unknown"]
     if dataset.startswith("genoffline/") and "n_transitions" in data:
-        lines.insert(0, f"python -m zoo collect {dataset} --steps {data['n_transitions']}")
-    protocol = f"-n {results['n_eval_episodes']} --seed {results['eval_seed']}"
-    return "\n".join([*lines, f"python -m zoo evaluate --algo {results['algo']} --dataset {dataset} {protocol}"])
+        lines.insert(0, _command("collect", dataset, "--steps", data["n_transitions"]))
+    protocol = "-n", results["n_eval_episodes"], "--seed", results["eval_seed"]
+    return "\n".join([*lines, _command("evaluate", "--algo", results["algo"], "--dataset", dataset, *protocol)])
+
+
+def _command(*words: Any) -> str:
+    return shlex.join(["python", "-m", "zoo", *map(printable, words)])
 
 
 def _table(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
@@ -177,13 +185,13 @@ def _row(entry: Entry, bc: dict[str, Any] | None) -> list[str]:
     size = f" ({data['n_transitions']:,})" if "n_transitions" in data else ""
     last, best = (results, results.get("best")) if results["checkpoint"] == "last" else (None, results)
     return [
-        f"[{entry.name}]({entry.name})",
-        f"{results['dataset']}{size}",
+        f"[{markdown(entry.name)}]({quote(entry.name)})",
+        markdown(f"{results['dataset']}{size}"),
         "" if last is None else _with_interval(last),
         _number(data.get("mean_return") if results["normalized_score"] is None else results["behavior_normalized_score"]),
         "" if bc is None else _over_seeds(bc["mean"], bc["std"], len(bc["seeds"])),
         f"{results['gradient_steps']:,}",
-        str(results["seed"]),
+        markdown(results["seed"]),
         "" if seeds is None else _over_seeds(seeds["mean"], seeds["std"], seeds["n"]),
         "" if best is None else _with_interval(best),
         f"{entry.size(*TO_ACT) / 1024:,.0f}",
@@ -194,7 +202,7 @@ def _row(entry: Entry, bc: dict[str, Any] | None) -> list[str]:
 def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
     results = [entry.results for entry in entries]
     protocols = sorted({(result["n_eval_episodes"], result["eval_seed"]) for result in results})
-    episodes = "; ".join(f"{number} episodes from seed {seed}" for number, seed in protocols)
+    episodes = markdown("; ".join(f"{number} episodes from seed {seed}" for number, seed in protocols))
     lines = [
         "Scores are 100 · (return − reference minimum) / (reference maximum − minimum), in mazes the percentage of episodes "
         f"that reach the goal, with a 95 % bootstrap interval over the episodes ({episodes}). *Data* is the mean of the "
@@ -209,13 +217,15 @@ def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
         {(bc[name]["n_eval_episodes"], bc[name]["eval_seed"], bc[name]["updates"]) for name in used if name in bc}
     )
     if budgets:
-        how = "; ".join(f"{updates:,} updates, {number} episodes from seed {seed}" for number, seed, updates in budgets)
+        how = markdown(
+            "; ".join(f"{updates:,} updates, {number} episodes from seed {seed}" for number, seed, updates in budgets)
+        )
         lines.append(
             f"*BC* is behaviour cloning in the benchmark on the same data, last checkpoint, mean ± std over seeds ({how})."
         )
     sizes = {result["dataset_fingerprint"]: (result.get("data") or {}).get("n_transitions") for result in results}
     missing = sorted(
-        str(dataset) + (f" ({sizes[name]:,})" if sizes[name] else "") for name, dataset in used.items() if name not in bc
+        markdown(dataset) + (f" ({sizes[name]:,})" if sizes[name] else "") for name, dataset in used.items() if name not in bc
     )
     if missing:
         lines.append(f"There is no finished run of BC in the benchmark's records on: {', '.join(missing)}.")

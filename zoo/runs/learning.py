@@ -16,7 +16,7 @@ from sb3_genoffline.common.arguments import Argument, PositiveInt
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.data.scores import ScoreScale
-from sb3_genoffline.errors import DivergedError
+from sb3_genoffline.errors import DivergedError, printable
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
 from .devices import check_device
@@ -276,8 +276,8 @@ def _announce(run: Run, begun: Start, data: OfflineDataset, total: int, profile:
     record, model = data.summary(), begun.model
     score = "" if record["normalized_score"] is None else f", normalised {record['normalized_score']:.1f}"
     print(
-        f"{model.name} on {data.id or run.name}: {record['n_transitions']:,} transitions, {record['n_episodes']:,} episodes, "
-        f"mean return {record['mean_return']:.1f}{score}"
+        f"{model.name} on {printable(data.id or run.name)}: {record['n_transitions']:,} transitions, "
+        f"{record['n_episodes']:,} episodes, mean return {record['mean_return']:.1f}{score}"
     )
     if begun.origin is None:
         overlay = f", profile {profile!r}" if profile else ""

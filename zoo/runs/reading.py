@@ -3,6 +3,8 @@ Files that people write, or that a killed program left: YAML, JSON, evaluations.
 holds; every fault is a sentence with the path.
 """
 
+import copy
+import functools
 import json
 import zipfile
 import zlib
@@ -83,20 +85,27 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         :func:`check_size` refuses
     :param what: it should be, for errors
     """
+    text = read_text(path, what, LARGEST_FILE)
     try:
-        loader = _PlainLoader(read_text(path, what, LARGEST_FILE))
-        try:
-            root = loader.get_single_node()
-            if root is None:
-                return {}
-            check_size(root)
-            return named_values(loader.construct_document(root), f"{path}")
-        finally:
-            loader.dispose()
+        return named_values(copy.deepcopy(_parsed(text)), f"{path}")
     except UserError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is not plain YAML: {' '.join(str(error).split())}.") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """Kept: parsing takes tens of milliseconds, and the files of runs and algorithms are read again and again."""
+    loader = _PlainLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        check_size(root)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
 
 
 def named_values(content: Any, where: str) -> dict[str, Any]:

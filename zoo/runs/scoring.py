@@ -10,7 +10,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data.scores import ScoreScale, known_reference
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 
 from .envs import EnvFactory, env_id_of, eval_envs, own_spec
 from .provenance import versions
@@ -194,9 +194,10 @@ def bootstrap_ci(values: np.ndarray, level: float = 0.95, seed: int = 0) -> list
 def summary(result: dict[str, Any]) -> str:
     """The result in two lines."""
     low, high = result["mean_reward_ci95"]
+    algo, dataset, checkpoint, env_id = (printable(result[name]) for name in ("algo", "dataset", "checkpoint", "env_id"))
     text = (
-        f"{result['algo']} on {result['dataset']}, {result['checkpoint']} checkpoint ({result['gradient_steps']:,} updates): "
-        f"{result['n_eval_episodes']} episodes of {result['env_id']}\n"
+        f"{algo} on {dataset}, {checkpoint} checkpoint ({result['gradient_steps']:,} updates): "
+        f"{result['n_eval_episodes']} episodes of {env_id}\n"
         f"return {result['mean_reward']:.1f} ± {result['std_reward']:.1f} (95 % of the mean: {low:.1f} to {high:.1f})"
     )
     if result["success_rate"] is not None:

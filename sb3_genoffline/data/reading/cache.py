@@ -26,7 +26,7 @@ import numpy as np
 from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.reading.columns import Arrays, Columns, DiskError, FileColumns, MemoryColumns, disk_errors, mapped
 from sb3_genoffline.data.reading.paths import expanded
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.writing import remove_leftovers, replace_file, temporary_folder
 
 FORMAT = 1
@@ -92,7 +92,7 @@ def built_in_memory(build: Build) -> Arrays:
 
 def _warn_unwritable(name: str, error: Exception, stacklevel: int) -> None:
     warnings.warn(
-        f"The dataset cache cannot be written ({error}), so {name} will be read anew each time. "
+        f"The dataset cache cannot be written ({error}), so {printable(name)} will be read anew each time. "
         "Set SB3_GENOFFLINE_CACHE to a folder with space that can be written.",
         stacklevel=stacklevel,
     )

@@ -23,7 +23,7 @@ from sb3_genoffline.data.reading.cache import built_in_memory, cached_arrays
 from sb3_genoffline.data.reading.columns import Columns
 from sb3_genoffline.data.scores import check_reference
 from sb3_genoffline.data.validation import check_action_space, lossy_columns, numeric_array, warn_of_lost_digits
-from sb3_genoffline.errors import DownloadError, NotFoundError, UserError
+from sb3_genoffline.errors import DownloadError, NotFoundError, UserError, printable
 from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.untrusted import short
 
@@ -63,12 +63,13 @@ def from_minari_id(
     if fetched:
         _download(dataset_id, folder)
     try:
-        return from_minari(open_minari(dataset_id, env, trust_env), cache, env, trust_env)
+        dataset = from_minari(open_minari(dataset_id, env, trust_env), cache, env, trust_env)
     except _DamagedError as error:
         if not fetched:
             raise
         shutil.rmtree(folder)
         raise DownloadError(f"{dataset_id} arrived damaged and was removed again: repeat the download.") from error
+    return dataset if dataset.id == dataset_id else dataset.replace(id=dataset_id)  # whatever its metadata call it
 
 
 def _root() -> Path:
@@ -213,7 +214,8 @@ def _reference(dataset: Any) -> tuple[float | None, float | None]:
     try:
         check_reference(low, high)
     except UserError as error:
-        warnings.warn(f"The metadata of {dataset.id} hold no scale of scores and are not used for one: {error}", stacklevel=3)
+        name = printable(dataset.id)
+        warnings.warn(f"The metadata of {name} hold no scale of scores and are not used for one: {error}", stacklevel=3)
         return None, None
     return low, high
 
@@ -243,8 +245,8 @@ def _read_episodes(dataset: Any, files: list[Path], columns: Columns) -> None:
         warn_of_lost_digits(f"observations of {dataset.id}", coarsest)
     if sum(lengths) != dataset.total_steps:
         warnings.warn(
-            f"The metadata of {dataset.id} speak of {dataset.total_steps} steps, but its storage holds {sum(lengths)}; "
-            "what the storage holds is used.",
+            f"The metadata of {printable(dataset.id)} speak of {dataset.total_steps} steps, but its storage holds "
+            f"{sum(lengths)}; what the storage holds is used.",
             stacklevel=2,
         )
     columns.add("episode_ends", np.cumsum(lengths))

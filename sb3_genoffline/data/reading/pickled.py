@@ -11,7 +11,7 @@ import pickle
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -44,6 +44,11 @@ class _Named:
         self.entries[key] = value
 
 
+def _load_bytes(reader: Any) -> None:
+    """Python's own makes room for as many as the pickle says before it looks whether they are there."""
+    reader.append(bytearray(reader.read(int.from_bytes(reader.read(8), "little"))))
+
+
 class _Reader(pickle._Unpickler):  # the one in Python, whose memory a file can't make larger than itself
     def find_class(self, module: str, name: str) -> Any:
         return type("_Named", (_Named,), {"name": f"{module}.{name}"})
@@ -54,10 +59,7 @@ class _Reader(pickle._Unpickler):  # the one in Python, whose memory a file can'
     def get_extension(self, code: int) -> None:
         raise pickle.UnpicklingError("it uses a registry of extensions")
 
-    def load_bytearray8(self) -> None:
-        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
-
-    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: load_bytearray8}
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytes}
 
 
 def read_replay_buffer(path: Path) -> Any:
@@ -72,8 +74,8 @@ def read_replay_buffer(path: Path) -> Any:
     except Exception as error:  # whatever a pickle of something else, or a hostile one, makes of it
         raise UserError(
             f"{path} is a pickle, of which only replay buffers of stable-baselines3 are read, as data, without running what "
-            f"they name; this is none ({type(error).__name__}: {str(error)[:200]}). If you trust it, load it with its agent and "
-            "pass the buffer: model.load_replay_buffer(path), then load_dataset(model.replay_buffer)."
+            f"they name; this is none ({type(error).__name__}: {str(error)[:200]}). If you trust it, load it with its agent "
+            "and pass the buffer: model.load_replay_buffer(path), then load_dataset(model.replay_buffer)."
         ) from error
 
 

@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 from sb3_genoffline.data.environments import make_from_spec
 from sb3_genoffline.data.reading.minari import _ID, _root, open_minari
 from sb3_genoffline.data.reading.minari_episodes import append_episodes
-from sb3_genoffline.errors import ExistsError, UserError
+from sb3_genoffline.errors import ExistsError, UserError, printable
 
 try:
     import fcntl
@@ -126,8 +126,8 @@ def spec_json(spec: EnvSpec | None) -> str | None:
         return spec.to_json()
     except (TypeError, ValueError) as error:
         warnings.warn(
-            f"The spec of the environment {spec.id} cannot be written ({error}), so the dataset is written without it. "
-            "Give it when you load the data: load_dataset(..., env=<environment>).",
+            f"The spec of the environment {printable(spec.id)} cannot be written ({printable(error)}), so the dataset is "
+            "written without it. Give it when you load the data: load_dataset(..., env=<environment>).",
             stacklevel=3,
         )
         return None

@@ -119,7 +119,7 @@ def test_an_algorithm_that_cannot_be_made_is_skipped_with_the_reason(tmp_path: P
         ({"defaults": {"evaluations": 0}}, "defaults: evaluations=0 must be at least 1"),
         (
             {"algorithms": {"../../../x": {"algo": "dac"}}},
-            r"algorithms: '../../../x' names no algorithm: files are named after",
+            "algorithms: '../../../x' names no algorithm: files are named after",
         ),
         ({"algorithms": {"a\\b": {"algo": "dac"}}}, "names no algorithm"),
         ({"algorithms": {"..": {"algo": "dac"}}}, "names no algorithm"),

@@ -178,10 +178,10 @@ def test_a_datasets_table_has_seeds_best_published_costs_and_why_a_cell_is_empty
         "*18.1*",
         *cost,
     ]
-    failed = "30.0, 11.0, *failed: FloatingPointError: Q ¦ is not finite*"
+    failed = "30.0, 11.0, *failed\\: FloatingPointError\\: Q ¦ is not finite*"
     found_dac = table_row(text, HOPPER, "DAC")
     assert found_dac == ["DAC", "20.5 ± 13.4", failed, "24.5 ± 13.4", "21.5 ± 13.4", "*103.1*", *cost]
-    assert "'nosuch' is not known" in table_row(text, HOPPER, "nosuch")[2]
+    assert "'nosuch' is not known" in table_row(text, HOPPER, "nosuch")[2].replace("\\", "")
     assert "published" not in text.partition(f"## {MAZE}\n")[2].partition("\n## ")[0]
     found = {(row["algorithm"], row["dataset"], row["seed"]): row for row in rows(report / "runs.csv")}
     assert len(found) == 12 and found["dac", HOPPER, "2"]["reason"].startswith("failed: FloatingPointError")

@@ -17,6 +17,7 @@ import yaml
 
 import zoo.benchmark.job as job_module
 import zoo.benchmark.runner as runner_module
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.registry import ALGOS, load_agent
 from zoo.__main__ import main
 from zoo.benchmark.job import EXIT, run_job
@@ -25,6 +26,7 @@ from zoo.benchmark.plan import Job, read_plan
 from zoo.benchmark.records import DONE, FAILED, INTERRUPTED, WAITING, open_record, read_record, record_path
 from zoo.benchmark.runner import Benchmark, Event
 from zoo.benchmark.stopwatch import Stopwatch
+from zoo.runs import stopping
 from zoo.runs.folders import Run
 from zoo.runs.writing import write_json
 
@@ -233,6 +235,78 @@ def test_a_benchmark_that_is_closed_asks_its_jobs_to_end_and_lets_go_of_its_fold
     events.close()
     assert len(asked) == 2
     assert ended(run_all(plan, folder)) == [("td3_bc", 0, DONE), ("td3_bc", 1, DONE)]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_benchmark_in_order_and_a_second_one_at_once(
+    number: int, times: int, dataset_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(stopping, "SAME_REQUEST_SECONDS", 0.0)
+    happened: list[str] = []
+
+    class Endless(Inline):
+        def __init__(self, record: Path, **options: Any) -> None:
+            self.code = None  # type: ignore[assignment]
+
+        def poll(self) -> int | None:
+            if happened.count("signal") < times and happened in ([], ["signal", "stop"]):
+                happened.append("signal")
+                signal.raise_signal(number)
+            return self.code
+
+        def stop(self) -> None:
+            happened.append("stop")
+            self.code = 143 if times == 1 else None  # type: ignore[assignment]
+
+        def kill(self) -> None:
+            happened.append("kill")
+
+    monkeypatch.setattr(runner_module, "LocalProcess", Endless)
+    plan, folder = write_plan(tmp_path, dataset_id, [0]), tmp_path / "logs"
+    with pytest.raises(SystemExit) as ended:
+        main(["benchmark", str(plan), "-f", str(folder)])
+    assert ended.value.code == 128 + number and happened == ["signal", "stop", "signal", "kill"][: 2 * times]
+    assert "0 of 1 runs done, 1 waiting; go on with the same command: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_job_saved_however_often_it_comes(
+    number: int, dataset_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "SAME_REQUEST_SECONDS", 0.0)
+    plan, folder = write_plan(tmp_path, dataset_id, [0]), tmp_path / "logs"
+    (job,) = read_plan(plan).jobs
+    open_record(folder, job)
+    step = OfflineAlgorithm.step
+
+    def signalled(self: Any, *args: Any) -> Any:
+        if self._n_updates == 4:
+            signal.raise_signal(number)  # by who signals the whole group
+            signal.raise_signal(signal.SIGTERM)  # by the benchmark
+        return step(self, *args)
+
+    monkeypatch.setattr(job_module, "_end_with", lambda parent: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(OfflineAlgorithm, "step", signalled)
+        code = job_module.main([str(record_path(folder, job))])
+    assert code == 128 + number and read_record(record_path(folder, job))["state"] == INTERRUPTED
+    (agent,) = folder.glob("td3_bc/*/tiny-hopper-random-v0.zip")
+    assert load_agent(agent, device="cpu").num_timesteps == 5
+    assert ended(run_all(plan, folder)) == [("td3_bc", 0, DONE)]
+
+
+def test_a_job_that_was_asked_to_end_before_it_began_is_interrupted(dataset_id: str, tmp_path: Path, capsys: Any) -> None:
+    class Early(Inline):
+        def __init__(self, record: Path, **options: Any) -> None:
+            self.code = 143
+
+    plan, folder = write_plan(tmp_path, dataset_id, [0]), tmp_path / "logs"
+    assert ended(run_all(plan, folder, Early)) == [("td3_bc", 0, INTERRUPTED)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner_module, "LocalProcess", Early)
+        with pytest.raises(SystemExit, match=r"1 run was interrupted.*the same command goes on"):
+            main(["benchmark", str(plan), "-f", str(folder)])
 
 
 def test_an_interrupt_in_the_final_evaluation_costs_no_training(

@@ -1,6 +1,6 @@
 """YAML, JSON and evaluations of others: values, and no more of them than the file holds; faults are named with the path."""
 
-import itertools
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ from zoo.publish.index import find_entries
 from zoo.runs.folders import Run
 from zoo.runs.reading import LARGEST_FILE, read_evaluations, read_json, read_text, read_yaml
 
-LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
-    f"{y}: &{y} [{f'*{x},' * 10}]\n" for x, y in itertools.pairwise("abcdefghi")
-)
-MERGED_LAUGHS = LAUGHS.replace("[1,1,1,1,1,1,1,1,1,1]", "{x: 1}").replace("[*", "{<<: [*").replace("]\n", "]}\n")
+LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(f"{y}: &{y} [{f'*{x},' * 10}]\n" for x, y in pairwise("abcdefghi"))
+MERGED = LAUGHS.replace("[1,1,1,1,1,1,1,1,1,1]", "{x: 1}").replace("[*", "{<<: [*").replace("]\n", "]}\n")
 HOSTILE = {
     "aliases of aliases": (LAUGHS, "values once aliases are written out"),
-    "merged aliases": (MERGED_LAUGHS, "aliases"),
+    "merged aliases": (MERGED, "values once aliases are written out"),
     "a value in itself": ("a: &a [*a]\n", "a value is a part of itself"),
     "a mapping merged into itself": ("a: &a {<<: *a}\n", "a value is a part of itself"),
     "a number to the base of sixty": ("a: 1" + ":1" * 40_000, "a number is too long"),
