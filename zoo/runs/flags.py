@@ -85,6 +85,15 @@ def _of_sentences(check: Callable[[str], str]) -> Callable[[str], str]:
     return read
 
 
+@_of_sentences
+def algorithm(word: str) -> str:
+    """argparse's ``type`` of a name in ``ALGOS``."""
+    if word not in ALGOS:
+        near = nearest(word.lower().replace("-", "_"), ALGOS)
+        raise UserError(f"{short(word)} is not known{near} There are: {', '.join(ALGOS)}.")
+    return word
+
+
 device = _of_sentences(check_device)
 """argparse's ``type`` of a device that is here."""
 picture_file, new_folder, a_folder = map(_of_sentences, (output_file, output_folder, folder))
@@ -99,11 +108,3 @@ def sentence_of(error: Exception) -> str | None:
     if isinstance(error, UserError | ConnectionError):
         return str(error)
     return refusal_of(error)
-
-
-def algorithm(word: str) -> str:
-    """argparse's ``type`` of a name in ``ALGOS``."""
-    if word not in ALGOS:
-        near = nearest(word.lower().replace("-", "_"), ALGOS)
-        raise argparse.ArgumentTypeError(f"{short(word)} is not known{near} There are: {', '.join(ALGOS)}.")
-    return word

@@ -33,6 +33,8 @@ def read_text(path: Path, what: str, largest: int | None = None) -> str:
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise UserError(f"{path} is no {what}: it is a {'folder' if path.is_dir() else 'pipe or device'}.")
         if largest is not None and size > largest:
             raise UserError(f"{path} has {size:,} bytes, and no {what} has more than {largest:,}: refused.")
         return path.read_text()
