@@ -72,8 +72,9 @@ class FittingLearner(StoredLearner):
 
     def facts_of_settings(self) -> dict[str, Any]:
         """What a fitted model depends on that is known without data, by name: plain data."""
-        space, model = self.action_space, getattr(self.policy, self.policy.fitted_model or "", None)
-        bounds = {"action_low": space.low.tolist(), "action_high": space.high.tolist()}  # type: ignore[attr-defined]
+        space: Any = self.action_space
+        model = getattr(self.policy, self.policy.fitted_model or "", None)
+        bounds = {"action_low": space.low.ravel().tolist(), "action_high": space.high.ravel().tolist()}
         settings: dict[str, Any] = getattr(model, "settings", {})
         return settings | bounds | {name: getattr(self, name) for name in self.fitted_model_units}
 
@@ -128,20 +129,22 @@ class FittingLearner(StoredLearner):
         :raises UserError: naming one that the fitted model can't follow
         """
         self.check_fitted_model()
-        fitted = self.policy.is_fitted
         for name in changed:
-            if fitted is not None and bool(fitted) and name in self.fit_arguments():
-                raise UserError(
-                    f"{name} can't be changed to {short(getattr(self, name))} in load: it is an argument of a fit that is "
-                    f"done.{self._instead(name)}"
-                )
+            self._check_fit_argument(name, "in load")
+
+    def _check_fit_argument(self, name: str, where: str) -> None:
+        """:raises UserError: if the hyper-parameter, which was changed, is one that a fit has read"""
+        fitted = self.policy.is_fitted
+        if fitted is not None and name in self.fit_arguments() and (bool(fitted) or self.fits.current is not None):
+            raise UserError(
+                f"{name} can't be changed to {short(getattr(self, name))} {where}: it is an argument of a fit that is done or "
+                f"at work.{self._instead(name)}"
+            )
 
     def _follow(self, name: str, given_before: Mapping[str, Any]) -> None:
         """Refuse also what a fit that is done, or was left out, can't follow."""
-        how = f"{name} can't be changed to {short(getattr(self, name))} on"
-        fitted = self.policy.is_fitted
-        if fitted is not None and name in self.fit_arguments() and (bool(fitted) or self.fits.current is not None):
-            raise UserError(f"{how} a live agent: it is an argument of a fit that is done or at work.{self._instead(name)}")
+        self._check_fit_argument(name, "on a live agent")
+        how, fitted = f"{name} can't be changed to {short(getattr(self, name))} on", self.policy.is_fitted
         if fitted is not None and self.fits.left == [] and not fitted and self.uses_fitted_model():
             raise UserError(
                 f"{how} this agent: it needs the {self.policy.fitted_model}, which training has left out so far."

@@ -260,7 +260,7 @@ class Learner(OffPolicyAlgorithm):
             raise NotMadeError(
                 f"The agent has no {name} yet, as it was made {without}: train it (learn_offline), or make it with env=."
             )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return super().__getattribute__(name)  # raises, as it did
 
     def _set_or_restore(self, name: str, value: Any, before: Any, follow: Callable[[], None] = lambda: None) -> None:
         """Set a checked value, unless it does not go with the others, or what depends on it can't follow."""

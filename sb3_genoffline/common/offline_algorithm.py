@@ -78,9 +78,14 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             "max_abs_reward": float(np.abs(extremes).max()),
         }
         buffer = self._make_buffer(data, scale, shift)
+        before = self.policy.obs_mean.clone(), self.policy.obs_std.clone()
         if self.normalize_observations and "fingerprint" not in self.dataset_info:
             self.policy.set_observation_statistics(*buffer.observation_statistics())
-        self.check_fitted_model((scale, shift))
+        try:
+            self.check_fitted_model((scale, shift))
+        except UserError:
+            self.policy.set_observation_statistics(*before)
+            raise
         self.take_buffer(buffer)
         resumed, self._resumed_sampler = self._resumed_sampler, None
         if previous is not None:

@@ -137,6 +137,7 @@ def left_out_of(agent: Any, exclude: set[str], include: set[str]) -> set[str]:
     """
     arguments, cls = type(agent).argument_table().arguments, type(agent).__name__
     fixed = {*COUNTERS, *agent.policy_arguments(), "policy_kwargs", "dataset_info", "policy_class"}
+    fixed |= {*agent.fitted_model_units}
     fixed |= {"observation_space", "action_space", *agent.state.networks, *agent.state.variables}
     fixed |= {f"{name}_optimizer" for name in agent.state.optimizers}
     never = (set(agent._excluded_save_params()) | vars(agent).keys()) - arguments.keys() - fixed - {"policy"}
@@ -360,8 +361,9 @@ class AgentFile:
         model.dataset_info = dataset
         load_tensors_into(model.policy, self.tensors, self.weights_name)
         if self.training:
+            changed = set(changes) | ({"optimizers"} if _optimizers_differ(kept, model) else set())
             with blamed_on(f"{self.name}, its part for training,"):
-                model.load_training_state(tree_from_members(self.training, "training"), set(changes))
+                model.load_training_state(tree_from_members(self.training, "training"), changed)
         model.recall_fit(facts, known)
         given = changes.get(model.policy.fitted_model or "")
         if given is not None:  # instead of the file's
@@ -435,6 +437,11 @@ def _parse_config(content: bytes, name: str) -> dict[str, Any]:
 def _same(kept: Any, given: Any) -> bool:
     """Whether an argument is given as it was kept."""
     return kept is given or (type(kept) is type(given) and bool(kept == given))
+
+
+def _optimizers_differ(kept: Any, model: Any) -> bool:
+    first, second = kept.policy_kwargs, model.policy_kwargs
+    return any(first.get(name) != second.get(name) for name in ("optimizer_class", "optimizer_kwargs"))
 
 
 def _check_version(data: dict[str, Any], name: str) -> int:

@@ -110,7 +110,7 @@ class LearnerState:
         Inverse of :meth:`state_dict`.
 
         :param state: not trusted: names must be those that were declared
-        :param changed: hyper-parameters that were given anew; their variables start from them
+        :param changed: hyper-parameters that were given anew; their variables start from them, and with ``"optimizers"`` those
         """
         declared: dict[str, Mapping[str, Any]] = {
             "networks": self.networks,
@@ -123,7 +123,7 @@ class LearnerState:
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
         for name, optimizer in self.optimizers.items():
-            if "policy_kwargs" in changed:  # perhaps another class: what it has averaged starts anew
+            if "optimizers" in changed:  # perhaps another class: what it has averaged starts anew
                 continue
             optimizer.load_state_dict(state["optimizers"][name])
             for group in optimizer.param_groups:  # the options are the hyper-parameters', as they are now

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from test_live_settings import other_values
 from worlds import ACTION_SPACE, OBSERVATION_SPACE, differing, make_agent, make_dataset, snapshot
 
 from sb3_genoffline import ALGOS, UserError
 from sb3_genoffline.dql.policies import DiffusionQLPolicy
 
-OTHERS: dict[str, Any] = {"sampler": "ddim", "net_arch": [4], "optimizer_kwargs": {"eps": 0.1}}
 OBSERVATIONS = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
 
 
@@ -42,10 +42,9 @@ def test_every_argument_of_the_policy_is_refused_on_it_and_a_settings_place_is_n
     before, policy = snapshot(agent), agent.policy
     for name in type(policy).argument_table().arguments:
         with pytest.raises(UserError, match=f"^{name} can't be changed to "):
-            setattr(policy, name, OTHERS.get(name, 2))
+            setattr(policy, name, 2)
     for name in policy.acting_settings:
-        now = getattr(policy, name)
-        value = OTHERS[name] if name in OTHERS else not now if isinstance(now, bool) else now + 1
+        value = other_values(type(policy).argument_table().arguments[name], getattr(policy, name))[0]
         with pytest.raises(UserError, match=r"agent"):
             setattr(policy, name, value)
         if hasattr(agent, name):  # as the message says
@@ -65,6 +64,10 @@ def test_how_a_policy_acts_is_set_by_policy_kwargs_where_the_algorithm_has_no_wo
     assert after != before and acts(reloaded(agent)) == acts(copy.deepcopy(agent)) == after
     agent.policy_kwargs = {"net_arch": [8, 8]}  # what is not named is the default
     assert (agent.policy.sampler, agent.policy.ddim_stride) == ("ddpm", 1)
+    file = io.BytesIO()
+    agent.save(file)
+    loaded: Any = ALGOS["dql"].load(file, device="cpu", policy_kwargs={"net_arch": [8, 8], "sampler": "ddim"})
+    assert loaded.policy.sampler == "ddim" and loaded.actor_optimizer.state_dict()["state"]  # as of the live agent, it goes on
     for wrong, message in (
         ({"net_arch": [8, 8], "sampler": "euler"}, "sampler='euler' is not known"),
         ({"net_arch": [8, 8], "n_action_samples": 3}, "n_action_samples.* is an argument of DQL"),

@@ -115,6 +115,21 @@ def test_other_units_are_refused_wherever_settings_meet_the_model(algo: str, nam
 
 
 @each_unit
+def test_units_are_not_left_out_of_a_file(algo: str, name: str) -> None:
+    with pytest.raises(UserError, match=f"'{name}' can't be left out"):
+        fitted(algo).save(io.BytesIO(), exclude=[name])
+
+
+def test_statistics_of_data_that_are_refused_are_not_kept() -> None:
+    given: Any = make_agent("qdq", normalize_observations=True).pretrain(make_dataset())
+    agent = make_agent("qdq", normalize_observations=True, q_sampler=given.policy.q_sampler)
+    before = snapshot(agent)
+    with pytest.raises(UserError, match=r"fitted with (reward_scale|obs_mean)="):
+        agent.learn_offline(make_dataset(1), 1)
+    assert differing(before, snapshot(agent)) == []
+
+
+@each_unit
 def test_a_file_of_before_was_fitted_with_its_own_settings(algo: str, name: str) -> None:
     loaded = ALGOS[algo].load(without_facts(_fitted(algo)), device="cpu")
     assert {key: loaded.policy.fitted_with.get(key) for key in ("id", name)} == {"id": None, name: getattr(loaded, name)}
@@ -136,7 +151,9 @@ def test_what_a_live_agent_refuses_load_refuses_too(algo: str) -> None:
         value = getattr(live, name)
         other = value + 1 if isinstance(value, int) and not isinstance(value, bool) else None
         if other is not None:
-            with pytest.raises(UserError, match=f"{name} can't be changed to {other} in load: .* a fit that is done"):
+            with pytest.raises(
+                UserError, match=f"{name} can't be changed to {other} in load: .* a fit that is done or at work"
+            ):
                 fitted(algo, **{name: other})
     shapes = {"flow": "affine"} if algo == "cped" else {"beta": 0.2} if algo == "spot" else {}
     for name, other in shapes.items():

@@ -216,11 +216,14 @@ def print_overview(overview: Overview) -> None:
 
 
 def last_words(overview: Overview, folder: Path) -> str:
-    """What failed or was skipped, with reasons; empty if nothing was."""
+    """What failed, was interrupted or was skipped, with reasons; empty if nothing was."""
     lines = []
     for job, error in overview.failures():
         lines += [f"{job.label} failed:", *(f"    {line}" for line in error.splitlines())]
         lines.append(f"    (log: {folder / 'jobs' / job.label}.log; --retry-failed tries again)")
+    interrupted = list(overview.states.values()).count(INTERRUPTED)
+    if interrupted:
+        lines.append(f"{interrupted} run{'s were' if interrupted > 1 else ' was'} interrupted: the same command goes on")
     reasons: dict[str, list[str]] = {}
     for skip in overview.benchmark.skipped:
         reasons.setdefault(skip.reason, []).append(f"{skip.name} on {skip.dataset}, seed {skip.seed}")

@@ -1,0 +1,102 @@
+"""The policy that is judged, as actions for given observations; asking it leaves it as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.policy_files import global_rng_preserved
+from sb3_genoffline.data.blocks import row_blocks
+from sb3_genoffline.data.transforms import scale_actions
+from sb3_genoffline.errors import UserError
+
+
+class TargetPolicy:
+    """
+    Actions of any agent or policy with SB3's ``predict``, scaled to [−1, 1]. What it draws comes from a stream of random
+    numbers of its own: the agent's training and acting streams stand afterwards where they stood.
+
+    :param model: an agent or policy of this library or SB3's, or anything with ``predict(observations, deterministic=...)``
+    :param action_space: bounded Box of the data
+    :param deterministic: ask for ``predict(deterministic=True)``, which still draws where the policy chooses among samples
+    :param seed: of its stream
+    """
+
+    def __init__(self, model: Any, action_space: spaces.Box, deterministic: bool = True, seed: int = 0) -> None:
+        if not callable(getattr(model, "predict", None)):
+            raise UserError(f"{type(model).__name__} has no predict, so it can't be judged: give an agent or a policy.")
+        self.model, self.action_space, self.deterministic = model, action_space, deterministic
+        policy = getattr(model, "policy", model)
+        self._policy = policy if isinstance(policy, OfflinePolicy) else None
+        self.seed = seed
+        self._generator = None if self._policy is None else th.Generator(self._policy.device)
+        self.restart()
+
+    def with_seed(self, seed: int) -> "TargetPolicy":
+        """:param seed: of the stream of the same policy that is returned"""
+        return TargetPolicy(self.model, self.action_space, self.deterministic, seed)
+
+    def restart(self) -> None:
+        """Begin the stream of random numbers anew."""
+        self._state = th.Generator().manual_seed(self.seed).get_state()
+        if self._generator is not None:
+            self._generator.manual_seed(self.seed)
+
+    def stream(self) -> list[th.Tensor]:
+        """Where the stream of random numbers stands."""
+        return [self._state] if self._generator is None else [self._state, self._generator.get_state()]
+
+    def set_stream(self, stream: list[th.Tensor]) -> None:
+        """:param stream: as :meth:`stream` returns it"""
+        self._state = stream[0].cpu()
+        if self._generator is not None:
+            self._generator.set_state(stream[1].cpu())
+
+    def actions(self, observations: np.ndarray, n: int = 1) -> np.ndarray:
+        """
+        :param observations: (B, S) as in the data
+        :param n: actions for each
+        :return: float32 (B, n, A), in [−1, 1]
+        :raises UserError: if what the policy returns are no actions of the space, or not finite
+        """
+        drawn = np.empty((len(observations), n, *self.action_space.shape), dtype=np.float32)
+        with self._own_stream():
+            for block in row_blocks(len(observations)):
+                rows = np.repeat(observations[block], n, axis=0)
+                chosen, _ = self.model.predict(rows, deterministic=self.deterministic)
+                drawn[block] = self._checked(np.asarray(chosen), len(rows)).reshape(-1, n, *self.action_space.shape)
+        return drawn
+
+    def _checked(self, actions: np.ndarray, n_rows: int) -> np.ndarray:
+        expected = (n_rows, *self.action_space.shape)
+        if actions.shape != expected:
+            raise UserError(f"The policy returned actions of shape {actions.shape} for {n_rows} observations, not {expected}.")
+        if not np.isfinite(actions).all():
+            raise UserError("The policy returned actions that are not finite: it can't be judged.")
+        return scale_actions(np.clip(actions, self.action_space.low, self.action_space.high), self.action_space)
+
+    def draws(self, observations: np.ndarray) -> bool:
+        """
+        :param observations: (B, S)
+        :return: whether two calls give different actions
+        """
+        return not np.array_equal(self.actions(observations), self.actions(observations))
+
+    @contextmanager
+    def _own_stream(self) -> Iterator[None]:
+        with global_rng_preserved():
+            th.set_rng_state(self._state)
+            policy = self._policy
+            if policy is None:
+                yield
+            else:
+                kept, policy._acting_generator = policy._acting_generator, self._generator
+                try:
+                    yield
+                finally:
+                    policy._acting_generator = kept
+            self._state = th.get_rng_state()

@@ -1,0 +1,109 @@
+"""How good estimates of policies' values are, where the truth is known: DOPE's figures (Fu et al. 2021) and SCOPE-RL's."""
+
+import numpy as np
+
+
+def _paired(estimates: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    estimates, truth = np.asarray(estimates, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    if estimates.shape != truth.shape or estimates.ndim != 1 or len(truth) == 0:
+        raise ValueError(f"estimates {estimates.shape} and truth {truth.shape} must be vectors of one length.")
+    return estimates, truth
+
+
+def _best(estimates: np.ndarray, k: int) -> np.ndarray:
+    """The k policies that are estimated best; of equals those that come first."""
+    return np.argsort(-estimates, kind="stable")[:k]
+
+
+def absolute_error(estimates: np.ndarray, truth: np.ndarray, rescaled: bool = True) -> float:
+    """
+    :param estimates: (P,) of P policies
+    :param truth: (P,)
+    :param rescaled: DOPE's: both over the range of the truth, estimates capped at 2; else in the units of the values
+    :return: mean absolute error
+    """
+    estimates, truth = _paired(estimates, truth)
+    if rescaled:
+        low, high = truth.min(), truth.max()
+        estimates, truth = np.minimum((estimates - low) / (high - low), 2.0), (truth - low) / (high - low)
+    return float(np.abs(estimates - truth).mean())
+
+
+def rank_correlation(estimates: np.ndarray, truth: np.ndarray) -> float:
+    """
+    :param estimates: (P,)
+    :param truth: (P,)
+    :return: Spearman's ρ; nan if one of them is constant
+    """
+    from scipy.stats import spearmanr
+
+    estimates, truth = _paired(estimates, truth)
+    if np.ptp(estimates) == 0 or np.ptp(truth) == 0:
+        return float("nan")
+    return float(spearmanr(estimates, truth).statistic)
+
+
+def regret(estimates: np.ndarray, truth: np.ndarray, k: int = 1) -> float:
+    """
+    DOPE's regret@k: what is lost if the best of the k policies that are estimated best is taken.
+
+    :param estimates: (P,)
+    :param truth: (P,)
+    :param k: policies that one can afford to try
+    :return: as a share of the truth's range
+    """
+    estimates, truth = _paired(estimates, truth)
+    low, high = truth.min(), truth.max()
+    return float((high - truth[_best(estimates, k)].max()) / (high - low)) if high > low else 0.0
+
+
+def summed_regret(estimates: np.ndarray, truth: np.ndarray, k: int = 1) -> float:
+    """
+    SCOPE-RL's regret@k.
+
+    :param estimates: (P,)
+    :param truth: (P,)
+    :param k: policies taken
+    :return: sum of the k largest truths − sum of the truths of the k that are estimated best
+    """
+    estimates, truth = _paired(estimates, truth)
+    return float(np.sort(truth)[::-1][:k].sum() - truth[_best(estimates, k)].sum())
+
+
+def sharpe_ratio(estimates: np.ndarray, truth: np.ndarray, k: int, baseline: float) -> float:
+    """
+    SCOPE-RL's SharpeRatio@k: what the best of the k gains over the behaviour, per spread among the k.
+
+    :param estimates: (P,)
+    :param truth: (P,)
+    :param k: policies tried, at least 2
+    :param baseline: value of the behaviour
+    """
+    estimates, truth = _paired(estimates, truth)
+    tried = truth[_best(estimates, k)]
+    return float(max(0.0, tried.max() - baseline) / tried.std(ddof=1))
+
+
+def bootstrap_interval(values: np.ndarray, level: float = 0.9, n_resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """
+    Percentile bootstrap of a mean.
+
+    :param values: (n,)
+    :param level: of the interval
+    :param n_resamples: number of resamples
+    :param seed: of the resamples
+    :return: lower and upper end
+    """
+    values = np.asarray(values, dtype=np.float64)
+    draws = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
+    return interval_of(values[draws].mean(axis=1), level)
+
+
+def interval_of(means: np.ndarray, level: float) -> tuple[float, float]:
+    """
+    :param means: of resamples
+    :param level: share of them that lies inside
+    :return: their linear quantiles
+    """
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

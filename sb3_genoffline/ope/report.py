@@ -1,0 +1,218 @@
+"""Several policies judged on the same data, ranked, with what makes one doubt it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.ope import metrics
+from sb3_genoffline.ope.fqe import FQE, Estimate
+from sb3_genoffline.ope.weighting import ImportanceWeighting
+
+_FEW_EPISODES, _LARGE_DRIFT, _MUCH_CLIPPED = 10.0, 0.1, 0.05
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """
+    What the data say about one policy.
+
+    :param fqe: value by FQE
+    :param drift: change of it over the last tenth of the fit, as a share
+    :param clipped: share of FQE's targets beyond what is attainable, at the end
+    :param held_out_td_error: of rows that were not fitted; nan without any
+    :param wdr: value by weighted doubly robust estimation; None if it was not asked for
+    :param ess: effective sample size behind ``wdr``, in episodes, of the held-out ones
+    :param warnings: sentences
+    """
+
+    fqe: Estimate
+    drift: float
+    clipped: float
+    held_out_td_error: float
+    wdr: float | None = None
+    ess: float | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class OfflineReport:
+    """
+    Judgements by name, and the value of the data themselves.
+
+    :param judgements: by name
+    :param data_value: mean discounted return of the logged episodes: what a choice must beat
+    :param gamma: discount
+    """
+
+    judgements: dict[str, Judgement]
+    data_value: float
+    gamma: float
+
+    def values(self) -> dict[str, float]:
+        """FQE's values by name, in the order given."""
+        return {name: judgement.fqe.value for name, judgement in self.judgements.items()}
+
+    def best(self) -> str:
+        """Name of the policy with the largest value."""
+        return max(self.judgements, key=lambda name: self.judgements[name].fqe.value)
+
+    def _with(self, truth: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        missing = [name for name in self.judgements if name not in truth]
+        if missing:
+            raise UserError(f"The truth of {missing[0]!r} is missing: give one value for each policy that was judged.")
+        return np.array([*self.values().values()]), np.array([truth[name] for name in self.judgements])
+
+    def rank_correlation(self, truth: Mapping[str, float]) -> float:
+        """:param truth: values by name, with the same discount"""
+        return metrics.rank_correlation(*self._with(truth))
+
+    def regret(self, truth: Mapping[str, float], k: int = 1) -> float:
+        """
+        :param truth: values by name
+        :param k: policies that one can afford to try
+        """
+        return metrics.regret(*self._with(truth), k)
+
+    def absolute_error(self, truth: Mapping[str, float]) -> float:
+        """:param truth: values by name, with the same discount; in units of the values"""
+        return metrics.absolute_error(*self._with(truth), rescaled=False)
+
+    def table(self) -> str:
+        """The policies from the best to the worst, and the data."""
+        ranked = sorted(self.judgements.items(), key=lambda item: -item[1].fqe.value)
+        width = max(len("the data"), *(len(name) for name in self.judgements))
+        level = next(iter(self.judgements.values())).fqe.level
+        lines = [f"{'policy':{width}}  {'value':>9}  {f'{level:.0%} interval':>20}  {'WDR':>9}  {'ESS':>6}  {'TD error':>9}"]
+        for name, found in ranked:
+            low, high = found.fqe.interval
+            weighted = f"{'':>9}  {'':>6}" if found.wdr is None else f"{found.wdr:9.4g}  {found.ess:6.1f}"
+            interval = f"{low:9.4g} … {high:.4g}"
+            lines.append(f"{name:{width}}  {found.fqe.value:9.4g}  {interval:>20}  {weighted}  {found.held_out_td_error:9.3g}")
+        lines.append(f"{'the data':{width}}  {self.data_value:9.4g}")
+        lines += [f"{name}: {warning}" for name, found in ranked for warning in found.warnings]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        rows = {
+            name: {
+                "value": found.fqe.value,
+                "interval": list(found.fqe.interval),
+                "level": found.fqe.level,
+                "spread": found.fqe.spread,
+                "per_step": found.fqe.per_step,
+                "drift": found.drift,
+                "clipped": found.clipped,
+                "held_out_td_error": found.held_out_td_error,
+                "wdr": found.wdr,
+                "ess": found.ess,
+                "warnings": found.warnings,
+            }
+            for name, found in self.judgements.items()
+        }
+        return {"gamma": self.gamma, "data_value": self.data_value, "policies": rows}
+
+
+def split_episodes(dataset: OfflineDataset, share: float, seed: int = 0) -> tuple[OfflineDataset, OfflineDataset]:
+    """
+    :param dataset: episodes
+    :param share: of them that the second part has, at least one and not all
+    :param seed: chooses them
+    :return: two datasets without a common episode
+    :raises UserError: if there is a single episode
+    """
+    n = dataset.n_episodes
+    if n < 2:
+        raise UserError("The dataset has a single episode: it can't be split into episodes to fit on and others to judge on.")
+    n_second = min(max(round(share * n), 1), n - 1)
+    order = np.random.default_rng(seed).permutation(n)
+    return dataset.select_episodes(np.sort(order[n_second:])), dataset.select_episodes(np.sort(order[:n_second]))
+
+
+def discounted_return(dataset: OfflineDataset, gamma: float) -> float:
+    """
+    :param dataset: episodes
+    :param gamma: discount
+    :return: mean over episodes of Σ_t γ^t·r_t
+    """
+    steps = np.arange(len(dataset)) - np.repeat(dataset.episode_starts, dataset.episode_lengths())
+    discounted = gamma**steps * dataset.rewards.astype(np.float64)
+    return float(np.add.reduceat(discounted, dataset.episode_starts).mean())
+
+
+def evaluate_offline(
+    policies: Any,
+    dataset: Any,
+    *,
+    estimators: tuple[str, ...] = ("fqe",),
+    gamma: float | None = None,
+    gradient_steps: int = 200_000,
+    held_out: float = 0.2,
+    level: float = 0.9,
+    seed: int = 0,
+    progress_bar: bool = False,
+    weighting: Mapping[str, Any] | None = None,
+    **fqe_arguments: Any,
+) -> OfflineReport:
+    """
+    What policies are worth, from logs alone: each is judged by a Q-function refitted to it (:class:`~sb3_genoffline.ope.FQE`),
+    and on request by weighted doubly robust estimation on episodes that this Q-function has not seen.
+
+    :param policies: an agent or policy, or several by name
+    :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes
+    :param estimators: ``"fqe"`` always; ``"wdr"`` as well
+    :param gamma: discount (None: the agents', which must agree; 0.99 where they have none)
+    :param gradient_steps: updates of each FQE
+    :param held_out: share of the episodes that FQE does not see; TD errors and ``wdr`` are theirs
+    :param level: of the intervals
+    :param seed: of everything drawn
+    :param progress_bar: show one for each fit
+    :param weighting: arguments of :class:`~sb3_genoffline.ope.ImportanceWeighting`
+    :param fqe_arguments: arguments of :class:`~sb3_genoffline.ope.FQE`
+    :return: the report; ``print(report.table())``
+    :raises UserError: for no policy, unknown estimators, agents of different discounts, or a single episode
+    """
+    named = dict(policies) if isinstance(policies, Mapping) else {"policy": policies}
+    unknown = sorted({*estimators} - {"fqe", "wdr"})
+    if unknown or not named:
+        raise UserError(
+            f"estimators={unknown[0]!r} is not known; use 'fqe' and 'wdr'." if unknown else "There is no policy to judge."
+        )
+    data = load_dataset(dataset)
+    gamma = _common_gamma(named) if gamma is None else gamma
+    fitted, judged_on = split_episodes(data, held_out, seed)
+    starts = data.observations[data.episode_starts]
+    judgements = {}
+    for name, policy in named.items():
+        fqe = FQE(policy, fitted, gamma=gamma, seed=seed, **({"initial_observations": starts} | fqe_arguments))
+        fqe.fit(gradient_steps, progress_bar=progress_bar)
+        wdr = ess = None
+        if "wdr" in estimators:
+            weights = ImportanceWeighting(policy, judged_on, gamma=gamma, seed=seed, **(weighting or {}))
+            wdr, ess = weights.wdr(fqe), weights.effective_sample_size
+        clipped = fqe.monitor.latest.get("fqe/clipped", 0.0)
+        warnings = _doubts(fqe.drift, clipped, ess)
+        judgements[name] = Judgement(fqe.estimate(level), fqe.drift, clipped, fqe.td_error(judged_on), wdr, ess, warnings)
+    return OfflineReport(judgements, discounted_return(data, gamma), gamma)
+
+
+def _common_gamma(policies: Mapping[str, Any]) -> float:
+    found = {name: float(policy.gamma) for name, policy in policies.items() if hasattr(policy, "gamma")}
+    if len({*found.values()}) > 1:
+        raise UserError(f"The agents have different discounts, {found}: say which one values are told with, gamma=...")
+    return next(iter(found.values()), 0.99)
+
+
+def _doubts(drift: float, clipped: float, ess: float | None) -> list[str]:
+    found = []
+    if drift > _LARGE_DRIFT:
+        found.append(f"the estimate still moved by {drift:.0%} in the last tenth of the fit: fit longer (gradient_steps).")
+    if clipped > _MUCH_CLIPPED:
+        found.append(f"{clipped:.0%} of the targets lie beyond what is attainable: its actions are unlike the data's.")
+    if ess is not None and ess < _FEW_EPISODES:
+        found.append(f"WDR rests on {ess:.1f} episodes: do not read it alone.")
+    return found

@@ -1,0 +1,90 @@
+"""Several policies judged together."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import Linear, linear_data
+
+from sb3_genoffline import UserError
+from sb3_genoffline.ope import OfflineReport, evaluate_offline
+from sb3_genoffline.ope.report import discounted_return, split_episodes
+
+SETTINGS: dict[str, Any] = {"gradient_steps": 150, "gamma": 0.5, "tau": 0.5, "net_arch": (), "learning_rate": 2e-2}
+
+
+@pytest.fixture(scope="module")
+def report() -> OfflineReport:
+    """From s = 1 on, the larger the gain, the better."""
+    policies = {str(gain): Linear(gain) for gain in (-0.5, 0.5, 0.0)}
+    weighting = {"n_steps": 2, "net_arch": (4,), "device": "cpu"}
+    starts = np.ones((3, 1), np.float32)
+    return evaluate_offline(
+        policies,
+        linear_data(800),
+        estimators=("fqe", "wdr"),
+        weighting=weighting,
+        initial_observations=starts,
+        device="cpu",
+        **SETTINGS,
+    )
+
+
+def test_policies_are_ranked(report: OfflineReport):
+    assert report.best() == "0.5"
+    truth = {"-0.5": -0.5, "0.0": 0.0, "0.5": 0.5}
+    assert report.rank_correlation(truth) == pytest.approx(1)
+    assert report.regret(truth) == 0
+    assert report.absolute_error(report.values()) == 0
+    lines = report.table().splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["0.5", "0.0", "-0.5"] and lines[4].startswith("the data")
+    assert json.loads(json.dumps(report.as_dict()))["policies"].keys() == {"0.5", "0.0", "-0.5"}
+
+
+def test_few_effective_episodes_are_a_doubt(report: OfflineReport):
+    for judgement in report.judgements.values():
+        assert judgement.ess is not None and judgement.ess <= 4
+        assert any("WDR rests on" in warning for warning in judgement.warnings)
+
+
+def test_a_truth_that_is_missing_is_named(report: OfflineReport):
+    with pytest.raises(UserError, match=r"The truth of '0\.5' is missing"):
+        report.regret({"-0.5": 1.0, "0.0": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("policies", "settings", "message"),
+    [
+        ({}, {}, "There is no policy to judge"),
+        (Linear(), {"estimators": ("fqe", "is")}, "estimators='is' is not known"),
+    ],
+)
+def test_what_can_not_be_judged_is_refused(policies: Any, settings: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        evaluate_offline(policies, linear_data(80), **settings)
+
+
+def test_agents_of_different_discounts_are_refused():
+    first, second = Linear(), Linear()
+    first.gamma, second.gamma = 0.9, 0.99  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="The agents have different discounts"):
+        evaluate_offline({"a": first, "b": second}, linear_data(80))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_parts_share_no_episode_and_miss_none(share: float):
+    data = linear_data(400)
+    first, second = split_episodes(data, share)
+    assert first.n_episodes + second.n_episodes == 10 and min(first.n_episodes, second.n_episodes) >= 1
+    assert not {*first.rewards.tolist()} & {*second.rewards.tolist()}
+
+
+def test_a_single_episode_can_not_be_split():
+    with pytest.raises(UserError, match="a single episode"):
+        split_episodes(linear_data(40), 0.2)
+
+
+def test_the_datas_value_is_their_mean_discounted_return():
+    data = linear_data(80)
+    assert discounted_return(data, 0.9) == pytest.approx((data.rewards.reshape(2, 40) @ 0.9 ** np.arange(40)).mean(), rel=1e-5)
