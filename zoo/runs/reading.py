@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from sb3_genoffline.data.reading.bounds import npz_shapes
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.untrusted import short
@@ -185,6 +186,8 @@ def read_evaluations(path: Path) -> dict[str, np.ndarray]:
     :return: ``timesteps`` (E,); ``results``, ``ep_lengths`` and, in mazes, ``successes`` (E, episodes)
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            npz_shapes(path, archive)  # no more than the file can hold
         with np.load(path) as file:
             found = {name: file[name] for name in ("timesteps", "results", "ep_lengths")}
             if "successes" in file:
