@@ -8,13 +8,27 @@ import gc
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch as th
+
+gc.disable()  # until the first test: what is imported stays
+
+
+def pytest_runtest_setup() -> None:
+    """Keep the garbage collector from looking at hundreds of modules again and again; a test's own objects it still sees."""
+    global _n_modules
+    if len(sys.modules) > _n_modules + 50:
+        _n_modules = len(sys.modules)
+        gc.freeze()
+        gc.enable()
+
+
+_n_modules = 0
 
 
 def _keep_port() -> socket.socket:
@@ -43,6 +57,8 @@ for _name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HU
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Networks, data and noise in double precision."""
+    import torch as th  # here: xdist's own process needs none
+
     th.set_default_dtype(th.float64)
     yield
     th.set_default_dtype(th.float32)
@@ -54,6 +70,18 @@ def make_batch() -> Any:
     from worlds import make_batch  # imports huggingface_hub
 
     return make_batch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_seeds_for_absent_devices() -> Iterator[None]:
+    """Torch keeps a seed for a device that may appear later, with the stack as text: that takes longer than a tiny network."""
+    import torch as th
+
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (th.cuda, th.xpu, th.mtia):
+            if not kind.is_available():
+                patch.setattr(kind, "manual_seed_all", lambda seed: None)
+        yield
 
 
 def _n_open_files() -> int | None:

@@ -1,61 +1,96 @@
-"""Ends a process, or lets the system refuse, at any file operation below a folder."""
+"""Every state that a fault leaves behind: a process that is killed, or a system that refuses, at any file operation."""
 
 import os
+import shutil
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-KILLED, ENDED, RAISED = 9, 0, 3
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree")
+_before: list[Callable[[str], None]] = []
+"""What is called with the path before each file operation; an audit hook can't be taken away again."""
 
 
-def run_with_fault(folder: Path, action: Callable[[], Any], n: int, fault: BaseException | None) -> int:
-    """
-    Run an action in a process of its own, whose n-th file operation below the folder does not happen.
-
-    :param folder: whose operations are counted
-    :param action: what to run
-    :param n: from 0
-    :param fault: raised there; None: the process is killed
-    :return: ``KILLED``, ``RAISED``, or ``ENDED`` if there were not so many operations
-    """
-    child = os.fork()
-    if child == 0:
-        count, code = 0, KILLED
-
-        def hook(event: str, args: tuple[Any, ...]) -> None:
-            nonlocal count
-            if event not in _EVENTS or not str(args[0]).startswith(str(folder)):
-                return
-            count += 1
-            if count == n + 1:
-                if fault is None:
-                    os._exit(KILLED)
-                raise fault
-
-        sys.addaudithook(hook)
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if _before and event in _EVENTS:
+        call = _before.pop()  # its own operations do not count
         try:
-            action()
-            code = ENDED if count <= n else RAISED
-        except BaseException as error:
-            code = RAISED
-            if fault is None:
-                traceback.print_exception(error)
-                code = 1
+            call(str(args[0]))
         finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            _before.append(call)
 
 
-def every_fault(folder: Path, action: Callable[[], Any], fault: BaseException | None) -> Iterator[int]:
-    """Run the action again and again, each time with the fault one operation later, until it comes to its end."""
-    for n in range(200):
-        code = run_with_fault(folder, action, n, fault)
-        assert code in (KILLED, RAISED, ENDED)
+def _run(action: Callable[[], Any], before: Callable[[str], None]) -> None:
+    if "hooked" not in globals():
+        globals()["hooked"] = True
+        sys.addaudithook(_hook)
+    _before.append(before)
+    try:
+        action()
+    finally:
+        _before.clear()
+
+
+def every_state(folder: Path, action: Callable[[], Any], fault: BaseException | None) -> Iterator[int]:
+    """
+    Put a folder into each state that a fault in an action can leave, the last one without a fault.
+
+    :param folder: whose operations are counted, and which is put back to what it was before each
+    :param action: what changes it
+    :param fault: raised in the place of an operation; None: the process is killed there, so that nothing follows
+    :return: the number of operations that were done
+    """
+    start, states = _read(folder), list[dict[str, bytes | None]]()
+
+    def note(path: str) -> None:
+        if path.startswith(str(folder)):
+            states.append(_read(folder))  # what is not written yet is lost with the process
+
+    _run(action, note)
+    assert len(states) > 3, "no operation was seen"
+    whole = _read(folder)
+    for n, state in enumerate([*states, whole]):
+        if fault is None or n == len(states):
+            if n > 0 and state == states[n - 1]:
+                continue  # the operation read something
+            _write(folder, state)
+        else:
+            _write(folder, start)
+            _run_to_the_fault(folder, action, n, fault)
         yield n
-        if code == ENDED:
-            assert n > 3, "no operation was seen"
-            return
-    raise AssertionError("it never ends")
+
+
+def _run_to_the_fault(folder: Path, action: Callable[[], Any], n: int, fault: BaseException) -> None:
+    count = 0
+
+    def refuse(path: str) -> None:
+        nonlocal count
+        count += path.startswith(str(folder))
+        if count == n + 1:
+            count += 1
+            raise type(fault)(*fault.args)
+
+    try:
+        _run(action, refuse)
+    except type(fault):
+        return
+    assert count > n, "another run has fewer operations"
+
+
+def _read(folder: Path) -> dict[str, bytes | None]:
+    """Contents by relative path; None for a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def _write(folder: Path, state: dict[str, bytes | None]) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    for name, content in state.items():  # folders come before what is in them
+        if content is None:
+            os.mkdir(folder / name)
+        else:
+            (folder / name).write_bytes(content)

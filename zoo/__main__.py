@@ -3,7 +3,7 @@
 ``add_arguments`` and ``main``: on the ground floor, or ``command.py`` of the room that is named like it.
 """
 
-import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -43,21 +43,25 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(0 if argv else 2)
     name, *rest = argv
     if name not in COMMANDS:
-        sys.exit(f"zoo: {name!r} is not a command; use one of\n{_lines_of_commands()}")
+        near = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
+        hint = f"did you mean {near[0]}? The commands are" if near else "use one of"
+        sys.exit(f"zoo: {name!r} is not a command; {hint}\n{_lines_of_commands()}")
     prefer_offscreen()
     module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {name}", description=module.__doc__, allow_abbrev=False)
+    flags = importlib.import_module(".runs.flags", __package__)  # here: with it comes torch, which --help does not need
+    parser = flags.FlagParser(prog=f"{PROGRAM} {name}", description=module.__doc__)
     module.add_arguments(parser)
     arguments = parser.parse_args(rest)
     try:
         with ending_in_order(name):
             module.main(arguments)
     except Exception as error:
-        if os.environ.get("ZOO_TRACEBACK") or not _is_for_the_user(error):
+        sentence = None if os.environ.get("ZOO_TRACEBACK") else flags.sentence_of(error)
+        if sentence is None:
             raise
         from sb3_genoffline.errors import printable_lines
 
-        sys.exit(f"zoo {name}: {printable_lines(error)}\n(set ZOO_TRACEBACK=1 for the traceback)")
+        sys.exit(f"zoo {name}: {printable_lines(sentence)}\n(set ZOO_TRACEBACK=1 for the traceback)")
 
 
 def overview() -> str:
@@ -72,13 +76,6 @@ def overview() -> str:
 
 def _lines_of_commands() -> str:
     return "\n".join(f"  {name:12}{text}" for name, (_, text) in COMMANDS.items())
-
-
-def _is_for_the_user(error: Exception) -> bool:
-    """Whether it is a mistake in what was asked, or an outside that did not answer, and not a bug of this program."""
-    from sb3_genoffline.errors import UserError  # here: with it comes torch, which --help does not need
-
-    return isinstance(error, UserError | ConnectionError)
 
 
 if __name__ == "__main__":

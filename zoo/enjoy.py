@@ -10,19 +10,28 @@ import numpy as np
 from .runs.agents import add_agent_arguments, agent_and_env
 from .runs.envs import env_for_pictures
 from .runs.film import Play, RenderingError, film, play
+from .runs.flags import film_file, pixels, positive, seed_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo enjoy``"""
     add_agent_arguments(parser)
     add = parser.add_argument
-    add("-n", "--n-timesteps", "--video-length", type=int, default=1000, help="environment steps to play or film")
-    add("--video", metavar="MP4", help="film to this file instead of opening a window")
-    add("--fps", type=int, default=25, help="pictures a second of the film")
-    add("--width", type=int, default=320, help="of the film")
-    add("--height", type=int, default=240, help="of the film")
-    add("--no-render", action="store_true", help="only print the episodes")
-    add("--seed", type=int, default=0, help="seed of the first episode")
+    add(
+        "-n",
+        "--n-timesteps",
+        "--video-length",
+        type=positive,
+        default=1000,
+        help="environment steps to play or film",
+    )
+    how = parser.add_mutually_exclusive_group().add_argument
+    how("--video", type=film_file, metavar="MP4", help="film to this file instead of opening a window")
+    how("--no-render", action="store_true", help="only print the episodes")
+    add("--fps", type=positive, default=25, help="pictures a second of the film")
+    add("--width", type=pixels, default=320, help="of the film")
+    add("--height", type=pixels, default=240, help="of the film")
+    add("--seed", type=seed_number, default=0, help="seed of the first episode")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from sb3_genoffline.errors import UserError
 
 from .runs.agents import add_agent_arguments, agent_and_env
 from .runs.evaluations import late_evaluations
+from .runs.flags import json_file, positive, seed_number
 from .runs.folders import run_of
 from .runs.scoring import CHOOSING_SEEDS, EVAL_SEED, check_seed, evaluate, summary
 from .runs.sweeping import sweep, sweep_table
@@ -18,16 +19,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo evaluate``"""
     add_agent_arguments(parser)
     add = parser.add_argument
-    add("-n", "--n-episodes", type=int, help="episodes (default: 10; 100 for antmaze)")
-    add("--n-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
-    add("--seed", type=int, help=f"seed of the episodes (default: {EVAL_SEED}; of a sweep {CHOOSING_SEEDS.start})")
+    add("-n", "--n-episodes", type=positive, help="episodes (default: 10; 100 for antmaze)")
+    add("--n-envs", type=positive, help="environments stepped together (default: one per episode, at most 10)")
+    seeds = f"{EVAL_SEED}; of a sweep {CHOOSING_SEEDS.start}"
+    add("--seed", type=seed_number, help=f"seed of the episodes (default: {seeds})")
     add(
         "--sweep",
         nargs="+",
         metavar=("NAME", "VALUE"),
         help="evaluate the agent with each value of a setting of acting, such as acting_noise_scale, on episodes of their own",
     )
-    add("-o", "--output", help="file to write (default: results.json, or results_<checkpoint>.json, beside the agent)")
+    add(
+        "-o",
+        "--output",
+        type=json_file,
+        help="file to write (default: results.json, or results_<checkpoint>.json, beside the agent)",
+    )
 
 
 def main(args: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sb3_genoffline.data import load_dataset
 
+from .runs.flags import new_folder, seed_number
 from .runs.stopping import shielding_children
 
 if TYPE_CHECKING:
@@ -125,12 +126,13 @@ def quickstart(
 
 def _under_way(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
     """What the trainings of this quickstart are known by: those of an interrupted one that asked for the same, or new ones."""
+    from .runs.reading import read_json
     from .runs.writing import write_json
 
     path, asked = folder / _UNDER_WAY, {"seed": seed, **asdict(sizes)}
     if path.is_file():
-        known = json.loads(path.read_text())
-        if known["asked"] == asked:
+        known = read_json(path, "mark of an interrupted quickstart")
+        if known.get("asked") == asked:
             return {"quickstart": known}
     begun = {"begun": datetime.datetime.now(datetime.UTC).isoformat(), "asked": asked}
     write_json(path, begun)
@@ -325,8 +327,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo quickstart``"""
     add = parser.add_argument
     add("--smoke", action="store_true", help="tiny sizes and a dataset of its own: tests the way in a minute, learns nothing")
-    add("-f", "--log-folder", default="logs/quickstart", help="where everything is written")
-    add("--seed", type=int, default=0, help="of both trainings")
+    add("-f", "--log-folder", type=new_folder, default="logs/quickstart", help="where everything is written")
+    add("--seed", type=seed_number, default=0, help="of both trainings")
 
 
 def main(args: argparse.Namespace) -> None:

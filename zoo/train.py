@@ -18,6 +18,17 @@ from sb3_genoffline.registry import ALGOS, load_agent
 from .collect.lookup import find_dataset
 from .runs.agents import add_trust_argument, data_of_agent
 from .runs.envs import env_of_run, recorded_env
+from .runs.flags import (
+    algorithm,
+    chosen_or_threads,
+    count,
+    device,
+    log_interval,
+    never_or_every,
+    new_folder,
+    positive,
+    random_or_seed,
+)
 from .runs.folders import run_of
 from .runs.hyperparameters import parse_pairs
 from .runs.learning import train
@@ -28,10 +39,10 @@ from .runs.stopping import Stopped
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo train``"""
     add = parser.add_argument
-    add("--algo", help=f"algorithm (default: dac; with -i, the agent's): {', '.join(ALGOS)}")
+    add("--algo", type=algorithm, help=f"algorithm (default: dac; with -i, the agent's): {', '.join(ALGOS)}")
     add("--dataset", help="Minari id, D4RL file (.hdf5) or .npz; may be left out with -i of an agent in a run folder")
     add("--env", help="environment to evaluate in (default: the dataset's)")
-    add("-tb", "--tensorboard-log", metavar="FOLDER", help="root of tensorboard logs")
+    add("-tb", "--tensorboard-log", type=new_folder, metavar="FOLDER", help="root of tensorboard logs")
     add(
         "-i",
         "--trained-agent",
@@ -40,22 +51,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run goes on in the run's folder; from another one, or with other data or -params, a run of its own branches off",
     )
     add("--resume", action=argparse.BooleanOptionalAction, help="go on with an unfinished run of the same command (default)")
-    add("-n", "--n-timesteps", type=int, help="gradient updates in all (default: the hyper-parameters')")
-    add("--num-threads", type=int, help="threads of torch (default: torch's choice)")
-    add("--log-interval", type=int, help="updates between two log entries (default: 1000; -2: no logging)")
-    add("--eval-freq", type=int, help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)")
-    add("--eval-episodes", type=int, help="episodes of an evaluation (default: 10)")
-    add("--n-eval-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
+    add("-n", "--n-timesteps", type=positive, help="gradient updates in all (default: the hyper-parameters')")
+    add("--num-threads", type=chosen_or_threads, help="threads of torch (default: torch's choice)")
+    add("--log-interval", type=log_interval, help="updates between two log entries (default: 1000; -2: no logging)")
+    add(
+        "--eval-freq",
+        type=never_or_every,
+        help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)",
+    )
+    add("--eval-episodes", type=positive, help="episodes of an evaluation (default: 10)")
+    add("--n-eval-envs", type=positive, help="environments stepped together (default: one per episode, at most 10)")
     add(
         "--save-freq",
-        type=int,
+        type=never_or_every,
         help="updates between checkpoints that are kept (default: only the last is, renewed every 10,000)",
     )
     add("--save-replay-buffer", action="store_true", default=None, help="also save the sampler's state in a file of its own")
-    add("-f", "--log-folder", help="root of the logs (default: logs; with -i, where the agent's run is)")
-    add("--seed", type=int, help="seed (default: a random one, which is recorded)")
-    add("--device", help="cpu, cuda or auto (default)")
-    add("--verbose", type=int, help="0 silent, 1 progress (default), 2 tables")
+    add("-f", "--log-folder", type=new_folder, help="root of the logs (default: logs; with -i, where the agent's run is)")
+    add("--seed", type=random_or_seed, help="seed (default: a random one, which is recorded)")
+    add("--device", type=device, help="cpu, cuda or auto (default)")
+    add("--verbose", type=count, choices=(0, 1, 2), help="0 silent, 1 progress (default), 2 tables")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
     add("--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="the same, over --env-kwargs")
     add_trust_argument(parser)
@@ -135,8 +150,7 @@ def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
     run = run_of(args.trained_agent) if args.trained_agent else None
     kept: dict[str, Any] = {} if args.trained_agent else {"algo": "dac"}
     if run is not None:
-        recorded = run.config().get("dataset") or {}
-        kept = {"dataset": recorded.get("id"), "log_folder": str(run.folder.parents[1]), **remembered(run)}
+        kept = {"dataset": run.config()["dataset"].get("id"), "log_folder": str(run.folder.parents[1]), **remembered(run)}
     return argparse.Namespace(**{**dict.fromkeys(vars(args)), **DEFAULTS, **kept, **given})
 
 

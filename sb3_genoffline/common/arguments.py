@@ -67,7 +67,7 @@ class Bounds:
         if math.isinf(self.low):
             return f"must be {'below' if self.open_high else 'at most'} {self.high:g}"
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-        return f"must lie in {left}{self.low:g}, {self.high:g}{right}"
+        return f"must lie in {left}{self.low:.10g}, {self.high:.10g}{right}"
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,6 @@ class Argument:
         """Why a live agent can't change it; None if it can."""
         own = next((rule.reason for rule in _rules(self.hint) if isinstance(rule, Fixed)), None)
         return self.inherited.fixed if own is None and self.inherited is not None else own
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether numbers must be whole."""
-        return _mentions(self.hint, int) and not _mentions(self.hint, float)
 
     @property
     def names_file(self) -> bool:
@@ -339,7 +334,7 @@ def _conform_items(value: Any, origin: Any, parts: tuple[Any, ...]) -> Any:
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
     if not isinstance(value, list | tuple):
-        raise _Misfit(f"must be a list of {_readable(parts[0])}s" if parts else "must be a list")
+        raise _Misfit(f"must be a list of {_readable(parts[0]).removeprefix('a ')}s" if parts else "must be a list")
     if origin is tuple and Ellipsis not in parts:
         if len(value) != len(parts):
             raise _Misfit(f"must have {len(parts)} entries")
@@ -438,6 +433,19 @@ class ArgumentTable:
             except UserError as error:
                 raise UserError(f"{where}{error}") from None
         return checked
+
+
+def misfit(value: Any, hint: Any) -> str | None:
+    """
+    :param value: as given
+    :param hint: type annotation, rules included
+    :return: what is wrong with it, as the end of a sentence that starts with the value; None if nothing is
+    """
+    try:
+        _conform(value, hint)
+    except _Misfit as wrong:
+        return str(wrong)
+    return None
 
 
 def split_net_arch(net_arch: Sequence[int] | Mapping[str, Sequence[int]]) -> tuple[list[int], list[int]]:

@@ -26,12 +26,12 @@ from sb3_genoffline.common.arguments import (
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.multiplier import multiplier_step
 from sb3_genoffline.common.optimizers import check_can_skip, gradient_step
 from sb3_genoffline.cped.fit import DensityFit, DensityTrainer
 from sb3_genoffline.cped.multiplier import (
-    LOG_ALPHA_MAX,
-    LOG_ALPHA_MIN,
     AlphaMode,
+    Constraint,
     Epsilon,
     check_epsilon,
     check_schedule,
@@ -39,8 +39,9 @@ from sb3_genoffline.cped.multiplier import (
 )
 from sb3_genoffline.cped.official import official_arguments
 from sb3_genoffline.cped.policies import FlowDensityPolicy
+from sb3_genoffline.cped.watching import LARGEST_LOSS, watch
 from sb3_genoffline.data.buffers import TransitionBatch
-from sb3_genoffline.errors import DivergedError, UserError
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.behavior import Density
 from sb3_genoffline.generative.flow import FlowName
@@ -48,8 +49,7 @@ from sb3_genoffline.generative.flow_gan import Discriminator, Divergence, FlowGA
 from sb3_genoffline.nets.actors import DeterministicActor
 from sb3_genoffline.nets.ensembles import soft_update
 
-_LARGEST_LOSS = 1e7
-_MOST_SKIPS = 100
+_AT_BOUND = 0.99  # |a| of an action component that counts as at its bound
 
 
 class CPEDNoise(NamedTuple):
@@ -132,6 +132,9 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     :param density: a fitted :class:`~sb3_genoffline.generative.behavior.Density`, or a file of
         :meth:`save_fitted_model`, instead of fitting one; None once it is taken over
     :param flow_joint_steps: updates of the actor-critic during which the density goes on learning
+    :param constraint: what α weighs: ``"nll"`` of the actor's action, or the squared ``"distance"`` to the data's action,
+        over 2·``distance_std``²: the NLL of a normal distribution about that, up to a constant
+    :param distance_std: standard deviation of that distribution
     :param alpha_mode: ``"dual"``, ``"schedule"`` or ``"fixed"``
     :param alpha: α at the start of ``"dual"``, or the ``"fixed"`` one; fixed at 0 there is no constraint and no density
     :param alpha_learning_rate: of log α, which stays in [−5, 10]
@@ -202,6 +205,8 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         standardize_context: bool = True,
         density: Annotated[Density | PathOrFile | None, TakenOver] = None,
         flow_joint_steps: Count = 0,
+        constraint: Constraint = "nll",
+        distance_std: Positive = 0.6,
         alpha_mode: AlphaMode = "dual",
         alpha: NonNegative = 1.0,
         alpha_learning_rate: NonNegative = 1e-3,
@@ -247,6 +252,8 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         self.standardize_context = standardize_context
         self.density = density
         self.flow_joint_steps = flow_joint_steps
+        self.constraint = constraint
+        self.distance_std = distance_std
         self.alpha_mode = alpha_mode
         self.alpha = alpha
         self.alpha_learning_rate = alpha_learning_rate
@@ -281,7 +288,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         if self.alpha == 0 and self.alpha_mode == "dual":
             raise UserError("alpha=0 must be positive, or 0 with alpha_mode='fixed'.")
         check_schedule(self.alpha_schedule)
-        check_epsilon(self.epsilon, joint=self.flow == "nice")
+        check_epsilon(self.epsilon, self.constraint, dual=self.alpha_mode == "dual", joint=self.flow == "nice")
         if self.flow_joint_steps > 0 and self.epsilon == "quantile":
             raise UserError("epsilon='quantile' is measured once: with flow_joint_steps > 0 use epsilon='batch_mean'.")
 
@@ -305,7 +312,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     @property
     def constrained(self) -> bool:
-        """Whether the density plays a part at all."""
+        """Whether the actor is held to the data at all."""
         return self.alpha_mode != "fixed" or self.alpha > 0
 
     def policy_arguments(self) -> dict[str, Any]:
@@ -373,8 +380,8 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     # ------------------------------------------------------------------ the density of behaviour
 
     def uses_fitted_model(self) -> bool:
-        """Without a constraint there is no density."""
-        return self.constrained
+        """Without a constraint, or with one on the distance, there is no density."""
+        return self.constrained and self.constraint == "nll"
 
     def make_fits(self) -> list[Fit]:
         """The density's, on raw states; it standardises them by itself."""
@@ -436,7 +443,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         t = self._n_updates
         states = self.policy.normalize_observations(batch.observations)  # (B, S)
         info: dict[str, Tensor] = {}
-        if t < self.flow_joint_steps and self.constrained:
+        if t < self.flow_joint_steps and self.uses_fitted_model():
             self.policy.density.requires_grad_(True)
             flow_info = self.density_trainer().step(t, batch.observations, batch.actions)
             info |= {f"flow_{name}": value for name, value in flow_info.items()}
@@ -475,7 +482,8 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     def actor_step(self, batch: TransitionBatch, states: Tensor) -> dict[str, Tensor]:
         """
-        Descend −E[min_i Q_i(s, π(s))] + α·E[−log p(π(s) | s)], then move α by how far the NLL is from ε.
+        Descend −E[min_i Q_i(s, π(s))] + α·E[−log p(π(s) | s)], or α·E[‖π(s) − a‖²/(2σ²)], then move α by how far that mean is
+        from ε.
 
         :param batch: B transitions
         :param states: (B, S) as the actor sees them
@@ -484,21 +492,17 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         with_q = self._n_updates >= self.q_start
         actions = self.actor(states)  # (B, A)
         loss = actions.new_zeros(())
-        info: dict[str, Tensor] = {}
+        info = {"bound_share": (actions.detach().abs() > _AT_BOUND).float().mean()}
         if with_q:
             q = self.critic(states, actions).amin(0)  # (B,)
             scale = q.detach().abs().mean().clamp_min(1e-6) if self.q_normalize else 1.0
             loss = loss - q.mean() / scale
             info["actor_q"] = q.detach().mean()
         if self.constrained:
-            nll = self.policy.nll(batch.observations, actions)  # (B,)
+            cost, cost_info = self.constraint_cost(batch, actions)  # scalar
             alpha = self.alpha_now()
-            loss = loss + alpha * nll.mean()
-            info |= {
-                "alpha": alpha,
-                "nll_pi": nll.detach().mean(),
-                "violation_share": (nll.detach() > self.policy.nll_q99).float().mean(),
-            }
+            loss = loss + alpha * cost
+            info |= {"alpha": alpha, **cost_info}
         if not (with_q or self.constrained):
             return info
         skip = self._too_large(loss, 1)
@@ -509,11 +513,25 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
             threshold = self.threshold(batch)
             info["epsilon"] = threshold
             if self.alpha_mode == "dual" and with_q:  # α rises where the constraint is violated
-                gap = info["nll_pi"] - threshold  # of no account where the step is skipped
-                gradient_step(self.alpha_optimizer, -self.log_alpha * gap, self.alpha_learning_rate, skip=skip)
-                with th.no_grad():
-                    self.log_alpha.clamp_(LOG_ALPHA_MIN, LOG_ALPHA_MAX)
+                gap = th.where(skip, 0.0, cost.detach()) - threshold  # of no account where the step is skipped
+                gain = self.log_alpha * gap
+                multiplier_step(self.log_alpha, self.alpha_optimizer, gain, self.alpha_learning_rate, skip)
         return info
+
+    def constraint_cost(self, batch: TransitionBatch, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """
+        What α weighs: E[−log p(π(s) | s)], or E[‖π(s) − a‖²/(2σ²)].
+
+        :param batch: B transitions
+        :param actions: π(s), (B, A)
+        :return: a scalar, and scalars to log
+        """
+        if self.constraint == "distance":
+            distance = (actions - batch.actions).square().sum(-1).mean() / (2.0 * self.distance_std**2)
+            return distance, {"distance": distance.detach()}
+        nll = self.policy.nll(batch.observations, actions)  # (B,)
+        share = (nll.detach() > self.policy.nll_q99).float().mean()
+        return nll.mean(), {"nll_pi": nll.detach().mean(), "violation_share": share}
 
     def alpha_now(self) -> Tensor:
         """α of the coming actor update."""
@@ -523,7 +541,9 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     @th.no_grad()
     def threshold(self, batch: TransitionBatch) -> Tensor:
-        """ε in nats, a scalar on the device."""
+        """ε in nats (or a distance), a scalar on the device; of a distance that no number is given for, 0."""
+        if self.constraint == "distance" and isinstance(self.epsilon, str):
+            return th.zeros_like(self.log_alpha, requires_grad=False)
         if self.epsilon == "batch_mean":
             return self.policy.nll(batch.observations, batch.actions).mean()
         if self.epsilon == "quantile":
@@ -533,30 +553,12 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     def _too_large(self, loss: Tensor, whose: int) -> Tensor:
         """Whether a step is to be skipped; counted on the device, in a row for critics (0) and actor (1) apart."""
         with th.no_grad():
-            skip = ~(loss.abs() < _LARGEST_LOSS)  # NaN too
+            skip = ~(loss.abs() < LARGEST_LOSS)  # NaN too
             self.skipped += skip
             in_a_row = self.skipped_in_a_row[whose]
             in_a_row.copy_((in_a_row + 1) * skip)
         return skip
 
     def watch(self, metrics: dict[str, float]) -> None:
-        """Exploding critics, and steps that were skipped."""
-        largest = max(abs(metrics.get("q_min", 0.0)), abs(metrics.get("q_max", 0.0)))
-        if self.max_abs_q is not None and largest > self.max_abs_q:
-            raise DivergedError(
-                f"|Q| has reached {largest:.3g} at update {self._n_updates}, beyond max_abs_q={self.max_abs_q:g}: the critics "
-                f"explode. {self.overestimation_hint()} If such values are right for these rewards, raise max_abs_q."
-            )
-        critics, actor = self.skipped_in_a_row.tolist()
-        if max(critics, actor) >= _MOST_SKIPS:
-            raise DivergedError(
-                f"The last {int(max(critics, actor))} steps of the {'critics' if critics > actor else 'actor'} before update "
-                f"{self._n_updates} were skipped because their loss was not finite or beyond {_LARGEST_LOSS:g}: diverged. "
-                "Lower the learning rates, scale the rewards down (reward_transform), or use another flow."
-            )
-        if metrics.get("skipped", 0.0) > 0:
-            self.monitor.warn_once(
-                "skipped",
-                f"{int(self.skipped.item())} steps were skipped up to update {self._n_updates} because a loss was not finite "
-                f"or beyond {_LARGEST_LOSS:g}; train/skipped counts them.",
-            )
+        """See :func:`~sb3_genoffline.cped.watching.watch`."""
+        watch(self, metrics)

@@ -140,7 +140,8 @@ class DensityFit(Fit):
         if len(self.held_out) > 0 and (self.step + 1) % self.eval_every == 0:
             self._look()
         if self.best["weights"]:
-            info = info | {"nll_val": th.tensor(self.best["last"], device=states.device)}
+            seen = {"nll_val": self.best["last"], "nll_kept": self.best["nll"]}
+            info = info | {name: th.tensor(value, device=states.device) for name, value in seen.items()}
         return info
 
     def _look(self) -> None:

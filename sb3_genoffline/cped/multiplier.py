@@ -6,8 +6,8 @@ from typing import Literal, get_args
 from sb3_genoffline.errors import UserError
 
 AlphaMode = Literal["dual", "schedule", "fixed"]
+Constraint = Literal["nll", "distance"]
 Epsilon = Literal["batch_mean", "quantile"]
-LOG_ALPHA_MIN, LOG_ALPHA_MAX = -5.0, 10.0
 
 # α from an update on, counted from the start of the policy's training (the released code counts the flow's steps too, which
 # turns α negative where those are not 500,000). Left out are two slips of the code, of one actor step each: α = 0 at update
@@ -45,8 +45,15 @@ def check_schedule(schedule: str | Sequence[Sequence[float]]) -> None:
         raise UserError(f"alpha_schedule={schedule!r} has a negative alpha, which would push actions off the data.")
 
 
-def check_epsilon(epsilon: str | float, joint: bool) -> None:
-    """:raises ValueError: if ε is neither a number nor a known mode, or ranks states as well as actions"""
+def check_epsilon(epsilon: str | float, constraint: Constraint, dual: bool, joint: bool) -> None:
+    """:raises ValueError: if ε is neither a number nor a known mode, ranks states as well as actions, or is of no distance"""
+    if constraint == "distance":
+        if dual and isinstance(epsilon, str):
+            raise UserError(
+                f"epsilon={epsilon!r} is an NLL, and constraint='distance' has none: use epsilon=<number>, the mean distance "
+                "that is allowed, or alpha_mode='fixed'."
+            )
+        return
     if isinstance(epsilon, str) and epsilon not in get_args(Epsilon):
         raise UserError(f"epsilon={epsilon!r} is not known; use 'batch_mean', 'quantile' or a number (nats).")
     if epsilon != "batch_mean" and joint:

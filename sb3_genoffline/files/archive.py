@@ -19,6 +19,7 @@ from safetensors.torch import save as pack
 from torch import Tensor
 
 from sb3_genoffline.errors import NotFoundError, UserError, printable
+from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.writing import replace_file
 
 FORMAT_VERSION = 2
@@ -142,7 +143,7 @@ def parse_tensors(content: bytes, name: str) -> dict[str, Tensor]:
 def with_zip_suffix(path: str | pathlib.Path) -> pathlib.Path:
     """``path`` ending in ``.zip``. (SB3 takes the ``.5`` of ``agent-v1.5`` for a suffix and leaves ``.zip`` out.)"""
     path = pathlib.Path(path)
-    return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
+    return path if path.suffix == ".zip" or not path.name else path.with_name(path.name + ".zip")
 
 
 def write_archive(path: PathOrFile, members: Mapping[str, bytes]) -> None:
@@ -178,7 +179,7 @@ def read_archive(path: PathOrFile) -> dict[str, bytes]:
         given = pathlib.Path(path)
         path = given if given.is_file() or not given.name else given.with_name(given.name + ".zip")
         if not path.is_file():
-            raise NotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it).")
+            raise NotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it){near_files(given)}")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, path)

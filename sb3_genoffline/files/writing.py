@@ -26,11 +26,11 @@ TEMPORARY, PENDING, _OLD = ".genoffline-tmp", ".genoffline-next", ".genoffline-o
 _LONGEST_NAME = 100
 # Where there are no locks, what is older than this is nobody's any more
 _STALE_SECONDS = 24 * 3600.0
-_CAUSES = {
+REFUSALS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your quota of the disk is used up",
-    errno.EACCES: "you have no permission to write there",
-    errno.EPERM: "you have no permission to write there",
+    errno.EACCES: "you have no permission for it",
+    errno.EPERM: "you have no permission for it",
     errno.EROFS: "the disk is read-only",
     errno.ENAMETOOLONG: "the name is too long",
     errno.EISDIR: "there is a folder of this name",
@@ -39,7 +39,9 @@ _CAUSES = {
     errno.ENOTEMPTY: "a folder of this name is in the way",
     errno.EFBIG: "it is larger than the disk's files may be",
     errno.EMFILE: "too many files are open",
+    errno.ELOOP: "it is a link to itself",
 }
+"""What the system says, in words."""
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def write_errors(path: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except OSError as error:
-        cause = _CAUSES.get(error.errno or 0, "the system refuses it")
+        cause = REFUSALS.get(error.errno or 0, "the system refuses it")
         known = error.strerror or str(error)
         refused = NotWrittenError(f"{path} could not be written: {cause} ({known}). What was there before is still whole.")
         refused.errno = error.errno
@@ -67,6 +69,10 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
     """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            with path.open("wb") as device:  # /dev/null, a pipe: nothing may take its place
+                yield device
+            return
         remove_leftovers(path.parent)
         file, temporary = _open_temporary(path)
         try:
@@ -116,9 +122,11 @@ def temporary_folder(parent: Path, name: str, prefix: str | None = None) -> Iter
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:  # interrupted again, it is left to the next writer, for whom it must not be locked
+            if lock is not None:
+                os.close(lock)
 
 
 @contextmanager

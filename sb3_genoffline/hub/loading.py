@@ -11,9 +11,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.saving import AgentFile, parse_data
+from sb3_genoffline.data.reading.paths import expanded
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.files.archive import CheckpointError, read_archive
 from sb3_genoffline.files.manifest import MANIFEST
+from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.pair import CONFIG, WEIGHTS
 from sb3_genoffline.files.writing import standing
 from sb3_genoffline.hub.errors import HubError, NoSuchFileOnHubError, hub_errors
@@ -61,14 +63,10 @@ def load_from_hub(
     :raises CheckpointError: if what came is damaged, exchanged, newer than this version, or not to be trusted
     :raises ValueError: if ``repo_id`` is no name of a repository, or the environment's spaces are not the agent's
     """
-    local = standing(Path(repo_id).expanduser())
+    local = standing(expanded(repo_id))
     if local.exists():
         return _load_local(local, env, device, trust_remote_code, filename)
-    repo_id = os.fspath(repo_id)
-    try:
-        check_repo_id(repo_id)
-    except ValueError as error:
-        raise UserError(f"There is no folder or archive {repo_id!r} here, and {error}") from None
+    repo_id = _not_here(os.fspath(repo_id))
 
     def download(name: str, commit: str | None = revision, again: bool = False) -> Path:
         return fetch(repo_id, name, commit, token, cache_dir, local_files_only, again)
@@ -120,11 +118,31 @@ def download_from_hub(
     :raises HubError: if the Hub does not have it (naming what it has), does not give it, or can't be reached
     :raises ValueError: if a name is none
     """
-    local = standing(Path(repo_id).expanduser())
+    local = standing(expanded(repo_id))
     if local.is_dir():
         _check_filename(filename)
         return _existing(local / filename)
-    return fetch(os.fspath(repo_id), filename, revision, token, cache_dir, local_files_only)
+    return fetch(_not_here(os.fspath(repo_id)), filename, revision, token, cache_dir, local_files_only)
+
+
+def _not_here(name: str) -> str:
+    """
+    A name that is no folder or archive here, to be asked of the Hub; with a warning where a local one may have been meant.
+
+    :raises NotFoundError: if no repository can have it: the Hub is not asked for a path
+    """
+    near = near_files(expanded(name))
+    try:
+        check_repo_id(name)
+    except UserError as error:
+        raise NotFoundError(
+            f"There is no folder or archive {name!r} here{near} It can't be one of the Hub either: {error}"
+        ) from None
+    if name.endswith(".zip"):
+        raise NotFoundError(f"There is no archive {name!r} here{near} (To load a file of the Hub, name it with filename=.)")
+    if Path(name).parent.is_dir():
+        warnings.warn(f"There is no folder {name!r} here{near} The Hub is asked for a repository of this name.", stacklevel=3)
+    return name
 
 
 def fetch(

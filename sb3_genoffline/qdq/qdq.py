@@ -105,7 +105,9 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
     17. The average of phase C moves after steps 5, 10, 15, ...; in the code after 1, 6, 11, ...
     18. That average has the model's Fourier weights from the start; in the code it has its own, which are averaged too.
     19. 1/H is bounded by 1e6.
-    20. ``penalty="floor"`` (pessimistic whatever the sign of Q and the scale of H), ``penalty="none"`` (w ≡ 1, no phases B and
+    20. ``mean_backup=True`` takes the target actor's mean in the backup whatever λ is: where the actor's σ has learned the
+        data's noise, a sample values actions that the agent, which acts by its mean, does not take.
+    21. ``penalty="floor"`` (pessimistic whatever the sign of Q and the scale of H), ``penalty="none"`` (w ≡ 1, no phases B and
         C), ``normalize_observations``, ``replacement``, other network sizes: options, off by default.
 
     :param policy: ``"ConsistencyQPolicy"`` (alias ``"MlpPolicy"``) or a class
@@ -122,6 +124,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
     :param actor_objective: ``"q_bc"`` (Q-term and log-likelihood) or ``"awr"`` (advantage-weighted log-likelihood)
     :param awr_temperature: factor on the advantage in AWR's exponent
     :param n_q_samples: n, samples that H is the spread of
+    :param mean_backup: the target action is the target actor's mean, with ``lam`` > 0 too
     :param policy_delay: updates of the critics per update of the actor and the targets
     :param target_policy_noise: std of the noise on the target action
     :param target_noise_clip: its largest absolute value
@@ -173,6 +176,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         actor_objective: ActorObjective = "q_bc",
         awr_temperature: NonNegative = 6.0,
         n_q_samples: PositiveInt = 50,
+        mean_backup: bool = False,
         policy_delay: PositiveInt = 2,
         target_policy_noise: NonNegative = 0.2,
         target_noise_clip: NonNegative = 0.5,
@@ -207,6 +211,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         self.actor_objective = actor_objective
         self.awr_temperature = awr_temperature
         self.n_q_samples = n_q_samples
+        self.mean_backup = mean_backup
         self.policy_delay = policy_delay
         self.target_policy_noise = target_policy_noise
         self.target_noise_clip = target_noise_clip
@@ -404,13 +409,13 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
     @th.no_grad()
     def target_actions(self, next_states: Tensor, noise: QDQNoise) -> Tensor:
         """
-        a': the target actor's mean, or with λ > 0 a sample of its Gaussian, with clipped noise on it.
+        a': with λ > 0 a sample of the target actor's Gaussian, unless ``mean_backup``, else its mean; clipped noise is added.
 
         :param next_states: (B, S)
         :param noise: of the update
         :return: (B, A) in [−1, 1]
         """
-        if self.lam == 0:
+        if self.lam == 0 or self.mean_backup:
             base = self.actor_target(next_states)
         else:
             base = self.actor_target.sample(next_states, noise.target_policy)

@@ -1,4 +1,4 @@
-"""The same seed gives the same agent bit for bit, and a resumed training is the uninterrupted one."""
+"""The same seed gives the same agent bit for bit, and a resumed training is the uninterrupted one, in another process too."""
 
 import json
 import random
@@ -95,7 +95,7 @@ def test_two_calls_train_as_one(agent: MakeAgent, dataset: OfflineDataset) -> No
 
 # ---------------------------------------------------------------------- resuming
 
-N_UPDATES = 7  # an epoch ends after 4
+N_UPDATES = 6  # an epoch ends after 4
 SAVED_AT = (2, 4)  # inside an epoch, and at the end of one
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -108,9 +108,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 RESUME = """
 import json, sys
+import stable_baselines3, torch
+before = set(sys.modules)
+from sb3_genoffline import ALGOS
+with open(sys.argv[3], "w") as file:
+    json.dump(sorted(set(sys.modules) - before), file)
 sys.path.insert(0, sys.argv[1])
 import worlds
-from sb3_genoffline import ALGOS
 for algo, source, done, total, target in json.loads(sys.argv[2]):
     model = ALGOS[algo].load(source)
     model.learn_offline(worlds.make_dataset(), total - done, reset_num_timesteps=False)
@@ -120,7 +124,10 @@ for algo, source, done, total, target in json.loads(sys.argv[2]):
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of uninterrupted runs, and of runs that another process took up from their checkpoints."""
+    """
+    Folder of uninterrupted runs, of runs that another process took up from their checkpoints, and of the names of the modules
+    that it imported with the package.
+    """
     folder = tmp_path_factory.mktemp("resumed")
     jobs = []
     for algo in ALGOS:
@@ -132,7 +139,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 jobs.append(
                     (algo, str(folder / f"{prefix}_{done}_steps"), done, N_UPDATES, str(folder / f"{prefix}-from-{done}"))
                 )
-    command = [sys.executable, "-c", RESUME, str(Path(worlds.__file__).parent), json.dumps(jobs)]
+    command = [sys.executable, "-c", RESUME, str(Path(worlds.__file__).parent), json.dumps(jobs), str(folder / "imported")]
     subprocess.run(command, check=True, timeout=240)
     return folder
 
@@ -144,6 +151,13 @@ def test_a_run_resumed_in_another_process_is_the_uninterrupted_one(resumed: Path
     assert differing(snapshot(uninterrupted), snapshot(taken_up)) == []
     halfway = snapshot(resumed / f"{algo}-{variant}_{done}_steps.zip")
     assert {"data", "policy.safetensors", "training.safetensors"} <= set(differing(halfway, snapshot(taken_up)))
+
+
+def test_importing_the_package_loads_nothing_heavy_that_stable_baselines3_does_not(resumed: Path) -> None:
+    heavy = {"mujoco", "matplotlib", "tensorboard", "tqdm", "rich", "gymnasium_robotics", "imageio", "yaml", "h5py", "zoo"}
+    heavy |= {"huggingface_hub", "sb3_contrib"}
+    imported = json.loads((resumed / "imported").read_text())
+    assert "sb3_genoffline" in imported and heavy.isdisjoint(imported)
 
 
 def test_going_on_with_another_dataset_is_said_to_be_no_exact_resume(

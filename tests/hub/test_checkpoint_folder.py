@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 from stable_baselines3 import SAC
 from worlds import FITTING, make_agent
 
-from sb3_genoffline import ALGOS, load_from_hub
+from sb3_genoffline import ALGOS, download_from_hub, load_from_hub
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.errors import NotFoundError
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.files.manifest import write_manifest
+from sb3_genoffline.hub.errors import HubError
 from sb3_genoffline.hub.fingerprint import fingerprint_difference, make_fingerprint
 from sb3_genoffline.hub.publishing import write_agent_folder
 from sb3_genoffline.registry import load_agent
@@ -282,3 +284,17 @@ def test_an_agent_that_would_act_otherwise_once_loaded_is_not_published(tmp_path
     with pytest.raises(ValueError, match="acts otherwise once it is loaded"):
         write_agent_folder(model, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_is_not_asked_of_the_hub_and_what_may_be_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "dac-point").mkdir(parents=True)
+    for path in ("./models/dac-pint", str(tmp_path / "models" / "dac-pint"), "models/dac-pint.zip"):
+        with pytest.raises(NotFoundError, match=r"There is no .*did you mean dac-point\?"):
+            load_from_hub(path)
+        with pytest.raises(NotFoundError, match=r"There is no .*did you mean dac-point\?"):
+            download_from_hub(path, "config.json")
+    for load in (load_from_hub, lambda name, **where: download_from_hub(name, "config.json", **where)):
+        told = pytest.warns(UserWarning, match=r"no folder 'models/dac-pint' here; did you mean dac-point\? The Hub is asked")
+        with told, pytest.raises(HubError):
+            load("models/dac-pint", local_files_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import run_with_fault
+from faults import every_state
 
 from sb3_genoffline import load_from_hub
 from sb3_genoffline.errors import NotFoundError
@@ -24,12 +24,7 @@ def test_the_old_or_the_new_agent_is_there_after_any_fault(fault: Any, tmp_path:
     folder, old, new = tmp_path / "agent", make(0.5), make(0.75)
     write_agent_folder(old, folder)
     seen, hidden = [], 0
-    publish = lambda: write_agent_folder(new, folder, overwrite=True)  # noqa: E731
-    whole = next(n for n in range(0, 200, 10) if run_with_fault(tmp_path, publish, n, None) == 0)
-    for n in range(whole - 36, whole + 1):  # the renames come last
-        if not seen or seen[-1] == 0.75:
-            write_agent_folder(old, folder, overwrite=True)
-        run_with_fault(tmp_path, publish, n, fault)
+    for _ in every_state(tmp_path, lambda: write_agent_folder(new, folder, overwrite=True), fault):
         seen.append(load_from_hub(folder, device="cpu").gamma)
         hidden += not folder.exists()
     assert set(seen) == {0.5, 0.75} and (hidden > 0) == (fault is None)

@@ -73,6 +73,7 @@ def test_the_defaults_are_the_published_ones(default_agent: QDQ) -> None:
         "actor_objective": "q_bc",
         "awr_temperature": 6.0,
         "n_q_samples": 50,
+        "mean_backup": False,
         "policy_delay": 2,
         "target_policy_noise": 0.2,
         "target_noise_clip": 0.5,

@@ -19,6 +19,7 @@ SETTINGS: list[dict[str, Any]] = [
     for objective in ("q_bc", "awr")
     for lam in (0.0, 0.8)
 ] + [
+    {"mean_backup": True},
     {"policy_delay": 1},
     {"policy_delay": 3},
     {"max_grad_norm": 0.05},

@@ -224,6 +224,16 @@ def test_the_target_action_is_a_clipped_sample_with_clipped_noise_of_its_own(mak
     assert (smoothing.abs() == 0.5).any() and (actions.abs() == 1).any() and not actions.requires_grad
 
 
+def test_the_mean_can_stand_in_the_backup_whatever_lambda_is(make_qdq: MakeQdq, make_batch: MakeBatch) -> None:
+    states = make_batch(50).next_observations
+    model = make_qdq(lam=0.8, mean_backup=True)
+    noise = model.draw_noise(50)
+    expected = (model.actor_target(states) + (0.2 * noise.smoothing).clamp(-0.5, 0.5)).clamp(-1, 1)
+    assert th.equal(model.target_actions(states, noise), expected)
+    assert th.equal(make_qdq(lam=0.0).target_actions(states, noise), expected)
+    assert not th.allclose(make_qdq(lam=0.8).target_actions(states, noise), expected)
+
+
 def test_the_two_noises_of_the_target_action_are_independent(make_qdq: MakeQdq) -> None:
     noise = make_qdq(n_q_samples=50, actor_objective="awr").draw_noise(2000)
     assert noise.awr is not None and noise.awr.shape == (2000, 30, 2) and noise.q.shape == (2000, 50)

@@ -17,9 +17,12 @@ from minari.namespace import list_local_namespaces
 
 from sb3_genoffline import load_dataset
 from sb3_genoffline.errors import UserError
+from zoo.__main__ import main as zoo
+from zoo.behavior.episode import Episode
 from zoo.collect import command as module
+from zoo.collect import workers
 from zoo.collect.command import main
-from zoo.collect.make import collect
+from zoo.collect.make import Statistics, collect
 from zoo.collect.workers import episodes_of_jobs
 from zoo.recipes import collectible, load_recipe
 from zoo.recipes.locomotion import BEHAVIOR, load_parts
@@ -43,6 +46,25 @@ def arrays(dataset: Any) -> list[np.ndarray]:
 
 def test_every_level_of_hopper_can_be_collected() -> None:
     assert set(collectible()) >= {f"genoffline/hopper/{level}-v0" for level in LEVELS}
+
+
+@pytest.mark.parametrize("env", ["hopper", "walker2d", "halfcheetah"])
+def test_the_sets_of_d4rls_kind_are_sacs_and_those_without_an_expert_say_so(env: str) -> None:
+    there = {name for name in collectible() if name.startswith(f"genoffline/{env}/") and name.endswith("-v1")}
+    assert there >= {f"genoffline/{env}/{level}-v1" for level in ("random", "medium", "medium-replay")}
+    for level in ("medium", "medium-replay"):
+        recipe, before = (load_recipe(f"genoffline/{env}/{level}-v{version}") for version in (1, 0))
+        assert recipe.algorithm.startswith("SAC") and recipe.source == f"zoo/behavior/{env}/sac"
+        assert recipe.fingerprint != before.fingerprint and recipe.env.id == before.env.id
+    for level in {f"genoffline/{env}/{level}-v1" for level in LEVELS} - there:
+        with pytest.raises(UserError, match=f"{level} can't be collected yet: the policies in .*{env}/sac have no expert yet"):
+            load_recipe(level)
+
+
+def test_a_medium_set_of_sacs_policy_has_its_own_squashed_noise() -> None:
+    dataset = collect("genoffline/hopper/medium-v1", steps=400, n_envs=2)
+    actions = np.concatenate([episode.actions for episode in dataset.iterate_episodes()])
+    assert (np.abs(actions) == 1).mean() < 0.02 and actions.std() > 0.2
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -94,9 +116,9 @@ def test_an_existing_dataset_is_kept_unless_told_otherwise() -> None:
     assert collect("genoffline/hopper/random-v0", steps=60, overwrite=True).total_steps == 60
 
 
-@pytest.mark.parametrize("name", ["genoffline/hopper/medum-v0", "genoffline/hopper/medium-v1", "hopper-medium"])
+@pytest.mark.parametrize("name", ["genoffline/hopper/medum-v0", "genoffline/hopper/medium-v7", "hopper-medium"])
 def test_an_unknown_id_names_the_nearest_and_all_that_can_be_collected(name: str) -> None:
-    with pytest.raises(ValueError, match=r"Did you mean genoffline/hopper/medium-v0.*genoffline/hopper/random-v0"):
+    with pytest.raises(ValueError, match=r"Did you mean .*genoffline/hopper/medium-v0.*genoffline/hopper/random-v0"):
         collect(name)
 
 
@@ -161,7 +183,7 @@ def test_a_pattern_is_made_one_by_one_without_what_is_there(capsys: pytest.Captu
     name = "genoffline/hopper/medium-v0"
     before = collect(name, steps=40, n_envs=2).storage.data_path / "main_data.hdf5"
     stamp = before.stat().st_mtime_ns
-    run("genoffline/hopper/medium*", name, "--steps", "40")
+    run("genoffline/hopper/medium*-v0", name, "--steps", "40")
     assert set(minari.list_local_datasets()) == {f"genoffline/hopper/medium{end}-v0" for end in ("", "-replay", "-expert")}
     out = capsys.readouterr().out
     assert f"{name} is there already, 40 steps of seed 0: skipped" in out and out.count("skipped") == 1
@@ -215,7 +237,7 @@ def test_a_failure_in_a_process_is_reported_and_ends_the_others() -> None:
 @pytest.fixture
 def collecting(root: Path, in_a_fork: Any) -> tuple[BaseProcess, Path]:
     """The command, with some episodes written; and what it writes to stderr."""
-    process, errors = in_a_fork(lambda: run("genoffline/hopper/random-v0", "--steps", "1000000"))
+    process, errors = in_a_fork(lambda: zoo(["collect", "genoffline/hopper/random-v0", "--steps", "1000000"]))
     written = root / ".collecting-genoffline%2Fhopper%2Frandom-v0" / "whole" / "data" / "main_data.hdf5"
     while process.is_alive() and not (written.exists() and written.stat().st_size > 0):
         time.sleep(0.02)
@@ -234,15 +256,29 @@ def test_a_killed_command_leaves_no_dataset_and_the_same_one_works_again(
     assert sorted(path.name for path in root.iterdir()) == ["genoffline"]
 
 
-def test_ctrl_c_ends_the_command_cleanly(root: Path, collecting: tuple[BaseProcess, Path]) -> None:
-    process, errors = collecting
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGINT)
-    process.join(60)
-    assert process.exitcode == 130
-    err = errors.read_text()
-    assert "Traceback" not in err and "interrupted; nothing is left of the unfinished genoffline/hopper/random-v0" in err
-    assert not any(root.iterdir())
+@pytest.mark.usefixtures("forks")
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_a_signal_ends_the_command_cleanly(
+    number: int, jobs: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add = Statistics.add
+
+    def signalled(self: Statistics, episode: Episode) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, number)  # as to the whole group
+        signal.raise_signal(number)
+        add(self, episode)
+
+    monkeypatch.setattr(Statistics, "add", signalled)
+    monkeypatch.setattr(workers, "BATCH_STEPS", 50)
+    with pytest.raises(SystemExit) as ended:
+        zoo(["collect", "genoffline/hopper/random-v0", "--steps", "20000", "--n-envs", "2", "--jobs", jobs])
+    err = capsys.readouterr().err
+    assert ended.value.code == 128 + number
+    assert (
+        "Traceback" not in err and "nothing is left of the unfinished genoffline/hopper/random-v0; go on with the same" in err
+    )
+    assert not any(root.iterdir()) and not multiprocessing.active_children()
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:

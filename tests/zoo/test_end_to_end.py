@@ -294,8 +294,8 @@ def test_curves_show_the_agent_its_baseline_and_the_data(logs: Path, algo: str, 
         dataset_id,
     ):
         assert label in picture
-    with pytest.raises(SystemExit, match="no evaluated run"):
-        main(["plot", "curves", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "9"])
+    with pytest.raises(SystemExit, match=f"no run 9 of {algo}"):
+        main(["plot", "curves", "--algo", algo, "--dataset", dataset_id, "-f", str(logs), "--exp-id", "1", "9"])
 
 
 def test_runs_with_an_algorithms_idea_switched_off_have_a_name() -> None:
@@ -387,10 +387,7 @@ def test_an_agent_of_plain_arrays_is_evaluated_in_the_environment_of_its_run(tmp
         (["--dataset", "genoffline/hopper/expert-v0"], r"zoo collect genoffline/hopper/expert-v0.*--collect"),
         (["--dataset", "tiny/hopper/random-v0", "-params", "rhoo:1"], "did you mean 'rho'"),
         (["--dataset", "tiny/hopper/random-v0", "--env", "NoSuchEnv-v0"], "NoSuchEnv"),
-        (["--dataset", "tiny/hopper/random-v0", "--algo", "sac"], "'sac' is not known"),
         (["-i", "absent.zip", "--dataset", "tiny/hopper/random-v0"], "absent.zip"),
-        (["--dataset", "tiny/hopper/random-v0", "-n", "0"], "n_timesteps=0 must be at least 1"),
-        (["--dataset", "tiny/hopper/random-v0", "--eval-episodes", "0"], "eval_episodes=0 must be at least 1"),
     ],
 )
 def test_wrong_training_flags_are_errors_without_a_traceback(

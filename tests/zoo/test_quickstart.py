@@ -3,14 +3,21 @@
 import builtins
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.registry import load_agent
 from zoo import quickstart
+from zoo.__main__ import main
+from zoo.plot import curves
 from zoo.quickstart import Sizes
+from zoo.runs import film, stopping
 
 TINY = Sizes(collect_steps=200, n_timesteps=4, n_evaluations=2, eval_episodes=1, final_episodes=2, film_steps=2)
 PROMISED = {
@@ -38,6 +45,55 @@ def test_the_quickstart_leaves_results_a_curve_and_a_film(tmp_path: Path, capsys
     assert model.is_file() and bc.is_file() and model.parent != bc.parent
     assert json.loads((bc.parent / "results.json").read_text())["guidance"] == "none"
     assert "normalised score (2 episodes" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("forks")
+def test_a_signal_ends_both_trainings_saved_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def no_film(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr(film, "film", no_film)
+    sizes = Sizes(collect_steps=200, n_timesteps=6, n_evaluations=1, eval_episodes=1, final_episodes=1, film_steps=2)
+    monkeypatch.setattr(quickstart, "SMOKE", sizes)
+    step, parent, there = OfflineAlgorithm.step, os.getpid(), tmp_path / "there"
+
+    def signalled(self: Any, *args: Any) -> Any:
+        if os.getpid() == parent and self._n_updates == 2:
+            while not there.exists():
+                time.sleep(0.01)
+            signal.raise_signal(signal.SIGTERM)
+        if os.getpid() != parent and self._n_updates == 3:
+            there.touch()
+            while stopping._active.number is None:
+                time.sleep(0.01)  # the parent asks soon
+        return step(self, *args)
+
+    command = ["quickstart", "--smoke", "-f", str(tmp_path)]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(OfflineAlgorithm, "step", signalled)
+        main(command)
+    assert ended.value.code == 143 and "go on with the same command: " in capsys.readouterr().err
+    steps = [load_agent(agent).num_timesteps for agent in sorted(tmp_path.rglob("genoffline-hopper-medium-replay-v0.zip"))]
+    assert steps == [3, 4]
+    main(command)
+    assert json.loads((tmp_path / "results.json").read_text())["gradient_steps"] == 6
+    agents = sorted(tmp_path.rglob("genoffline-hopper-medium-replay-v0.zip"))
+    assert [load_agent(agent).num_timesteps for agent in agents] == [6, 6]
+    before = [agent.read_bytes() for agent in agents]
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):  # both are trained anew, then it is interrupted
+        patch.setattr(curves, "plot_curves", interrupted)
+        main(command)
+    new = sorted(set(tmp_path.rglob("genoffline-hopper-medium-replay-v0.zip")) - set(agents))
+    stamps = [agent.stat().st_mtime_ns for agent in new]
+    main(command)
+    assert len(new) == 2 and [agent.stat().st_mtime_ns for agent in new] == stamps
+    assert [agent.read_bytes() for agent in agents] == before
 
 
 @pytest.mark.usefixtures("forks")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sb3_genoffline.errors import UserError
 
+from ..runs.flags import a_folder, jobs, new_folder, niceness, share_of_gpus
 from ..runs.provenance import command_line
 from ..runs.stopping import advised
 
@@ -28,17 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo benchmark``"""
     add = parser.add_argument
     add("plan", help="YAML file, such as zoo/benchmarks/cpu.yml")
-    add("-f", "--folder", "--log-folder", default="logs/benchmark", help="of the records, logs and runs")
-    add("--jobs", type=int, help="runs at a time (default: 1; on a Ray cluster, what fits)")
-    add("--threads", type=int, default=1, help="threads of each run")
-    add("--nice", type=int, default=10, help="how much the runs yield to other processes")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs/benchmark", help="of the records, logs and runs")
+    add("--jobs", type=jobs, help="runs at a time (default: 1; on a Ray cluster, what fits)")
+    add("--threads", type=jobs, default=1, help="threads of each run")
+    add("--nice", type=niceness, default=10, help="how much the runs yield to other processes")
     add("--retry-failed", action="store_true", help="also run those that failed before")
     add("--collect", action="store_true", help="collect datasets of ours that are not there yet")
     add("--ray", metavar="ADDRESS", help="run on the Ray cluster there; `local` starts one on this machine")
-    add("--gpus", type=float, default=0.0, help="GPUs of each run on a Ray cluster; 0.25 lets four share one")
+    add("--gpus", type=share_of_gpus, default=0.0, help="GPUs of each run on a Ray cluster; 0.25 lets four share one")
     add("--status", action="store_true", help="show what is done, and end")
-    add("--report", metavar="DIR", help="write the report there, with the records it is made of, and end")
-    add("--records", metavar="DIR", help="make the report of these records instead of the folder's")
+    add("--report", type=new_folder, metavar="DIR", help="write the report there, with the records it is made of, and end")
+    add("--records", type=a_folder, metavar="DIR", help="make the report of these records instead of the folder's")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -47,8 +48,6 @@ def main(args: argparse.Namespace) -> None:
     from .plan import read_plan
     from .runner import Benchmark, is_running
 
-    if args.threads < 1 or (args.jobs is not None and args.jobs < 1):
-        raise UserError(f"--jobs {args.jobs} and --threads {args.threads} must be at least 1.")
     if args.records and not args.report:
         raise UserError("--records says what the report is made of: add --report with the folder to write.")
     plan, folder = read_plan(args.plan), Path(args.folder)

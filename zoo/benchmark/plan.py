@@ -1,6 +1,7 @@
 """What is to be run: a YAML file as an ordered list of jobs with resolved hyper-parameters."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,33 +9,52 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.common.arguments import nearest
+from sb3_genoffline.common.arguments import Argument, PositiveInt, nearest
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 
+from ..runs.devices import check_device_name
 from ..runs.evaluations import FINAL_ERROR
+from ..runs.flags import Seed
 from ..runs.folders import dataset_name
 from ..runs.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
+from ..runs.reading import named_values
 from ..runs.scoring import EVAL_SEED
 
-SETTINGS: dict[str, Any] = {
-    "algo": None,
-    "profile": None,
-    "conf_file": None,
-    "hyperparameters": {},
-    "n_timesteps": None,
-    "evaluations": 20,
-    "eval_episodes": 10,
-    "final_episodes": None,
-    "device": "cpu",
-    "env": None,
-}
+
+def _table(*arguments: Argument) -> dict[str, Argument]:
+    return {argument.name: argument for argument in arguments}
+
+
+SETTINGS = _table(
+    Argument("algo", str | None, None),
+    Argument("profile", str | None, None),
+    Argument("conf_file", str | None, None),
+    Argument("hyperparameters", dict[str, Any] | None, None),
+    Argument("n_timesteps", PositiveInt | None, None),
+    Argument("evaluations", PositiveInt, 20),
+    Argument("eval_episodes", PositiveInt, 10),
+    Argument("final_episodes", PositiveInt | None, None),
+    Argument("device", str, "cpu"),
+    Argument("env", str | None, None),
+)
 """
 What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins. Without a number
 of ``final_episodes`` it follows from the spread of the evaluations on the way.
 """
-_SECTIONS = ("title", "note", "defaults", "algorithms", "datasets", "stages")
-_STAGE = ("datasets", "algorithms", "seeds")
+_SECTIONS = _table(
+    Argument("title", str | None, None),
+    Argument("note", str | None, None),
+    Argument("defaults", Any, None),
+    Argument("algorithms", Any, None),
+    Argument("datasets", Any, None),
+    Argument("stages", list[Any] | None, None),
+)
+_STAGE = _table(
+    Argument("datasets", list[str], None),
+    Argument("algorithms", list[str] | None, None),
+    Argument("seeds", list[Seed], None),
+)
 _LONGEST_NAME = 40
 
 
@@ -119,34 +139,33 @@ def read_plan(path: str | Path) -> Plan:
     :raises UserError: naming the section and the word that is not understood
     """
     path = Path(path)
-    content = read_yaml(path)
-    _check_words(content, _SECTIONS, f"{path}")
-    defaults, stages = content.get("defaults") or {}, content.get("stages") or []
-    algorithms, overrides = content.get("algorithms") or {}, content.get("datasets") or {}
-    if not algorithms or not stages:
+    content = _checked(read_yaml(path), _SECTIONS, f"{path}")
+    defaults = _checked(content.get("defaults"), SETTINGS, f"{path}, defaults")
+    algorithms, overrides = (
+        {
+            name: _checked(settings, SETTINGS, f"{path}, {section}, {name}")
+            for name, settings in named_values(content.get(section), f"{path}, {section},").items()
+        }
+        for section in ("algorithms", "datasets")
+    )
+    if not algorithms or not content.get("stages"):
         raise UserError(f"{path} needs `algorithms` and `stages`: nothing is to be run.")
-    _check_words(defaults, SETTINGS, f"{path}, defaults")
-    for section, entries in (("algorithms", algorithms), ("datasets", overrides)):
-        for name, settings in entries.items():
-            _check_name(name, f"{path}, {section}", is_file_name=section == "algorithms")
-            _check_words(settings or {}, SETTINGS, f"{path}, {section}, {name}")
+    for name in algorithms:
+        _check_name(name, f"{path}, algorithms", is_file_name=True)
     jobs: dict[tuple[str, str, int], Job | Skipped] = {}
-    for number, stage in enumerate(stages, 1):
+    for number, part in enumerate(content["stages"], 1):
         where = f"{path}, stage {number}"
-        _check_words(stage, _STAGE, where)
+        stage = _checked(part, _STAGE, where)
         names = stage.get("algorithms") or list(algorithms)
         _check_words(names, algorithms, where)
         if not stage.get("datasets") or not stage.get("seeds"):
             raise UserError(f"{where} needs `datasets` and `seeds`.")
-        for seed in stage["seeds"]:
-            if not isinstance(seed, int) or seed < 0:
-                raise UserError(f"{where}: seed {seed!r} must be a whole number from 0.")
-            for dataset in stage["datasets"]:
-                _check_name(dataset, where, is_file_name=False)
-                for name in names:
-                    settings = [defaults, overrides.get(dataset) or {}, algorithms[name] or {}]
-                    if (name, dataset, seed) not in jobs:
-                        jobs[name, dataset, seed] = _make_job(name, dataset, seed, settings)
+        for dataset in stage["datasets"]:
+            _check_name(dataset, where)
+        for seed, dataset, name in itertools.product(stage["seeds"], stage["datasets"], names):
+            if (name, dataset, seed) not in jobs:
+                settings = [defaults, overrides.get(dataset, {}), algorithms[name]]
+                jobs[name, dataset, seed] = _make_job(name, dataset, seed, settings)
     unused = set(overrides) - {job.dataset for job in jobs.values()}
     if unused:
         raise UserError(f"{path}: no stage has the dataset {', '.join(sorted(unused))}.")
@@ -161,19 +180,16 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, Any]]) -> Job | Skipped:
-    settings = dict(SETTINGS)
+    settings = {argument.name: argument.default for argument in SETTINGS.values()}
     for layer in layers:
-        hyperparameters = {**settings["hyperparameters"], **(layer.get("hyperparameters") or {})}
+        hyperparameters = {**(settings["hyperparameters"] or {}), **(layer.get("hyperparameters") or {})}
         settings |= {**layer, "hyperparameters": hyperparameters}
     if settings["n_timesteps"] is not None:
         settings["hyperparameters"]["n_timesteps"] = settings["n_timesteps"]
-    for count in ("evaluations", "eval_episodes", "final_episodes"):
-        if settings[count] != SETTINGS[count] and (not isinstance(settings[count], int) or settings[count] < 1):
-            raise UserError(f"{name} on {dataset}: {count}={settings[count]!r} must be a whole number from 1.")
     algo = settings["algo"] or name
     try:
         resolved = load_hyperparameters(algo, dataset, settings["profile"], settings["hyperparameters"], settings["conf_file"])
-    except (ValueError, FileNotFoundError) as error:
+    except UserError as error:
         return Skipped(name, dataset, seed, str(error))
     evaluation = {
         "freq": max(1, resolved.n_timesteps // settings["evaluations"]),
@@ -194,14 +210,27 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "device": settings["device"],
     }
     if settings["env"] is not None:  # None: the dataset's; a setting of before there was this one has the same key
-        _check_name(settings["env"], f"{name} on {dataset}, env", is_file_name=False)
+        _check_name(settings["env"], f"{name} on {dataset}, env")
         config["env"] = settings["env"]
     return Job(name, dataset, seed, config)
 
 
-def _check_name(name: Any, where: str, is_file_name: bool) -> None:
+def _checked(content: Any, table: Mapping[str, Argument], where: str) -> dict[str, Any]:
+    """A part of a plan, each of whose values is what the table wants."""
+    values = named_values(content, where)
+    _check_words(values, table, where)
+    try:
+        checked = {name: table[name].check(value) for name, value in values.items()}
+        if "device" in checked:
+            check_device_name(checked["device"])
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return checked
+
+
+def _check_name(name: str, where: str, is_file_name: bool = False) -> None:
     """Names of algorithms are parts of the names of files, which lie in the benchmark's folder and nowhere else."""
-    if not isinstance(name, str) or not name.isprintable() or not name:
+    if not name.isprintable() or not name:
         raise UserError(f"{where}: {short(name)} is no name: use text.")
     if is_file_name and (set(name) & set("/\\:") or name.startswith(".") or len(name) > _LONGEST_NAME):
         raise UserError(
@@ -210,10 +239,8 @@ def _check_name(name: Any, where: str, is_file_name: bool) -> None:
         )
 
 
-def _check_words(words: Any, known: Iterable[str], where: str) -> None:
+def _check_words(words: Iterable[str], known: Iterable[str], where: str) -> None:
     names = list(known)
-    if not isinstance(words, Mapping | list):
-        raise UserError(f"{where}: {words!r} must be a mapping or a list.")
     for word in words:
         if word not in names:
             raise UserError(f"{where}: {word!r} is not known{nearest(word, names)} There are: {', '.join(names)}.")

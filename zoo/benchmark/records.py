@@ -1,22 +1,34 @@
 """What is written down about a job: one JSON file, all that the report needs."""
 
-import json
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sb3_genoffline
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.files.untrusted import conforms
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.folders import Run, list_runs
+from ..runs.reading import read_json
 from ..runs.writing import write_json
 from .plan import Job, Plan, key_of
 
 WAITING, RUNNING, INTERRUPTED, DONE, FAILED = "waiting", "running", "interrupted", "done", "failed"
 LAST_LINES = 12
+_MAPPING = dict[str, Any]
+_PARTS: dict[str, Any] = {
+    "key": str,
+    "state": Literal["waiting", "running", "interrupted", "done", "failed"],
+    "config": _MAPPING,
+    "clock": _MAPPING | None,
+    "error": str | None,
+}
+_DONE_PARTS: dict[str, Any] = {"data": _MAPPING, "last": _MAPPING | None, "best": _MAPPING | None, "curve": _MAPPING | None}
+_CONFIG = {"name", "algo", "dataset", "seed"}
 
 
 def record_path(folder: str | Path, job: Job) -> Path:
@@ -28,12 +40,11 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     :raises UserError: if it is no record of a benchmark
     """
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no record of a benchmark: {error}") from error
-    if not isinstance(record, dict) or not {"key", "state", "config"} <= set(record):
-        raise UserError(f"{path} is no record of a benchmark.")
+    record = read_json(path, "record of a benchmark")
+    hints = _PARTS | (_DONE_PARTS if record.get("state") == DONE else {})
+    wrong = [name for name, hint in hints.items() if not conforms(record.get(name), hint)]
+    if wrong or not record["config"].keys() >= _CONFIG:
+        raise UserError(f"{path} is no record of a benchmark: its {wrong[0] if wrong else 'config'} is not one's.")
     return record
 
 
@@ -74,7 +85,7 @@ def copy_ended(source: Path, target: Path) -> None:
 
 def last_lines(text: str) -> str:
     """The end of a log or of a traceback, without the places of this program and of Python on this machine."""
-    for place in (Path(sb3_genoffline.__file__).parents[1], sys.prefix, sys.base_prefix, Path.home()):
+    for place in (Path(sb3_genoffline.__file__).parents[1], sys.prefix, sys.base_prefix, os.path.expanduser("~")):
         text = text.replace(f"{place}/", "")
     return "\n".join(text.strip().splitlines()[-LAST_LINES:])
 

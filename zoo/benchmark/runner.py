@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from sb3_genoffline.errors import UserError
 
 from ..collect.lookup import find_dataset
+from ..runs.places import output_folder
 from ..runs.stopping import shielding_children
 from ..runs.writing import write_json
 from .job import is_end, is_stop
@@ -139,6 +140,7 @@ class Benchmark:
         :param collect: make datasets of ours that are not there
         :raises UserError: if another process is running jobs in this folder
         """
+        output_folder(str(self.folder))
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):
             self._prepare(collect)
@@ -162,7 +164,7 @@ class Benchmark:
 
     def _prepare(self, collect: bool) -> None:
         """Find out what is to be done, and which data there are."""
-        fingerprints: dict[tuple[str, str | None], str | FileNotFoundError] = {}
+        fingerprints: dict[tuple[str, str | None], str | UserError] = {}
         for job in self.plan.jobs:
             record = open_record(self.folder, job)
             if record["state"] == FAILED and not self.retry_failed:
@@ -171,10 +173,10 @@ class Benchmark:
             if source not in fingerprints:
                 try:
                     fingerprints[source] = find_dataset(job.dataset, collect=collect, env=source[1]).fingerprint
-                except FileNotFoundError as error:
+                except UserError as error:
                     fingerprints[source] = error
             found = fingerprints[source]
-            if isinstance(found, FileNotFoundError):
+            if isinstance(found, UserError):
                 if record["state"] != DONE:
                     self.skipped.append(Skipped(job.name, job.dataset, job.seed, str(found)))
                 continue
@@ -239,7 +241,7 @@ def is_running(folder: Path) -> bool:
     try:
         with _alone(folder):
             return False
-    except ValueError:
+    except UserError:
         return True
 
 

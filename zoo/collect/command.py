@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 from ..recipes import chosen, load_recipe
+from ..runs.flags import jobs, positive, seed_number
 from ..runs.provenance import command_line
 from ..runs.stopping import advised
 from .make import AUTHOR, AUTHOR_EMAIL, Progress, is_there, write_dataset
@@ -25,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "datasets", nargs="+", metavar="dataset", help="ids such as genoffline/hopper/medium-v0, patterns, all"
     )
-    parser.add_argument("--steps", type=int, default=None, help="steps of each (default: the level's own number)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of environments and action noise")
-    parser.add_argument("--n-envs", type=int, default=8, help="copies of the environment stepped together")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that share the copies; other jobs, other data")
+    parser.add_argument("--steps", type=positive, default=None, help="steps of each (default: the level's own number)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of environments and action noise")
+    parser.add_argument("--n-envs", type=positive, default=8, help="copies of the environment stepped together")
+    parser.add_argument("--jobs", type=jobs, default=1, help="processes that share the copies; other jobs, other data")
     parser.add_argument("--overwrite", action="store_true", help="replace datasets of the same ids")
     parser.add_argument("-P", "--progress", action="store_true", help="show a progress bar")
     parser.add_argument("--author", default=AUTHOR, help="author named in the dataset")

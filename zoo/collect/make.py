@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -106,7 +106,8 @@ def write_dataset(
     stats = Statistics()
     started = time.perf_counter()
     where = f"{n_envs} copies of the environment" + (f" in {jobs} processes" if jobs > 1 else "")
-    with contextlib.closing(_buffers(recipe, seed, n_envs, jobs, stats, progress)) as buffers:
+    with contextlib.closing(_episodes(recipe, seed, n_envs, jobs)) as episodes:
+        buffers = _buffers(episodes, recipe.n_steps, stats, progress)
         dataset = write_minari(
             recipe.dataset_id,
             buffers,
@@ -127,15 +128,18 @@ def write_dataset(
     return dataset, stats
 
 
+def _episodes(recipe: Recipe, seed: int, n_envs: int, jobs: int) -> Generator[Episode, None, None]:
+    if jobs == 1:
+        yield from recipe.episodes(seed, n_envs)
+    else:
+        yield from episodes_of_jobs(recipe.dataset_id, recipe.n_steps, seed, n_envs, jobs)
+
+
 def _buffers(
-    recipe: Recipe, seed: int, n_envs: int, jobs: int, stats: Statistics, progress: Progress | None
-) -> Generator[EpisodeBuffer, None, None]:
+    episodes: Iterable[Episode], n_steps: int, stats: Statistics, progress: Progress | None
+) -> Iterator[EpisodeBuffer]:
     from minari.data_collector import EpisodeBuffer
 
-    if jobs == 1:
-        episodes = recipe.episodes(seed, n_envs)
-    else:
-        episodes = episodes_of_jobs(recipe.dataset_id, recipe.n_steps, seed, n_envs, jobs)
     for episode in episodes:
         n = len(episode.rewards)
         terminations, truncations = np.zeros((2, n), dtype=bool)
@@ -150,7 +154,7 @@ def _buffers(
         )
         stats.add(episode)
         if progress is not None:
-            progress(n, recipe.n_steps)
+            progress(n, n_steps)
 
 
 def _request(recipe: Recipe, seed: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 import traceback
 from collections.abc import Iterator
 from itertools import pairwise
@@ -13,10 +14,13 @@ import numpy as np
 
 from ..behavior.episode import Episode
 from ..recipes import load_recipe
-from ..runs.stopping import shielding_children
+from ..runs.stopping import be_terminable, shielding_children
 
 BATCH_STEPS = 8192
 """A process hands on its episodes when they hold so many steps, so all are about as long at work on what is taken in turn."""
+
+GRACE_SECONDS = 0.5
+"""Who ended a process may be about to end this one too, which then ends in order."""
 
 
 def episodes_of_jobs(dataset_id: str, steps: int, seed: int, n_envs: int, jobs: int) -> Iterator[Episode]:
@@ -43,7 +47,7 @@ def episodes_of_jobs(dataset_id: str, steps: int, seed: int, n_envs: int, jobs: 
             own_seed = int(np.random.SeedSequence([seed, jobs, job]).generate_state(1, np.uint64)[0])
             arguments = (sender, dataset_id, share, own_seed, last - first)
             worker = context.Process(target=_work, args=arguments, daemon=True)
-            with shielding_children():  # a signal that all of them get ends the one that writes, and that one the others
+            with shielding_children():  # Ctrl-C goes to all of them; the one that writes ends the others
                 worker.start()
             workers.append((worker, receiver))
             sender.close()  # theirs is the only one now: when either side dies, the other one notices
@@ -66,6 +70,7 @@ def _receive(process: BaseProcess, receiver: Connection) -> list[Episode]:
         batch = receiver.recv()
     except EOFError:
         process.join()
+        time.sleep(GRACE_SECONDS)
         raise RuntimeError(f"a process that collects ended with exit code {process.exitcode}") from None
     if isinstance(batch, str):
         raise RuntimeError(f"a process that collects failed:\n{batch}")
@@ -74,6 +79,7 @@ def _receive(process: BaseProcess, receiver: Connection) -> list[Episode]:
 
 def _work(sender: Connection, dataset_id: str, steps: int, seed: int, n_envs: int) -> None:
     """Send lists of episodes, an empty one at the end, a string for a failure."""
+    be_terminable()
     try:
         batch: list[Episode] = []
         held = 0

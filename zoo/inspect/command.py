@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from sb3_genoffline.data import load_dataset
-from sb3_genoffline.errors import NotFoundError, printable
+from sb3_genoffline.errors import NotFoundError, UserError, printable
 
+from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
+from ..runs.flags import discount, json_file, picture_file, seed_number
 from ..runs.folders import dataset_name
 from ..runs.writing import write_json
 from .report import Report, inspect_dataset
@@ -206,10 +207,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--env", help="environment whose spaces the data have, for files without spaces")
     add("--download", action="store_true", help="fetch a Minari dataset that is not on this machine")
     add_trust_argument(parser)
-    add("--gamma", type=float, default=0.99, help="discount of the returns that a critic would learn")
-    add("--seed", type=int, default=0, help="of the rows that estimates use")
-    add("--json", metavar="FILE", help="write everything to this file")
-    add("-o", "--output", help="picture to write, as PNG and SVG (default: logs/inspect/<dataset>.png)")
+    add("--gamma", type=discount, default=0.99, help="discount of the returns that a critic would learn")
+    add("--seed", type=seed_number, default=0, help="of the rows that estimates use")
+    add("--json", type=json_file, metavar="FILE", help="write everything to this file")
+    add("-o", "--output", type=picture_file, help="picture to write, as PNG and SVG (default: logs/inspect/<dataset>.png)")
     add("--no-picture", action="store_true", help="only print")
 
 
@@ -220,11 +221,11 @@ def main(args: argparse.Namespace) -> None:
     :param args: as parsed with :func:`add_arguments`
     """
     try:
-        data = load_dataset(args.dataset, download=args.download, env=args.env, trust_env=args.trust_env)
+        data = find_dataset(args.dataset, args.download, env=args.env, trust_env=args.trust_env)
     except NotFoundError:
         raise
-    except (ValueError, KeyError) as error:
-        message = str(error.args[0] if isinstance(error, KeyError) else error)
+    except UserError as error:
+        message = str(error)
         print(f"{args.dataset}\n\nfindings\n{_numbered(1, f'It cannot be loaded: {message}')}")
         _write(args.json, {"id": args.dataset, "findings": [{"name": "unreadable", "text": message}]})
         sys.exit(1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runs.flags import jobs, picture_file, positive, seed_number
 from ..runs.provenance import versions
 from ..runs.writing import write_json
 from ..toys.bandit import METHODS, SETS, critic_surface, make_agent, make_data, measure, sample, train_agent, true_q
@@ -178,14 +179,18 @@ def plot_bandit(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot bandit``"""
     add = parser.add_argument
-    add("--steps", type=int, default=20_000, help="updates per agent")
-    add("--denoised-steps", type=int, help="updates of the denoised agents, which cost eight times as much (default: --steps)")
-    add("--sets", type=int, nargs="+", choices=SETS, default=list(SETS), help="data sets")
+    add("--steps", type=positive, default=20_000, help="updates per agent")
+    add(
+        "--denoised-steps",
+        type=positive,
+        help="updates of the denoised agents, which cost eight times as much (default: --steps)",
+    )
+    add("--sets", type=positive, nargs="+", choices=SETS, default=list(SETS), help="data sets")
     add("--methods", nargs="+", choices=METHODS, default=["soft", "hard", "denoised"], help="what to train; bc is imitation")
     add("--matched", action="store_true", help="also draw denoised with a sampler that clamps as its training does")
-    add("--seed", type=int, default=0, help="of agents and batches")
-    add("--jobs", type=int, default=1, help="processes that share the work, of one thread each")
-    add("-o", "--output", default="bandit.png", help="file to write, as PNG, SVG and JSON")
+    add("--seed", type=seed_number, default=0, help="of agents and batches")
+    add("--jobs", type=jobs, default=1, help="processes that share the work, of one thread each")
+    add("-o", "--output", type=picture_file, default="bandit.png", help="file to write, as PNG, SVG and JSON")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -13,7 +13,8 @@ from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.evaluations import read_run
-from ..runs.folders import Run, list_runs, run_number
+from ..runs.flags import a_folder, algorithm, picture_file, positive
+from ..runs.folders import Run, find_run, list_runs, run_number
 from ..runs.scoring import recorded_scale
 from .figures import new_figure, plain, save_figure
 
@@ -109,11 +110,11 @@ def plot_curves(runs: Sequence[Run], output: str | Path, title: str | None = Non
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot curves``"""
     add = parser.add_argument
-    add("--algo", nargs="+", default=["dac"], help=f"algorithms: {', '.join(ALGOS)}")
+    add("--algo", type=algorithm, nargs="+", default=["dac"], help=f"algorithms: {', '.join(ALGOS)}")
     add("--dataset", required=True, help="dataset of the runs")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
-    add("--exp-id", type=int, nargs="+", help="numbers of the runs (default: all)")
-    add("-o", "--output", default="curve.png", help="file to write, as PNG and SVG")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
+    add("--exp-id", type=positive, nargs="+", help="numbers of the runs (default: all)")
+    add("-o", "--output", type=picture_file, default="curve.png", help="file to write, as PNG and SVG")
     add("--title", help="default: the dataset's id")
 
 
@@ -122,6 +123,9 @@ def main(args: argparse.Namespace) -> None:
     runs = [run for algo in args.algo for run in list_runs(args.folder, algo, args.dataset)]
     if args.exp_id is not None:
         runs = [run for run in runs if run_number(run) in args.exp_id]
+    missing = sorted(set(args.exp_id or ()) - {run_number(run) for run in runs})
+    if missing or not runs:
+        find_run(args.folder, args.algo[0], args.dataset, *missing[:1])  # names those that there are
     evaluated = [run for run in runs if run.evaluations_path.is_file()]
     if not evaluated:
         raise NotFoundError(

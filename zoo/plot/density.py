@@ -20,7 +20,9 @@ from sb3_genoffline.data.environments import check_compatible
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS, load_agent
 
+from ..collect.lookup import find_dataset
 from ..runs.agents import data_of_agent
+from ..runs.flags import a_folder, algorithm, count, device, picture_file, positive, real, seed_number
 from ..runs.folders import find_run, run_of
 from ..runs.provenance import versions
 from .density_toy import plot_toy
@@ -206,24 +208,28 @@ def draw_curve(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot density``"""
     add = parser.add_argument
-    add("-o", "--output", default="density.png", help="file to write, as PNG, SVG and JSON")
-    add("--seed", type=int, default=0, help="of the bandit and its agents, or of the rows of the distributions")
+    add("-o", "--output", type=picture_file, default="density.png", help="file to write, as PNG, SVG and JSON")
+    add("--seed", type=seed_number, default=0, help="of the bandit and its agents, or of the rows of the distributions")
     bandit = parser.add_argument_group("the bandit, drawn when no agent is named").add_argument
-    bandit("--steps", type=int, help="updates of each actor (default: 1500)")
-    bandit("--flow-steps", type=int, help="steps of the density, at most (default: 1500)")
-    bandit("--state", type=float, help="the state of the first panel (default: 0.35)")
+    bandit("--steps", type=positive, help="updates of each actor (default: 1500)")
+    bandit("--flow-steps", type=positive, help="steps of the density, at most (default: 1500)")
+    bandit("--state", type=real, help="the state of the first panel (default: 0.35)")
     agent = parser.add_argument_group("a trained agent").add_argument
-    agent("--algo", default="cped", choices=sorted(ALGOS), help="algorithm")
+    agent("--algo", type=algorithm, default="cped", help=f"algorithm: {', '.join(ALGOS)}")
     agent("--dataset", help="dataset that the agent was trained on (with -i: default, the agent's)")
-    agent("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
-    agent("--exp-id", type=int, default=0, help="number of the run (0: the latest)")
+    agent("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
+    agent("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
     agent("-i", "--trained-agent", "--model", metavar="ZIP", help="an agent's file, instead of --algo and --exp-id")
     agent("--other", metavar="ZIP", help="a second agent, e.g. one trained with -params alpha_mode:fixed alpha:0")
-    agent("--row", type=int, help="row of the data whose state is looked at (default: nearest to the states' median)")
-    agent("--dims", type=int, nargs="+", help="one or two dimensions of the action (default: the first two)")
-    agent("--neighbors", type=int, help="data's actions that are drawn: those of the nearest states (default: 200)")
-    agent("-n", "--n-rows", type=int, help="rows of the distributions (default: 2000)")
-    agent("--device", default="auto", help="cpu, cuda or auto")
+    agent("--row", type=count, help="row of the data whose state is looked at (default: nearest to the states' median)")
+    agent("--dims", type=count, nargs="+", help="one or two dimensions of the action (default: the first two)")
+    agent(
+        "--neighbors",
+        type=positive,
+        help="data's actions that are drawn: those of the nearest states (default: 200)",
+    )
+    agent("-n", "--n-rows", type=positive, help="rows of the distributions (default: 2000)")
+    agent("--device", type=device, default="auto", help="cpu, cuda or auto")
     agent("--title", help="default: algorithm and dataset")
 
 
@@ -258,7 +264,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(f"{flags}: of the bandit, which is drawn when no agent is named; leave out --dataset and -i.")
         path = args.trained_agent or find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
         model = check_fitted(load_agent(path, device=args.device), path)
-        data = data_of_agent(model, run_of(path), args.dataset)
+        data = data_of_agent(model, run_of(path), args.dataset, find_dataset)
         other = agent.pop("other", None)
         if "neighbors" in agent:
             agent["n_neighbors"] = agent.pop("neighbors")

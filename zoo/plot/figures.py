@@ -40,13 +40,18 @@ def save_figure(figure: Any, output: str | Path) -> list[Path]:
     :return: the files
     """
     from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     output = Path(output)
     stem = output.with_suffix("") if output.suffix.lower() in (".png", ".svg") else output
     files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     png, svg = files
+    # savefig would lay the figure out and draw it twice for each of the files
+    figure.set_dpi(DPI)
     with replaced(png) as file:
-        figure.savefig(file, dpi=DPI, format="png")
+        FigureCanvasAgg(figure).print_png(file)
+    figure.set_layout_engine("none")
     with rc_context({"svg.hashsalt": "sb3-genoffline"}), replaced(svg) as file:
-        figure.savefig(file, dpi=DPI, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     return files

@@ -9,14 +9,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
-from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.antmaze_env import FlatAntMaze
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import load_agent
 
+from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
 from ..runs.envs import EnvFactory, Recorded, env_factory
+from ..runs.flags import device, picture_file, positive, seed_number
 from ..runs.folders import run_of
 from ..runs.provenance import versions
 from ..runs.scoring import EVAL_SEED
@@ -76,6 +79,8 @@ def walk(model: AnyAlgorithm, make: EnvFactory, n_episodes: int, seed: int = EVA
     :param seed: of the environments and of the policy's sampling
     """
     envs = [make() for _ in range(n_episodes)]
+    env = envs[0]
+    check_agent_spaces((model.observation_space, model.action_space), (env.observation_space, env.action_space))
     observations = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
     model.policy.seed_acting(seed)
     paths = [[observation[:2].copy()] for observation in observations]
@@ -265,11 +270,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", required=True, help="dataset of a PointMaze or AntMaze")
     add("--agent", nargs="+", default=[], metavar="ZIP", help="agents' files or run folders, each drawn in a panel of its own")
     add("--color", choices=["return", "start"], default="return", help="what the colors of the data's trajectories tell")
-    add("-n", "--n-episodes", type=int, default=200, help="episodes of the data")
-    add("--n-walks", type=int, default=20, help="episodes of each agent")
-    add("--seed", type=int, default=0, help="draws the data's episodes")
-    add("--device", default="auto", help="cpu, cuda or auto")
-    add("-o", "--output", default="maze.png", help="file to write, as PNG, SVG and JSON")
+    add("-n", "--n-episodes", type=positive, default=200, help="episodes of the data")
+    add("--n-walks", type=positive, default=20, help="episodes of each agent")
+    add("--seed", type=seed_number, default=0, help="draws the data's episodes")
+    add("--device", type=device, default="auto", help="cpu, cuda or auto")
+    add("-o", "--output", type=picture_file, default="maze.png", help="file to write, as PNG, SVG and JSON")
     add("--title", help="default: the dataset's id")
     add("--env", help="the maze, if not the one that the data record")
     add_trust_argument(parser)
@@ -283,6 +288,6 @@ def main(args: argparse.Namespace) -> None:
         name = agent_name(path, model)
         agents[name if name not in agents else f"{name} ({len(agents) + 1})"] = model
     counts = {"n_episodes": args.n_episodes, "n_walks": args.n_walks, "seed": args.seed}
-    data, more = load_dataset(args.dataset, env=args.env), {"title": args.title, "trust_env": args.trust_env}
+    data, more = find_dataset(args.dataset, env=args.env), {"title": args.title, "trust_env": args.trust_env}
     for file in plot_maze(data, args.output, agents, args.color, **more, **counts):
         print(f"wrote {file}")

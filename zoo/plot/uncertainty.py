@@ -15,7 +15,9 @@ from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.registry import ALGOS, load_agent
 
+from ..collect.lookup import find_dataset
 from ..runs.agents import data_of_agent
+from ..runs.flags import a_folder, algorithm, count, device, picture_file, positive, seed_number
 from ..runs.folders import find_run, run_of
 from ..runs.provenance import versions
 from ..runs.writing import write_json
@@ -245,18 +247,18 @@ def draw_distributions(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot uncertainty``"""
     add = parser.add_argument
-    add("--algo", default="qdq", choices=sorted(ALGOS), help="algorithm")
+    add("--algo", type=algorithm, default="qdq", help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", help="dataset that the agent was trained on (with -i: default, the agent's)")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
-    add("--exp-id", type=int, default=0, help="number of the run (0: the latest)")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
+    add("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
     add("-i", "--trained-agent", "--model", metavar="ZIP", help="an agent's file, instead of --algo and --exp-id")
-    add("--row", type=int, help="row of the data whose state is looked at (default: nearest to the states' median)")
-    add("--dims", type=int, nargs="+", help="one or two dimensions of the action (default: the first two)")
-    add("--neighbors", type=int, default=200, help="data's actions that are drawn: those of the nearest states")
-    add("-n", "--n-rows", type=int, default=2000, help="rows of the distributions")
-    add("--seed", type=int, default=0, help="of the rows and samples of the distributions")
-    add("--device", default="auto", help="cpu, cuda or auto")
-    add("-o", "--output", default="uncertainty.png", help="file to write, as PNG, SVG and JSON")
+    add("--row", type=count, help="row of the data whose state is looked at (default: nearest to the states' median)")
+    add("--dims", type=count, nargs="+", help="one or two dimensions of the action (default: the first two)")
+    add("--neighbors", type=positive, default=200, help="data's actions that are drawn: those of the nearest states")
+    add("-n", "--n-rows", type=positive, default=2000, help="rows of the distributions")
+    add("--seed", type=seed_number, default=0, help="of the rows and samples of the distributions")
+    add("--device", type=device, default="auto", help="cpu, cuda or auto")
+    add("-o", "--output", type=picture_file, default="uncertainty.png", help="file to write, as PNG, SVG and JSON")
     add("--title", help="default: algorithm and dataset")
 
 
@@ -269,6 +271,6 @@ def main(args: argparse.Namespace) -> None:
         path = find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
     model = check_fitted(load_agent(path, device=args.device), path)
     counts = {"n_neighbors": args.neighbors, "n_rows": args.n_rows, "seed": args.seed}
-    data = data_of_agent(model, run_of(path), args.dataset)
+    data = data_of_agent(model, run_of(path), args.dataset, find_dataset)
     for file in plot_uncertainty(model, data, args.output, row=args.row, dims=args.dims, title=args.title, **counts):
         print(f"wrote {file}")

@@ -156,11 +156,9 @@ def find_all(log_folder: str | Path) -> Iterator[Trained]:
 
 def _trained(run: Run, config: dict[str, Any] | None = None) -> Trained:
     config = run.config() if config is None else config
-    summary = run.settings / "summary.json"
-    done = json.loads(summary.read_text()) if summary.is_file() else {}
-    return Trained(
-        run, config, bool(done.get("finished")) and done["num_timesteps"] == config["hyperparameters"]["n_timesteps"]
-    )
+    done = run.summary()
+    wanted = config["hyperparameters"].get("n_timesteps")
+    return Trained(run, config, bool(done.get("finished")) and done.get("num_timesteps") == wanted)
 
 
 def _candidate(chosen: Trained, same: Iterable[Trained], notes: Sequence[str]) -> Candidate:

@@ -14,6 +14,7 @@ from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.agents import add_trust_argument
+from ..runs.flags import a_folder, algorithm, count, device, new_folder, positive, seed_number
 from ..runs.scoring import EVAL_SEED, check_seed, summary
 from .choice import Candidate, choose, choose_all
 from .contents import (
@@ -144,27 +145,27 @@ def tree(folder: Path) -> Iterator[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo publish``"""
     add = parser.add_argument
-    add("--algo", default="dac", help=f"algorithm: {', '.join(ALGOS)}")
+    add("--algo", type=algorithm, default="dac", help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", help="dataset that the agent was trained on")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
-    add("--exp-id", type=int, default=0, help="number of the run (0: the latest)")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
+    add("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
     add("--all", action="store_true", help="one agent per algorithm and dataset of all runs below -f: the lowest seed's")
     add("--checkpoint", choices=["last", "best"], default="last", help="which of the run")
     add("--index", action="store_true", help="write README.md of the output folder, from the agents there, and end")
     add("-orga", "--organization", metavar="NAME", help="your user name or organisation on the Hub")
     add("-name", "--repo-name", metavar="NAME", help="of folder and repository (default: from --algo and --dataset)")
-    add("-o", "--output", default="hub_models", help="folder for the agents' folders")
+    add("-o", "--output", type=new_folder, default="hub_models", help="folder for the agents' folders")
     add("--dry-run", action=argparse.BooleanOptionalAction, default=True, help="write and show the folder, send nothing")
     add("--overwrite", action="store_true", help="make a folder anew whose agent has changed")
-    add("-n", "--n-episodes", type=int, help="episodes of each evaluation (default: 10; 100 for antmaze)")
-    add("--seed", type=int, default=EVAL_SEED, help="seed of the episodes")
+    add("-n", "--n-episodes", type=positive, help="episodes of each evaluation (default: 10; 100 for antmaze)")
+    add("--seed", type=seed_number, default=EVAL_SEED, help="seed of the episodes")
     add("--film", action=argparse.BooleanOptionalAction, default=True, help="film the agent")
-    add("--video-length", type=int, default=1000, metavar="N", help="environment steps of the film")
+    add("--video-length", type=positive, default=1000, metavar="N", help="environment steps of the film")
     add("--act-only", action="store_true", help="leave out what only going on with training needs")
     add("--env", help="environment to evaluate and film in (default: the dataset's)")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="its arguments (default: those of the training)")
     add_trust_argument(parser)
-    add("--device", default="auto", help="cpu, cuda or auto")
+    add("--device", type=device, default="auto", help="cpu, cuda or auto")
     add("-m", "--commit-message", metavar="TEXT", help="of the commit on the Hub")
     add("--private", action="store_true", default=None, help="make a new repository private")
     add("--token", help="access token (default: HF_TOKEN, or that of `hf auth login`)")

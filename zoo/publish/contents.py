@@ -1,6 +1,7 @@
 """What is said of a published agent: its results, its curve, its film, and how it was trained."""
 
 import hashlib
+import os
 import shlex
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from ..runs.agents import agent_and_env
 from ..runs.envs import EnvFactory
 from ..runs.film import film
 from ..runs.folders import Run
+from ..runs.reading import read_text
 from ..runs.scoring import EVAL_SEED, evaluate
 from .choice import Candidate, Trained
 
@@ -85,9 +87,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[AnyAlgorithm, EnvFactory]:
     """A run's agent, and what makes its environment, with the arguments that it was evaluated with in training."""
+    agent = {"model": run.checkpoint(checkpoint), "dataset": None, "load_best": False, "load_checkpoint": None, "exp_id": 0}
     args = Namespace(
-        model=run.checkpoint(checkpoint),
-        dataset=None,
+        **agent,
         env=settings.env_id,
         env_kwargs=None if settings.env_kwargs is None else list(settings.env_kwargs),
         trust_env=settings.trust_env,
@@ -202,7 +204,7 @@ def training_command(trained: Trained) -> str:
     trained by one (as in a benchmark), the command that does the same.
     """
     file = trained.run.settings / "command.txt"
-    remembered = only_training(file.read_text() if file.is_file() else None)
+    remembered = only_training(read_text(file, "list of commands") if file.is_file() else None)
     if remembered:
         return "\n".join(shlex.join(_public_words(shlex.split(line))) for line in remembered)
     plain = {"--algo": trained.algo, "--dataset": trained.dataset, "--seed": trained.seed}
@@ -233,7 +235,7 @@ def public(value: Any) -> Any:
         return {key: public(item) for key, item in value.items()}
     if isinstance(value, list):
         return [public(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
+    return Path(value).name if isinstance(value, str) and os.path.isabs(os.path.expanduser(value)) else value
 
 
 def _public_words(words: list[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """The list of the agents in a folder, beside what behaviour cloning reaches on the same data."""
 
-import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,10 +14,15 @@ from sb3_genoffline.files.escaping import code, code_block, markdown, python_str
 
 from ..benchmark.records import DONE, read_record
 from ..benchmark.results import score, spread
+from ..runs.reading import read_json
 from ..runs.writing import write_json, write_text
 from .contents import only_training
 
 BC_FILE = "bc.json"
+_NEEDED = (
+    *("algo", "dataset", "checkpoint", "seed", "gradient_steps", "n_eval_episodes", "eval_seed", "mean_reward_ci95"),
+    *("normalized_score", "mean_reward", "behavior_normalized_score", "dataset_fingerprint"),
+)
 TO_ACT = ("manifest.json", "config.json", "model.safetensors")
 _HEADER = [
     *("agent", "dataset", "last checkpoint", "data", "BC", "updates", "seed", "seeds", "best checkpoint"),
@@ -57,11 +61,11 @@ def find_entries(folder: str | Path) -> list[Entry]:
     """
     entries = []
     for config in sorted(Path(folder).glob("*/config.json")):
-        path = config.with_name("results.json")
-        try:
-            entries.append(Entry(config.parent, json.loads(path.read_text())))
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{config.parent} cannot be listed: {error}") from error
+        results = read_json(config.with_name("results.json"), "result of an evaluation")
+        missing = [name for name in _NEEDED if name not in results]
+        if missing:
+            raise UserError(f"{config.parent} cannot be listed: its results.json has no {missing[0]}.")
+        entries.append(Entry(config.parent, results))
     return sorted(entries, key=lambda entry: (str(entry.results.get("dataset")), str(entry.results.get("algo")), entry.name))
 
 
@@ -128,7 +132,7 @@ def write_index(folder: str | Path, log_folder: str | Path | None = None) -> Pat
 def read_bc(folder: str | Path) -> dict[str, dict[str, Any]]:
     """What ``bc.json`` holds; empty if there is none."""
     path = Path(folder) / BC_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path, "list of what BC reached") if path.is_file() else {}
 
 
 def index_text(entries: Iterable[Entry], bc: dict[str, dict[str, Any]]) -> str:

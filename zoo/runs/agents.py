@@ -12,6 +12,7 @@ from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS, load_agent
 
 from .envs import EnvFactory, env_of_run, recorded_env
+from .flags import a_folder, algorithm, count, device, positive
 from .folders import Run, find_run, run_of
 from .hyperparameters import parse_pairs
 
@@ -19,19 +20,20 @@ from .hyperparameters import parse_pairs
 def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags that say which agent, shared with ``enjoy``"""
     add = parser.add_argument
-    add("--algo", default="dac", help=f"algorithm: {', '.join(ALGOS)}")
+    add("--algo", type=algorithm, default="dac", help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", help="dataset that the agent was trained on")
-    add("-f", "--folder", "--log-folder", default="logs", help="root of the logs")
-    add("--exp-id", type=int, default=0, help="number of the run (0: the latest)")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
+    add("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
     add("--model", metavar="ZIP", help="an agent's file, instead of --algo, --dataset and --exp-id")
-    add("--load-best", action="store_true", help="the best checkpoint of the run instead of the last")
-    add("--load-checkpoint", type=int, metavar="N", help="the checkpoint after N updates instead of the last")
+    which = parser.add_mutually_exclusive_group().add_argument
+    which("--load-best", action="store_true", help="the best checkpoint of the run instead of the last")
+    which("--load-checkpoint", type=positive, metavar="N", help="the checkpoint after N updates instead of the last")
     add("--deterministic", action=argparse.BooleanOptionalAction, default=True, help="see the policy's docstring")
     add("--stochastic", dest="deterministic", action="store_false", help="the same as --no-deterministic")
     add("--env", help="environment (default: the dataset's)")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="its arguments, over those of the training")
     add_trust_argument(parser)
-    add("--device", default="auto", help="cpu, cuda or auto")
+    add("--device", type=device, default="auto", help="cpu, cuda or auto")
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +49,8 @@ def agent_and_env(args: argparse.Namespace) -> tuple[AnyAlgorithm, EnvFactory, P
     :return: the agent, a function that makes its environment, the agent's file, and which checkpoint it is
     """
     if args.model is not None:
+        if args.load_best or args.load_checkpoint or args.exp_id:
+            raise UserError("--model names the agent's file itself: leave out --load-best, --load-checkpoint and --exp-id.")
         path, run = Path(args.model), run_of(args.model)
         checkpoint = _checkpoint_name(path, run)
     elif args.dataset is None:
@@ -71,9 +75,11 @@ def _env_of(model: AnyAlgorithm, run: Run | None, args: argparse.Namespace) -> E
     if args.env is None:
         try:
             data = data_of_agent(model, run, args.dataset)
-        except FileNotFoundError:
-            pass  # its run may tell
-        except ValueError:
+        except NotFoundError:
+            if args.dataset is not None and args.model is not None:
+                raise
+            # its run may tell
+        except UserError:
             if args.dataset is not None and (run is None or not recorded_env(run).asked_for):
                 raise
     return env_of_run(run, data, args.env, parse_pairs(args.env_kwargs), args.trust_env)

@@ -10,6 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
 from sb3_genoffline.common.fitting import Fit, FitListener
 
+from .reading import read_evaluations
 from .stopping import Stopped, StopSignals
 
 
@@ -40,14 +41,14 @@ class ResumableEvalCallback(OfflineEvalCallback):
         self.n_calls = done
         if done == 0 or not evaluations.is_file():
             return
-        with np.load(evaluations) as file:
-            kept = file["timesteps"] <= done
-            self.evaluations_timesteps = file["timesteps"][kept].tolist()
-            self.evaluations_results = file["results"][kept].tolist()
-            self.evaluations_length = file["ep_lengths"][kept].tolist()
-            if "successes" in file:
-                self.evaluations_successes = file["successes"][kept].tolist()
-            self.n_eval_episodes = file["results"].shape[1]  # rows of another length could not be stored beside these
+        found = read_evaluations(evaluations)
+        kept = found["timesteps"] <= done
+        self.evaluations_timesteps = found["timesteps"][kept].tolist()
+        self.evaluations_results = found["results"][kept].tolist()
+        self.evaluations_length = found["ep_lengths"][kept].tolist()
+        if "successes" in found:
+            self.evaluations_successes = found["successes"][kept].tolist()
+        self.n_eval_episodes = found["results"].shape[1]  # rows of another length could not be stored beside these
         if self.evaluations_results:
             self.best_mean_reward = float(np.mean(self.evaluations_results, axis=1).max())
 

@@ -19,10 +19,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_genoffline.data import OfflineDataset, flatten_env
 from sb3_genoffline.data.environments import check_recorded_arguments, make_from_spec, spec_of_recorded_id
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 
 from .folders import Run
 from .hyperparameters import parse_pairs
 from .reading import named_values
+
+# Errors whose text says enough
+_PLAIN = (ImportError, gym.error.Error, UserError)
 
 EnvFactory = Callable[..., gym.Env]
 """Makes an environment; keyword arguments go to ``gymnasium.make``."""
@@ -76,30 +80,73 @@ def env_factory(
         if name in _NO_ARGUMENTS:
             raise UserError(f"No environment takes {name} as an argument (--env-kwargs): leave it out.")
 
+    if (own | kept).get("render_mode") == "human":
+        raise UserError("render_mode='human' would open a window in every evaluation: leave it out, `enjoy` opens one.")
+
+    def build(**arguments: Any) -> gym.Env:
+        if env_id is not None:
+            return flatten_env(gym.make(env_id, **arguments))
+        if not recorded.trusted:
+            check_recorded_arguments(recorded.env_id or (dataset and dataset.id), kept)
+        if recorded.env_id is not None:
+            if recorded.trusted:
+                return flatten_env(gym.make(recorded.env_id, **arguments))
+            return flatten_env(make_from_spec(spec_of_recorded_id(recorded.env_id), **arguments))
+        if dataset is None:
+            raise UserError("its dataset is not on this machine and its run says nothing.")
+        return dataset.make_env(trust_env=recorded.trusted, **arguments)
+
     def make(**kwargs: Any) -> gym.Env:
-        arguments = {**kept, **own, **kwargs}
         try:
-            if env_id is not None:
-                return flatten_env(gym.make(env_id, **arguments))
-            if not recorded.trusted:
-                check_recorded_arguments(recorded.env_id or (dataset and dataset.id), kept)
-            if recorded.env_id is not None:
-                if recorded.trusted:
-                    return flatten_env(gym.make(recorded.env_id, **arguments))
-                return flatten_env(make_from_spec(spec_of_recorded_id(recorded.env_id), **arguments))
-            if dataset is None:
-                raise UserError("its dataset is not on this machine and its run says nothing.")
-            return dataset.make_env(trust_env=recorded.trusted, **arguments)
+            return Blamed(build(**{**kept, **own, **kwargs}))
         except Exception as error:  # whatever an environment's constructor raises
+            why = f"{error}" if isinstance(error, _PLAIN) else f"{type(error).__name__}: {error}".rstrip(": ")
             if env_id is not None:
-                raise NoEnvironment(f"The environment {env_id} could not be made: {error}") from error
+                raise NoEnvironment(f"The environment {short(env_id)} could not be made: {why}") from error
             whose = "data" if recorded.env_id is None else "run"
             raise NoEnvironment(
-                f"The environment of the {whose} could not be made: {error} (--env names another; --trust-env makes what is "
+                f"The environment of the {whose} could not be made: {why} (--env names another; --trust-env makes what is "
                 "recorded, whatever code it names.)"
             ) from error
 
     return make
+
+
+def try_out(make: EnvFactory) -> None:
+    """
+    One step in an environment of its own: arguments that only a step shows to be wrong are better seen before a training.
+
+    :raises UserError: if it fails
+    """
+    env = make()
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        env.step(env.action_space.sample())
+    finally:
+        env.close()
+
+
+class Blamed(gym.Wrapper):
+    """An environment of a command line: what goes wrong in it is told as such, with its name, and not as a bug of the zoo."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        try:
+            return super().reset(**kwargs)
+        except Exception as error:
+            raise self._blame("reset", error) from error
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step."""
+        try:
+            return super().step(action)
+        except Exception as error:
+            raise self._blame("step", error) from error
+
+    def _blame(self, where: str, error: Exception) -> UserError:
+        name = self.spec.id if self.spec else type(self.unwrapped).__name__
+        return UserError(f"The environment {name} failed in {where}(): {type(error).__name__}: {error}; see its arguments.")
 
 
 def env_of_run(

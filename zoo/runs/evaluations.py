@@ -8,6 +8,7 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError
 
 from .folders import Run
+from .reading import read_evaluations
 from .scoring import recorded_scale
 
 LATE = 5
@@ -25,9 +26,9 @@ def read_run(run: Run) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     if not run.evaluations_path.is_file():
         raise NotFoundError(f"{run.folder} has no evaluations.npz: it was trained without evaluation.")
     config = run.config()
-    with np.load(run.evaluations_path) as file:
-        by_success = config["dataset"].get("success_rate") is not None and "successes" in file
-        return config, file["timesteps"], file["successes"].astype(float) if by_success else file["results"]
+    found = read_evaluations(run.evaluations_path)
+    by_success = config["dataset"].get("success_rate") is not None and "successes" in found
+    return config, found["timesteps"], found["successes"].astype(float) if by_success else found["results"]
 
 
 def scores_of(run: Run) -> tuple[str, np.ndarray, np.ndarray]:

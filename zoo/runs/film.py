@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.writing import replace_file, scratch_folder
@@ -61,6 +62,7 @@ def play(
     started, returns, lengths = time.perf_counter(), [], []
     model.policy.seed_acting(seed)
     try:
+        check_agent_spaces((model.observation_space, model.action_space), (env.observation_space, env.action_space))
         observation, _ = env.reset(seed=seed)
         total, length = 0.0, 0
         for step in range(n_steps):

@@ -1,6 +1,6 @@
 """Where a run's files are: rl-zoo's layout, plain YAML and JSON."""
 
-import json
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -11,10 +11,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.files.writing import write_errors
 from sb3_genoffline.registry import ALGOS
 
-from .reading import named_values, read_yaml
+from .reading import named_values, read_json, read_yaml
 
 _NEEDED = ("algo", "dataset", "hyperparameters")
 
@@ -72,14 +74,14 @@ class Run:
         return {"seed": None, "environment": None, **content, **parts}
 
     def arguments(self) -> dict[str, Any]:
-        """What ``args.yml`` holds: the options that the run was started with; empty where there is none."""
+        """What ``args.yml`` holds: the arguments of the command that began the run."""
         path = self.settings / "args.yml"
         return read_yaml(path, "list of a run's arguments") if path.is_file() else {}
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds: how training ended; empty if it is under way or was killed."""
         path = self.settings / "summary.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_json(path, "summary of a run") if path.is_file() else {}
 
     @property
     def unfinished(self) -> bool:
@@ -117,18 +119,19 @@ def new_run(log_folder: str | Path, algo: str, dataset: Any, unique: bool = Fals
     :param unique: append a uuid to the folder's name
     """
     parent, name = Path(log_folder) / algo, dataset_name(dataset)
-    parent.mkdir(parents=True, exist_ok=True)
-    number = max((run_number(run) for run in list_runs(log_folder, algo, dataset)), default=0) + 1
-    while True:
-        folder = parent / (f"{name}_{number}" + (f"_{uuid.uuid4()}" if unique else ""))
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        run = Run(folder, name)
-        run.settings.mkdir()
-        return run
+    with write_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max((run_number(run) for run in list_runs(log_folder, algo, dataset)), default=0) + 1
+        while True:
+            folder = parent / (f"{name}_{number}" + (f"_{uuid.uuid4()}" if unique else ""))
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+            run = Run(folder, name)
+            run.settings.mkdir()
+            return run
 
 
 @contextmanager
@@ -178,16 +181,19 @@ def find_run(log_folder: str | Path, algo: str, dataset: Any, exp_id: int = 0) -
         if run_number(run) == exp_id:
             return run
     if algo not in ALGOS:
-        raise UserError(f"There is no algorithm {algo!r}; there are {', '.join(ALGOS)}.")
+        raise UserError(f"There is no algorithm {algo!r}{nearest(algo, ALGOS)} There are {', '.join(ALGOS)}.")
     here = Path(log_folder) / algo
-    others = ", ".join(sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())) or "none"
+    others = sorted(folder.name for folder in here.glob("*_*") if folder.is_dir())
     what = "no run" if exp_id == 0 else f"no run {exp_id}"
-    raise NotFoundError(f"There is {what} of {algo} on {dataset} below {here}; runs there: {others}.")
+    near = "." if runs else nearest(dataset_name(dataset), others)
+    raise NotFoundError(
+        f"There is {what} of {algo} on {dataset} below {here}{near} Runs there: {', '.join(others) or 'none'}."
+    )
 
 
 def run_of(model_path: str | Path) -> Run | None:
     """The run that a checkpoint lies in, if it lies in one."""
-    folder = Path(model_path).resolve().parent
+    folder = Path(os.path.realpath(model_path)).parent
     for settings in sorted(folder.glob("*/config.yml")):
         try:
             config = read_yaml(settings, "config of a run")

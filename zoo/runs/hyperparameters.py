@@ -15,16 +15,21 @@ from stable_baselines3.common.utils import LinearSchedule
 from sb3_genoffline.common.arguments import Argument, ArgumentTable, PositiveInt, nearest
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.registry import ALGOS
 
 from . import reading
+from .reading import named_values
 
 _OWN = ("n_timesteps", "policy", "env_kwargs")
 _FLAGS = {"seed": "--seed", "verbose": "--verbose", "tensorboard_log": "-tb"}
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_LONGEST_NUMBER = 100
 _VERSION = re.compile(r"-v\d+$")
+_MODULES = ("nn", "th.nn", "torch.nn", "optim", "th.optim", "torch.optim")
 _WORDS = {"true": True, "false": False, "null": None}
 _N_TIMESTEPS = Argument("n_timesteps", PositiveInt, 1)
+_ENV_KWARGS = Argument("env_kwargs", dict[str, Any] | None, None)
 
 
 @dataclass(frozen=True)
@@ -70,20 +75,18 @@ def load_hyperparameters(
         raise UserError(f"--algo {algo!r} is not known{nearest(algo, ALGOS)} There are: {', '.join(ALGOS)}.")
     path = own_file(ALGOS[algo]) if conf_file is None else Path(conf_file)
     content = {"default": {}} if conf_file is None and not path.is_file() else read_yaml(path)
-    profiles = content.pop("profiles", None) or {}
+    profiles = named_values(content.pop("profiles", None), f"{path}, profiles,")
     entry = find_entry(content, dataset)
     if entry is None:
         raise UserError(f"{_short(path)} has neither an entry for {dataset!r} nor a `default`: add one.")
-    if not isinstance(content[entry] or {}, Mapping):
-        raise UserError(f"{path}: the entry {entry!r} maps no names to values, but is a {type(content[entry]).__name__}.")
-    merged = dict(content[entry] or {})
+    merged = named_values(content[entry], f"{path}, {entry},")
     if profile is not None:
         if profile not in profiles:
             known = ", ".join(profiles) or "none"
             raise UserError(f"--profile {profile!r} is not in {_short(path)}{nearest(profile, profiles)} There are: {known}.")
-        overlays = profiles[profile] or {}
-        for key in dict.fromkeys(["default", find_entry(overlays, dataset)]):
-            merged = deep_merge(merged, overlays.get(key) or {})
+        overlays = named_values(profiles[profile], f"{path}, profile {profile},")
+        for key in dict.fromkeys(["default", find_entry(overlays, dataset) or "default"]):
+            merged = deep_merge(merged, named_values(overlays.get(key), f"{path}, profile {profile}, {key},"))
     merged = deep_merge(merged, overrides or {})
     return make_hyperparameters(ALGOS[algo], merged, entry)
 
@@ -140,7 +143,9 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
     for pair in pairs or ():
         key, colon, value = pair.partition(":")
         if not colon or not key:
-            raise UserError(f"{pair!r} is no pair: write name:value, for example rho:1.5.")
+            raise UserError(f"{short(pair)} is no pair: write name:value, for example rho:1.5.")
+        if key in result:
+            raise UserError(f"{short(key)} is given twice: leave one out.")
         result[key] = parse_value(key, value)
     return result
 
@@ -161,8 +166,9 @@ def parse_value(name: str, value: Any) -> Any:
     text = value.strip()
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
-    if _NUMBER.fullmatch(text):
-        return float(text) if set(text) & set(".eE") else int(text)
+    number = as_number(text)
+    if number is not None:
+        return number
     try:
         return _plain(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -173,8 +179,18 @@ def parse_value(name: str, value: Any) -> Any:
     return text
 
 
+def as_number(word: str) -> int | float | None:
+    """The number that a word spells, if it spells one; ``1e6`` is a whole number, ``32.0`` is none."""
+    if _NUMBER.fullmatch(word) is None or len(word) > _LONGEST_NUMBER:
+        return None
+    if not set(word) & set(".eE"):
+        return int(word)
+    value = float(word)
+    return int(value) if set(word) & set("eE") and value.is_integer() else value
+
+
 def _plain(node: ast.expr) -> Any:
-    """The value of a literal expression; names and calls other than ``dict(...)`` are refused."""
+    """The value of a literal expression, in which a name is a word; calls other than ``dict(...)`` are refused."""
     if isinstance(node, ast.Constant) and not isinstance(node.value, bytes | complex) and node.value is not ...:
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -189,7 +205,9 @@ def _plain(node: ast.expr) -> Any:
         names = [keyword.arg for keyword in node.keywords]
         if None not in names:  # dict(**other)
             return {keyword.arg: _plain(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("nn", "th.nn", "torch.nn"):
+    if isinstance(node, ast.Name):
+        return _WORDS.get(node.id.lower(), node.id)
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) in _MODULES:
         return node.attr  # rl-zoo's way to write an activation, nn.ReLU
     raise ValueError(f"{ast.unparse(node)!r} is not allowed")
 
@@ -212,23 +230,18 @@ def make_hyperparameters(cls: type[AnyAlgorithm], values: Mapping[str, Any], ent
         if key not in table.arguments and key not in table.refused and key not in _OWN:
             known = [name for name in (*_OWN, *table.arguments) if name not in _FLAGS]
             raise UserError(f"{cls.__name__} has no hyper-parameter {key!r}{nearest(key, known)}")
-        plain[key] = _as_whole(parse_value(key, raw), _N_TIMESTEPS if key == "n_timesteps" else table.arguments.get(key))
+        plain[key] = parse_value(key, raw)
+    env_kwargs = _ENV_KWARGS.check(plain.get("env_kwargs")) or {}
     plain["n_timesteps"] = _N_TIMESTEPS.check(plain.get("n_timesteps", cls.default_gradient_steps))
     policy = plain.setdefault("policy", next(iter(cls.policy_aliases)))
-    if policy not in cls.policy_aliases:
-        raise UserError(f"policy={policy!r} is not known{nearest(policy, cls.policy_aliases)}")
+    if not isinstance(policy, str) or policy not in cls.policy_aliases:
+        raise UserError(f"policy={short(policy)} is not known{nearest(policy, cls.policy_aliases)}")
     arguments = table.check({key: _as_object(key, value, table) for key, value in plain.items() if key not in _OWN})
     if arguments.get("policy_kwargs") is not None:
         policy_table: ArgumentTable = cls.policy_aliases[policy].argument_table()  # type: ignore[attr-defined]
         kwargs = {key: _as_object(key, value, policy_table) for key, value in arguments["policy_kwargs"].items()}
         arguments["policy_kwargs"] = policy_table.check(kwargs, "policy_kwargs: ")
-    return Hyperparameters(plain, arguments, plain["n_timesteps"], policy, plain.get("env_kwargs") or {}, entry)
-
-
-def _as_whole(value: Any, argument: Argument | None) -> Any:
-    """``1e3`` where a whole number is meant."""
-    whole = isinstance(value, float) and value.is_integer() and argument is not None and argument.is_whole
-    return int(value) if whole else value
+    return Hyperparameters(plain, arguments, plain["n_timesteps"], policy, env_kwargs, entry)
 
 
 def _as_object(key: str, value: Any, table: ArgumentTable) -> Any:

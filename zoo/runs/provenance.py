@@ -1,5 +1,6 @@
 """What a result was made by: the versions, the command."""
 
+import functools
 import platform
 import shlex
 import sys
@@ -13,6 +14,11 @@ PACKAGES = ("sb3_genoffline", "torch", "stable_baselines3", "gymnasium", "mujoco
 
 def versions() -> dict[str, str]:
     """Versions of Python and of what results depend on; packages that are not there are left out."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

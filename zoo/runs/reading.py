@@ -1,16 +1,84 @@
-"""Reading YAML that somebody else may have written: values only, and no more of them than the file holds."""
+"""
+Files that people write, or that a killed program left: YAML, JSON, evaluations. Values only, and no more of them than the file
+holds; every fault is a sentence with the path.
+"""
 
+import copy
+import functools
+import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.untrusted import short
 
 LARGEST_FILE, MOST_VALUES = 2**17, 50_000
 _LONGEST_NUMBER = 100
+
+
+def read_text(path: Path, what: str, largest: int | None = None) -> str:
+    """
+    :param path: of a text file
+    :param what: it should be, for errors, such as ``"plan"``
+    :param largest: bytes that it may have
+    :raises NotFoundError: if there is none, naming the nearest
+    :raises UserError: if it can't be read, is no text, or is too large
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise UserError(f"{path} is no {what}: it is a {'folder' if path.is_dir() else 'pipe or device'}.")
+        if largest is not None and size > largest:
+            raise UserError(f"{path} has {size:,} bytes, and no {what} has more than {largest:,}: refused.")
+        return path.read_text()
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no {what} at {short(str(path))}{near_files(path)}") from None
+    except OSError as error:
+        raise UserError(f"The {what} at {short(str(path))} can't be read: {error.strerror}.") from error
+    except ValueError:
+        raise UserError(f"{path} is no {what}: it holds no text.") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """
+    Numbers, words, lists and mappings; a date stays a word. A name that stands twice in a mapping is an error, since one of
+    the two would not count. ``1.0e+6`` and ``!!float 1e6``, which rl-zoo's files write, are whole numbers, ``32.0`` is none.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{short(name)} stands twice in a mapping", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: Any) -> float | int:
+        """A number that is no integer by its spelling."""
+        value = self.construct_yaml_float(node)
+        return int(value) if "e" in node.value.lower() and value.is_integer() else value
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_PlainLoader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "str", "seq", "map")
+}
+_PlainLoader.add_constructor("tag:yaml.org,2002:float", _PlainLoader.construct_number)
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
@@ -19,24 +87,27 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         :func:`check_size` refuses
     :param what: it should be, for errors
     """
-    if not path.is_file():
-        raise NotFoundError(f"There is no {what} at {path}.")
-    if path.stat().st_size > LARGEST_FILE:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, and no {what} has more than {LARGEST_FILE:,}: refused.")
+    text = read_text(path, what, LARGEST_FILE)
     try:
-        loader = yaml.SafeLoader(path.read_text())
-        try:
-            root = loader.get_single_node()
-            if root is None:
-                return {}
-            check_size(root)
-            return named_values(loader.construct_document(root), f"{path}")
-        finally:
-            loader.dispose()
+        return named_values(copy.deepcopy(_parsed(text)), f"{path}")
     except UserError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is not plain YAML: {' '.join(str(error).split())}.") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """Kept: parsing takes tens of milliseconds, and the files of runs and algorithms are read again and again."""
+    loader = _PlainLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        check_size(root)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
 
 
 def named_values(content: Any, where: str) -> dict[str, Any]:
@@ -89,3 +160,40 @@ def _expanded_size(node: yaml.Node, counted: dict[int, int | None]) -> int:
         raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
     counted[id(node)] = size
     return size
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """
+    :param path: of a JSON file with an object
+    :param what: it should be, for errors
+    """
+    try:
+        content = json.loads(read_text(path, what))
+    except NotFoundError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no {what}: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no {what}: it holds {short(content)}.")
+    return content
+
+
+def read_evaluations(path: Path) -> dict[str, np.ndarray]:
+    """
+    :param path: of an ``evaluations.npz`` of E evaluations
+    :return: ``timesteps`` (E,); ``results``, ``ep_lengths`` and, in mazes, ``successes`` (E, episodes)
+    """
+    try:
+        with np.load(path) as file:
+            found = {name: file[name] for name in ("timesteps", "results", "ep_lengths")}
+            if "successes" in file:
+                found["successes"] = file["successes"]
+        steps, *tables = found.values()
+        if steps.ndim != 1 or any(table.ndim != 2 or len(table) != len(steps) for table in tables):
+            raise UserError("its arrays do not fit together")
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} can't be read as the evaluations of a run ({type(error).__name__}: {error}): delete it, and what it said "
+            "is lost, but nothing else."
+        ) from error
+    return found

@@ -1,5 +1,6 @@
 """What a training starts from: a new agent, a run that goes on, or a checkpoint that a run of its own branches off from."""
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ class Start:
     def goes_on(self) -> bool:
         """Whether it is the last state of the run, so that the run goes on from where it was."""
         ours = self.run is not None and self.origin is not None
-        return ours and self.origin.resolve() == self.run.model_path.resolve()  # type: ignore[union-attr]
+        return ours and _same(self.origin, self.run.model_path)  # type: ignore[arg-type, union-attr]
 
 
 def start(wish: Wish, data: OfflineDataset, stack: ExitStack) -> Start:
@@ -100,13 +101,17 @@ def start(wish: Wish, data: OfflineDataset, stack: ExitStack) -> Start:
 
 
 def _is_the_run_itself(run: Run, path: Path, wish: Wish, data: OfflineDataset) -> bool:
-    is_last = path.resolve() == run.model_path.resolve()
+    is_last = _same(path, run.model_path)
     return is_last and not wish.hyperparameters and _fingerprint(run.config()) == data.fingerprint
+
+
+def _same(path: Path, other: Path) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _fingerprint(config: Mapping[str, Any]) -> Any:
     """Of the data that a run was trained on."""
-    return (config.get("dataset") or {}).get("fingerprint")
+    return config["dataset"].get("fingerprint")
 
 
 def _new(wish: Wish, data: OfflineDataset, stack: ExitStack) -> Start:
@@ -133,7 +138,7 @@ def _resumed(path: Path, wish: Wish, known: Run | None, run: Run | None) -> Star
         raise UserError(f"{path} is an agent of {model.name}, not of {wish.algo}: leave out --algo, or give another agent.")
     if wish.seed >= 0 and wish.seed != model.seed:
         raise UserError(f"{path} has the seed {model.seed}, which an agent keeps when it goes on: leave out --seed.")
-    plain: dict[str, Any] = {} if known is None else known.config().get("hyperparameters") or {}
+    plain: dict[str, Any] = {} if known is None else known.config()["hyperparameters"]
     if wish.hyperparameters and path == Path(wish.trained_agent or ""):
         changes = make_hyperparameters(type(model), wish.hyperparameters)
         model = load_agent(path, device=wish.device, **changes.arguments)
@@ -157,10 +162,13 @@ def _unfinished_run(wish: Wish, algo: str, plain: dict[str, Any], data: OfflineD
         return None
     settings, options = _as_written(plain), _options(wish.arguments or {})
     for run in reversed(list_runs(wish.log_folder, algo, wish.name)):
-        if not run.unfinished or _options(run.arguments()) != options or not (run.settings / "config.yml").is_file():
+        try:
+            if not run.unfinished or _options(run.arguments()) != options:
+                continue
+            config = run.config()
+        except UserError:  # just begun, or damaged
             continue
-        config = run.config()
-        if config.get("hyperparameters") != settings or _fingerprint(config) != data.fingerprint:
+        if config["hyperparameters"] != settings or _fingerprint(config) != data.fingerprint:
             continue
         with ExitStack() as own:
             try:

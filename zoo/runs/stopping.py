@@ -127,6 +127,13 @@ def shielding_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def be_terminable() -> None:
+    """In a shielded process that has nothing to save: SIGTERM ends it, other signals are its parent's."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 @contextmanager
 def ending_in_order(name: str) -> Iterator[None]:
     """

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.utils import get_device
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -26,6 +27,7 @@ from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
 
+from ..runs.flags import algorithm, device, jobs, positive
 from ..runs.hyperparameters import load_hyperparameters, own_file, read_yaml
 
 SHAPES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "antmaze": (29, 8)}
@@ -186,7 +188,7 @@ def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> An
     An agent of the given setting with its buffer filled, ready to update. Each fit takes one step, and everything learns from
     the first update on: updates cost the same however long what came before them was.
     """
-    starts = {name: 0 for name in ALGOS[algo].argument_table().arguments if name.endswith("_start")}
+    starts = {name: 0 for name in ALGOS[algo].argument_table().arguments if name.endswith(("_start", "warmup_steps"))}
     model = make_agent(algo, shape, setting, device, **{**starts, **kwargs})
     data = model.set_dataset(synthetic_data(*SHAPES[shape], N_ROWS))
     if model.uses_fitted_model():
@@ -239,21 +241,21 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``python -m zoo speed``."""
-    parser.add_argument("--algo", default="dac", choices=sorted(ALGOS), help="algorithm")
+    parser.add_argument("--algo", type=algorithm, default="dac", help=f"algorithm: {', '.join(ALGOS)}")
     parser.add_argument("--setting", default="paper", help="paper, light (for a CPU), a profile, or a dataset with an entry")
     parser.add_argument("--shape", default="hopper", choices=sorted(SHAPES), help="observation and action sizes")
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--updates", type=int, default=5, help="updates a variant makes in one round")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument("--num-threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=positive, default=256)
+    parser.add_argument("--updates", type=positive, default=5, help="updates a variant makes in one round")
+    parser.add_argument("--rounds", type=positive, default=5, help="rounds; the median counts")
+    parser.add_argument("--num-threads", type=jobs, default=1, help="CPU threads")
+    parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--onednn", action="store_true", help="also time every variant with oneDNN's float32 products")
 
 
 def main(args: argparse.Namespace) -> None:
     """Time the variants in turn and print the table."""
     th.set_num_threads(args.num_threads)
-    device = th.device(args.device)
+    hardware = get_device(args.device)
     candidates = variants(args)
     fits = make_fits(args.algo, args.shape, args.setting, args.device)
     fitting = [Variant(fit.name, fit.update) for fit in fits]
@@ -263,15 +265,15 @@ def main(args: argparse.Namespace) -> None:
     for round_number in range(-1, args.rounds):  # the first round warms up
         for variant in [*candidates, *fitting]:
             set_onednn(variant.onednn)
-            taken = measure(variant.update, args.updates if round_number >= 0 else 2, device)
+            taken = measure(variant.update, args.updates if round_number >= 0 else 2, hardware)
             if round_number >= 0:
                 seconds[variant.name].append(taken)
         set_onednn(False)
-        peaks.append(matmul_peak(device))
+        peaks.append(matmul_peak(hardware))
     peak = max(peaks)
     first = candidates[0].name
     print(
-        f"{args.algo}, {args.setting} setting, {args.shape}, batch {args.batch_size}, {device}, {args.num_threads} thread(s)"
+        f"{args.algo}, {args.setting} setting, {args.shape}, batch {args.batch_size}, {hardware}, {args.num_threads} thread(s)"
     )
     print(f"{flops / 1e9:.4g} GFLOP an update; matrix-multiply peak of the same threads {peak / 1e9:.0f} GFLOP/s")
     print(f"{'variant':28}{'ms':>9}{'updates/s':>11}{'GFLOP/s':>9}{'of peak':>9}{'vs ' + first.split(' ')[0]:>10}")

@@ -83,6 +83,8 @@ class PlainCPED:
     def __init__(self, model: CPED) -> None:
         if model.flow_joint_steps > 0:
             raise UserError("The plain form takes the density as it is: flow_joint_steps must be 0.")
+        if model.constraint != "nll":
+            raise UserError("The plain form has the paper's constraint: constraint must be 'nll'.")
         self.model = model
         self.density = copy.deepcopy(model.policy.density).requires_grad_(False)
         self.actor, self.actor_target = (PlainNetwork.of_actor(actor) for actor in (model.actor, model.actor_target))

@@ -151,7 +151,7 @@ class PlainQDQ:
         model = self.model
         distribution = self.actor_target(next_states)
         base = distribution.mean
-        if model.lam != 0:
+        if model.lam != 0 and not model.mean_backup:
             base = base + distribution.stddev * noise.target_policy
         smoothing = (model.target_policy_noise * noise.smoothing).clamp(-model.target_noise_clip, model.target_noise_clip)
         return (base + smoothing).clamp(-1, 1)

@@ -22,6 +22,7 @@ from sb3_genoffline.data.reading.bounds import check_arrays, check_described, ch
 from sb3_genoffline.data.reading.large_files import hdf5_blocks, is_large, mapped_arrays, npz_blocks
 from sb3_genoffline.data.scores import reference_key
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.files.nearby import near_files
 
 # What `export_hdf5` puts into the group `metadata`.
 DESCRIBED = {f"{name}_space_{bound}" for name in ("observation", "action") for bound in ("low", "high")} | {
@@ -169,8 +170,13 @@ def _decoded(key: str, value: Any, path: Path, trust_env: bool) -> Any:
 
 
 def _check_exists(path: Path) -> None:
-    if path.is_file():
-        return
-    others = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, others, n=3)
-    raise NotFoundError(f"{path} does not exist." + (f" Did you mean {' or '.join(close)}?" if close else ""))
+    if not path.exists():
+        raise NotFoundError(f"{path} does not exist{near_files(path)}")
+    if not path.is_file():
+        raise UserError(
+            f"{path} is a {'folder' if path.is_dir() else 'pipe or device'}, and a file is wanted{near_files(path)}"
+        )
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}.") from error

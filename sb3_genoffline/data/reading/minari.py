@@ -24,9 +24,15 @@ from sb3_genoffline.data.reading.columns import Columns
 from sb3_genoffline.data.scores import check_reference
 from sb3_genoffline.data.validation import check_action_space, lossy_columns, numeric_array, warn_of_lost_digits
 from sb3_genoffline.errors import DownloadError, NotFoundError, UserError, printable
+from sb3_genoffline.files.nearby import near_files
+from sb3_genoffline.files.untrusted import short
 
 _SPACES = ("observation_space", "action_space")
 _ID = re.compile(r"(?:[-\w]{2,}/)*[-\w]+-v\d+")
+
+
+class NoSuchDatasetError(NotFoundError):
+    """An id that no dataset on this machine has, or that no dataset can have."""
 
 
 def is_dataset_id(text: Any) -> bool:
@@ -43,14 +49,14 @@ def from_minari_id(
     :param cache: Use the flat cache.
     :param env: As in :func:`from_minari`.
     :param trust_env: Likewise.
-    :raises UserError: For a malformed id, naming the nearest ones, or a damaged dataset.
-    :raises NotFoundError: If it is not on this machine, naming the nearest ids and how to get it.
+    :raises NotFoundError: For a malformed id, or if it is not on this machine; names the nearest ones and how to get it.
+    :raises UserError: For a damaged dataset.
     :raises DownloadError: If the download fails.
     """
-    if not _ID.fullmatch(dataset_id):
-        raise UserError(
-            f"{dataset_id!r} is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0: namespaces of two or "
-            f"more characters, a name, and a version -v<number>.{_suggest(dataset_id)}"
+    if not is_dataset_id(dataset_id):
+        raise NoSuchDatasetError(
+            f"{short(dataset_id)} is neither a file nor a dataset id; ids look like mujoco/hopper/medium-v0: namespaces of "
+            f"two or more characters, a name, and a version -v<number>{near_files(dataset_id)}{_suggest(dataset_id)}"
         )
     folder = _root() / dataset_id
     fetched = download and not (folder / "data").exists()
@@ -113,8 +119,8 @@ def open_minari(dataset_id: str, env: Any = None, trust_env: bool = False) -> An
     if not folder.exists():
         how = "download=True fetches it if Minari's remote has it"
         if dataset_id.startswith("genoffline/"):
-            how = f"`python -m zoo collect {dataset_id}` makes it"
-        raise NotFoundError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}")
+            how = f"`python -m zoo collect {dataset_id}` makes it if it is one that `python -m zoo datasets` lists"
+        raise NoSuchDatasetError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}")
     try:
         metadata = json.loads((folder / "metadata.json").read_text())
         found = {name: deserialize_space(metadata[name]) if name in metadata else None for name in _SPACES}
@@ -284,16 +290,20 @@ def _damaged(dataset_id: str, error: Exception) -> _DamagedError:
     )
 
 
-def _suggest(dataset_id: str) -> str:
-    """The ids on this machine nearest to this one, as a sentence."""
+def local_ids() -> list[str]:
+    """The ids of Minari's datasets on this machine, for the text of an error: none if they can't be listed."""
     try:
         _root()
         import minari
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            local = list(minari.list_local_datasets())
+            return list(minari.list_local_datasets())
     except Exception:  # a broken dataset folder must not hide the error being reported
-        return ""
-    close = difflib.get_close_matches(dataset_id, local, n=3, cutoff=0.5)
+        return []
+
+
+def _suggest(dataset_id: str) -> str:
+    """The ids on this machine nearest to this one, as a sentence."""
+    close = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.5)
     return f" Nearest on this machine: {', '.join(close)}." if close else ""

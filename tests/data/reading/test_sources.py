@@ -337,7 +337,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         ("cut.hdf5", ValueError, r"cut.hdf5 is truncated or damaged: .*Fetch or write it again"),
         ("page.hdf5", ValueError, r"page.hdf5 is not an HDF5 file \(22 bytes\)"),
         ("whole.hdf5", UserError, "whole.hdf5 lacks 'actions', 'rewards', 'terminations'"),
-        ("hole.hdf5", FileNotFoundError, "hole.hdf5 does not exist. Did you mean whole.hdf5"),
+        ("hole.hdf5", FileNotFoundError, "hole.hdf5 does not exist; did you mean whole.hdf5"),
         ("data.csv", ValueError, "has the suffix '.csv'; .*numpy or pandas"),
         ("cut.npz", ValueError, "cut.npz cannot be read as .npz"),
         ("pickled.npz", ValueError, "holds Python objects; save plain arrays"),

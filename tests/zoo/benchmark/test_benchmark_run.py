@@ -102,11 +102,13 @@ def test_a_record_holds_all_a_report_needs(dataset_id: str, tmp_path: Path) -> N
 
 
 def test_a_job_is_a_process_of_its_own_that_finds_this_package(dataset_id: str, tmp_path: Path, capsys: Any) -> None:
-    plan = write_plan(tmp_path, dataset_id, [0], n_timesteps=2, evaluations=1, final_episodes=1)
-    main(["benchmark", str(plan), "-f", str(tmp_path / "logs"), "--jobs", "1"])
-    assert "1 of 1 runs done" in capsys.readouterr().out
+    unknown = {"td3_bc": {"hyperparameters": {"reward_transform": "nosuch"}}}  # a training would take seconds more
+    plan = write_plan(tmp_path, dataset_id, [0], unknown)
+    with pytest.raises(SystemExit, match="failed"):
+        main(["benchmark", str(plan), "-f", str(tmp_path / "logs"), "--jobs", "1"])
     record = read_record(next((tmp_path / "logs" / "jobs").glob("*.json")))
-    assert record["state"] == DONE and record["updates"] == 2
+    assert record["state"] == FAILED
+    assert record["error"].splitlines()[-1].startswith("sb3_genoffline.errors.UserError: reward_transform='nosuch'")
 
 
 @pytest.mark.parametrize("algo", ALGOS)
@@ -343,15 +345,21 @@ class Forked(Inline):
 @pytest.fixture
 def killed(dataset_id: str, tmp_path: Path, in_a_fork: Any) -> tuple[Path, Path]:
     """A plan and the folder of a benchmark that was killed when one job was done and another one had checkpoints."""
-    algorithms = {"td3_bc": None, "long": {"algo": "td3_bc", "n_timesteps": 2000, "evaluations": 2}}
+    algorithms = {"td3_bc": None, "long": {"algo": "td3_bc", "n_timesteps": 500, "evaluations": 2}}
     plan, folder = write_plan(tmp_path, dataset_id, [0], algorithms, eval_episodes=1, final_episodes=1), tmp_path / "logs"
     jobs = {job.name: job for job in read_plan(plan).jobs}
-    process, _ = in_a_fork(lambda: run_all(plan, folder, Forked, jobs=2))
+    train = OfflineAlgorithm.train
+
+    def slowly() -> None:
+        OfflineAlgorithm.train = lambda *args, **kwargs: (time.sleep(0.005), train(*args, **kwargs))  # type: ignore
+        run_all(plan, folder, Forked, jobs=2)
+
+    process, _ = in_a_fork(slowly)
     deadline = time.monotonic() + 200
 
     def ready() -> bool:  # the short job has checkpoints too, of fewer steps; what is resumed is written after each
         steps = [int(path.stem.split("_")[2]) for path in (folder / "td3_bc").glob("*/rl_model_*_steps.zip")]
-        return state(folder, jobs["td3_bc"]) == DONE and max(steps, default=0) >= 400
+        return state(folder, jobs["td3_bc"]) == DONE and max(steps, default=0) >= 100
 
     while not ready():
         assert process.is_alive() and time.monotonic() < deadline
@@ -379,10 +387,10 @@ def test_a_killed_benchmark_goes_on_where_it_was(killed: tuple[Path, Path], caps
     assert ended(run_all(plan, folder)) == [("long", 0, DONE)]
     assert record_path(folder, jobs["td3_bc"]).read_bytes() == done
     record = read_record(record_path(folder, jobs["long"]))
-    assert record["state"] == DONE and record["curve"]["timesteps"] == [1000, 2000]
+    assert record["state"] == DONE and record["curve"]["timesteps"] == [250, 500]
     assert len(list((folder / "td3_bc").iterdir())) == 2
     resumed = [int(path.stem.rpartition("_")[2]) for path in (folder / record["run"]).glob("progress_from_*.csv")]
-    assert len(resumed) == 1 and resumed[0] % 200 == 0 and resumed[0] >= 400
+    assert len(resumed) == 1 and resumed[0] % 50 == 0 and resumed[0] >= 100
     assert record["seconds"]["total"] > 0 and record["curve"]["seconds"] == sorted(record["curve"]["seconds"])
 
 
@@ -423,7 +431,7 @@ def test_the_time_left_is_told_from_runs_of_the_same_algorithm(tmp_path: Path) -
     assert Overview(benchmark, active=True).seconds_left() is None
     quick, slow = (next(job for job in plan.jobs if job.name == name) for name in ("td3_bc", "dac"))
     for job, seconds in ((quick, 10.0), (slow, 100.0)):
-        record = {"state": DONE, "seconds": {"total": seconds}, "last": None}
+        record = {"state": DONE, "seconds": {"total": seconds}, "last": None, "data": {}}
         write_json(record_path(folder, job), open_record(folder, job) | record)
     assert Overview(benchmark, active=True).seconds_left() == 2 * 10 + 2 * 100
     overview = Overview(benchmark, active=True, parallel=2)
@@ -439,7 +447,7 @@ def test_the_time_left_is_told_from_runs_of_the_same_algorithm(tmp_path: Path) -
 def test_the_first_run_of_an_algorithm_tells_its_time_by_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = read_plan(write_plan(tmp_path, "a/b-v0", [0], {"td3_bc": None, "dac": None}))
     benchmark, folder = Benchmark(plan, tmp_path / "logs"), tmp_path / "logs"
-    done = {"state": DONE, "seconds": {"total": 10.0}, "last": None}
+    done = {"state": DONE, "seconds": {"total": 10.0}, "last": None, "data": {}}
     begun = {"state": "running", "clock": {"total": 60.0}}
     for job, record in zip(plan.jobs, (done, begun), strict=True):
         write_json(record_path(folder, job), open_record(folder, job) | record)
@@ -456,7 +464,7 @@ def test_the_overview_shows_marks_scores_and_how_far_jobs_at_work_are(tmp_path: 
     benchmark, folder = Benchmark(plan, tmp_path / "logs"), tmp_path / "logs"
     jobs = {(job.name, job.seed): job for job in plan.jobs}
     for seed, score in ((0, 10.0), (2, 20.0)):
-        done = {"state": DONE, "seconds": {"total": 60.0}, "last": {"normalized_score": score}}
+        done = {"state": DONE, "seconds": {"total": 60.0}, "last": {"normalized_score": score}, "data": {}}
         write_json(record_path(folder, jobs["td3_bc", seed]), open_record(folder, jobs["td3_bc", seed]) | done)
     failed = {"state": FAILED, "error": "first\nlast"}
     write_json(record_path(folder, jobs["td3_bc", 1]), open_record(folder, jobs["td3_bc", 1]) | failed)
@@ -487,7 +495,6 @@ def test_the_overview_shows_marks_scores_and_how_far_jobs_at_work_are(tmp_path: 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--jobs", "0"], "--jobs 0 and --threads 1 must be at least 1"),
         (["--records", "x"], "add --report"),
         (["--report", "x"], "No job has ended"),
     ],

@@ -96,6 +96,7 @@ CPED_CODE = {  # the flow-GAN and the constraint of the code that differ from th
     "clip_target_action": False,
 }
 SPACES = (spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-1.0, 1.0, (2,)))
+OF_WORDS = {"optimizer_class": "SGD", "net_arch": {"pi": [8], "qf": [8]}, "share": True}
 ATTACKS = [
     "__import__('pathlib').Path('{file}').touch()",
     "dict(net_arch=__import__('pathlib').Path('{file}').touch())",
@@ -311,6 +312,11 @@ def test_later_sources_win_and_mappings_merge_key_by_key(tmp_path: Path) -> None
         ("dict(net_arch=[64], critic_activation_fn=nn.ReLU)", {"net_arch": [64], "critic_activation_fn": "ReLU"}),
         ("{'net_arch': dict(pi=[8], qf=[16])}", {"net_arch": {"pi": [8], "qf": [16]}}),
         ("1e3a", "1e3a"),
+        ("1e3", 1000),
+        ("1000.0", 1000.0),
+        ("dict(optimizer_class=SGD, net_arch=dict(pi=[8], qf=[8]), share=true)", OF_WORDS),
+        ("dict(optimizer_class=th.optim.SGD)", {"optimizer_class": "SGD"}),
+        ("9" * 5000, "9" * 5000),
     ],
 )
 def test_values_are_read_as_literals_or_words(text: str, value: Any) -> None:
@@ -359,6 +365,11 @@ def test_a_python_file_is_no_configuration(tmp_path: Path) -> None:
         ("policy_kwargs:3", "policy_kwargs=3 must be a mapping"),
         ("policy:DifusionPolicy", "did you mean 'DiffusionPolicy'"),
         ("batch_size:many", "batch_size='many' must be a whole number"),
+        ("batch_size:32.0", r"batch_size=32\.0 must be a whole number: write 32"),
+        ("policy:[1]", r"policy=\[1\] is not known"),
+        ("env_kwargs:3", "env_kwargs=3 must be a mapping"),
+        ("policy_kwargs:dict(net_arch=[8.0])", r"has the entry 8\.0, which must be a whole number: write 8"),
+        ("policy_kwargs:dict(optimizer_class=SDG)", "optimizer_class='SDG' is not known; did you mean 'sgd'"),
         ("batch_size:2.5", r"batch_size=2\.5 must be a whole number"),
         ("max_q:3", "max_q=3 must be True or False"),
         ("guidance:1", "guidance=1 is not known; use one of 'soft', 'hard'"),
