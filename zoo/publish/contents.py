@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
-from sb3_genoffline.errors import NotFoundError
+from sb3_genoffline.errors import NotFoundError, printable
 
 from ..benchmark.results import score, spread
 from ..plot.curves import plot_curves
@@ -213,7 +213,7 @@ def training_command(trained: Trained) -> str:
         f"{name}:{value}".replace("'", '"')  # which a shell leaves alone inside its own quotes
         for name, value in public(trained.config["hyperparameters"]).items()
     ]
-    return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])
+    return shlex.join(["python", "-m", "zoo", "train", *map(printable, [*flags, "-params", *pairs])])
 
 
 def only_training(text: Any) -> list[str]:
