@@ -14,8 +14,8 @@ import torch as th
 from gymnasium import spaces
 from minari.serialization import serialize_space
 from safetensors import SafetensorError
+from safetensors.numpy import save as pack  # torch's takes five times as long for an agent's many small tensors
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as pack
 from torch import Tensor
 
 from sb3_genoffline.errors import NotFoundError, UserError, printable
@@ -83,7 +83,7 @@ def unflatten_tensors(data: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """Tensors by name -> content of a safetensors file."""
-    return pack(dict(tensors), metadata)
+    return pack({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}, metadata)
 
 
 def tree_to_members(tree: Any, name: str) -> dict[str, bytes]:

@@ -119,6 +119,8 @@ def test_an_agent_without_spaces_says_what_it_lacks_whatever_is_asked_of_it(tmp_
         with pytest.raises(UserError, match=r"yet.*spaces|this agent has none|an env or in learn_offline"):
             verb(make(env=None))
         assert not (tmp_path / "new").exists(), name
+    with pytest.raises(UserError, match=r"no rows to draw batches from yet: call set_dataset\(dataset\) first"):
+        make().train(1, 2)
     agent = make(env=None)
     agent.set_env(PointEnv())
     assert agent.learn(4).num_timesteps == 4

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from sb3_genoffline.data.reading.bounds import npz_shapes
-from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.errors import NotFoundError, UserError, printable
 from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.untrusted import short
 
@@ -43,9 +43,9 @@ def read_text(path: Path, what: str, largest: int | None = None) -> str:
     except UserError:
         raise
     except FileNotFoundError:
-        raise NotFoundError(f"There is no {what} at {short(str(path))}{near_files(path)}") from None
+        raise NotFoundError(f"There is no {what} at {printable(repr(str(path)))}{near_files(path)}") from None
     except OSError as error:
-        raise UserError(f"The {what} at {short(str(path))} can't be read: {error.strerror}.") from error
+        raise UserError(f"The {what} at {printable(repr(str(path)))} can't be read: {error.strerror}.") from error
     except ValueError:
         raise UserError(f"{path} is no {what}: it holds no text.") from None
 

@@ -89,7 +89,7 @@ def synthetic_data(obs_dim: int, action_dim: int, n: int, seed: int = 0) -> dict
         "actions": rng.uniform(-1, 1, (n, action_dim)).astype(np.float32),
         "rewards": rng.normal(size=n).astype(np.float32),
         "next_observations": states[1:],
-        "terminals": rng.random(n) < 0.01,
+        "terminals": np.arange(1, n + 1) % 100 == 0,
         "timeouts": np.zeros(n, dtype=bool),
     }
 

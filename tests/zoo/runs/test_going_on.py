@@ -173,7 +173,7 @@ def test_a_run_that_diverged_is_not_gone_on_with(file: Path, monkeypatch: pytest
 
 REFUSED: dict[str, tuple[str, Exception, str]] = {
     "log": ("stable_baselines3.common.logger.CSVOutputFormat.write", OSError(errno.ENOSPC, "full"), "the disk is full"),
-    "save": ("os.fsync", OSError(errno.EDQUOT, "quota"), "own.zip could not be written: your quota of the disk is used up"),
+    "save": ("os.fsync", OSError(errno.EDQUOT, "quota"), "zip could not be written: your quota of the disk is used up"),
     "memory": ("torch.randint", RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "more memory than"),
 }
 
