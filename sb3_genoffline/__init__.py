@@ -2,6 +2,7 @@
 
 from sb3_genoffline.awac import AWAC, AWACPolicy
 from sb3_genoffline.bc import BC, BCPolicy
+from sb3_genoffline.bcq import BCQ, VAEPolicy
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.cped import CPED, FlowDensityPolicy
 from sb3_genoffline.cql import CQL, CQLPolicy
@@ -25,6 +26,7 @@ __all__ = [
     "ALGOS",
     "AWAC",
     "BC",
+    "BCQ",
     "CPED",
     "CQL",
     "DAC",
@@ -53,6 +55,7 @@ __all__ = [
     "SQLPolicy",
     "UserError",
     "VAEDensityPolicy",
+    "VAEPolicy",
     "__version__",
     "combine",
     "download_from_hub",

@@ -25,6 +25,10 @@ class DivergedError(UserError, FloatingPointError):
     """Training or fitting that produced numbers which are not finite. The message says which, and what helps."""
 
 
+class NotMadeError(UserError, AttributeError):
+    """A part of an agent that is not there yet. The message says what makes it."""
+
+
 class UnknownArgumentError(UserError, TypeError):
     """An argument that does not exist, or that this library does not take. The message says which are near, or why."""
 

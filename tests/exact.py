@@ -78,16 +78,23 @@ def q_values(critics: Weights, states: np.ndarray, actions: np.ndarray) -> np.nd
     return mlp(critics, np.concatenate([states, actions], axis=1))[..., 0]
 
 
+def std_of(actor: Weights) -> np.ndarray:
+    """σ: that of AWAC's actor is bounded by a sigmoid, that of the others clipped."""
+    if "std_logit" in actor:
+        return np.exp(6 / (1 + np.exp(-actor["std_logit"])) - 6)
+    return np.exp(np.clip(actor["log_std"], -5, 2))
+
+
 def log_normal(actor: Weights, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """log N(a; tanh(net(s)), σ²), summed over action dimensions: (B,)"""
-    std = np.exp(np.clip(actor["log_std"], -5, 2))
+    std = std_of(actor)
     z = (actions - np.tanh(mlp(actor, states))) / std
     return (-0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi)).sum(1)
 
 
 def gaussian_sample(actor: Weights, states: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Clipped to the box."""
-    return np.clip(np.tanh(mlp(actor, states)) + np.exp(np.clip(actor["log_std"], -5, 2)) * noise, -1, 1)
+    return np.clip(np.tanh(mlp(actor, states)) + std_of(actor) * noise, -1, 1)
 
 
 def numeric_gradient(weights: Weights, loss: Callable[[Weights], float], step: float = 1e-6) -> np.ndarray:

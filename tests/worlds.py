@@ -23,6 +23,8 @@ from sb3_genoffline.registry import ALGOS
 EXPECTED_WARNINGS = "The uncertainty H is no larger"
 EXAMPLES = ("spot", "td3_bc")
 """An algorithm that fits a model first and one that does not: for questions about code that all share."""
+FITTING = tuple(name for name, cls in ALGOS.items() if next(iter(cls.policy_aliases.values())).fitted_model)
+"""The algorithms that fit a model before their policy."""
 SHARED = {"batch_size": 16, "seed": 0, "device": "cpu", "reward_transform": "reward_normalize"}
 
 OBSERVATION_SPACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)

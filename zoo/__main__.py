@@ -8,9 +8,10 @@ import importlib
 import os
 import sys
 
+from .runs.provenance import PROGRAM
 from .runs.rendering import prefer_offscreen
+from .runs.stopping import ending_in_order
 
-PROGRAM = "python -m zoo" if __package__ == "zoo" else "genoffline"
 COMMANDS = {
     "collect": ("collect.command", "make offline datasets from the committed behaviour policies"),
     "datasets": ("datasets", "list what can be collected and what is on this machine"),
@@ -49,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     module.add_arguments(parser)
     arguments = parser.parse_args(rest)
     try:
-        module.main(arguments)
+        with ending_in_order(name):
+            module.main(arguments)
     except Exception as error:
         if os.environ.get("ZOO_TRACEBACK") or not _is_for_the_user(error):
             raise

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sb3_genoffline.data.reading.cache import cached_arrays
+from sb3_genoffline.data.reading.columns import add_all
 from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
 
@@ -77,13 +78,13 @@ def read_contents(dataset_id: str) -> Contents | None:
     folder = Path(get_dataset_path(dataset_id)) / "data"
     if not folder.exists():
         return None
-    files = [path for path in folder.iterdir() if path.is_file()]
+    files, path = [file for file in folder.iterdir() if file.is_file()], folder / "main_data.hdf5"
     try:
         metadata = json.loads((folder / "metadata.json").read_text())
-        arrays = cached_arrays(dataset_id, files, lambda: _read_returns(folder / "main_data.hdf5"), variant="returns")
+        arrays = cached_arrays(dataset_id, files, lambda columns: add_all(columns, _read_returns(path)), variant="returns")
         references = metadata.get("ref_min_score"), metadata.get("ref_max_score")
         return Contents(
-            size=sum(path.stat().st_size for path in files),
+            size=sum(file.stat().st_size for file in files),
             n_steps=metadata["total_steps"],
             returns=arrays["returns"],
             successes=arrays.get("successes"),

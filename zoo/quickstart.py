@@ -1,22 +1,32 @@
 """Collect a dataset (once), train DAC and its imitation mode on it, evaluate both, draw the curves, and film the agent."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
+import datetime
 import json
 import multiprocessing
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sb3_genoffline.data import load_dataset
+
+from .runs.stopping import shielding_children
+
+if TYPE_CHECKING:
+    from .runs.folders import Run
 
 ALGO = "dac"
 DATASET = "genoffline/hopper/medium-replay-v0"
 PROFILE = "cpu"
+_UNDER_WAY = "under_way.json"
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,6 @@ def quickstart(
     from .runs.envs import env_factory
     from .runs.film import film
     from .runs.folders import run_of
-    from .runs.learning import train
     from .runs.writing import write_json
 
     sizes = sizes or Sizes()
@@ -74,34 +83,32 @@ def quickstart(
     with _stage("collect", seconds, f"dataset {DATASET}", verbose):
         ensure_dataset(DATASET, sizes.collect_steps)
         data = load_dataset(DATASET)
-    settings = _settings(folder, seed, sizes)
+    settings = _settings(folder, seed, sizes) | {"arguments": _under_way(folder, seed, sizes)}
     with _threads(1), _imitation(settings, sizes.final_episodes, folder) as imitation:
         with _stage("train", seconds, "train DAC, and imitation in a second process", verbose):
-            trained = train(ALGO, data, **settings, progress=verbose, verbose=int(verbose))
-        if not trained.finished:
-            raise SystemExit("quickstart: interrupted")
+            run, rate = _train(data, settings, progress=verbose, verbose=int(verbose))
         with _stage("evaluate", seconds, "evaluate the last checkpoint", verbose):
-            result = _evaluate(trained.run.model_path, data, sizes.final_episodes)
+            result = _evaluate(run.model_path, data, sizes.final_episodes)
         with _stage("wait", seconds, "wait for imitation", verbose):
             bc = imitation()
     with _stage("plot", seconds, "draw the learning curves", verbose):
         bc_run = run_of(bc["model_path"])
         assert bc_run is not None
-        plot_curves([trained.run, bc_run], folder / "curve.png")
+        plot_curves([run, bc_run], folder / "curve.png")
     result = {
         **result,
         "bc_normalized_score": bc["result"]["normalized_score"],
         "bc_normalized_score_ci95": bc["result"]["normalized_score_ci95"],
         "profile": PROFILE,
-        "updates_per_second": round(trained.updates_per_second, 1),
+        "updates_per_second": round(rate, 1),
         "bc_updates_per_second": round(bc["updates_per_second"], 1),
-        "files": {"model": str(trained.run.model_path), "bc_model": bc["model_path"], "curve": str(folder / "curve.png")},
+        "files": {"model": str(run.model_path), "bc_model": bc["model_path"], "curve": str(folder / "curve.png")},
     }
     write_json(folder / "results.json", result)  # before the film: a renderer that fails must not cost the numbers
     replay: Path | None = folder / "replay.mp4"
     with _stage("film", seconds, f"film {sizes.film_steps} steps", verbose):
         try:
-            agent = load_agent(trained.run.model_path, device="cpu")
+            agent = load_agent(run.model_path, device="cpu")
             film(agent, env_factory(data), folder / "replay.mp4", sizes.film_steps, seed=seed)
         except (ValueError, OSError, RuntimeError) as error:
             replay = None
@@ -110,9 +117,44 @@ def quickstart(
     result["files"]["replay"] = str(replay) if replay else None
     result["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
     write_json(folder / "results.json", result)
+    (folder / _UNDER_WAY).unlink()
     if verbose:
         show(result, folder / "results.json")
     return result
+
+
+def _under_way(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
+    """What the trainings of this quickstart are known by: those of an interrupted one that asked for the same, or new ones."""
+    from .runs.writing import write_json
+
+    path, asked = folder / _UNDER_WAY, {"seed": seed, **asdict(sizes)}
+    if path.is_file():
+        known = json.loads(path.read_text())
+        if known["asked"] == asked:
+            return {"quickstart": known}
+    begun = {"begun": datetime.datetime.now(datetime.UTC).isoformat(), "asked": asked}
+    write_json(path, begun)
+    return {"quickstart": begun}
+
+
+def _train(data: Any, settings: dict[str, Any], **more: Any) -> tuple[Run, float]:
+    """
+    Train, go on with what was interrupted, or take what has come to its end.
+
+    :return: the run, and its updates per second
+    :raises Stopped: if a signal came
+    """
+    from .runs.folders import list_runs
+    from .runs.learning import train
+    from .runs.stopping import Stopped
+
+    for run in list_runs(settings["log_folder"], ALGO, DATASET):
+        if run.summary().get("finished") and run.arguments() == settings["arguments"]:
+            return run, run.summary()["updates_per_second"]
+    trained = train(ALGO, data, **settings, resume=True, **more)
+    if trained.signal is not None:
+        raise Stopped(trained.signal)
+    return trained.run, trained.updates_per_second
 
 
 def ensure_dataset(dataset_id: str, steps: int | None = None) -> None:
@@ -172,7 +214,8 @@ def _imitation(settings: dict[str, Any], episodes: int, folder: Path) -> Iterato
     outcome.unlink(missing_ok=True)
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_imitate, args=(settings, episodes, str(outcome), str(log)), daemon=True)
-    process.start()
+    with shielding_children():
+        process.start()
 
     def wait() -> dict[str, Any]:
         process.join()
@@ -184,27 +227,34 @@ def _imitation(settings: dict[str, Any], episodes: int, folder: Path) -> Iterato
     try:
         yield wait
     finally:
-        if process.is_alive():
-            process.terminate()
-        process.join()
+        try:
+            if process.is_alive():
+                process.terminate()  # it saves
+            process.join()
+        except KeyboardInterrupt:
+            process.kill()
+            raise
 
 
 def _imitate(settings: dict[str, Any], episodes: int, outcome: str, log: str) -> None:
     """Train and evaluate the imitation mode; what is printed goes to a file."""
-    from .runs.learning import train
+    from .runs.stopping import Stopped, stoppable
     from .runs.writing import write_json
 
     with open(log, "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file), _threads(1):
         try:
-            data = load_dataset(DATASET)
-            settings = settings | {"log_folder": settings["log_folder"] + "/imitation"}  # "the latest run" stays DAC's
-            trained = train(ALGO, data, **settings, hyperparameters={"guidance": "none"}, progress=False, verbose=1)
-            result = _evaluate(trained.run.model_path, data, episodes)
+            with stoppable(child=True):
+                data = load_dataset(DATASET)
+                settings = settings | {"log_folder": settings["log_folder"] + "/imitation"}  # "the latest run" stays DAC's
+                run, rate = _train(data, settings, hyperparameters={"guidance": "none"}, progress=False, verbose=1)
+                result = _evaluate(run.model_path, data, episodes)
+        except Stopped as stop:
+            print(stop)
+            sys.exit(stop.code)
         except BaseException:
             traceback.print_exc()
             raise
-    speed = trained.updates_per_second
-    write_json(Path(outcome), {"model_path": str(trained.run.model_path), "result": result, "updates_per_second": speed})
+    write_json(Path(outcome), {"model_path": str(run.model_path), "result": result, "updates_per_second": rate})
 
 
 @contextlib.contextmanager
@@ -281,9 +331,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
+    from .runs.provenance import command_line
+    from .runs.stopping import advised
+
     folder = Path(args.log_folder)
-    if not args.smoke:
-        quickstart(folder, args.seed)
-        return
-    with _data_below(folder):
-        quickstart(folder, args.seed, SMOKE)
+    try:
+        if not args.smoke:
+            quickstart(folder, args.seed)
+            return
+        with _data_below(folder):
+            quickstart(folder, args.seed, SMOKE)
+    except KeyboardInterrupt as stop:
+        raise advised(stop, f"go on with the same command: {command_line()}") from None

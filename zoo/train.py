@@ -1,6 +1,14 @@
-"""Train an agent on a dataset. Flags are rl-zoo's; `-n` counts gradient updates and `--dataset` names the data."""
+"""
+Train an agent on a dataset. Flags are rl-zoo's; `-n` counts gradient updates and `--dataset` names the data.
+
+Ctrl-C and SIGTERM (docker stop, Slurm, systemd) end it after the update it is in, saved, with exit code 130 or 143; a second
+one ends it at once. The very same command then goes on with the unfinished run; `--no-resume` starts a new one. Once a run has
+come to its end, the same command makes the next one, with the next number.
+"""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS
@@ -9,78 +17,118 @@ from .collect.lookup import find_dataset
 from .runs.folders import run_of
 from .runs.hyperparameters import parse_pairs
 from .runs.learning import train
+from .runs.settings import remembered
+from .runs.stopping import Stopped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo train``"""
     add = parser.add_argument
-    add("--algo", default="dac", help=f"algorithm: {', '.join(ALGOS)}")
+    add("--algo", help=f"algorithm (default: dac; with -i, the agent's): {', '.join(ALGOS)}")
     add("--dataset", help="Minari id, D4RL file (.hdf5) or .npz; may be left out with -i of an agent in a run folder")
     add("--env", help="environment to evaluate in (default: the dataset's)")
     add("-tb", "--tensorboard-log", metavar="FOLDER", help="root of tensorboard logs")
-    add("-i", "--trained-agent", metavar="ZIP", help="checkpoint to resume from, exactly")
+    add(
+        "-i",
+        "--trained-agent",
+        metavar="ZIP",
+        help="checkpoint to resume from, exactly, with the options of its run unless they are given anew. The last agent of a "
+        "run goes on in the run's folder; from another one, or with other data or -params, a run of its own branches off",
+    )
+    add("--resume", action=argparse.BooleanOptionalAction, help="go on with an unfinished run of the same command (default)")
     add("-n", "--n-timesteps", type=int, help="gradient updates in all (default: the hyper-parameters')")
-    add("--num-threads", type=int, default=-1, help="threads of torch (default: torch's choice)")
-    add("--log-interval", type=int, default=-1, help="updates between two log entries (-1: 1000, -2: no logging)")
+    add("--num-threads", type=int, help="threads of torch (default: torch's choice)")
+    add("--log-interval", type=int, help="updates between two log entries (default: 1000; -2: no logging)")
     add("--eval-freq", type=int, help="updates between evaluations (default: 20 a run, at least every 10,000; 0: none)")
-    add("--eval-episodes", type=int, default=10, help="episodes of an evaluation")
+    add("--eval-episodes", type=int, help="episodes of an evaluation (default: 10)")
     add("--n-eval-envs", type=int, help="environments stepped together (default: one per episode, at most 10)")
     add(
         "--save-freq",
         type=int,
-        default=-1,
-        help="updates between checkpoints that are kept (-1: only the last, which is renewed every 10,000 updates)",
+        help="updates between checkpoints that are kept (default: only the last is, renewed every 10,000)",
     )
-    add("--save-replay-buffer", action="store_true", help="also save the sampler's state in a file of its own")
-    add("-f", "--log-folder", default="logs", help="root of the logs")
-    add("--seed", type=int, default=-1, help="seed (-1: a random one, which is recorded)")
-    add("--device", default="auto", help="cpu, cuda or auto")
-    add("--verbose", type=int, default=1, help="0 silent, 1 progress, 2 tables")
+    add("--save-replay-buffer", action="store_true", default=None, help="also save the sampler's state in a file of its own")
+    add("-f", "--log-folder", help="root of the logs (default: logs; with -i, where the agent's run is)")
+    add("--seed", type=int, help="seed (default: a random one, which is recorded)")
+    add("--device", help="cpu, cuda or auto (default)")
+    add("--verbose", type=int, help="0 silent, 1 progress (default), 2 tables")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
     add("--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="the same, over --env-kwargs")
     add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters over those of the file")
     add("-conf", "--conf-file", help="YAML file instead of the algorithm's own hyperparameters.yml")
     add("--profile", help="overlay of the hyper-parameter file, such as cpu")
-    add("-uuid", "--uuid", action="store_true", help="append a uuid to the run's folder")
-    add("-P", "--progress", action=argparse.BooleanOptionalAction, default=True, help="show a progress bar")
+    add("-uuid", "--uuid", action="store_true", default=None, help="append a uuid to the run's folder")
+    add("-P", "--progress", action=argparse.BooleanOptionalAction, help="show a progress bar (default)")
     add("--collect", action="store_true", help="collect a dataset of ours that is not there yet")
     add("--download", action="store_true", help="fetch a Minari dataset that is not there yet")
 
 
+DEFAULTS: dict[str, Any] = {
+    "num_threads": -1,
+    "log_interval": -1,
+    "eval_episodes": 10,
+    "save_freq": -1,
+    "save_replay_buffer": False,
+    "log_folder": "logs",
+    "seed": -1,
+    "device": "auto",
+    "verbose": 1,
+    "uuid": False,
+    "progress": True,
+    "resume": True,
+}
+
+
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
-    if args.num_threads > 0:
+    options = with_defaults(args)
+    if options.num_threads > 0:
         import torch
 
-        torch.set_num_threads(args.num_threads)
-    dataset = args.dataset
-    if dataset is None:
-        run = run_of(args.trained_agent) if args.trained_agent else None
-        dataset = run.config()["dataset"]["id"] if run is not None else None
-        if dataset is None:
-            raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
-    train(
-        args.algo,
-        find_dataset(dataset, args.download, args.collect),
-        n_timesteps=args.n_timesteps,
-        profile=args.profile,
-        hyperparameters=parse_pairs(args.hyperparams),
-        conf_file=args.conf_file,
-        trained_agent=args.trained_agent,
-        log_folder=args.log_folder,
-        tensorboard_log=args.tensorboard_log,
-        unique=args.uuid,
-        env_id=args.env,
-        env_kwargs={**parse_pairs(args.env_kwargs), **parse_pairs(args.eval_env_kwargs)},
-        eval_freq=args.eval_freq,
-        eval_episodes=args.eval_episodes,
-        n_eval_envs=args.n_eval_envs,
-        save_freq=args.save_freq,
-        save_replay_buffer=args.save_replay_buffer,
-        log_interval={-1: 1000, -2: None}.get(args.log_interval, args.log_interval),
-        seed=args.seed,
-        device=args.device,
-        verbose=args.verbose,
-        progress=args.progress and args.verbose > 0,
-        arguments=vars(args),
+        torch.set_num_threads(options.num_threads)
+    if options.dataset is None:
+        raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
+    trained = train(
+        options.algo,
+        find_dataset(options.dataset, options.download, options.collect),
+        n_timesteps=options.n_timesteps,
+        profile=options.profile,
+        hyperparameters=parse_pairs(options.hyperparams),
+        conf_file=options.conf_file,
+        trained_agent=options.trained_agent,
+        log_folder=options.log_folder,
+        tensorboard_log=options.tensorboard_log,
+        unique=options.uuid,
+        env_id=options.env,
+        env_kwargs={**parse_pairs(options.env_kwargs), **parse_pairs(options.eval_env_kwargs)},
+        eval_freq=options.eval_freq,
+        eval_episodes=options.eval_episodes,
+        n_eval_envs=options.n_eval_envs,
+        save_freq=options.save_freq,
+        save_replay_buffer=options.save_replay_buffer,
+        log_interval={-1: 1000, -2: None}.get(options.log_interval, options.log_interval),
+        seed=options.seed,
+        device=options.device,
+        verbose=options.verbose,
+        progress=options.progress and options.verbose > 0,
+        resume=options.resume,
+        arguments=vars(options),
     )
+    if trained.signal is not None:
+        raise Stopped(trained.signal, trained.outlook)
+
+
+def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """
+    :param args: options as given, None where they are not
+    :return: with what the run of ``-i`` has kept, and the defaults, in the place of those that are not given
+    """
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    if isinstance(given.get("dataset"), str) and Path(given["dataset"]).is_file():
+        given["dataset"] = str(Path(given["dataset"]).resolve())  # so that the run goes on from anywhere
+    run = run_of(args.trained_agent) if args.trained_agent else None
+    kept: dict[str, Any] = {} if args.trained_agent else {"algo": "dac"}
+    if run is not None:
+        recorded = run.config().get("dataset") or {}
+        kept = {"dataset": recorded.get("id"), "log_folder": str(run.folder.parents[1]), **remembered(run)}
+    return argparse.Namespace(**{**dict.fromkeys(vars(args)), **DEFAULTS, **kept, **given})

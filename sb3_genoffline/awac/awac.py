@@ -37,7 +37,8 @@ class AWAC(ActorCriticAlgorithm[AWACNoise]):
     by how much better than its own they are.
 
     Paper: Nair, Gupta, Dalal, Levine, "AWAC: Accelerating online reinforcement learning with offline datasets", 2020,
-    https://arxiv.org/abs/2006.09359. The defaults are those of Gym-MuJoCo.
+    https://arxiv.org/abs/2006.09359. The defaults are those of the authors' script for Gym-MuJoCo (rlkit,
+    ``examples/awac/mujoco/awac1.py``).
 
     Where the authors' code says more than the paper, and where this differs from it:
 
@@ -46,9 +47,10 @@ class AWAC(ActorCriticAlgorithm[AWACNoise]):
     2. A is the smaller Q of the data's action minus the smaller Q of one sample of the actor (code; the paper has V^π(s)).
     3. The actor sees the critics after their step of this update (algorithm 1); in the code before it.
     4. Samples of the actor are clipped to the box before a critic judges them; the Gaussian is on the action itself, its mean
-       squashed.
-    5. log σ starts at 0 and is clamped to [−5, 2]; in the code a sigmoid keeps it in [−6, 0].
-    6. 1M updates, as in later comparisons of offline methods; the paper makes 25,000 before it goes online.
+       squashed, and a sigmoid keeps log σ in (−6, 0), as in the code.
+    5. Layers start as PyTorch's do; in the code hidden biases at 0 and the last layers within ± 1e-3 (actor) and ± 3e-3
+       (critics).
+    6. 1M updates, as in later comparisons of offline methods; the paper makes 25,000 before it goes online, the script 50,000.
     7. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
     8. Actions are clipped to ± (1 − 1e-5).
 
@@ -74,7 +76,7 @@ class AWAC(ActorCriticAlgorithm[AWACNoise]):
         learning_rate: Rate = 3e-4,
         critic_learning_rate: Rate | None = None,
         *,
-        lam: Positive = 1.0,
+        lam: Positive = 2.0,
         weighting: Weighting = "softmax",
         max_weight: Positive = 100.0,
         actor_weight_decay: NonNegative = 1e-4,

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from sb3_genoffline.common.schedules import is_storable_schedule, numbers_of
@@ -453,6 +454,22 @@ def split_net_arch(net_arch: Sequence[int] | Mapping[str, Sequence[int]]) -> tup
                 f"net_arch={short(dict(net_arch))} has no {key!r}: give dict(pi=[...], qf=[...]), or one list for all."
             )
     return list(net_arch["pi"]), list(net_arch["qf"])
+
+
+def as_device(device: th.device | str) -> th.device:
+    """
+    :param device: as SB3 takes it: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``
+    :raises UserError: for one that is not there
+    """
+    try:
+        found = get_device(device)
+        th.Generator(found)  # what every agent has there
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"device={short(device)} can't be used; 'auto', 'cpu' and, with a GPU, 'cuda' can: {reason}"
+        ) from error
+    return found
 
 
 def nearest(name: str, known: Iterable[Any]) -> str:

@@ -1,6 +1,10 @@
 """Callbacks that know about datasets: evaluation with the normalised score, and a progress bar with losses and score."""
 
+import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_genoffline.common.fitting import Fit, FitListener
 from sb3_genoffline.data.scores import ScoreScale
+from sb3_genoffline.files.writing import replace_file
 
 
 class OfflineProgressBarCallback(BaseCallback, FitListener):
@@ -106,7 +111,8 @@ class OfflineEvalCallback(EvalCallback):
         if not due:
             return True
         self.eval_env.seed(self.eval_seed)
-        proceed = super()._on_step()
+        with self._whole_file():
+            proceed = super()._on_step()
         self.last_normalized_score = self.normalized_score()
         if self.last_normalized_score is not None:
             self.logger.record("eval/normalized_score", self.last_normalized_score)
@@ -114,6 +120,19 @@ class OfflineEvalCallback(EvalCallback):
             self.logger.dump(self.num_timesteps)  # SB3 has dumped already: later, the score would count for a later step
             self.model.last_metrics["normalized_score"] = self.last_normalized_score  # type: ignore[attr-defined]
         return proceed
+
+    @contextmanager
+    def _whole_file(self) -> Iterator[None]:
+        """SB3 writes ``evaluations.npz`` in place; here there is the old one or the new one, whatever happens."""
+        path, file = self.log_path, io.BytesIO()
+        if path is not None:
+            self.log_path = file  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self.log_path = path
+            if path is not None and file.tell():
+                replace_file(Path(f"{path}.npz"), file.getvalue())
 
     def normalized_score(self) -> float | None:
         """Score of the evaluation just made, if it can be told."""

@@ -9,13 +9,13 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from sb3_genoffline.common.arguments import NetArch, NonNegative, PositiveInt, split_net_arch
-from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, ReverseVariance, SamplerName
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.ensembles import EnsembleQ
 
 
-class DiffusionPolicy(OfflinePolicy):
+class DiffusionPolicy(CandidatePolicy):
     """
     Acts by denoising. ``predict(deterministic=True)`` samples ``n_action_samples`` actions per observation and takes the one
     that the target critics like best; ``deterministic=False`` is one sample. The candidates are samples, so both differ from
@@ -92,8 +92,10 @@ class DiffusionPolicy(OfflinePolicy):
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
 
-    def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self._predict(observation, deterministic)
+    @property
+    def n_candidates(self) -> int:
+        """Without critics nobody could choose."""
+        return self.n_action_samples if self.use_critic else 1
 
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """
@@ -104,15 +106,6 @@ class DiffusionPolicy(OfflinePolicy):
         noise = self.acting_noise(*self.actor.noise_shape(len(states), n_samples))
         actions = self.actor.sample(states, noise, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=self.clip_denoised)
         return actions.clamp(-1.0, 1.0)
-
-    def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
-        states = self.normalize_observations(observation)
-        n_samples = self.n_action_samples if deterministic and self.use_critic else 1
-        candidates = self.sample_actions(states, n_samples)
-        if n_samples == 1:
-            return candidates.squeeze(1)
-        chosen = self.choose(self.candidate_values(states, candidates))  # (B,)
-        return candidates[th.arange(len(states), device=chosen.device), chosen]
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:
         """

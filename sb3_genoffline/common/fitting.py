@@ -1,7 +1,6 @@
 """What is trained before the policy: generative models that an algorithm fits first, leaves alone, and may share by file."""
 
 import copy
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -11,8 +10,9 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Event
 from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
+from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import METRICS_EVERY, RunningMeans, TrainingMonitor
-from sb3_genoffline.errors import DivergedError, UserError, printable
+from sb3_genoffline.errors import DivergedError, UserError
 from sb3_genoffline.files.archive import (
     CheckpointError,
     PathOrFile,
@@ -123,17 +123,17 @@ class SharedModel:
     :param kind: class of the model
     :param settings: what shapes it, plain data
     :param weights: its state
-    :param facts: what it was fitted on: ``id`` and ``fingerprint`` of the dataset, and whatever else must agree; empty where
-        that is not known
+    :param facts: what it was fitted with, by name, as
+        :class:`~sb3_genoffline.common.fitting_learner.FittingLearner` gathers it; empty where that is not known
     """
 
     def __init__(self, kind: str, settings: dict[str, Any], weights: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
         self.kind, self.settings, self.weights, self.facts = kind, settings, weights, facts
 
     @classmethod
-    def of(cls, model: Any, facts: dict[str, Any]) -> "SharedModel":
-        """:param model: with ``kind``, ``settings`` and a state"""
-        return cls(model.kind, model.settings, model.state_dict(), facts)
+    def of(cls, model: Any) -> "SharedModel":
+        """:param model: with ``kind``, ``settings`` and a state, and ``fitted_with`` where that is known"""
+        return cls(model.kind, model.settings, model.state_dict(), dict(getattr(model, "fitted_with", {})))
 
     def write(self, path: PathOrFile) -> None:
         """:param path: file name (``.zip`` is added) or open binary file"""
@@ -158,14 +158,15 @@ class SharedModel:
             raise CheckpointError(f"{path} has no {wrong}: it is damaged or older than this version; fit the model again.")
         return cls(kind, tree["settings"], tree["weights"], tree["facts"])
 
-    def hand_to(self, model: Any, name: str, how: str) -> None:
+    def hand_to(self, model: Any, name: str, how: str, facts: Mapping[str, Any]) -> None:
         """
         Put the weights into an agent's own model; nothing is half taken over.
 
         :param model: of the agent
         :param name: what the agent calls it, for errors
         :param how: which arguments give an agent a model of the same shape, for errors
-        :raises UserError: if the shapes differ
+        :param facts: of the agent, that must agree with those of the model
+        :raises UserError: if the shapes differ, or a fact
         """
         for key, value in model.settings.items():
             if self.settings.get(key) != value:
@@ -173,12 +174,32 @@ class SharedModel:
                     f"The given {name} has {key}={self.settings.get(key)!r} and the policy's {value!r}: make the agent with "
                     f"{how} of the given one."
                 )
+        check_facts(name, self.facts, facts)
         trial = copy.deepcopy(model)
         try:
             trial.load_state_dict(self.weights)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(f"The given {name} does not fit this agent: {error}") from error
         model.load_state_dict(trial.state_dict())
+        model.fitted_with = frozen(self.facts)
+
+
+def check_facts(name: str, fitted_with: Mapping[str, Any], facts: Mapping[str, Any], tolerance: float = 1e-6) -> None:
+    """
+    Compare what a model was fitted with and what it is used with. What either side does not know is not compared.
+
+    :param name: of the model, for the error
+    :param fitted_with: by name
+    :param facts: by name, as they are now
+    :param tolerance: relative, of numbers
+    :raises UserError: naming the first that differs
+    """
+    for key, ours in facts.items():
+        if key in fitted_with and not _agree(fitted_with[key], ours, tolerance):
+            raise UserError(
+                f"The {name} was fitted with {key}={short(fitted_with[key])} and is used with {short(ours)}: what it says is "
+                "in other units. Use the same data and settings, or a new agent that fits its own."
+            )
 
 
 class Fits:
@@ -186,12 +207,13 @@ class Fits:
     The fits that are still to be run, in order, and what a saved agent said about the one that was interrupted.
 
     :ivar left: None before they are made
+    :ivar met: fingerprint of the data that the fitted model was fitted on or has met last; None if there are none yet
     """
 
     def __init__(self) -> None:
         self.left: list[Fit] | None = None
+        self.met: str | None = None
         self._resumed: dict[str, Any] | None = None
-        self._shared: SharedModel | None = None
 
     @property
     def current(self) -> tuple[str, int] | None:
@@ -201,39 +223,8 @@ class Fits:
         return None if self._resumed is None else (self._resumed["name"], self._resumed["step"])
 
     def forget(self) -> None:
-        """Start anew: other data, or a model that was handed over."""
+        """Start anew: there are other data, or a fitted model was handed over."""
         self.left, self._resumed = None, None
-
-    def take(self, shared: SharedModel) -> None:
-        """A fitted model was handed over: nothing is left to fit, and the data it meets are compared with its own."""
-        self.left, self._resumed, self._shared = None, None, shared
-
-    def compare(self, name: str, facts: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
-        """
-        Compare what a model that was handed over was fitted on with the data it is used with; once.
-
-        :param name: of the model
-        :param facts: what must agree, as it is now
-        :param dataset: id and fingerprint of the data
-        :raises UserError: if a fact differs
-        """
-        shared = self._shared
-        if shared is None or not shared.facts or not dataset:
-            return
-        for key, ours in facts.items():
-            theirs = shared.facts.get(key)
-            if theirs is None or not _close(theirs, ours):
-                raise UserError(
-                    f"The given {name} was fitted with {key}={short(theirs)} and is used with {short(ours)}: what it says is "
-                    f"in other units. Use the same data and settings, or leave {name} out."
-                )
-        self._shared = None
-        if shared.facts.get("fingerprint") != dataset["fingerprint"]:
-            warnings.warn(
-                f"The given {name} was fitted on {printable(shared.facts.get('id') or 'another dataset')} and is used with "
-                f"{printable(dataset['id'] or 'a different one')}.",
-                stacklevel=4,
-            )
 
     def state_dict(self) -> dict[str, Any] | None:
         """Of the fit at hand."""
@@ -245,17 +236,21 @@ class Fits:
             raise UserError(f"its fit is {short(state)}, which has no name and step")
         self.left, self._resumed = None, state
 
-    def begin(self, fits: list[Fit]) -> None:
+    def begin(self, fits: list[Fit]) -> bool:
         """
         Take the fits to be run; the one that a saved agent was in goes on where it stood, and those before it are left out.
 
         :param fits: all of them, new
+        :return: whether one goes on
         """
         names = [fit.name for fit in fits]
-        if self._resumed is not None and self._resumed["name"] in names:
+        goes_on = self._resumed is not None and self._resumed["name"] in names
+        if goes_on:
+            assert self._resumed is not None
             fits = fits[names.index(self._resumed["name"]) :]
             fits[0].load_state_dict(self._resumed)
         self.left, self._resumed = fits, None
+        return goes_on
 
     def run(self, callback: BaseCallback | None, log_interval: int | None, logger: Logger, monitor: TrainingMonitor) -> bool:
         """
@@ -277,10 +272,13 @@ class Fits:
         return True
 
 
-def _close(first: Any, second: Any) -> bool:
-    """Whether two numbers or tensors agree but for rounding."""
-    a, b = (th.as_tensor(value, dtype=th.float64).cpu() for value in (first, second))
-    return a.shape == b.shape and th.allclose(a, b, rtol=1e-4, atol=1e-6)
+def _agree(first: Any, second: Any, tolerance: float) -> bool:
+    """Whether two facts are the same, numbers but for rounding. The first is not trusted."""
+    try:
+        a, b = (th.as_tensor(value, dtype=th.float64).cpu() for value in (first, second))
+    except (TypeError, ValueError, RuntimeError):  # words, None
+        return bool(first == second)
+    return a.shape == b.shape and th.allclose(a, b, rtol=tolerance, atol=1e-6)
 
 
 def _run(fit: Fit, listeners: list[FitListener], log_interval: int | None, logger: Logger, monitor: TrainingMonitor) -> bool:

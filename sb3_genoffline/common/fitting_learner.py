@@ -1,5 +1,7 @@
 """An algorithm that fits a model before its policy, and may hand it to other agents."""
 
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch as th
@@ -7,9 +9,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
-from sb3_genoffline.common.fitting import Fit, SharedModel
+from sb3_genoffline.common.fitting import Fit, SharedModel, check_facts
 from sb3_genoffline.common.stored_learner import StoredLearner
-from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.errors import NotFoundError, UserError, printable
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.files.untrusted import short
 
@@ -19,11 +21,16 @@ class FittingLearner(StoredLearner):
     What comes before the policy's training. An algorithm whose policy names a ``fitted_model`` says in :meth:`make_fits` how
     it is fitted; resuming, logging, and sharing by file follow.
 
+    What the model was fitted with goes with it, into every file and copy, and is compared wherever other settings or data
+    meet it: when it is handed over, when an argument is set, when an agent is loaded, and before training.
+
     The arguments are those of :class:`~sb3_genoffline.common.learner.Learner`.
     """
 
     fitted_model_arguments: ClassVar[str] = "the same settings"
     """Which arguments give two agents fitted models of the same shape, for the message where they differ."""
+    fitted_model_units: ClassVar[tuple[str, ...]] = ()
+    """Names of the hyper-parameters that decide in which units the model speaks: it is of no use where they differ."""
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -45,12 +52,105 @@ class FittingLearner(StoredLearner):
         """All fits that come before the policy's training, new, on the buffer's offline rows, in order."""
         return []
 
-    def facts_of_fit(self) -> dict[str, Any]:
-        """What a fitted model that is handed over must agree with, by name; plain data and tensors."""
+    def fit_arguments(self) -> tuple[str, ...]:
+        """Names of the hyper-parameters that only a fit before the policy's training reads."""
+        return ()
+
+    def uses_fitted_model(self) -> bool:
+        """Whether the model that is fitted before the policy plays a part with these hyper-parameters."""
+        return self.policy.fitted_model is not None
+
+    def meet_data(self, new: bool) -> None:
+        """
+        Called before training when the fitted model is there already: fitted, loaded, or handed over.
+
+        :param new: whether the data are not those that it met last
+        """
+
+    # ------------------------------------------------------------------ what it was fitted with
+
+    def facts_of_settings(self) -> dict[str, Any]:
+        """What a fitted model depends on that is known without data, by name: plain data."""
+        space, model = self.action_space, getattr(self.policy, self.policy.fitted_model or "", None)
+        bounds = {"action_low": space.low.tolist(), "action_high": space.high.tolist()}  # type: ignore[attr-defined]
+        settings: dict[str, Any] = getattr(model, "settings", {})
+        return settings | bounds | {name: getattr(self, name) for name in self.fitted_model_units}
+
+    def facts_of_data(self, reward_scale: float, reward_shift: float) -> dict[str, Any]:
+        """
+        What a fitted model depends on that is known with the data, by name: plain data.
+
+        :param reward_scale: of the rewards that the buffer holds
+        :param reward_shift: likewise
+        """
         return {}
 
-    def meet_data(self) -> None:
-        """Called before training when the fitted model is there already: fitted, loaded, or handed over."""
+    def check_fitted_model(self, rewards: tuple[float, float] | None = None) -> None:
+        """
+        Compare what the model was fitted with, or is being fitted with, and what it is used with.
+
+        :param rewards: scale and shift of the data that it meets; None compares the settings alone
+        :raises UserError: naming the first fact that differs
+        """
+        name, fitted = self.policy.fitted_model, self.policy.is_fitted
+        if name is None or fitted is None or not self.uses_fitted_model():
+            return
+        if bool(fitted) or self.fits.current is not None:
+            check_facts(name, self.policy.fitted_with, self.facts_of_settings())
+        if bool(fitted) and rewards is not None:
+            check_facts(name, self.policy.fitted_with, self.facts_of_data(*rewards), 1e-4)
+
+    def recall_fit(self, facts: Mapping[str, Any] | None, hyperparameters: Mapping[str, Any]) -> None:
+        """
+        Take over from this agent's file what its model was fitted with.
+
+        :param facts: as the file has them; None where it does not say, as none did before: with the file's own settings
+        :param hyperparameters: of the file
+        """
+        info = self.dataset_info
+        if facts is None:
+            knows_rewards = {"reward_scale", "reward_shift"} <= info.keys()
+            of_data = self.facts_of_data(info["reward_scale"], info["reward_shift"]) if knows_rewards else {}
+            facts = {key: hyperparameters.get(key, value) for key, value in (self.facts_of_settings() | of_data).items()}
+        self.policy.fitted_with, self.fits.met = facts, info.get("fingerprint")
+
+    def check_loaded_fit(self, changed: Iterable[str]) -> None:
+        """
+        Refuse in a load what a live agent refuses.
+
+        :param changed: hyper-parameters that were given anew
+        :raises UserError: naming one that the fitted model can't follow
+        """
+        fitted = self.policy.is_fitted
+        for name in changed:
+            if fitted is not None and bool(fitted) and name in self.fit_arguments():
+                raise UserError(
+                    f"{name} can't be changed to {short(getattr(self, name))} in load: it is an argument of a fit that is "
+                    f"done.{self._instead(name)}"
+                )
+        self.check_fitted_model()
+
+    def _follow(self, name: str, given_before: Mapping[str, Any]) -> None:
+        """Refuse also what a fit that is done, or was left out, can't follow."""
+        how = f"{name} can't be changed to {short(getattr(self, name))} on"
+        fitted = self.policy.is_fitted
+        if fitted is not None and name in self.fit_arguments() and (bool(fitted) or self.fits.current is not None):
+            raise UserError(f"{how} a live agent: it is an argument of a fit that is done or at work.{self._instead(name)}")
+        if fitted is not None and self.fits.left == [] and not fitted and self.uses_fitted_model():
+            raise UserError(
+                f"{how} this agent: it needs the {self.policy.fitted_model}, which training has left out so far."
+                f"{self._instead(name)}"
+            )
+        buffer = self.replay_buffer
+        try:
+            self.check_fitted_model(
+                (buffer.reward_scale, buffer.reward_shift) if buffer is not None and buffer.n_offline else None
+            )
+        except UserError as error:
+            raise UserError(f"{how} this agent: {error}") from None
+        super()._follow(name, given_before)
+
+    # ------------------------------------------------------------------ sharing
 
     def save_fitted_model(self, path: PathOrFile) -> None:
         """
@@ -64,8 +164,7 @@ class FittingLearner(StoredLearner):
         if name is None:
             raise UserError(f"{type(self).__name__} fits no model before its policy: there is nothing to save.")
         self._require_fitted()
-        dataset = {key: self.dataset_info.get(key) for key in ("id", "fingerprint")}
-        SharedModel.of(getattr(self.policy, name), dataset | self.facts_of_fit()).write(path)
+        SharedModel.of(getattr(self.policy, name)).write(path)
 
     def set_fitted_model(self, source: Any) -> None:
         """
@@ -73,18 +172,34 @@ class FittingLearner(StoredLearner):
 
         :param source: a model, or a file of :meth:`save_fitted_model`
         :raises CheckpointError: if the file holds something else
-        :raises UserError: if it is not fitted, or its shape is not that of the policy's
+        :raises UserError: if it is not fitted, its shape is not that of the policy's, or it was fitted with other settings
         """
         name, fitted = self.policy.fitted_model, self.policy.is_fitted
         if name is None or fitted is None:
             raise UserError(f"{type(self).__name__} fits no model before its policy: it takes none.")
         own = getattr(self.policy, name)
-        shared = SharedModel.of(source, {}) if isinstance(source, nn.Module) else SharedModel.read(source, own.kind)
+        shared = SharedModel.of(source) if isinstance(source, nn.Module) else SharedModel.read(source, own.kind)
         if "fitted" in shared.weights and not bool(shared.weights["fitted"]):
             raise UserError(f"The given {name} is not fitted: pass one from an agent that has run pretrain(dataset).")
-        shared.hand_to(own, name, self.fitted_model_arguments)
+        facts = self.facts_of_settings() if self.uses_fitted_model() else {}
+        shared.hand_to(own, name, self.fitted_model_arguments, facts)
         fitted.fill_(True)
-        self.fits.take(shared)
+        self._begin_with_another_model()
+
+    def _begin_with_another_model(self) -> None:
+        """Nothing is left to fit, and all data are new to the model."""
+        self.fits.forget()
+        self.fits.met = None
+
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
+        """See :class:`~sb3_genoffline.common.stored_learner.StoredLearner`. A dict does not say how a model was fitted."""
+        name = self.policy.fitted_model
+        before = {} if name is None else {key: value.clone() for key, value in getattr(self.policy, name).state_dict().items()}
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        after = {} if name is None else getattr(self.policy, name).state_dict()
+        if isinstance(load_path_or_dict, dict) and not all(th.equal(before[key], after[key]) for key in before):
+            self.policy.fitted_with = {}
+            self._begin_with_another_model()
 
     def _require_fitted(self) -> None:
         fitted = self.policy.is_fitted
@@ -93,22 +208,52 @@ class FittingLearner(StoredLearner):
                 f"The {self.policy.fitted_model} is not fitted yet: call pretrain(dataset) or learn_offline(dataset) first."
             )
 
+    # ------------------------------------------------------------------ fitting
+
+    def begin_fits(self) -> None:
+        """Make all fits, on the data that are there, and note what they are done with."""
+        buffer = self.replay_buffer
+        assert buffer is not None and buffer.dataset is not None
+        self.fits.met = buffer.dataset.fingerprint
+        if self.fits.begin(self.make_fits()):
+            return  # an earlier run has noted it
+        of_data = self.facts_of_data(buffer.reward_scale, buffer.reward_shift)
+        data = {"id": buffer.dataset.id, "fingerprint": buffer.dataset.fingerprint}
+        self.policy.fitted_with = data | self.facts_of_settings() | of_data
+
     def run_fits(self, callback: BaseCallback | None, log_interval: int | None) -> bool:
         """Run what is left to fit; False if a callback ended the training."""
         if self.fits.left is None:
-            fitted, fits = self.policy.is_fitted, list[Fit]()
-            if fitted is not None and self.uses_fitted_model():
-                if bool(fitted):
-                    self.meet_data()
-                    self.fits.compare(self.policy.fitted_model or "", self.facts_of_fit(), self.dataset_info)
-                elif self.replay_buffer is None or self.replay_buffer.n_offline == 0:
-                    raise UserError(
-                        f"The {self.policy.fitted_model} is not fitted and there are no offline rows to fit it on: call "
-                        f"learn_offline(dataset), or pass a fitted one with {type(self).__name__}(..., "
-                        f"{self.policy.fitted_model}=...)."
-                    )
-                else:
-                    fits = self.make_fits()
-            self.fits.begin(fits)
+            fitted, buffer = self.policy.is_fitted, self.replay_buffer
+            if fitted is None or not self.uses_fitted_model():
+                self.fits.begin([])
+            elif bool(fitted):
+                self._meet_data()
+                self.fits.begin([])
+            elif buffer is None or buffer.n_offline == 0:
+                raise UserError(
+                    f"The {self.policy.fitted_model} is not fitted and there are no offline rows to fit it on: call "
+                    f"learn_offline(dataset), or pass a fitted one with {type(self).__name__}(..., "
+                    f"{self.policy.fitted_model}=...)."
+                )
+            else:
+                self.begin_fits()
         logger = self.logger if hasattr(self, "_logger") else Logger(None, [])  # SB3's learn() makes its own later
         return self.fits.run(callback, log_interval, logger, self.monitor)
+
+    def _meet_data(self) -> None:
+        """Let the fitted model and the data meet."""
+        buffer, facts = self.replay_buffer, self.policy.fitted_with
+        assert buffer is not None
+        self.check_fitted_model((buffer.reward_scale, buffer.reward_shift))
+        data = buffer.dataset
+        new = data is not None and data.fingerprint != self.fits.met
+        if data is not None and new and facts.get("fingerprint", data.fingerprint) != data.fingerprint:
+            warnings.warn(
+                f"The {self.policy.fitted_model} was fitted on {printable(facts.get('id') or 'another dataset')} and is used "
+                f"with {printable(data.id or 'a different one')}.",
+                stacklevel=4,
+            )
+        self.meet_data(new)
+        if data is not None:
+            self.fits.met = data.fingerprint

@@ -1,7 +1,7 @@
 """What methods that judge the data's actions alone share: losses and weights; V beside a Gaussian actor and critics."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Unpack
 
 import torch as th
 from gymnasium import spaces
@@ -9,7 +9,19 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.arguments import Bounds, NetArch, Widths, split_net_arch
+from sb3_genoffline.common.arguments import (
+    Bounds,
+    NetArch,
+    Normalized,
+    Positive,
+    PositiveInt,
+    Rate,
+    RewardTransform,
+    Widths,
+    split_net_arch,
+)
+from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.learner import AllArguments, OfflineArguments
 from sb3_genoffline.common.policies import GaussianActorCriticPolicy
 from sb3_genoffline.nets.actors import GaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleLinear
@@ -42,8 +54,8 @@ def exponential_weights(advantages: Tensor, temperature: float, largest: float) 
 class InSamplePolicy(GaussianActorCriticPolicy):
     """
     A Gaussian actor with one σ for all states, critics, their targets, and a state value, as the codes in the line of
-    Kostrikov's IQL have them: all layers start orthogonal. ``predict(deterministic=True)`` is the mean μ(s);
-    ``deterministic=False`` one sample, clipped to [−1, 1].
+    Kostrikov's IQL have them. ``predict(deterministic=True)`` is the mean μ(s); ``deterministic=False`` one sample, clipped to
+    [−1, 1].
 
     :param observation_space: flat Box
     :param action_space: bounded Box
@@ -56,6 +68,8 @@ class InSamplePolicy(GaussianActorCriticPolicy):
     """
 
     value: StateValue
+    starts_orthogonal: ClassVar[bool] = True
+    """Whether all layers start orthogonal, as in those codes, or as PyTorch's do."""
 
     def __init__(
         self,
@@ -73,13 +87,15 @@ class InSamplePolicy(GaussianActorCriticPolicy):
         networks: dict[str, Any] = {"net_arch": net_arch, "critic_activation_fn": critic_activation_fn}
         super().__init__(observation_space, action_space, lr_schedule, **networks, **kwargs)
         self.value = StateValue(self.state_dim, split_net_arch(net_arch)[1], critic_activation_fn, value_layer_norm)
-        for network in (self.actor, self.critic, self.value):
-            start_orthogonal(network)
-        self.critic_target.load_state_dict(self.critic.state_dict())
+        if self.starts_orthogonal:
+            for network in (self.actor, self.critic, self.value):
+                start_orthogonal(network)
+            self.critic_target.load_state_dict(self.critic.state_dict())
 
     def make_actor(self, net_arch: Widths, activation_fn: type[nn.Module]) -> GaussianActor:
         """See :meth:`~sb3_genoffline.common.policies.ActorCriticPolicy.make_actor`."""
-        return GaussianActor(self.state_dim, self.action_dim, net_arch, activation_fn, dropout=self.actor_dropout)
+        torch_init = not self.starts_orthogonal
+        return GaussianActor(self.state_dim, self.action_dim, net_arch, activation_fn, torch_init, self.actor_dropout)
 
 
 def start_orthogonal(network: nn.Module) -> None:
@@ -96,17 +112,61 @@ def start_orthogonal(network: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+class InSampleArguments(AllArguments, total=False):
+    """The keyword arguments of :class:`InSampleAlgorithm`."""
+
+    max_weight: Positive
+
+
 class InSampleAlgorithm(ActorCriticAlgorithm[Tensor | None]):
     """
-    Actor, critics and V with an optimizer each. The only random numbers of an update are those of the actor's dropout. The
-    arguments are those of :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`.
+    Actor, critics and V with an optimizer each, and the settings on Gym-MuJoCo that the codes in the line of IQL share. The
+    only random numbers of an update are those of the actor's dropout.
+
+    :param policy: see :class:`~sb3_genoffline.common.learner.Learner`
+    :param env: likewise
+    :param learning_rate: of actor, critics and V; ``critic_learning_rate`` is for the last two
+    :param max_weight: largest weight of an action
+    :param lr_decay_steps: K of the cosine decay of the actor's rate; None: none
+    :param reward_transform: the settings are made for returns that span 1000, which the default gives
+    :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy: InSamplePolicy
+    default_gradient_steps = 1_000_000
     further_networks = ("value",)
     actor: GaussianActor
     value: StateValue
     value_optimizer: th.optim.Optimizer
+
+    def __init__(
+        self,
+        policy: str | type[InSamplePolicy],
+        env: EnvLike | None = None,
+        learning_rate: Rate = 3e-4,
+        critic_learning_rate: Rate | None = None,
+        *,
+        max_weight: Positive = 100.0,
+        batch_size: PositiveInt = 256,
+        lr_decay_steps: PositiveInt | None = 1_000_000,
+        max_grad_norm: Positive | None = None,
+        reward_transform: RewardTransform = "iql_locomotion",
+        normalize_observations: Normalized = False,
+        **kwargs: Unpack[OfflineArguments],
+    ) -> None:
+        self.max_weight = max_weight
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            critic_learning_rate,
+            batch_size=batch_size,
+            lr_decay_steps=lr_decay_steps,
+            max_grad_norm=max_grad_norm,
+            reward_transform=reward_transform,
+            normalize_observations=normalize_observations,
+            **kwargs,
+        )
 
     def declare_state(self) -> None:
         """Actor, critics and V, with an optimizer each."""

@@ -2,14 +2,16 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from os import PathLike
+from typing import Annotated, Any, ClassVar, Literal, TypedDict, cast
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import TrainFreq
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from sb3_genoffline.common.arguments import (
@@ -24,17 +26,20 @@ from sb3_genoffline.common.arguments import (
     PositiveShare,
     Rate,
     RewardTransform,
+    as_device,
     constructor_arguments,
 )
-from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces, flat_observation, source_space
+from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces, flat_observation, has_simulator, source_space
 from sb3_genoffline.common.fitting import Fits
+from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.common.state import LearnerState
 from sb3_genoffline.data import REWARD_TRANSFORMS
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import NotMadeError, UserError
 from sb3_genoffline.files.untrusted import short
 
+_MADE_LATER = ("policy", "observation_space", "action_space", "lr_schedule", "generator", "monitor", "state")
 # Not part of an agent: what it is made from, and what belongs to one machine
 _NO_HYPERPARAMETERS = ("policy", "env", "device", "_init_setup_model", "tensorboard_log", "action_noise")
 _REFUSED = {
@@ -65,7 +70,7 @@ class OfflineArguments(TypedDict, total=False):
     replacement: bool
     policy_kwargs: dict[str, Any] | None
     stats_window_size: PositiveInt
-    tensorboard_log: str | None
+    tensorboard_log: str | PathLike[str] | None
     verbose: int
     seed: int | None
     device: th.device | str
@@ -125,6 +130,8 @@ class Learner(OffPolicyAlgorithm):
     policy: OfflinePolicy
     name: ClassVar[str]
     """Key in ``ALGOS`` and in files: the folder's name, or the class's in lower case where it comes from elsewhere."""
+    retired_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Arguments of earlier versions that changed no result: files may still have them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -152,9 +159,9 @@ class Learner(OffPolicyAlgorithm):
         gradient_steps: Annotated[int, Bounds(-1)] = 1,
         action_noise: ActionNoise | None = None,
         replacement: Annotated[bool, Fixed("decides how the sampler that is at work draws")] = False,
-        policy_kwargs: Annotated[dict[str, Any] | None, Fixed("shapes the policy, which is made")] = None,
+        policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: Annotated[PositiveInt, Fixed("sizes SB3's window of episodes")] = 100,
-        tensorboard_log: str | None = None,
+        tensorboard_log: str | PathLike[str] | None = None,
         verbose: int = 0,
         seed: Annotated[Annotated[int, Bounds(0, 2**32 - 1)] | None, Fixed("has done its work: use set_random_seed()")] = None,
         device: th.device | str = "auto",
@@ -185,9 +192,9 @@ class Learner(OffPolicyAlgorithm):
             action_noise=action_noise,
             policy_kwargs=dict(checked["policy_kwargs"] or {}),
             stats_window_size=checked["stats_window_size"],
-            tensorboard_log=tensorboard_log,
+            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
             verbose=verbose,
-            device=device,
+            device=as_device(device),
             support_multi_env=True,
             seed=checked["seed"],
             sde_support=False,
@@ -202,8 +209,7 @@ class Learner(OffPolicyAlgorithm):
         self.dataset_info: dict[str, Any] = {}
         """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""
         self.fits = Fits()
-        policy_class: Any = self.policy_class
-        self.policy_kwargs = policy_class.check_arguments(self.policy_kwargs)
+        self.policy_kwargs = self._checked_policy_kwargs(self.policy_kwargs)
         self._check()
         self._is_made = True
         if _init_setup_model and env is not None:
@@ -223,17 +229,19 @@ class Learner(OffPolicyAlgorithm):
         argument = _arguments_of(type(self)).get(name)
         if name == "action_noise" and not isinstance(value, ActionNoise | None):
             raise UserError(f"action_noise={short(value)} is no ActionNoise of stable_baselines3.common.noise.")
+        if name == "tensorboard_log" and not isinstance(value, str | PathLike | None):
+            raise UserError(f"tensorboard_log={short(value)} is no folder's name: use a path, or None.")
         if argument is None:
             super().__setattr__(name, value)
             return
-        value = argument.check(value)
+        value = frozen(argument.check(value))
         if name not in self.__dict__ or not self.__dict__.get("_is_made"):
             super().__setattr__(name, value)
             return
         before = self.__dict__[name]
+        if name == "policy_kwargs":
+            value = self._checked_policy_kwargs(value)
         if not self._is_set_up:  # made without spaces: nothing follows yet
-            policy_class: Any = self.policy_class
-            value = policy_class.check_arguments(value or {}) if name == "policy_kwargs" else value
             self._set_or_restore(name, value, before)
             return
         if value is before or (type(value) is type(before) and value == before):
@@ -242,8 +250,17 @@ class Learner(OffPolicyAlgorithm):
             raise UserError(
                 f"{name} can't be changed to {short(value)} on a live agent: it {argument.fixed}.{self._instead(name)}"
             )
-        shaped, needed = self.policy_arguments(), self.uses_fitted_model()
-        self._set_or_restore(name, value, before, lambda: self._follow(name, shaped, needed))
+        given = self._given_to_policy()
+        self._set_or_restore(name, value, before, lambda: self._follow(name, given))
+
+    def __getattr__(self, name: str) -> Any:
+        """Of what is not there: say why, where the agent has no spaces yet."""
+        if name in _MADE_LATER:
+            without = "with _init_setup_model=False" if "observation_space" in self.__dict__ else "without spaces"
+            raise NotMadeError(
+                f"The agent has no {name} yet, as it was made {without}: train it (learn_offline), or make it with env=."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _set_or_restore(self, name: str, value: Any, before: Any, follow: Callable[[], None] = lambda: None) -> None:
         """Set a checked value, unless it does not go with the others, or what depends on it can't follow."""
@@ -255,15 +272,17 @@ class Learner(OffPolicyAlgorithm):
             super().__setattr__(name, before)
             raise
 
-    def uses_fitted_model(self) -> bool:
-        """Whether the model that is fitted before the policy plays a part with these hyper-parameters."""
-        return self.policy.fitted_model is not None
+    def _follow(self, name: str, given_before: Mapping[str, Any]) -> None:
+        """
+        Let policy, schedule and declared state follow a hyper-parameter that was set.
 
-    def _follow(self, name: str, shaped_before: dict[str, Any], needed_model: bool) -> None:
-        """Let policy, schedule and declared state follow a hyper-parameter that was set."""
+        :param name: of it
+        :param given_before: what the policy was made with, or acts with since
+        :raises UserError: before anything has moved, if what depends on it can't follow
+        """
         acting = {}
-        for key, value in self.policy_arguments().items():
-            if value == shaped_before[key]:
+        for key, value in self._given_to_policy().items():
+            if value == given_before[key]:
                 continue
             if key not in self.policy.acting_settings:
                 raise UserError(
@@ -271,24 +290,42 @@ class Learner(OffPolicyAlgorithm):
                     f"made.{self._instead(name)}"
                 )
             acting[key] = value
-        fitted = self.policy.is_fitted
-        if name in self.fit_arguments() and fitted is not None and (bool(fitted) or self.fits.current is not None):
-            raise UserError(
-                f"{name} can't be changed to {short(getattr(self, name))} on a live agent: it is an argument of a fit that is "
-                f"done or at work.{self._instead(name)}"
-            )
-        if fitted is not None and self.uses_fitted_model() and not needed_model and self.fits.left is not None and not fitted:
-            raise UserError(
-                f"{name} can't be changed to {short(getattr(self, name))} on this agent: it needs the "
-                f"{self.policy.fitted_model}, which training has left out so far.{self._instead(name)}"
-            )
-        for key, value in acting.items():
-            setattr(self.policy, key, value)
+        if name == "train_freq":
+            self._check_train_freq()
+        self.policy.act_with(acting)
         if name == "learning_rate":
             self._setup_lr_schedule()
         elif name == "train_freq":
             self._convert_train_freq()
         self.state.on_argument_set(name)
+
+    def _check_train_freq(self) -> None:
+        """:raises UserError: if ``train_freq`` counts episodes, and of several environments"""
+        by_episodes = (
+            isinstance(self.train_freq, tuple) and TrainFrequencyUnit(self.train_freq[1]) == TrainFrequencyUnit.EPISODE
+        )
+        if by_episodes and self.env is not None and has_simulator(self.env) and self.env.num_envs > 1:
+            raise UserError(
+                f"train_freq counts episodes, and {self.env.num_envs} environments do not end theirs together: use "
+                "`model.train_freq = n`, in steps of each, or one environment."
+            )
+
+    def _checked_policy_kwargs(self, value: Mapping[str, Any] | None) -> dict[str, Any]:
+        policy_class: Any = self.policy_class
+        checked: dict[str, Any] = frozen(policy_class.check_arguments(value or {}))
+        return checked
+
+    def _given_to_policy(self) -> dict[str, Any]:
+        """The policy's arguments: those that follow from the algorithm's, ``policy_kwargs``, and defaults for the others."""
+        arguments, policy_class = self.policy_arguments(), cast(Any, self.policy_class)
+        if doubled := arguments.keys() & self.policy_kwargs.keys():
+            key = min(doubled)
+            raise UserError(
+                f"policy_kwargs has {key!r}, which is an argument of {type(self).__name__}: pass {key}="
+                f"{self.policy_kwargs[key]!r} there."
+            )
+        defaults = {name: argument.default for name, argument in policy_class.argument_table().arguments.items()}
+        return defaults | arguments | self.policy_kwargs
 
     def _instead(self, name: str) -> str:
         return f" Make a new agent with {type(self).__name__}(..., {name}=...)."
@@ -311,26 +348,17 @@ class Learner(OffPolicyAlgorithm):
         """Arguments of the policy that are, or follow from, arguments of the algorithm."""
         return {}
 
-    def fit_arguments(self) -> tuple[str, ...]:
-        """Names of the hyper-parameters that only a fit before the policy's training reads."""
-        return ()
-
     # ------------------------------------------------------------------ set-up
 
     def _setup_model(self) -> None:
         """Build the policy; no buffer, which only training needs."""
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        arguments = self.policy_arguments()
-        if doubled := arguments.keys() & self.policy_kwargs.keys():
-            key = min(doubled)
-            raise UserError(
-                f"policy_kwargs has {key!r}, which is an argument of {type(self).__name__}: pass {key}="
-                f"{self.policy_kwargs[key]!r} there."
-            )
-        arguments |= self.policy_kwargs
+        self._given_to_policy()  # raises: what is given twice
         policy_class: Any = self.policy_class
+        arguments = self.policy_arguments() | self.policy_kwargs
         policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
+        policy.belong_to(self)
         self.policy = policy.to(self.device)
         self._convert_train_freq()
         self.generator = th.Generator(self.device)
@@ -339,6 +367,12 @@ class Learner(OffPolicyAlgorithm):
         self.state = LearnerState(self, self.device, self.policy.obs_mean.dtype)
         self.declare_state()
         self._is_set_up = True
+
+    def _take_spaces(self, env: VecEnv) -> None:
+        """Of an agent that was made without: everything that waits for them is made now."""
+        self.env, self.n_envs = env, env.num_envs
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+        self._setup_model()
 
     def declare_state(self) -> None:
         """Say what is learned: :meth:`add_networks`, :meth:`add_optimizer`, :meth:`add_variable`."""
@@ -439,10 +473,7 @@ class Learner(OffPolicyAlgorithm):
         :return: action or actions, and ``state``
         :raises UserError: if the agent has no policy yet, or the observation can't be made a vector
         """
-        if getattr(self, "policy", None) is None:
-            raise UserError(
-                "The agent has no policy yet, as it was made without spaces: train it (learn_offline), or make it with env=."
-            )
+        self.policy  # noqa: B018  # raises: there is none yet
         dim = int(np.prod(self.observation_space.shape or ()))
         return super().predict(flat_observation(observation, source_space(self.env), dim), state, episode_start, deterministic)
 
@@ -462,6 +493,8 @@ class Learner(OffPolicyAlgorithm):
         :raises UserError: naming the space that does not fit
         """
         wrapped = self._wrap_env(as_env(env), self.verbose)  # type: ignore[arg-type]
+        if not hasattr(self, "observation_space"):
+            self._take_spaces(wrapped)
         check_agent_spaces((self.observation_space, self.action_space), (wrapped.observation_space, wrapped.action_space))
         # SB3 compares the dtypes and the number of environments too, neither of which matters here
         self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space

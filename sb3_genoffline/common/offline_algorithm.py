@@ -13,7 +13,7 @@ import torch as th
 from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
-from stable_baselines3.common.type_aliases import MaybeCallback, TrainFrequencyUnit
+from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
 
 from sb3_genoffline.common.arguments import Argument, Count, Rate
@@ -40,7 +40,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """
 
     default_gradient_steps: ClassVar[int] = 1_000_000
-    """Gradient steps of :meth:`learn_offline` when the caller names none: the paper's."""
+    """The paper's gradient steps."""
     goes_online: ClassVar[bool] = True
     """Whether :meth:`learn` can go on in an environment."""
     batches: Sampler[BatchT]
@@ -60,23 +60,25 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         """
         data: OfflineDataset = load_dataset(dataset)
         if not hasattr(self, "observation_space"):
-            env = self._wrap_env(as_env(data), 0)  # type: ignore[arg-type]
-            self.env, self.n_envs = env, env.num_envs
-            self.observation_space, self.action_space = env.observation_space, env.action_space
+            self._take_spaces(self._wrap_env(as_env(data), 0))  # type: ignore[arg-type]
+        elif not self._is_set_up:
             self._setup_model()
         check_compatible(data, self.observation_space, self.action_space)
         previous = self.replay_buffer if isinstance(self.replay_buffer, OfflineBuffer) else None
         scale, shift = reward_affine(data, self.reward_transform)
         if previous is not None and previous.holds(data, scale, shift):
             return data
-        rewards = scale * data.rewards.astype(np.float64) + shift
+        extremes = scale * np.array([data.rewards.min(), data.rewards.max()], dtype=np.float64) + shift
         info = data.summary() | {
             "reward_scale": scale,
             "reward_shift": shift,
-            "min_reward": float(rewards.min()),
-            "max_abs_reward": float(np.abs(rewards).max()),
+            "min_reward": float(extremes.min()),
+            "max_abs_reward": float(np.abs(extremes).max()),
         }
         buffer = self._make_buffer(data, scale, shift)
+        if self.normalize_observations and "fingerprint" not in self.dataset_info:
+            self.policy.set_observation_statistics(*buffer.observation_statistics())
+        self.check_fitted_model((scale, shift))
         self.take_buffer(buffer)
         resumed, self._resumed_sampler = self._resumed_sampler, None
         if previous is not None:
@@ -91,8 +93,6 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
                 f"{printable(data.id or 'a different one')}: sampling starts anew, so this is not an exact resume.",
                 stacklevel=3,
             )
-        if self.normalize_observations and "fingerprint" not in self.dataset_info:
-            self.policy.set_observation_statistics(*buffer.observation_statistics())
         self.dataset_info = info
         return data
 
@@ -174,7 +174,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
         :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes: a Minari id, a D4RL file, an ``.npz``, an SB3
             replay buffer, a dict of arrays, an ``OfflineDataset``
-        :param gradient_steps: number of updates (None: the paper's, ``default_gradient_steps``)
+        :param gradient_steps: number of updates (None: the paper's, :meth:`usual_gradient_steps`)
         :param callback: SB3 callback(s)
         :param log_interval: gradient steps between two dumps of the logger, which dumps what is left at the end, too (None or
             not positive: never)
@@ -183,7 +183,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :param progress_bar: show one
         :return: self
         """
-        steps = self.default_gradient_steps if gradient_steps is None else _GRADIENT_STEPS.check(gradient_steps)
+        steps = self.usual_gradient_steps() if gradient_steps is None else _GRADIENT_STEPS.check(gradient_steps)
         self.set_dataset(dataset)
         total_timesteps, callback = self._setup_learn_offline(
             steps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
@@ -203,6 +203,10 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             self._dump_the_rest(log_interval)
             callback.on_training_end()
         return self
+
+    def usual_gradient_steps(self) -> int:
+        """Gradient steps of :meth:`learn_offline` when the caller names none."""
+        return self.default_gradient_steps
 
     def _setup_learn_offline(
         self, gradient_steps: int, callback: MaybeCallback, reset_num_timesteps: bool, tb_log_name: str, progress_bar: bool
@@ -251,11 +255,9 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             raise UserError(f"{type(self).__name__} can't go on online: it learns from whole episodes of a dataset.")
         if self.env is None or not has_simulator(self.env):
             raise UserError("learn() steps an environment and this agent has none: call `model.set_env(env)` first.")
-        if self.train_freq.unit == TrainFrequencyUnit.EPISODE and self.env.num_envs > 1:  # type: ignore[union-attr]
-            raise UserError(
-                f"train_freq counts episodes, and {self.env.num_envs} environments do not end theirs together: use "
-                "`model.train_freq = n`, in steps of each, or one environment."
-            )
+        self._check_train_freq()
+        if not self._is_set_up:
+            self._setup_model()
         if self.replay_buffer is None:
             if self.dataset_info:
                 warnings.warn(

@@ -1,7 +1,10 @@
 """What the policies of all offline algorithms share."""
 
 import copy
+import functools
+from abc import ABCMeta
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,10 +15,20 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import ArgumentTable, NetArch, PositiveInt, Widths, constructor_arguments, split_net_arch
+from sb3_genoffline.common.arguments import (
+    Argument,
+    ArgumentTable,
+    NetArch,
+    PositiveInt,
+    Widths,
+    constructor_arguments,
+    split_net_arch,
+)
+from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.policy_files import load_policy, save_policy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile
+from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.actors import DeterministicActor, GaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleQ
 
@@ -37,7 +50,22 @@ def _refuse_extractor(cls: type, extractor: Any, arguments: Any) -> None:
             raise UserError(f"policy_kwargs: {cls.__name__} takes no features_extractor_{name}: {_NO_EXTRACTOR}")
 
 
-class OfflinePolicy(BasePolicy):
+class _Made(ABCMeta):
+    """Lets a policy know when its constructors have returned, and what they were given."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        policy = super().__call__(*args, **kwargs)
+        policy.__dict__["constructor_values"] = frozen(kwargs)
+        return policy
+
+
+@functools.cache
+def _arguments_of(cls: "type[OfflinePolicy]") -> Mapping[str, Argument]:
+    """The table, looked at each time an attribute is set."""
+    return cls.argument_table().arguments
+
+
+class OfflinePolicy(BasePolicy, metaclass=_Made):
     """
     A policy that acts in [−1, 1] (SB3 rescales to the action space), keeps the observation statistics as buffers, so that
     ``predict(raw_observation)`` is right after any load, and draws its actions from a generator of its own, so that
@@ -62,14 +90,10 @@ class OfflinePolicy(BasePolicy):
     """Constructor arguments that only say how to act: an algorithm's setting of the same name reaches a live policy."""
     fitted_model: ClassVar[str | None] = None
     """Name of the model that is fitted before the policy is trained; None if there is none."""
-    constructor_values: dict[str, Any]
-    """The keyword arguments that it was made with."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Remember what it is made with, for :meth:`save`."""
-        policy = super().__new__(cls)
-        policy.__dict__["constructor_values"] = kwargs
-        return policy
+    constructor_values: Mapping[str, Any]
+    """The keyword arguments that it was made with; there are none before it is made."""
+    owner: "Owner | None" = None
+    """The agent that it belongs to; None if it is a policy of its own."""
 
     def __init__(
         self,
@@ -87,7 +111,7 @@ class OfflinePolicy(BasePolicy):
         self.state_dim = int(np.prod(observation_space.shape or ()))
         self.action_dim = int(np.prod(action_space.shape or ()))
         self.optimizer_class = optimizer_class or th.optim.Adam
-        self.optimizer_kwargs = dict(optimizer_kwargs or {})
+        self.optimizer_kwargs = frozen(optimizer_kwargs or {})
         self.register_buffer("obs_mean", th.zeros(self.state_dim))
         self.register_buffer("obs_std", th.ones(self.state_dim))
         self._acting_generator: th.Generator | None = None
@@ -112,6 +136,33 @@ class OfflinePolicy(BasePolicy):
         _refuse_extractor(cls, checked.pop("features_extractor_class", None), checked.pop("features_extractor_kwargs", None))
         return checked
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """
+        Check an argument that is set later: one that says how to act is followed at once by a policy of its own, and is the
+        agent's business where there is one; others have done their work.
+        """
+        if "constructor_values" in self.__dict__ and name in _arguments_of(type(self)):
+            if name not in self.acting_settings:
+                raise UserError(
+                    f"{name} can't be changed to {short(value)} on a live policy: it has shaped it. Make a new one with "
+                    f"{type(self).__name__}(..., {name}=...)."
+                )
+            if self.owner is not None:
+                raise UserError(f"{name} can't be changed to {short(value)} on an agent's policy: {self.owner.has(name)}")
+            value = _arguments_of(type(self))[name].check(value)
+        super().__setattr__(name, value)
+
+    def belong_to(self, agent: Any) -> None:
+        """:param agent: the algorithm that has this policy from now on, and sets how it acts"""
+        self.owner = Owner(
+            type(agent).__name__, frozenset(agent.argument_table().arguments), frozenset(agent.policy_arguments())
+        )
+
+    def act_with(self, settings: Mapping[str, Any]) -> None:
+        """:param settings: of :attr:`acting_settings`, checked"""
+        for name, value in settings.items():
+            super().__setattr__(name, value)
+
     def save(self, path: PathOrFile) -> None:
         """
         Write the policy alone, without a pickle: spaces, arguments and weights.
@@ -135,6 +186,17 @@ class OfflinePolicy(BasePolicy):
     def is_fitted(self) -> Tensor | None:
         """Buffer that says whether the model of :attr:`fitted_model` is fitted; None if there is none."""
         return getattr(self, "fitted", None)
+
+    @property
+    def fitted_with(self) -> Mapping[str, Any]:
+        """What the model of :attr:`fitted_model` is, or is being, fitted with, by name; empty where that is not known."""
+        model = None if self.fitted_model is None else getattr(self, self.fitted_model)
+        return getattr(model, "fitted_with", {})
+
+    @fitted_with.setter
+    def fitted_with(self, facts: Mapping[str, Any]) -> None:
+        if self.fitted_model is not None:
+            getattr(self, self.fitted_model).fitted_with = frozen(facts)
 
     def set_observation_statistics(self, mean: Tensor, std: Tensor) -> None:
         """
@@ -202,6 +264,29 @@ class OfflinePolicy(BasePolicy):
     def acting_noise(self, *shape: int) -> Tensor:
         """Standard normal numbers from the acting generator."""
         return th.randn(shape, generator=self.acting_generator, device=self.device, dtype=self.obs_mean.dtype)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """
+    The agent that a policy belongs to.
+
+    :param name: of its class
+    :param arguments: of its class
+    :param given: arguments of the policy that follow from those
+    """
+
+    name: str
+    arguments: frozenset[str]
+    given: frozenset[str]
+
+    def has(self, name: str) -> str:
+        """Where the agent has a setting of its policy, as the end of a sentence."""
+        if name in self.given & self.arguments:
+            return f"set it on the agent, `model.{name} = ...`, which is saved."
+        if name in self.given:
+            return f"it follows from other arguments of {self.name}: set those, on the agent."
+        return f"set it on the agent, `model.policy_kwargs = {{**model.policy_kwargs, {name!r}: ...}}`, which is saved."
 
 
 class ActorCriticPolicy(OfflinePolicy):

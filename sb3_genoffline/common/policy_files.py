@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import ArgumentTable
+from sb3_genoffline.common.arguments import ArgumentTable, as_device
 from sb3_genoffline.common.plain import from_json, to_json
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import (
@@ -92,6 +91,7 @@ def save_policy(policy: Any, path: PathOrFile) -> None:
         "action_space": space_to_json(policy.action_space),
         "arguments": arguments_to_json(table.check(given | settings)),
         "acting_seed": policy.acting_seed,
+        "fitted_with": policy.fitted_with,
     }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in plain_names(policy.state_dict()).items()}
     weights = tree_to_members(tensors, "policy")["policy.safetensors"]
@@ -106,6 +106,7 @@ def load_policy(cls: type[PolicyT], path: PathOrFile, device: th.device | str) -
     :param path: file name or open binary file
     :param device: of the networks
     """
+    device = as_device(device)
     members, name = read_archive(path), f"{path}"
     if "policy.json" not in members:
         raise CheckpointError(f"{name} holds no policy of its own: load an agent's file with the agent's class.")
@@ -122,8 +123,9 @@ def load_policy(cls: type[PolicyT], path: PathOrFile, device: th.device | str) -
         policy: Any = cls(observation_space, action_space, lambda _: 0.0, **arguments)  # type: ignore[call-arg]
     load_tensors_into(policy, tensors, "policy.safetensors")
     policy.seed_acting(entry(data, "acting_seed", int, name))
+    policy.fitted_with = facts_of(data, name) or {}
     policy.set_training_mode(False)
-    return policy.to(get_device(device))  # type: ignore[no-any-return]
+    return policy.to(device)  # type: ignore[no-any-return]
 
 
 def load_tensors_into(policy: Any, tensors: Mapping[str, Tensor], name: str) -> None:
@@ -139,6 +141,13 @@ def load_tensors_into(policy: Any, tensors: Mapping[str, Tensor], name: str) -> 
     whole = policy.with_spare_modules(tensors) if tensors.keys() == acting else tensors
     check_tensors(whole, plain_names(own), name)
     policy.load_state_dict({compiled: whole[plain] for compiled, plain in zip(own, plain_names(own), strict=True)})
+
+
+def facts_of(data: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """What a fitted model was fitted with, by a description that is not trusted; None where it does not say."""
+    hint = dict[str, str | float | bool | list[float] | None] | None
+    facts: dict[str, Any] | None = entry({"fitted_with": None} | dict(data), "fitted_with", hint, name)
+    return facts
 
 
 def space_of(data: Mapping[str, Any], key: str, name: str) -> spaces.Box:

@@ -7,6 +7,7 @@ An archive (``agent.zip``) has the members ``data`` (JSON: algorithm, spaces, hy
 built.
 """
 
+import copy
 import difflib
 import json
 import math
@@ -18,20 +19,22 @@ from typing import Any
 
 import stable_baselines3
 import torch as th
-from stable_baselines3.common.utils import get_device, get_system_info
+from stable_baselines3.common.utils import get_system_info
 from torch import Tensor
 
+from sb3_genoffline.common.arguments import as_device
 from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces
 from sb3_genoffline.common.policy_files import (
     arguments_from_json,
     arguments_to_json,
     blamed_on,
+    facts_of,
     global_rng_preserved,
     load_tensors_into,
     plain_names,
     space_of,
 )
-from sb3_genoffline.errors import ExistsError, NotFoundError, UserError
+from sb3_genoffline.errors import ExistsError, NotFoundError, UnknownArgumentError, UserError
 from sb3_genoffline.files.archive import (
     FORMAT_VERSION,
     CheckpointError,
@@ -54,6 +57,7 @@ from sb3_genoffline.version import __version__
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 _TRAINING = ("training.json", "training.safetensors")
 _STATISTICS = ("obs_mean", "obs_std")
+_NOT_OF_A_FILE = {"policy", "policy_class", "_init_setup_model"}
 # Formats before 2 named the algorithm of an archive by its class
 _NAMES_OF_FORMAT_1 = {"TD3BC": "td3_bc"}
 
@@ -70,6 +74,7 @@ def describe(agent: Any) -> dict[str, Any]:
         "hyperparameters": arguments_to_json({name: _kept(agent, name) for name in table.arguments}),
         "counters": {name: getattr(agent, name) for name in COUNTERS},
         "dataset": agent.dataset_info,
+        **({} if agent.policy.fitted_model is None else {"fitted_with": agent.policy.fitted_with}),
         "versions": {
             "sb3_genoffline": __version__,
             "stable_baselines3": stable_baselines3.__version__,
@@ -320,14 +325,21 @@ class AgentFile:
         numbers = {key: entry(counters, key, float if key == COUNTERS[-1] else int, self.name) for key in COUNTERS}
         dataset = entry(self.data, "dataset", dict[str, str | float | bool | None], self.name)
         stored = entry(self.data, "hyperparameters", dict[str, Any], self.name)
-        source, device = (observation_space, action_space) if env is None else as_env(env), get_device(device)
+        stored = {name: value for name, value in stored.items() if name not in cls.retired_arguments}
+        facts = facts_of(self.data, self.name)
+        source, device = (observation_space, action_space) if env is None else as_env(env), as_device(device)
 
         def make(arguments: dict[str, Any]) -> Any:
             return cls(policy_class, source, device=device, _init_setup_model=False, **arguments)
 
+        for name in changes.keys() & _NOT_OF_A_FILE:
+            raise UnknownArgumentError(
+                f"load takes no {name}: the file says what the agent is made of. For a policy class that {cls.__name__} has "
+                "no name for, use custom_objects={'policy_class': ...}."
+            )
         with global_rng_preserved(), blamed_on(self.name):
             known = arguments_from_json(stored, cls.argument_table())
-            model = make(known)
+            model = kept = make(known)
         changes = {key: value for key, value in changes.items() if key not in known or not _same(known[key], value)}
         if "normalize_observations" in changes and dataset:
             raise UserError(
@@ -341,6 +353,7 @@ class AgentFile:
             arguments = model.policy_arguments() | model.policy_kwargs
             check_sizes(arguments, observation_space.shape[0], action_space.shape[0], n_stored)
         check_agent_spaces((observation_space, action_space), (model.observation_space, model.action_space))
+        self._check_shape(kept, model, changes)
         with global_rng_preserved(), nullcontext() if changes else blamed_on(self.name):
             model._setup_model()
         model.__dict__.update(numbers)
@@ -349,9 +362,13 @@ class AgentFile:
         if self.training:
             with blamed_on(f"{self.name}, its part for training,"):
                 model.load_training_state(tree_from_members(self.training, "training"), set(changes))
+        model.recall_fit(facts, known)
         given = changes.get(model.policy.fitted_model or "")
         if given is not None:  # instead of the file's
             model.set_fitted_model(given)
+            return model
+        with nullcontext() if changes else blamed_on(self.name):
+            model.check_loaded_fit(changes)
         return model
 
     def hand_weights_to(self, agent: Any) -> None:
@@ -360,11 +377,36 @@ class AgentFile:
 
         :param agent: an ``OfflineAlgorithm``
         """
+        before = copy.deepcopy(agent.policy.state_dict()), agent.policy.fitted_with
         load_tensors_into(agent.policy, self.tensors, self.weights_name)
+        agent.policy.fitted_with = facts_of(self.data, self.name) or {}
+        try:
+            agent.check_loaded_fit([])
+        except UserError:
+            agent.policy.load_state_dict(before[0])
+            agent.policy.fitted_with = before[1]
+            raise
         agent.fits.forget()  # of the weights that were there
+        agent.fits.met = entry(self.data, "dataset", dict[str, Any], self.name).get("fingerprint")
         if self.training:
             with blamed_on(f"{self.name}, its part for training,"):
                 agent.state.load_state_dict(tree_from_members(self.training, "training"), set())
+
+    def _check_shape(self, kept: Any, model: Any, changes: Mapping[str, Any]) -> None:
+        """
+        :param kept: agent with the file's hyper-parameters
+        :param model: the same with those that were given anew
+        :param changes: which were
+        :raises UserError: if they would give the weights another meaning
+        """
+        ours, theirs = model.policy_arguments(), kept.policy_arguments()
+        for name, value in ours.items():
+            if value != theirs[name] and name not in model.policy_class.acting_settings:
+                given = name if name in changes else min(changes)
+                raise UserError(
+                    f"{given} can't be changed to {short(changes[given])} in load: it shapes the policy, whose weights are in "
+                    f"the file.{model._instead(given)}"
+                )
 
     def _policy_class(self, cls: Any) -> type:
         named: dict[str, type] = {policy.__name__: policy for policy in cls.policy_aliases.values()}

@@ -97,6 +97,11 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     14. Early stopping on held-out rows, dequantisation, the actor's gradient clip, LayerNorm in the critics
         (``policy_kwargs=dict(critic_layer_norm=True)``), ``q_normalize``, ``normalize_observations``: not in the codes.
     15. Target networks start as copies; in the codes they start on their own and have converged before learning starts.
+    16. The flow's step draws latents of its own; in the codes it scores the samples that the discriminator has just seen.
+    17. The codes divide what enters each layer of the flow by √(1 + 1e-6), the remains of a norm; that is left out.
+    18. Steps of critics and actor whose loss is not finite, or beyond ±1e7, are skipped and counted; a hundred in a row, or a
+        |Q| above ``max_abs_q``, end the training. The codes skip the actor's steps above 1e7, and those of the flow and its
+        discriminator that are not finite, and never stop.
 
     :param policy: ``"FlowDensityPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
@@ -306,6 +311,11 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
         return {"flow": self.flow}
 
+    def usual_gradient_steps(self) -> int:
+        """A million; on antmaze the released code makes so many in all, those of the flow included."""
+        flow_steps = self.flow_steps if self.alpha_schedule == "antmaze" else 0
+        return max(self.default_gradient_steps - flow_steps, 1)
+
     def fit_arguments(self) -> tuple[str, ...]:
         """Arguments of the density's fit; those of its losses count during ``flow_joint_steps`` too."""
         return (
@@ -397,9 +407,9 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         for unknown in (self.policy.nll_threshold, self.policy.nll_q99):
             unknown.fill_(math.inf)
 
-    def meet_data(self) -> None:
-        """Measure what NLLs the data have under a density that was handed over."""
-        if not bool(self.policy.nll_q99.isinf()):
+    def meet_data(self, new: bool) -> None:
+        """Measure what NLLs the data have under a density that has not seen them."""
+        if not new and not bool(self.policy.nll_q99.isinf()):
             return
         if self.replay_buffer is None or self.replay_buffer.n_offline == 0:
             if self.epsilon == "quantile":

@@ -10,10 +10,11 @@ Epsilon = Literal["batch_mean", "quantile"]
 LOG_ALPHA_MIN, LOG_ALPHA_MAX = -5.0, 10.0
 
 # α from an update on, counted from the start of the policy's training (the released code counts the flow's steps too, which
-# turns α negative where those are not 500,000). The first of equal updates ends the step before, as in the released code.
+# turns α negative where those are not 500,000). Left out are two slips of the code, of one actor step each: α = 0 at update
+# 500,000 (mujoco), and 0.5 at update 0 (antmaze).
 SCHEDULES: dict[str, tuple[tuple[int, float], ...]] = {
     "mujoco": ((0, 1000.0), (100_001, 10.0), (200_000, 7.5), (300_000, 5.0), (400_000, 2.5), (500_001, 1.5)),
-    "antmaze": ((0, 0.25), (200_000, 0.1), (500_001, 0.08)),
+    "antmaze": ((0, 0.25), (200_001, 0.1), (500_001, 0.08)),
 }
 
 

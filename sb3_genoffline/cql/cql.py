@@ -55,7 +55,8 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
     3. The log-sum-exp is estimated with n uniform actions, n of π(·|s) and n of π(·|s'), the last at s too (the paper has the
        first two). The estimate's constant −log 3n is left out, which moves the meaning of τ and nothing else.
     4. The next action of the target is a sample, but the target has no entropy term (``deterministic_backup``).
-    5. For the first 40,000 updates the actor climbs log π of the data's actions instead of Q; the paper is silent.
+    5. For the first 40,000 updates the actor climbs log π of the data's actions instead of Q (39,999 in the code, which counts
+       from 1); the paper is silent.
     6. With ``lagrange_threshold`` the multiplier is on top of ``min_q_weight``, and τ is compared with their product.
 
     Differences from the released code:

@@ -1,6 +1,6 @@
 """Diffusion Actor-Critic (Fang et al., ICLR 2025, arXiv 2405.20555)."""
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Unpack
+from typing import Any, ClassVar, Literal, NamedTuple, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.arguments import Count, Fixed, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
+from sb3_genoffline.common.arguments import Count, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.learner import OfflineArguments
@@ -16,8 +16,7 @@ from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
-from sb3_genoffline.nets.activations import Mish
-from sb3_genoffline.nets.ensembles import soft_update
+from sb3_genoffline.nets.ensembles import soft_minimum, soft_update
 
 Guidance = Literal["soft", "hard", "denoised", "none"]
 QTarget = Literal["lcb", "min", "convex", "rand_convex"]
@@ -102,14 +101,13 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     :param actor_ema_every: updates between two moves of the actor's target
     :param actor_ema_start: no move of the actor's target up to this update
     :param max_grad_norm: L2 clip, one norm for all critics together and one for the actor
-    :param compile_networks: run the networks' hidden layers through ``torch.compile``: the same mathematics with fused
-        elementwise operations; needs a C++ compiler on a CPU and half a minute to warm up
     :param reward_transform: the paper's ``"iql_locomotion"`` on all datasets: r·1000/(max return − min return)
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"DiffusionPolicy": DiffusionPolicy, "MlpPolicy": DiffusionPolicy}
     default_gradient_steps = 2_000_000
+    retired_arguments = frozenset({"compile_networks"})
     decays_critic_rate = True
     policy: DiffusionPolicy
     actor: ConditionalDiffusion
@@ -143,7 +141,6 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         clip_denoised: bool = True,
         actor_ema_every: PositiveInt = 5,
         actor_ema_start: Count = 1000,
-        compile_networks: Annotated[bool, Fixed("decides how the networks run")] = False,
         batch_size: PositiveInt = 256,
         lr_decay_steps: PositiveInt | None = 2_000_000,
         max_grad_norm: Positive | None = 1.0,
@@ -171,7 +168,6 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         self.clip_denoised = clip_denoised
         self.actor_ema_every = actor_ema_every
         self.actor_ema_start = actor_ema_start
-        self.compile_networks = compile_networks
         super().__init__(
             policy,
             env,
@@ -200,12 +196,6 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         """Actor and critics, and η."""
         super().declare_state()
         self.add_variable("eta_tensor", lambda agent: agent.eta, argument="eta")
-        if self.compile_networks:  # in place: names of parameters, and so checkpoints, do not change
-            for network in (self.actor.noise_net, self.actor_target.noise_net, self.critic, self.critic_target):
-                network.trunk.compile(dynamic=False)
-            for layer in self.critic_target.trunk:  # member by member, the target's activations run on their own
-                if isinstance(layer, Mish):
-                    layer.compile(dynamic=True)
 
     def overestimation_hint(self) -> str:
         """The arguments that help."""
@@ -295,7 +285,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         if self.q_target == "min":
             return values.amin(0)
         if self.q_target == "convex":
-            return self.rho * values.amin(0) + (1.0 - self.rho) * values.amax(0)
+            return soft_minimum(values, self.rho)
         assert weights is not None
         return (weights * values).sum(0) / (weights.sum(0) + _EPS)
 

@@ -9,6 +9,7 @@ from stable_baselines3.common.buffers import BaseBuffer
 from torch import Tensor
 
 from sb3_genoffline.data.batches import TransitionBatch
+from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.sampling import TransitionSampler
 from sb3_genoffline.data.transforms import clip_actions, scale_actions
@@ -19,7 +20,9 @@ __all__ = ["OfflineBuffer", "TransitionBatch"]
 
 class OfflineBuffer(BaseBuffer):
     """
-    One packed array ``[s | a | r | s' | mask]`` on the training device, so that a batch is a single gather.
+    The rows of a batch as ``[s | a | r | s' | mask]``. On a CPU the offline ones are gathered from the dataset's arrays, of
+    which there is no second copy: they may be larger than the memory, if they are memory-mapped. On a GPU they lie packed in
+    its memory, so that a batch is a single gather, or on the CPU where they would take more than half of what is free there.
 
     Offline rows are never overwritten; up to ``buffer_size`` online rows (:meth:`add`) follow them and wrap around among
     themselves. In what order rows are drawn is a :class:`~sb3_genoffline.data.sampling.TransitionSampler`'s business: the
@@ -60,19 +63,34 @@ class OfflineBuffer(BaseBuffer):
         self.dataset = dataset
         obs_dim = int(np.prod(self.obs_shape))
         self._widths = [obs_dim, self.action_dim, 1, obs_dim, 1]
+        ends = np.cumsum(self._widths).tolist()
+        self._columns = (slice(ends[0]), slice(*ends[:2]), ends[1], slice(*ends[2:4]), ends[3])
         self.n_offline = 0 if dataset is None else len(dataset)
-        self._rows = th.empty((self.n_offline, sum(self._widths)), device=self.device)
-        if dataset is not None:
-            self._rows.copy_(
-                self._pack(
-                    dataset.observations,
-                    scale_actions(dataset.actions, action_space),
-                    dataset.rewards,
-                    dataset.next_observations,
-                    dataset.terminations,
-                )
-            )
+        self._online = th.empty((0, sum(self._widths)), device=self.device)
+        self._packed = self._on_device() if self.device.type == "cuda" else None
         self.sampler = TransitionSampler(self, replacement=replacement, seed=seed)
+
+    def _on_device(self) -> Tensor | None:
+        """All offline rows in the device's memory; None where they would take more than half of what is free."""
+        shape = (self.n_offline, sum(self._widths))
+        if 4 * shape[0] * shape[1] > th.cuda.mem_get_info(self.device)[0] / 2:
+            return None
+        packed = th.empty(shape, device=self.device)
+        for block in row_blocks(self.n_offline):
+            packed[block] = self._offline_rows(np.arange(block.start, block.stop)).to(self.device)
+        return packed
+
+    def _offline_rows(self, rows: np.ndarray) -> Tensor:
+        """Offline rows, packed, on the CPU; ``take`` needs a quarter of the time of indexing."""
+        data = self.dataset
+        assert data is not None
+        return self._pack(
+            data.observations.take(rows, axis=0),
+            scale_actions(data.actions.take(rows, axis=0), self.action_space),  # type: ignore[arg-type]
+            data.rewards.take(rows),
+            data.next_observations.take(rows, axis=0),
+            data.terminations.take(rows),
+        )
 
     def _pack(
         self,
@@ -83,16 +101,14 @@ class OfflineBuffer(BaseBuffer):
         terminations: np.ndarray,
     ) -> Tensor:
         """Arrays with the same number of rows, actions scaled and the rest raw -> packed float32 rows (on the CPU)."""
-        n = len(rewards)
-        scaled = clip_actions(np.asarray(actions).reshape(n, -1), self.action_bound)
-        columns = [
-            np.asarray(observations).reshape(n, -1),
-            scaled,
-            self.reward_scale * np.asarray(rewards, dtype=np.float64).reshape(n, 1) + self.reward_shift,
-            np.asarray(next_observations).reshape(n, -1),
-            1.0 - np.asarray(terminations, dtype=np.float32).reshape(n, 1),
-        ]
-        return th.from_numpy(np.concatenate([column.astype(np.float32, copy=False) for column in columns], axis=1))
+        packed = np.empty((len(rewards), sum(self._widths)), dtype=np.float32)
+        states, acts, reward, following, mask = self._columns
+        packed[:, states] = observations.reshape(len(packed), -1)
+        packed[:, acts] = clip_actions(actions.reshape(len(packed), -1), self.action_bound)
+        packed[:, reward] = self.reward_scale * rewards.astype(np.float64) + self.reward_shift
+        packed[:, following] = next_observations.reshape(len(packed), -1)
+        packed[:, mask] = ~terminations
+        return th.from_numpy(packed)
 
     def holds(self, dataset: OfflineDataset, reward_scale: float, reward_shift: float) -> bool:
         """Whether the offline rows are this dataset's with these rewards."""
@@ -122,20 +138,19 @@ class OfflineBuffer(BaseBuffer):
 
         :param action: (n_envs, A), already scaled to [−1, 1] as SB3's off-policy algorithms store it
         """
-        if len(self._rows) == self.n_offline:
-            online = th.empty((self.buffer_size, self._rows.shape[1]), device=self.device)
-            self._rows = th.cat([self._rows, online])
+        if len(self._online) == 0:
+            self._online = th.empty((self.buffer_size, sum(self._widths)), device=self.device)
         timeouts = np.array([info.get("TimeLimit.truncated", False) for info in infos])
         rows = self._pack(obs, action, reward, next_obs, np.asarray(done, dtype=bool) & ~timeouts)
         for row in rows:
-            self._rows[self.n_offline + self.pos] = row
+            self._online[self.pos] = row
             self.pos += 1
             if self.pos == self.buffer_size:
                 self.full, self.pos = True, 0
 
     def _set_online_rows(self, online: Tensor) -> None:
-        empty = th.empty((self.buffer_size - len(online), self._rows.shape[1]), device=self.device)
-        self._rows = th.cat([self._rows[: self.n_offline], online, empty])
+        empty = th.empty((self.buffer_size - len(online), sum(self._widths)), device=self.device)
+        self._online = th.cat([online, empty])
 
     def adopt_online_rows(self, other: "OfflineBuffer") -> None:
         """
@@ -145,7 +160,7 @@ class OfflineBuffer(BaseBuffer):
         """
         if other.n_online == 0:
             return
-        online = other._rows[other.n_offline : other.n_offline + other.n_online].clone()
+        online = other._online[: other.n_online].clone()
         reward = online[:, sum(self._widths[:2])]
         reward.copy_((reward - other.reward_shift) / other.reward_scale * self.reward_scale + self.reward_shift)
         self._set_online_rows(online)
@@ -170,20 +185,44 @@ class OfflineBuffer(BaseBuffer):
 
     def rows_at(self, indices: Tensor) -> TransitionBatch:
         """The transitions at the given rows (offline rows come first)."""
-        observations, actions, rewards, next_observations, masks = th.split(self._rows[indices], self._widths, dim=1)
+        observations, actions, rewards, next_observations, masks = th.split(self._rows_at(indices), self._widths, dim=1)
         return TransitionBatch(observations, actions, rewards.squeeze(1), next_observations, masks.squeeze(1))
+
+    def _rows_at(self, indices: Tensor) -> Tensor:
+        """(B,) -> (B, width), on the device"""
+        if self.n_online == 0:
+            return self._offline_at(indices)
+        if self.n_offline == 0:
+            return self._online[indices]
+        online = self._online[(indices - self.n_offline).clamp(min=0)]
+        offline = self._offline_at(indices.clamp(max=self.n_offline - 1))
+        return th.where((indices < self.n_offline).unsqueeze(1), offline, online)
+
+    def _offline_at(self, indices: Tensor) -> Tensor:
+        if self._packed is not None:
+            return self._packed[indices]
+        rows = self._offline_rows(indices.cpu().numpy())
+        if self.device.type == "cuda":
+            rows = rows.pin_memory().to(self.device, non_blocking=True)
+        return rows
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:
         return self.rows_at(th.as_tensor(batch_inds, device=self.device))
 
     def observation_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and population std of the offline observations, each (S,)."""
-        observations = self._rows[: self.n_offline, : self._widths[0]].double()
-        return observations.mean(0).float(), observations.std(0, correction=0).float()
+        assert self.dataset is not None
+        observations = self.dataset.observations
+        mean = observations.mean(axis=0, dtype=np.float64)
+        squares = sum(np.square(observations[block] - mean).sum(axis=0) for block in row_blocks(self.n_offline))
+        std = np.sqrt(squares / self.n_offline)
+        return th.as_tensor(mean, dtype=th.float32, device=self.device), th.as_tensor(
+            std, dtype=th.float32, device=self.device
+        )
 
     def online_state_dict(self) -> dict[str, Any]:
         """The rows that were added online; the offline rows are the dataset's."""
-        online = self._rows[self.n_offline : self.n_offline + self.n_online].cpu()
+        online = self._online[: self.n_online].cpu()
         return {"online_rows": online, "pos": self.pos, "full": self.full}
 
     def load_online_state_dict(self, state: dict[str, Any]) -> None:
@@ -204,7 +243,7 @@ class OfflineBuffer(BaseBuffer):
 
         :param online_rows: with the rows that were added online
         """
-        none = {"online_rows": self._rows[:0].cpu(), "pos": 0, "full": False}
+        none = {"online_rows": self._online[:0].cpu(), "pos": 0, "full": False}
         return self.sampler.state_dict() | (self.online_state_dict() if online_rows else none)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,6 +1,10 @@
 """Which rows follow on each other: whether a row's next observation is the observation of the next row."""
 
+from typing import Any
+
 import numpy as np
+
+from sb3_genoffline.data.blocks import row_blocks
 
 SINGLE = float(np.finfo(np.float32).eps)
 # What two logs of one moment may differ by, as a share of how far the state moves in a step. Another episode begins farther
@@ -21,11 +25,18 @@ def chain_breaks(
     :param share: Of a mean step, beyond which two observations are not the same moment.
     :return: Bool ``(N - 1,)``: whether row i's next observation is not row i + 1's observation.
     """
-    following, after = next_observations[:-1], observations[1:]
+    n_rows = len(observations)
+    breaks = np.empty(max(n_rows - 1, 0), dtype=np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.abs(next_observations - observations).mean(axis=0, dtype=np.float64) if len(observations) else 0.0
-        rounding = 4 * eps * np.maximum(np.abs(following), np.abs(after))
-        return np.asarray((np.abs(after - following) > rounding + share * steps).any(axis=1))
+        moved: Any = sum(
+            np.abs(next_observations[block] - observations[block]).sum(axis=0, dtype=np.float64)
+            for block in row_blocks(n_rows)
+        )
+        for block in row_blocks(len(breaks)):
+            following, after = next_observations[block], observations[1:][block]
+            rounding = 4 * eps * np.maximum(np.abs(following), np.abs(after))
+            breaks[block] = (np.abs(after - following) > rounding + share * moved / n_rows).any(axis=1)
+    return breaks
 
 
 def chain_ends(observations: np.ndarray, next_observations: np.ndarray, eps: float = SINGLE) -> np.ndarray:

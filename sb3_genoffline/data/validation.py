@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.flattening import SUPPORTED, check_unmasked, is_image
 from sb3_genoffline.errors import UserError
 
@@ -58,8 +59,8 @@ def float_rows(name: str, values: Any, dim: int | None) -> np.ndarray:
         raise UserError(f"{name} has shape {given.shape}, but {expected} is expected: one row per transition.")
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=np.float32)
-    bad = ~np.isfinite(rows)
-    if bad.any():
+    if not all(np.isfinite(rows[block]).all() for block in row_blocks(len(rows))):
+        bad = ~np.isfinite(rows)
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         value = array[index]
         reason = "does not fit into float32" if np.isfinite(value) else "is not finite"
@@ -99,9 +100,11 @@ def lossy_columns(array: np.ndarray) -> np.ndarray:
         return np.empty(0, dtype=np.int64)
     found = []
     for column, given in enumerate(array.reshape(len(array), -1).T):
-        values = given.astype(np.float64)
-        largest = np.abs(values).max()
-        change = np.abs(np.diff(values)).mean()
+        values = given.astype(np.float64, copy=False)
+        largest = max(values.max(), -values.min())
+        steps = np.diff(values)
+        change = np.abs(steps, out=steps).mean()
+        del steps
         varies = values.std() > _DOUBLE_NOISE * largest
         if varies and np.spacing(np.float32(largest)) > change / 10 and (values.astype(np.float32) != values).any():
             found.append(column)

@@ -60,8 +60,8 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
 
     Differences from the released code:
 
-    7. The cosine decay of both rates goes on in each update. As far as we know, the code's schedule counts epochs, but moves
-       once per call of its training routine (50 epochs), so that its rates hardly fall: ``lr_decay_steps=None`` is nearest.
+    7. Rates do not decay. The code's cosine (its ``--lr_decay``) has a horizon in epochs but moves once per 50 of them: its
+       rates end at 99.9 % of where they start. ``lr_decay_steps`` is a cosine of both rates that counts updates.
     8. The time processor is 32 wide in its output, not 16, and counts steps from 1.
     9. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
     10. Actions are clipped to ± (1 − 1e-5).
@@ -71,7 +71,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
     :param policy: ``"DiffusionQLPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor, and of the critics unless ``critic_learning_rate`` is given
-    :param critic_learning_rate: of the critics (None: ``learning_rate``)
+    :param critic_learning_rate: of the critics (None: ``learning_rate``; 3e-4 in the code whatever the actor's is)
     :param lr_decay_steps: horizon of the cosine decay of both rates, in updates; None: none
     :param eta: η, weight of the normalised Q against imitation (eq. 3)
     :param n_diffusion_steps: T
@@ -111,7 +111,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         actor_ema_every: PositiveInt = 5,
         actor_ema_start: Count = 1000,
         batch_size: PositiveInt = 256,
-        lr_decay_steps: PositiveInt | None = 2_000_000,
+        lr_decay_steps: PositiveInt | None = None,
         max_grad_norm: Positive | None = 1.0,
         reward_transform: RewardTransform = None,
         normalize_observations: Normalized = False,

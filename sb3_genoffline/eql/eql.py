@@ -6,10 +6,9 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import Normalized, Positive, PositiveInt, Rate, RewardTransform
+from sb3_genoffline.common.arguments import Positive, Rate
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.in_sample import InSampleAlgorithm, exponential_weights
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.in_sample import InSampleAlgorithm, InSampleArguments, exponential_weights
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.eql.policies import EQLPolicy
@@ -62,7 +61,6 @@ class EQL(InSampleAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"EQLPolicy": EQLPolicy, "MlpPolicy": EQLPolicy}
-    default_gradient_steps = 1_000_000
 
     def __init__(
         self,
@@ -73,33 +71,15 @@ class EQL(InSampleAlgorithm):
         *,
         alpha: Positive = 2.0,
         weight_scale: Positive = 10.0,
-        max_weight: Positive = 100.0,
         exponent_clip: Positive = 5.0,
         official_clip: bool = False,
-        batch_size: PositiveInt = 256,
-        lr_decay_steps: PositiveInt | None = 1_000_000,
-        max_grad_norm: Positive | None = None,
-        reward_transform: RewardTransform = "iql_locomotion",
-        normalize_observations: Normalized = False,
-        **kwargs: Unpack[OfflineArguments],
+        **kwargs: Unpack[InSampleArguments],
     ) -> None:
         self.alpha = alpha
         self.weight_scale = weight_scale
-        self.max_weight = max_weight
         self.exponent_clip = exponent_clip
         self.official_clip = official_clip
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            critic_learning_rate,
-            batch_size=batch_size,
-            lr_decay_steps=lr_decay_steps,
-            max_grad_norm=max_grad_norm,
-            reward_transform=reward_transform,
-            normalize_observations=normalize_observations,
-            **kwargs,
-        )
+        super().__init__(policy, env, learning_rate, critic_learning_rate, **kwargs)
 
     def overestimation_hint(self) -> str:
         """The arguments that help."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, silu
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.blocks import state_blocks
 from sb3_genoffline.nets.widths import checked_widths
 
 T_MIN, T_MAX, RHO = 0.002, 80.0, 7.0
@@ -171,10 +172,8 @@ class ConsistencyModel(nn.Module):
         shared = th.addmm(net.input_layer.bias + (net.time_features(t) @ w_time.T).squeeze(0), c, w_condition.T)  # (B, h)
         x_in = x / math.sqrt(T_MAX**2 + net.data_std**2)
         n_conditions, n_samples = noise.shape
-        block = n_conditions if noise.is_cuda else max(_CPU_BLOCK_ROWS // n_samples, 1)
         parts = []
-        for start in range(0, n_conditions, block):
-            part = slice(start, start + block)
+        for part in [slice(None)] if noise.is_cuda else state_blocks(n_conditions, n_samples, _CPU_BLOCK_ROWS):
             hidden = shared[part].unsqueeze(1) + x_in[part].unsqueeze(2) * w_x.squeeze(1)  # (b, n, h)
             parts.append(net.trunk(hidden.flatten(0, 1)).view(-1, n_samples))
         return skip * x + out * th.cat(parts)

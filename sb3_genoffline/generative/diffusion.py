@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.schedules import BetaSchedule, NoiseSchedule, ReverseVariance, beta_schedule
 from sb3_genoffline.nets.activations import Mish, mish
+from sb3_genoffline.nets.blocks import fits_cache, state_blocks
 from sb3_genoffline.nets.widths import checked_widths
 
 SamplerName = Literal["ddpm", "ddim"]
@@ -277,7 +278,7 @@ class ConditionalDiffusion(nn.Module):
         temperature: float = 1.0,
     ) -> Tensor:
         """
-        Draw n actions per state.
+        Draw n actions per state; on a CPU, without gradients, in blocks that stay in its cache.
 
         :param states: (B, S)
         :param noise: (T, B, n, A), see :func:`ddpm_sample`
@@ -287,10 +288,17 @@ class ConditionalDiffusion(nn.Module):
         :param temperature: factor of the noise that DDPM adds
         :return: (B, n, A)
         """
-        predict_noise = self.noise_net.conditioned_on(states)
-        if sampler == "ddpm":
-            return ddpm_sample(predict_noise, self.schedule, noise, clip=clip, temperature=temperature)
-        return ddim_sample(predict_noise, self.schedule, noise, stride=ddim_stride, clip="clean" if clip else "none")
+
+        def draw(part: slice) -> Tensor:
+            predict_noise = self.noise_net.conditioned_on(states[part])
+            if sampler == "ddpm":
+                return ddpm_sample(predict_noise, self.schedule, noise[:, part], clip=clip, temperature=temperature)
+            clipped: Literal["clean", "none"] = "clean" if clip else "none"
+            return ddim_sample(predict_noise, self.schedule, noise[:, part], stride=ddim_stride, clip=clipped)
+
+        if fits_cache(states, noise.shape[2]):
+            return draw(slice(None))
+        return th.cat([draw(part) for part in state_blocks(len(states), noise.shape[2])])
 
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 import torch as th
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import layer_norm, softplus
+from torch.nn.functional import softplus
 
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.behavior import Density
@@ -25,19 +25,22 @@ REAL_LABEL = 0.9
 
 
 class CentredNorm(nn.Module):
-    """LayerNorm with a bias but no gain."""
+    """
+    (h − mean)/(deviation + 1e-6) + bias over the last axis, the deviation with n − 1: the norm of CPED's released code, and of
+    rlkit. No gain.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(th.zeros(width))
 
     def forward(self, h: Tensor) -> Tensor:
-        return layer_norm(h, list(h.shape[-1:])) + self.bias
+        return (h - h.mean(-1, keepdim=True)) / (h.std(-1, keepdim=True) + 1e-6) + self.bias
 
 
 class Discriminator(nn.Module):
     """
-    Scores of state-action pairs, high on data: Linear, LayerNorm without gain, LeakyReLU(0.01) per hidden layer, no sigmoid.
+    Scores of state-action pairs, high on data: Linear, :class:`CentredNorm`, LeakyReLU(0.01) per hidden layer, no sigmoid.
     Initialised as in CPED's second release: hidden weights of U(± 1/√width), hidden biases 0.1, the last layer of U(± 3e-3).
 
     :param pair_dim: S + A

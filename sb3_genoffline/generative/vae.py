@@ -1,4 +1,4 @@
-"""A conditional variational auto-encoder of actions, with a lower bound and an estimate of log p(a | s), as SPOT uses it."""
+"""The conditional variational auto-encoder of actions that BCQ and its successors share, and SPOT's bounds on log p(a | s)."""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ class ConditionalVAE(BehaviourModel):
     p(a | s) = ∫ p(a | s, z) p(z) dz with z ~ N(0, I), a decoder N(tanh net(s, z), σ_a²·I) and an encoder
     q(z | s, a) = N(μ, diag σ²).
 
-    SPOT's loss, mean_A (μ_a − a)² + β·mean_Z KL, is β/Z times −ELBO in nats where σ_a² = βA/(2Z), up to a constant
-    (:attr:`unit`); with Z = 2A this is the σ_a² = β/4 of its density estimate. So β sets how finely actions are told apart,
-    and no density here is higher than that of the decoder's normal at its centre.
+    The released loss of BCQ, BEAR, PLAS and SPOT, mean_A (μ_a − a)² + β·mean_Z KL, is β/Z times −ELBO in nats where
+    σ_a² = βA/(2Z), up to a constant (:attr:`unit`); with Z = 2A this is the σ_a² = β/4 of SPOT's density estimate. So β sets
+    how finely actions are told apart, and no density here is higher than that of the decoder's normal at its centre.
 
     The only randomness is the noise that is passed in.
 
@@ -66,7 +66,7 @@ class ConditionalVAE(BehaviourModel):
 
     @property
     def unit(self) -> float:
-        """β/Z: a nat in the unit of SPOT's loss, which its λ is made for."""
+        """β/Z: a nat in the unit of the released loss, which SPOT's λ is made for."""
         return self.beta / self.latent_dim
 
     @property
@@ -86,11 +86,25 @@ class ConditionalVAE(BehaviourModel):
     def decode(self, states: Tensor, latents: Tensor) -> Tensor:
         """
         :param states: (..., S)
-        :param latents: (..., Z); standard normal ones give samples of the behaviour's actions, without the decoder's noise
-        :return: the decoder's mean, (..., A) within [−1, 1]
+        :param latents: (..., Z), or (..., n, Z) for n actions per state; standard normal ones give samples of the behaviour's
+            actions, without the decoder's noise
+        :return: the decoder's mean, (..., A) or (..., n, A), within [−1, 1]
         """
-        raw: Tensor = self.decoder(th.cat([self.standardise(states), latents], dim=-1))
-        return raw.tanh()
+        return self.decode_raw(states, latents).tanh()
+
+    def decode_raw(self, states: Tensor, latents: Tensor) -> Tensor:
+        """
+        :meth:`decode` before the tanh.
+
+        :param states: (..., S)
+        :param latents: (..., Z), or (..., n, Z) for n actions per state
+        :return: (..., A) or (..., n, A), unbounded
+        """
+        states = self.standardise(states)
+        if latents.ndim > states.ndim:
+            states = states.unsqueeze(-2).expand(*latents.shape[:-1], -1)
+        raw: Tensor = self.decoder(th.cat([states, latents], dim=-1))
+        return raw
 
     def elbo(self, states: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
         """
@@ -101,10 +115,22 @@ class ConditionalVAE(BehaviourModel):
         :param noise: (B, L, Z) standard normal
         :return: (B,), in nats
         """
+        reconstruction, divergence = self.elbo_terms(states, actions, noise)
+        return reconstruction - divergence
+
+    def elbo_terms(self, states: Tensor, actions: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        The terms of :meth:`elbo`.
+
+        :param states: (B, S)
+        :param actions: (B, A)
+        :param noise: (B, L, Z) standard normal
+        :return: E_q[log p(a | s, z)] and KL[q(z | s, a) ‖ p(z)], (B,) each, in nats
+        """
         mean, std = self.encode(states, actions)
         reconstruction = self._decoded_log_prob(states, actions, mean.unsqueeze(1) + std.unsqueeze(1) * noise).mean(1)
         divergence = 0.5 * (mean.square() + std.square() - 1.0 - 2.0 * std.log()).sum(-1)
-        return reconstruction - divergence
+        return reconstruction, divergence
 
     def draw_noise(self, n_rows: int, generator: th.Generator) -> Tensor:
         """
@@ -117,14 +143,21 @@ class ConditionalVAE(BehaviourModel):
 
     def loss(self, states: Tensor, actions: Tensor, noise: Tensor | None = None) -> Tensor:
         """
-        Mean −:meth:`elbo` in the unit of SPOT's loss, from which it differs by a constant.
+        The released loss, mean_A (μ_a − a)² + β·mean_Z KL: −:meth:`elbo` in its unit, less a constant.
 
         :param states: (B, S)
         :param actions: (B, A)
         :param noise: (B, L, Z) standard normal
         :return: scalar
         """
-        return -self.unit * self.elbo(states, actions, _needed(noise)).mean()
+        return self.released_loss(self.elbo(states, actions, _needed(noise)).mean())
+
+    def released_loss(self, elbo: Tensor) -> Tensor:
+        """
+        :param elbo: in nats
+        :return: mean_A (μ_a − a)² + β·mean_Z KL
+        """
+        return -self.unit * (elbo + self._normaliser)
 
     def draw_latents(self, n_rows: int, generator: th.Generator) -> Tensor:
         """
@@ -164,10 +197,13 @@ class ConditionalVAE(BehaviourModel):
 
     def _decoded_log_prob(self, states: Tensor, actions: Tensor, latents: Tensor) -> Tensor:
         """log p(a | s, z) of (B, L, Z) latents, (B, L)."""
-        decoded = self.decode(states.unsqueeze(1).expand(-1, latents.shape[1], -1), latents)
-        squared = (actions.unsqueeze(1) - decoded).square().sum(-1)
-        normaliser = 0.5 * self.action_dim * math.log(2.0 * math.pi * self.action_variance)
-        return -squared / (2.0 * self.action_variance) - normaliser
+        squared = (actions.unsqueeze(1) - self.decode(states, latents)).square().sum(-1)
+        return -squared / (2.0 * self.action_variance) - self._normaliser
+
+    @property
+    def _normaliser(self) -> float:
+        """−log p(a | s, z) at the decoder's centre."""
+        return 0.5 * self.action_dim * math.log(2.0 * math.pi * self.action_variance)
 
 
 def _needed(noise: Tensor | None) -> Tensor:

@@ -197,7 +197,7 @@ def _checked_fingerprint(model: AnyAlgorithm, folder: Path) -> dict[str, Any]:
     loaded = load_agent(folder, device="cpu")
     fingerprint = make_fingerprint(loaded)
     observations = np.array(fingerprint["observations"], dtype=loaded.observation_space.dtype)
-    if model.device.type == "cpu" and not getattr(model, "compile_networks", False):
+    if model.device.type == "cpu":
         actions = actions_of(model, observations, fingerprint["acting_seed"])
         if not np.array_equal(actions, np.array(fingerprint["actions"], dtype=actions.dtype)):
             raise UserError(

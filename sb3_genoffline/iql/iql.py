@@ -6,20 +6,16 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.arguments import Bounds, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
+from sb3_genoffline.common.arguments import Bounds, NonNegative, Rate
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.in_sample import expectile_loss, exponential_weights
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.in_sample import InSampleAlgorithm, InSampleArguments, expectile_loss, exponential_weights
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.iql.policies import IQLPolicy
-from sb3_genoffline.nets.actors import GaussianActor
 from sb3_genoffline.nets.ensembles import soft_update
-from sb3_genoffline.nets.values import StateValue
 
 
-class IQL(ActorCriticAlgorithm[None]):
+class IQL(InSampleAlgorithm):
     """
     Implicit Q-Learning: V is an expectile of Q over the data's actions, Q a regression on V of the next state, and the actor
     imitates the data's actions weighted by their advantage. No action outside the data is ever judged.
@@ -35,7 +31,7 @@ class IQL(ActorCriticAlgorithm[None]):
     3. The Gaussian is on the action itself: its mean is squashed, its samples are not (code). One σ for all states, kept
        within e^−5 and e^2.
     4. Layers start as PyTorch's; orthogonal in the code, with a small scale for σ.
-    5. No dropout, which the paper has for Adroit.
+    5. No dropout by default; the actor's, which the paper has for Adroit, is ``policy_kwargs=dict(actor_dropout=...)``.
     6. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
 
     :param policy: ``"IQLPolicy"`` (alias ``"MlpPolicy"``) or a class
@@ -50,11 +46,6 @@ class IQL(ActorCriticAlgorithm[None]):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"IQLPolicy": IQLPolicy, "MlpPolicy": IQLPolicy}
-    default_gradient_steps = 1_000_000
-    further_networks = ("value",)
-    actor: GaussianActor
-    value: StateValue
-    value_optimizer: th.optim.Optimizer
 
     def __init__(
         self,
@@ -65,48 +56,22 @@ class IQL(ActorCriticAlgorithm[None]):
         *,
         expectile: Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)] = 0.7,
         temperature: NonNegative = 3.0,
-        max_weight: Positive = 100.0,
-        batch_size: PositiveInt = 256,
-        lr_decay_steps: PositiveInt | None = 1_000_000,
-        max_grad_norm: Positive | None = None,
-        reward_transform: RewardTransform = "iql_locomotion",
-        normalize_observations: Normalized = False,
-        **kwargs: Unpack[OfflineArguments],
+        **kwargs: Unpack[InSampleArguments],
     ) -> None:
         self.expectile = expectile
         self.temperature = temperature
-        self.max_weight = max_weight
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            critic_learning_rate,
-            batch_size=batch_size,
-            lr_decay_steps=lr_decay_steps,
-            max_grad_norm=max_grad_norm,
-            reward_transform=reward_transform,
-            normalize_observations=normalize_observations,
-            **kwargs,
-        )
-
-    def declare_state(self) -> None:
-        """Actor, critics and V, with an optimizer each."""
-        super().declare_state()
-        self.add_optimizer("value", self.value.parameters())
+        super().__init__(policy, env, learning_rate, critic_learning_rate, **kwargs)
 
     def overestimation_hint(self) -> str:
         """The arguments that help."""
         return f"What helps: a smaller expectile={self.expectile}, or LayerNorm (policy_kwargs=dict(critic_layer_norm=True))."
 
-    def draw_noise(self, batch_size: int) -> None:
-        """Nothing: no action is ever sampled in training."""
-
-    def update(self, batch: TransitionBatch, noise: None) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, noise: Tensor | None) -> dict[str, Tensor]:
         """
         One gradient step.
 
         :param batch: B transitions
-        :param noise: nothing
+        :param noise: of the actor's dropout, if there is any
         :return: scalars to log, on the device
         """
         states = self.policy.normalize_observations(batch.observations)  # (B, S)
@@ -122,7 +87,7 @@ class IQL(ActorCriticAlgorithm[None]):
         with th.no_grad():
             values = self.value(states)
             weights = exponential_weights(target_q - values, self.temperature, self.max_weight)  # (B,)
-        actor_loss = -(weights * self.actor.log_prob(states, batch.actions)).mean()
+        actor_loss = -(weights * self.actor.log_prob(states, batch.actions, noise)).mean()
         gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
 
         # ------ E[(r + γ·m·V(s') − Q_i(s, a))²] (eq. 6)

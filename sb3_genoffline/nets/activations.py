@@ -38,10 +38,6 @@ def mish(x: Tensor) -> Tensor:
     :param x: any shape
     :return: same shape; differentiable once
     """
-    if th.compiler.is_compiling():
-        n = x.clamp(max=_SATURATION).exp()
-        n = n * (n + 2)
-        return x * n / (n + 2)
     if th.is_grad_enabled() and x.requires_grad:
         smooth: Tensor = _MishFunction.apply(x)  # type: ignore[no-untyped-call]
         return smooth

@@ -1,4 +1,4 @@
-"""Actors that several algorithms share: deterministic, with dropout or without, Gaussian, and tanh-squashed Gaussian."""
+"""Actors that several algorithms share: deterministic ones, changers of given actions, Gaussian, tanh-squashed Gaussian."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.widths import checked_widths
 
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
-_SQUASHED_LOG_STD_MIN, _SQUASHED_LOG_STD_MAX = -20.0, 2.0  # SAC's
+_SQUASHED_LOG_STD = (-20.0, 2.0)  # SAC's bounds
 
 
 class DeterministicActor(nn.Module):
@@ -94,6 +94,43 @@ def _with_dropout(hidden: Sequence[nn.Module], x: Tensor, uniform: Tensor, dropo
     return x
 
 
+class PerturbationActor(nn.Module):
+    """
+    BCQ's actor: a + Φ·tanh(net(s, a)), clipped to [−1, 1], changes an action by at most Φ. With PyTorch's initialisation.
+
+    :param max_perturbation: Φ
+    :param state_dim: S
+    :param action_dim: A
+    :param net_arch: hidden widths; none for a linear network
+    :param activation_fn: activation class
+    """
+
+    def __init__(
+        self,
+        max_perturbation: float,
+        state_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.max_perturbation = max_perturbation
+        self.net = nn.Sequential(
+            *create_mlp(state_dim + action_dim, action_dim, checked_widths(net_arch), activation_fn, squash_output=True)
+        )
+
+    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
+        """
+        :param states: (B, S)
+        :param actions: (B, A), or (B, n, A) for n actions per state
+        :return: as ``actions``
+        """
+        if actions.ndim > states.ndim:
+            states = states.unsqueeze(1).expand(-1, actions.shape[1], -1)
+        change: Tensor = self.net(th.cat([states, actions], dim=-1))
+        return (actions + self.max_perturbation * change).clamp(-1.0, 1.0)
+
+
 class GaussianActor(nn.Module):
     """
     N(μ(s), diag σ²) with μ(s) = tanh(net(s)) and one σ for all states. The Gaussian is on the action itself: no Jacobian of
@@ -173,18 +210,25 @@ class SquashedGaussianActor(nn.Module):
     :param action_dim: A
     :param net_arch: hidden widths; none for a linear network
     :param activation_fn: activation class
+    :param log_std_bounds: smallest and largest log σ (None: unbounded)
     """
 
     def __init__(
-        self, state_dim: int, action_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU
+        self,
+        state_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module] = nn.ReLU,
+        log_std_bounds: tuple[float, float] | None = _SQUASHED_LOG_STD,
     ) -> None:
         super().__init__()
+        self.log_std_bounds = log_std_bounds
         self.net = nn.Sequential(*create_mlp(state_dim, 2 * action_dim, checked_widths(net_arch), activation_fn))
 
     def distribution(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """μ(s) and σ(s) before the tanh: (B, S) -> (B, A), (B, A)"""
         mean, log_std = self.net(states).chunk(2, dim=-1)
-        return mean, log_std.clamp(_SQUASHED_LOG_STD_MIN, _SQUASHED_LOG_STD_MAX).exp()
+        return mean, (log_std if self.log_std_bounds is None else log_std.clamp(*self.log_std_bounds)).exp()
 
     def forward(self, states: Tensor) -> Tensor:
         """tanh(μ(s)), the mode before the tanh: (B, S) -> (B, A)"""
@@ -198,11 +242,25 @@ class SquashedGaussianActor(nn.Module):
         :param noise: (B, A), or (B, n, A) for n actions per state
         :return: as ``noise``, and the same without its last axis
         """
+        raw, std = self._raw_sample(states, noise)
+        return th.tanh(raw), self._log_prob(raw, noise, std)
+
+    def raw_sample(self, states: Tensor, noise: Tensor) -> Tensor:
+        """
+        Reparametrised actions before the tanh.
+
+        :param states: (B, S)
+        :param noise: (B, A), or (B, n, A) for n actions per state
+        :return: as ``noise``
+        """
+        return self._raw_sample(states, noise)[0]
+
+    def _raw_sample(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples before the tanh, and their σ."""
         mean, std = self.distribution(states)
         if noise.ndim == 3:
             mean, std = mean.unsqueeze(1), std.unsqueeze(1)
-        raw = mean + std * noise
-        return th.tanh(raw), self._log_prob(raw, noise, std)
+        return mean + std * noise, std
 
     def log_prob(self, states: Tensor, actions: Tensor, edge: float = 1e-6) -> Tensor:
         """

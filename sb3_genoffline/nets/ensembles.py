@@ -7,10 +7,8 @@ import torch as th
 from torch import Tensor, nn
 
 from sb3_genoffline.nets.activations import Mish
+from sb3_genoffline.nets.blocks import fits_cache, state_blocks
 from sb3_genoffline.nets.widths import checked_widths
-
-# On a CPU, larger no-gradient passes go member by member in blocks of so many rows: activations then stay in its cache.
-_CPU_BLOCK_ROWS = 640
 
 
 class EnsembleLinear(nn.Module):
@@ -123,13 +121,11 @@ class EnsembleQ(nn.Module):
         :return: (H, B, n)
         """
         n_states, n_samples, action_dim = actions.shape
-        if states.is_cuda or n_states * n_samples <= _CPU_BLOCK_ROWS:
+        if fits_cache(states, n_samples):
             return self.of_samples(states, actions)
         w_action, state_part = self._first_layer(states)
         scores = actions.new_empty(self.n_critics, n_states, n_samples)
-        block = max(_CPU_BLOCK_ROWS // n_samples, 1)
-        for start in range(0, n_states, block):
-            part = slice(start, start + block)
+        for part in state_blocks(n_states, n_samples):
             rows = actions[part].reshape(-1, action_dim)  # (b·n, A)
             for member in range(self.n_critics):
                 hidden = th.unflatten(rows @ w_action[member], 0, (-1, n_samples))
@@ -154,3 +150,26 @@ def soft_update(online: nn.Module, target: nn.Module, tau: float) -> None:
     :param tau: τ, the share of the online parameters
     """
     th._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+
+
+def soft_minimum(values: Tensor, share: float) -> Tensor:
+    """
+    BCQ's soft clipping of values: λ·min + (1 − λ)·max over the members of an ensemble.
+
+    :param values: (H, ...)
+    :param share: λ, of the minimum
+    :return: (...)
+    """
+    return share * values.amin(0) + (1.0 - share) * values.amax(0)
+
+
+def start_small(layer: nn.Module, half_width: float) -> None:
+    """
+    Draw a linear layer's weights and biases from U(± half_width).
+
+    :param layer: ``nn.Linear`` or :class:`EnsembleLinear`
+    :param half_width: ≥ 0
+    """
+    assert isinstance(layer, nn.Linear | EnsembleLinear)
+    nn.init.uniform_(layer.weight, -half_width, half_width)
+    nn.init.uniform_(layer.bias, -half_width, half_width)

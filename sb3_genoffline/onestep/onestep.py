@@ -18,6 +18,7 @@ from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sarsa import SarsaSampler
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.nets.bounded_gaussian import BoundedGaussianActor
+from sb3_genoffline.nets.ensembles import EnsembleQ
 from sb3_genoffline.onestep.fit import BehaviorFit, SarsaFit
 from sb3_genoffline.onestep.policies import BehaviourAndQ, Distribution, Improvement, OnestepPolicy
 
@@ -97,6 +98,7 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
     default_gradient_steps = 100_000
     goes_online = False
     fitted_model_arguments = "the same distribution and policy_kwargs"
+    fitted_model_units = ("gamma", "reward_transform")
     policy: OnestepPolicy
     actor: BoundedGaussianActor
     actor_optimizer: th.optim.Optimizer
@@ -165,6 +167,11 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
         self.add_networks("actor")
         self.add_optimizer("actor", self.actor.parameters())
 
+    @property
+    def critic(self) -> EnsembleQ:
+        """Q of the behaviour."""
+        return self.policy.behavior_and_q.critic
+
     def make_sampler(self, buffer: OfflineBuffer) -> SarsaSampler:
         """Rows with their next actions."""
         return SarsaSampler(buffer, replacement=self.replacement, seed=self._buffer_seed)
@@ -174,7 +181,7 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
     def fit_arguments(self) -> tuple[str, ...]:
         """What the fits of β̂ and Q alone read."""
         steps, rates = ("behavior_steps", "critic_steps"), ("behavior_learning_rate", "critic_learning_rate")
-        return (*steps, *rates, "target_update_interval", "tau", "gamma")
+        return (*steps, *rates, "target_update_interval", "tau")
 
     def make_fits(self) -> list[Fit]:
         """β̂'s, then Q's."""
@@ -197,10 +204,10 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
         super().set_fitted_model(source)
         self.policy.start_from_behavior()
 
-    def facts_of_fit(self) -> dict[str, Any]:
-        """Discount and scale of the rewards, which Q is in, and the statistics that both standardise observations with."""
-        facts = {key: self.dataset_info.get(key) for key in ("reward_scale", "reward_shift")}
-        return facts | {"gamma": self.gamma, "obs_mean": self.policy.obs_mean, "obs_std": self.policy.obs_std}
+    def facts_of_data(self, reward_scale: float, reward_shift: float) -> dict[str, Any]:
+        """Scale of the rewards, which Q is in, and the statistics that β̂ and Q standardise observations with."""
+        statistics = {"obs_mean": self.policy.obs_mean.tolist(), "obs_std": self.policy.obs_std.tolist()}
+        return {"reward_scale": reward_scale, "reward_shift": reward_shift, **statistics}
 
     # ------------------------------------------------------------------ the one step
 

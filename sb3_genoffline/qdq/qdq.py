@@ -100,9 +100,12 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
 
     Differences from the released code:
 
-    16. Batches of phases B and C are drawn with replacement.
-    17. 1/H is bounded by 1e6.
-    18. ``penalty="floor"`` (pessimistic whatever the sign of Q and the scale of H), ``penalty="none"`` (w ≡ 1, no phases B and
+    16. Batches of phases B and C are drawn with replacement; those of phase D are slices of random permutations, unless
+        ``replacement=True``. The code draws each batch of all three anew, its rows distinct.
+    17. The average of phase C moves after steps 5, 10, 15, ...; in the code after 1, 6, 11, ...
+    18. That average has the model's Fourier weights from the start; in the code it has its own, which are averaged too.
+    19. 1/H is bounded by 1e6.
+    20. ``penalty="floor"`` (pessimistic whatever the sign of Q and the scale of H), ``penalty="none"`` (w ≡ 1, no phases B and
         C), ``normalize_observations``, ``replacement``, other network sizes: options, off by default.
 
     :param policy: ``"ConsistencyQPolicy"`` (alias ``"MlpPolicy"``) or a class
@@ -148,6 +151,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         "MlpPolicy": ConsistencyQPolicy,
     }
     fitted_model_arguments = "policy_kwargs=dict(q_net_arch=..., q_data_std=...)"
+    fitted_model_units = ("gamma", "reward_transform")
     default_gradient_steps = 1_000_000
     policy: ConsistencyQPolicy
     actor: GaussianActor
@@ -307,10 +311,10 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
             ),
         ]
 
-    def facts_of_fit(self) -> dict[str, Any]:
+    def facts_of_data(self, reward_scale: float, reward_shift: float) -> dict[str, Any]:
         """Scale of the rewards and statistics of the observations: H has the units of the one and reads the other."""
-        facts = {key: self.dataset_info.get(key) for key in ("reward_scale", "reward_shift")}
-        return facts | {"obs_mean": self.policy.obs_mean, "obs_std": self.policy.obs_std}
+        statistics = {"obs_mean": self.policy.obs_mean.tolist(), "obs_std": self.policy.obs_std.tolist()}
+        return {"reward_scale": reward_scale, "reward_shift": reward_shift, **statistics}
 
     def uncertainty(self, observations: Any, actions: Any, n_samples: int | None = None, seed: int = 0) -> np.ndarray:
         """

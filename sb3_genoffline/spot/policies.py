@@ -13,7 +13,7 @@ from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.vae import ConditionalVAE
 from sb3_genoffline.nets.actors import DropoutActor
-from sb3_genoffline.nets.ensembles import EnsembleLinear
+from sb3_genoffline.nets.ensembles import start_small
 
 
 class VAEDensityPolicy(ActorCriticPolicy):
@@ -27,7 +27,7 @@ class VAEDensityPolicy(ActorCriticPolicy):
     :param beta: β of the VAE
     :param vae_net_arch: hidden widths of its encoder and decoder
     :param latent_dim: of its latents (None: twice the actions')
-    :param actor_dropout: share of the actor's hidden units that are dropped in training, in [0, 1)
+    :param actor_dropout: share of the actor's hidden units that are dropped in training, in [0, 1) (0 on AntMaze)
     :param actor_init: half-width of the uniform distribution that the actor's last layer starts from (None: PyTorch's)
     :param critic_init: likewise of the critics'
     :param kwargs: networks of actor and critics, see :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`
@@ -47,7 +47,7 @@ class VAEDensityPolicy(ActorCriticPolicy):
         beta: Positive = 0.5,
         vae_net_arch: Widths = (750, 750),
         latent_dim: PositiveInt | None = None,
-        actor_dropout: Annotated[float, Bounds(0.0, 1.0, open_high=True)] = 0.0,
+        actor_dropout: Annotated[float, Bounds(0.0, 1.0, open_high=True)] = 0.1,
         actor_init: NonNegative | None = None,
         critic_init: NonNegative | None = None,
         **kwargs: Any,
@@ -57,7 +57,7 @@ class VAEDensityPolicy(ActorCriticPolicy):
         self.actor_dropout, self.actor_init = actor_dropout, actor_init
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         if critic_init is not None:
-            _start_small(self.critic.output_layer, critic_init)
+            start_small(self.critic.output_layer, critic_init)
             self.critic_target.load_state_dict(self.critic.state_dict())
         self.density = ConditionalVAE(self.state_dim, self.action_dim, latent_dim, vae_net_arch, beta)
         self.density.requires_grad_(False)
@@ -67,11 +67,5 @@ class VAEDensityPolicy(ActorCriticPolicy):
         """See :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`."""
         actor = DropoutActor(self.actor_dropout, self.state_dim, self.action_dim, net_arch, activation_fn)
         if self.actor_init is not None:
-            _start_small(actor.net[-2], self.actor_init)
+            start_small(actor.net[-2], self.actor_init)
         return actor
-
-
-def _start_small(layer: Any, half_width: float) -> None:
-    assert isinstance(layer, nn.Linear | EnsembleLinear)
-    nn.init.uniform_(layer.weight, -half_width, half_width)
-    nn.init.uniform_(layer.bias, -half_width, half_width)

@@ -12,12 +12,12 @@ from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.vae_training import VAEFit
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.vae import ConditionalVAE
 from sb3_genoffline.nets.actors import DropoutActor
 from sb3_genoffline.nets.ensembles import soft_update
-from sb3_genoffline.spot.fit import VAEFit
 from sb3_genoffline.spot.policies import VAEDensityPolicy
 
 Estimator = Literal["elbo", "importance"]
@@ -60,8 +60,8 @@ class SPOT(ActorCriticAlgorithm[SPOTNoise]):
     :param policy: ``"VAEDensityPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
     :param learning_rate: of the actor (1e-4 on AntMaze), and of the critics unless ``critic_learning_rate`` is given
-    :param lam: λ ≥ 0, the weight of the support constraint (the paper's choices: 0.05 to 2 on Gym-MuJoCo, 0.025 to 1 on
-        AntMaze); at 0 there is no constraint and no VAE
+    :param lam: λ ≥ 0, the weight of the support constraint (the authors' code: 0.05 to 1 on Gym-MuJoCo, 0.025 to 0.25 on
+        AntMaze, per dataset in ``spot/hyperparameters.yml``); at 0 there is no constraint and no VAE
     :param q_normalize: divide Q by its mean absolute value in the actor's loss
     :param density_estimator: of log p(a | s): ``"elbo"``, or ``"importance"`` with the encoder as the proposal
     :param n_latents: L, draws of the latents per action

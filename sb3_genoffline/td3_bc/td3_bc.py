@@ -40,7 +40,7 @@ class TD3BC(ActorCriticAlgorithm[Tensor]):
     :param policy_delay: updates of the critics per update of the actor and the targets
     :param target_policy_noise: std of the noise on the target action
     :param target_noise_clip: its largest absolute value
-    :param normalize_observations: standardise observations (section 5)
+    :param normalize_observations: standardise observations (section 5; not on AntMaze)
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.learner.Learner`
     """
 

@@ -34,7 +34,7 @@ LAM, DECAY = 0.1, 0.05
 def test_one_update_is_a_bellman_step_and_a_weighted_likelihood(weighting: Any) -> None:
     settings = {"weighting": weighting, "lam": LAM, "max_weight": 1.5, "actor_weight_decay": DECAY}
     model, batch = make_agent(AWAC, learning_rate=1e-2, **settings), make_batch()
-    model.actor.log_std.data.copy_(th.tensor([-0.5, 0.3]))
+    model.actor.std_logit.data.copy_(th.tensor([2.5, 9.0]))
     noise = AWACNoise(*(2 * part for part in model.draw_noise(B)))
     states, next_states = standardised(batch.observations), standardised(batch.next_observations)
     actions, actor = batch.actions.numpy(), weights_of(model.actor)
@@ -80,7 +80,7 @@ def test_the_two_actions_of_an_update_are_drawn_apart() -> None:
 
 def test_softmax_weights_mean_one_whatever_the_advantages_and_exponential_ones_are_clipped() -> None:
     advantages = th.tensor([-2000.0, 0.0, 3.0, 1000.0])
-    softmax, exponential = (make_agent(AWAC, weighting=kind).weights(advantages) for kind in ("softmax", "exp"))
+    softmax, exponential = (make_agent(AWAC, lam=1.0, weighting=kind).weights(advantages) for kind in ("softmax", "exp"))
     assert softmax.tolist() == pytest.approx([0, 0, 0, 4])
     assert exponential.tolist() == pytest.approx([0, 1, np.exp(3), 100])
     shifted = make_agent(AWAC).weights(advantages[1:3] + 500)

@@ -20,6 +20,8 @@ SHARED: dict[str, Any] = {
 }
 # Updates and settings that make an algorithm small. One that is not listed has 3000 updates and small networks.
 SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
+    "awac": (3000, {"lam": 1.0}),  # locomotion's returns are a thousand times as large
+    "bcq": (3000, {"beta": 0.05, "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]}}),
     "cped": (
         3000,
         {

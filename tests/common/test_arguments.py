@@ -103,8 +103,8 @@ def test_an_odd_value_is_refused_by_name_or_trains_saves_and_resumes(algo: str, 
     for key, argument in arguments_of(algo):
         where, name = key
         refused = [value for value in [*NUMBERS, *HUGE, *OTHERS] if not passes(argument, value)]
-        if name in ("verbose", "compile_networks"):
-            continue  # prints; compiles for half a minute, see tests/dac/test_compiled.py
+        if name == "verbose":
+            continue  # prints
         if refused:  # the constructor asks the table
             with pytest.raises(UserError, match=rf"\b{name}="):
                 make(algo, {key: refused[0]})

@@ -149,7 +149,7 @@ def test_a_run_resumed_in_another_process_is_the_uninterrupted_one(resumed: Path
 def test_going_on_with_another_dataset_is_said_to_be_no_exact_resume(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:
-    model = agent(normalize_observations=True).learn_offline(dataset, 5)
+    model = agent(normalize_observations=True, reward_transform=None).learn_offline(dataset, 5)
     model.save(tmp_path / "agent")
     loaded = type(model).load(tmp_path / "agent")
     with pytest.warns(UserWarning, match=r"tests/point-0-v0.*tests/point-1-v0"):

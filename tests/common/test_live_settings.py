@@ -101,7 +101,9 @@ def test_a_live_setting_works_at_once_or_is_refused_and_leaves_the_agent(
                 setattr(model, name, value)
             except UserError:
                 apart[name] = value
-        assert len(apart) < len(settings), apart
+        if len(apart) == len(settings):  # it was taken beside a setting that does without the fitted model
+            assert apart.keys() <= set(ALGOS[algo].fitted_model_units), apart
+            continue
         rounds += [apart] if apart else []
         copy = copy_of(model)
         for one in (model, copy):

@@ -141,6 +141,7 @@ def test_the_official_preset_is_the_second_released_code(antmaze: bool, table: d
     assert settings_of(model, table) == table
     loaded = reload(model)
     assert settings_of(loaded, table) == table
+    assert model.usual_gradient_steps() == loaded.usual_gradient_steps() == (700_000 if antmaze else 1_000_000)
     for agent in (model, loaded):
         flow, critic = agent.density_optimizer.param_groups[0], agent.discriminator_optimizer.param_groups[0]
         assert (tuple(flow["betas"]), flow["eps"]) == ((0.9, 0.01), 1e-4)

@@ -1,53 +1,31 @@
 """One whole update of DAC, in float64, against numbers of the reference implementation (README claim 24)."""
 
-import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
-from torch import Tensor, nn
+from authors import SPACES, A, S, close, fill_critics, fill_network, grid, recorded_norms
 
 from sb3_genoffline import DAC
 from sb3_genoffline.dac import DACNoise
 from sb3_genoffline.data.buffers import TransitionBatch
-from sb3_genoffline.nets.ensembles import EnsembleLinear
 
-S, A, H, N, B, T = 3, 2, 2, 2, 2, 5
-
-
-def grid(*shape: int) -> list[Tensor]:
-    return list(th.meshgrid(*(th.arange(n, dtype=th.float64) for n in shape), indexing="ij"))
-
-
-def fill(weight: Tensor, bias: Tensor, layer: int, member: int) -> None:
-    """kernel[i, j] = sin(1 + 1.3i + 0.7j + 2.1l + 0.9m)/√fan_in with i the input, bias[j] = 0.1·cos(j + l + 0.9m)."""
-    i, j = grid(*weight.shape)
-    weight.copy_(th.sin(1 + 1.3 * i + 0.7 * j + 2.1 * layer + 0.9 * member) / np.sqrt(weight.shape[0]))
-    bias.copy_(0.1 * th.cos(th.arange(weight.shape[1], dtype=th.float64) + layer + 0.9 * member))
+H, N, B, T = 2, 2, 2, 5
 
 
 def golden_model(**kwargs: object) -> DAC:
-    space, actions = spaces.Box(-np.inf, np.inf, (S,)), spaces.Box(-1, 1, (A,))
     model = DAC(
         "DiffusionPolicy",
-        (space, actions),
+        SPACES,
         n_critics=H,
         n_q_samples=N,
         policy_kwargs={"net_arch": [4, 4, 4]},
         device="cpu",
         **kwargs,
     )
-    with th.no_grad():
-        noise_net = model.actor.noise_net
-        linears = [m for m in [*noise_net.time_net, noise_net.input_layer, *noise_net.trunk] if isinstance(m, nn.Linear)]
-        assert len(linears) == 6
-        for layer, linear in enumerate(linears):
-            fill(linear.weight.T, linear.bias, layer, 0)
-        ensemble = [m for m in model.critic.modules() if isinstance(m, EnsembleLinear)]
-        for layer, linear in enumerate(ensemble):
-            for member in range(H):
-                fill(linear.weight[member], linear.bias[member, 0], layer, member)
-        model.actor_target.load_state_dict(model.actor.state_dict())
-        model.critic_target.load_state_dict(model.critic.state_dict())
+    noise_net = model.actor.noise_net
+    fill_network([*noise_net.time_net, noise_net.input_layer, *noise_net.trunk], 0)
+    fill_critics(model.critic)
+    model.actor_target.load_state_dict(model.actor.state_dict())
+    model.critic_target.load_state_dict(model.critic.state_dict())
     return model
 
 
@@ -68,10 +46,6 @@ def golden_noise() -> DACNoise:
     next_actions = th.stack([th.cos(q + i), *(th.sin(q + 2 * i + t) for t in range(T, 1, -1))]).view(T, B, N, A)
     k, i = grid(B, A)
     return DACNoise(next_actions=next_actions, t=th.tensor([2, 5]), eps=th.sin(3 * k + i + 0.5))
-
-
-def close(actual: Tensor | float, expected: object, tolerance: float = 2e-10) -> None:
-    np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=tolerance)
 
 
 @pytest.mark.usefixtures("float64")
@@ -104,16 +78,7 @@ class TestGoldenUpdate:
     @pytest.mark.parametrize("guidance", ["soft", "hard"])
     def test_the_whole_update(self, guidance: str) -> None:
         model, batch, noise = golden_model(guidance=guidance), golden_batch(), golden_noise()
-        gradient_norms = []
-        clip = th.nn.utils.clip_grad_norm_
-
-        def recording_clip(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-            norm = clip(parameters, max_norm)
-            gradient_norms.append(norm.item())
-            return norm
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(th.nn.utils, "clip_grad_norm_", recording_clip)
+        with recorded_norms() as gradient_norms:
             info = model.step(batch, noise)
         close(info["critic_loss"], 0.5205989951)
         close(gradient_norms[0], 0.5461862056)

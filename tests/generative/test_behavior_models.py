@@ -71,7 +71,7 @@ def test_losses_are_what_each_papers_fit_descends(model: BehaviourModel) -> None
     loss = model.loss(states, actions, noise)
     if isinstance(model, ConditionalVAE):
         assert noise is not None and noise.shape == (B, 1, model.latent_dim)
-        assert th.equal(loss, -model.unit * model.elbo(states, actions, noise).mean())
+        assert th.equal(loss, model.released_loss(model.elbo(states, actions, noise).mean()))
         with pytest.raises(ValueError, match="they need noise"):
             model.loss(states, actions)
     else:

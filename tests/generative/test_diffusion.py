@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from sb3_genoffline.generative.diffusion import (
     ConditionalDiffusion,
     NoiseNetwork,
     NoiseSchedule,
+    SamplerName,
     ddim_sample,
     ddpm_sample,
     time_embedding,
@@ -249,3 +250,17 @@ def test_gradients_reach_every_parameter_through_the_whole_chain() -> None:
 def test_the_network_has_no_normalisation_or_dropout_and_a_linear_output() -> None:
     kinds = {type(module).__name__ for module in NoiseNetwork(3, 2, 5).modules() if not list(module.children())}
     assert kinds == {"Linear", "Mish"}
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+@pytest.mark.parametrize(("n_states", "n_samples"), [(65, 10), (130, 10), (2, 700)])
+def test_samples_in_blocks_are_those_of_single_states(sampler: Any, n_states: int, n_samples: int) -> None:
+    th.manual_seed(0)
+    model = ConditionalDiffusion(4, 2, 3, net_arch=(8,)).double()
+    states = th.randn(n_states, 4, dtype=th.float64)
+    noise = th.randn(model.noise_shape(n_states, n_samples), dtype=th.float64)
+    with th.no_grad():
+        together = model.sample(states, noise, sampler=sampler)
+        single = [model.sample(states[i : i + 1], noise[:, i : i + 1], sampler=sampler) for i in range(n_states)]
+    th.testing.assert_close(together, th.cat(single))
+    th.testing.assert_close(model.sample(states, noise, sampler=sampler).detach(), together)  # with gradients in one pass

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from exact import close
+from golden import counted, fill, golden_batch, normal
 from torch import Tensor
 
 from sb3_genoffline.generative.vae import ConditionalVAE
@@ -69,6 +71,45 @@ def test_the_elbo_is_the_released_loss_in_nats(shape: dict[str, Any]) -> None:
     in_nats = -vae.unit * vae.elbo(states, actions, noise)
     constant = vae.unit * 0.5 * vae.action_dim * math.log(2 * math.pi * vae.action_variance)
     np.testing.assert_allclose(in_nats - constant, th.stack(released).mean(0), atol=1e-12)
+    np.testing.assert_allclose(vae.loss(states, actions, noise), th.stack(released).mean(), atol=1e-12)
+
+
+@th.no_grad()
+def test_the_loss_is_the_known_one_of_bcqs_code() -> None:
+    vae, batch = ConditionalVAE(3, 2), golden_batch()
+    fill(vae.encoder, 0.4, heads=2)
+    fill(vae.decoder, 0.5)
+    noise = normal((4, 1, 4), 3)
+    close(vae.loss(batch.observations, batch.actions, noise), 0.39701736, 5e-9)
+    reconstruction, divergence = (term.mean() for term in vae.elbo_terms(batch.observations, batch.actions, noise))
+    close(divergence / vae.latent_dim, 0.01034162, 5e-9)
+    close(vae.released_loss(reconstruction), 0.39184655, 5e-9)
+
+
+@th.no_grad()
+def test_error_and_divergence_are_means_over_actions_and_latents() -> None:
+    vae, batch, k = ConditionalVAE(3, 2), golden_batch(), counted(4, 4)
+    vae.encode = lambda *_: (th.sin(k), th.exp(0.5 * th.cos(k)))  # type: ignore[method-assign]
+    vae.decode = lambda *_: (0.8 * th.sin(0.3 + counted(4, 2))).unsqueeze(1)  # type: ignore[method-assign]
+    noise = normal((4, 1, 4), 3)
+    close(vae.loss(batch.observations, batch.actions, noise), 1.60688648, 5e-9)  # summed over latents: 2.18, actions: 3.02
+    reconstruction, divergence = (term.mean() for term in vae.elbo_terms(batch.observations, batch.actions, noise))
+    close([vae.released_loss(reconstruction), divergence / 4], [1.41427592, 0.38522112], 5e-9)
+    vae.encode = lambda *_: (th.full((4, 4), 0.5), th.full((4, 4), math.exp(-1)))  # type: ignore[method-assign]
+    close(vae.elbo_terms(batch.observations, batch.actions, noise)[1] / 4, np.full(4, 0.69266764), 5e-9)
+
+
+@th.no_grad()
+def test_many_latents_of_a_state_are_decoded_beside_each_other_and_raw_values_become_actions_by_a_tanh() -> None:
+    vae = make(**SHAPES[0])
+    states, _, latents = draw(vae, n_rows=3)
+    many = vae.decode(states, latents)
+    assert many.shape == (3, 4, 2)
+    for row in range(3):
+        for sample in range(4):
+            close(many[row, sample], vae.decode(states[row], latents[row, sample]), 1e-12)
+    close(many, vae.decode_raw(states, latents).tanh(), 1e-15)
+    assert vae.decode_raw(states, 10 * latents).abs().max() > 1
 
 
 def test_with_twice_as_many_latents_as_actions_the_decoders_variance_is_a_quarter_of_beta() -> None:

@@ -20,30 +20,25 @@ def float64() -> Iterator[None]:
 MISH = [(-2, -0.2525014827), (-1, -0.3034014614), (0, 0), (0.5, 0.3752452113), (1, 0.8650983883), (2, 1.9439589595)]
 
 
-def mish_of_each_path(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+def mish_of_each_path(x: Tensor) -> dict[str, Tensor]:
     with th.no_grad():
         values = {"without gradients": mish(x)}
     values["with gradients"] = mish(x.clone().requires_grad_(True)).detach()
-    monkeypatch.setattr(th.compiler, "is_compiling", lambda: True)
-    values["compiled"] = mish(x)
-    monkeypatch.undo()
     return values
 
 
-def test_mish_has_the_reference_values_on_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mish_has_the_reference_values_on_every_path() -> None:
     points, expected = th.tensor(MISH).T
-    for path, values in mish_of_each_path(points, monkeypatch).items():
+    for path, values in mish_of_each_path(points).items():
         np.testing.assert_allclose(values, expected, rtol=0, atol=1e-10, err_msg=path)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(th.float64, 1e-12), (th.float32, 2e-6)])
-def test_mish_and_its_slope_are_torchs_over_the_whole_range(
-    dtype: th.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mish_and_its_slope_are_torchs_over_the_whole_range(dtype: th.dtype, tolerance: float) -> None:
     extremes = th.tensor([-1e4, -800.0, -100.0, -88.0, 20.0, 44.0, 88.0, 89.0, 100.0, 800.0, 1e4])
     x = th.cat([th.linspace(-30, 30, 2001), extremes]).to(dtype)
     expected = th.nn.functional.mish(x)
-    for path, values in mish_of_each_path(x, monkeypatch).items():
+    for path, values in mish_of_each_path(x).items():
         assert values.dtype == dtype
         np.testing.assert_allclose(values, expected, rtol=tolerance, atol=tolerance * 10, err_msg=path)
     ours, theirs = x.clone().requires_grad_(True), x.clone().requires_grad_(True)

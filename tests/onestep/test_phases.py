@@ -87,8 +87,6 @@ def test_one_fit_serves_all_operators(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gamma": 0.5}, "fitted with gamma=0.99.* used with"),
-        ({"reward_transform": None}, "fitted with reward_scale="),
         ({"normalize_observations": True}, "fitted with obs_mean="),
         ({"distribution": "normal"}, "truncated=True.*the same distribution and policy_kwargs"),
         ({"policy_kwargs": {"net_arch": [8, 9]}}, "actor_arch"),

@@ -32,7 +32,8 @@ from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.data.transforms import clip_actions, scale_actions
 from sb3_genoffline.generative.consistency import karras_grid
 from sb3_genoffline.qdq import QDQ
-from zoo.runs.callbacks import SaveLast, StopOnInterrupt
+from zoo.runs.callbacks import SaveLast, StopWhenAsked
+from zoo.runs.stopping import stoppable
 
 pytestmark = pytest.mark.filterwarnings("ignore:The uncertainty H is no larger")
 
@@ -300,10 +301,10 @@ def test_an_interrupt_ends_a_phase_after_the_step_it_falls_in(dataset: OfflineDa
         os.kill(os.getpid(), signal.SIGINT)
         return True
 
-    before, diary, stop = signal.getsignal(signal.SIGINT), Diary((phase, 3), interrupt), StopOnInterrupt()
-    model = make().learn_offline(dataset, N_POLICY, callback=[diary, stop])
-    assert stop.stopped and diary.events[-1] == ("end", phase, 3) and model.num_timesteps == 0
-    assert signal.getsignal(signal.SIGINT) is before
+    diary = Diary((phase, 3), interrupt)
+    with stoppable() as stop, stop.later():
+        model = make().learn_offline(dataset, N_POLICY, callback=[diary, StopWhenAsked(stop)])
+    assert stop.number == signal.SIGINT and diary.events[-1] == ("end", phase, 3) and model.num_timesteps == 0
     model.learn_offline(dataset, N_POLICY, reset_num_timesteps=False)
     assert differing(uninterrupted("defaults"), snapshot(model)) == []
 

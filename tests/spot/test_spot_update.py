@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def make(**changes: Any) -> SPOT:
     """A tiny agent with large random weights and a VAE that counts as fitted, on states standardised in a way of its own."""
-    small = {"net_arch": [5, 4], "vae_net_arch": [6]} | changes.pop("policy_kwargs", {})
+    small = {"net_arch": [5, 4], "vae_net_arch": [6], "actor_dropout": 0.0} | changes.pop("policy_kwargs", {})
     settings = {"lam": LAM, "beta": BETA, "gamma": GAMMA, "seed": 0, "device": "cpu"} | changes
     model = SPOT("VAEDensityPolicy", BOX, policy_kwargs=small, **settings)
     generator = th.Generator().manual_seed(5)

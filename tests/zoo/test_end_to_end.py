@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 import signal
 import zipfile
@@ -12,14 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from stable_baselines3.common.callbacks import ConvertCallback
 
-from sb3_genoffline import DAC, load_dataset
+from sb3_genoffline import load_dataset
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
 from zoo.plot.curves import baseline_of, make_curve
-from zoo.runs.callbacks import StopOnInterrupt
+from zoo.runs.callbacks import StopWhenAsked
 from zoo.runs.envs import env_factory, env_for_pictures
 from zoo.runs.film import RenderingError, film
 from zoo.runs.folders import Run, find_run
@@ -51,6 +51,11 @@ def zoo_train(dataset: str, folder: Path, *extra: str, algo: str = "dac", params
 def members(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+def command_of(run: Run) -> str:
+    """How a run goes on."""
+    return f"python -m zoo train -i {run.model_path}"
 
 
 EACH = pytest.mark.parametrize("algo", sorted(LONGER), indirect=True)
@@ -139,22 +144,22 @@ def test_a_runs_settings_are_plain_yaml_and_say_what_the_data_were(run: Run, alg
 
 
 @EACH
-def test_a_resumed_run_ends_as_the_one_that_never_stopped(run: Run, tmp_path: Path) -> None:
-    run = Run(Path(shutil.copytree(run.folder, tmp_path / run.folder.name)), run.name)
-    whole = members(run.model_path)
-    with np.load(run.evaluations_path) as file:
-        steps = file["timesteps"]
-    flags = ["--no-progress", "--verbose", "0", "--eval-freq", "10", "--save-freq", "10"]
-    main(["train", "-i", str(run.checkpoint(10)), *flags, "-f", str(tmp_path / "logs")])
-    assert not (tmp_path / "logs").exists(), "a checkpoint in a run folder goes on in that folder"
-    resumed = members(run.model_path)
+def test_a_run_that_branches_off_ends_as_the_one_that_never_stopped_and_leaves_it_alone(
+    run: Run, algo: str, tmp_path: Path
+) -> None:
+    run = Run(Path(shutil.copytree(run.folder, tmp_path / algo / run.folder.name)), run.name)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    main(["train", "-i", str(run.checkpoint(10)), "-tb", str(tmp_path / "tb")])
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+    branch = Run(run.folder.with_name(f"{run.name}_2"), run.name)
+    resumed, whole = members(branch.model_path), members(run.model_path)
     assert resumed.keys() == whole.keys()
     assert [name for name in whole if resumed[name] != whole[name]] == []
-    with np.load(run.evaluations_path) as file:
-        assert np.array_equal(file["timesteps"], steps) and file["results"].shape == (2, 2)
-    assert run.config()["hyperparameters"]["n_timesteps"] == STEPS
-    assert len((run.settings / "command.txt").read_text().splitlines()) == 2
-    assert (run.folder / "progress.csv").exists() and (run.folder / "progress_from_10.csv").exists()
+    assert branch.config() == run.config() | {"origin": str(run.checkpoint(10))}
+    with np.load(run.evaluations_path) as ours, np.load(branch.evaluations_path) as theirs:  # from where it branches off
+        assert ours["timesteps"].tolist() == theirs["timesteps"].tolist() == [10, 20]
+        assert theirs["results"].shape == (2, 2)  # --eval-episodes was remembered, as was --save-freq:
+    assert branch.checkpoint(20).is_file() and (branch.folder / "progress_from_10.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -179,9 +184,9 @@ def test_a_run_that_ended_in_a_fit_goes_on_there_and_ends_as_the_one_that_never_
     monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
 ) -> None:
-    goes_on = StopOnInterrupt.on_fit_step
+    goes_on = StopWhenAsked.on_fit_step
 
-    def stop(self: StopOnInterrupt, fit: Fit, metrics: dict[str, float]) -> bool:
+    def stop(self: StopWhenAsked, fit: Fit, metrics: dict[str, float]) -> bool:
         if (fit.name, fit.step) == (name, step):
             if how == "killed":
                 raise ConnectionResetError
@@ -189,20 +194,18 @@ def test_a_run_that_ended_in_a_fit_goes_on_there_and_ends_as_the_one_that_never_
         return goes_on(self, fit, metrics)
 
     flags = ["--eval-freq", "10", "--eval-episodes", "2", "--log-interval", "2"]
-    with monkeypatch.context() as patch:
-        patch.setattr(StopOnInterrupt, "on_fit_step", stop)
-        try:
-            zoo_train(dataset_id, tmp_path, *flags, "--verbose", "1", algo=algo)
-        except SystemExit:
-            assert how == "killed"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(StopWhenAsked, "on_fit_step", stop)
+        zoo_train(dataset_id, tmp_path, *flags, algo=algo)
     stopped = find_run(tmp_path, algo, dataset_id)
     if how == "interrupted":
-        assert f"interrupted after {name} {step}; go on with: -i {stopped.model_path}" in capsys.readouterr().out
+        assert ended.value.code == 130
+        assert f"after {name} {step}; go on with the last checkpoint: {command_of(stopped)}\n" in capsys.readouterr().err
         summary = json.loads((stopped.settings / "summary.json").read_text())
         assert (summary["finished"], summary["gradient_steps"], summary["updates_per_second"]) == (False, 0, 0.0)
         assert 0 < summary["fit_seconds"] <= summary["seconds"]
     before = (stopped.folder / "progress.csv").read_text()
-    main(["train", "-i", str(stopped.model_path), "--no-progress", *flags, "--verbose", "0"])
+    main(shlex.split(command_of(stopped))[3:])  # its options are remembered
     resumed, whole = members(stopped.model_path), members(run.model_path)
     assert [member for member in whole if resumed[member] != whole[member]] == []
     assert (stopped.folder / "progress.csv").read_text() == before
@@ -388,21 +391,6 @@ def test_wrong_training_flags_are_errors_without_a_traceback(
     with pytest.raises(SystemExit, match=f"(?s)zoo train: .*{message}"):
         main(["train", "-f", str(tmp_path), *flags])
     assert not any(file.is_file() for file in tmp_path.rglob("*"))
-
-
-def test_the_first_interrupt_ends_training_after_its_update(dataset_id: str) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    stop = StopOnInterrupt()
-    model = DAC("DiffusionPolicy", load_dataset(dataset_id), n_critics=2, n_q_samples=1, policy_kwargs={"net_arch": [8]})
-
-    def interrupt(local: dict[str, Any], _: dict[str, Any]) -> bool:
-        if model.num_timesteps == 3:
-            signal.raise_signal(signal.SIGINT)
-        return True
-
-    model.learn_offline(dataset_id, 10, [ConvertCallback(interrupt), stop])
-    assert stop.stopped and model.num_timesteps == 3 and model._n_updates == 3
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_bootstrap_interval_covers_the_mean_and_shrinks_with_more_episodes() -> None:

@@ -86,6 +86,27 @@ def test_the_cost_model_of_cped_is_what_the_update_multiplies(setting: str, chan
     assert speed.cped_flops(without, 16) < speed.cped_flops(model, 16)
 
 
+@pytest.mark.parametrize("algo", ["bcq"])
+@pytest.mark.parametrize("setting", ["paper", "tiny"])
+def test_the_cost_models_of_methods_with_a_vae_are_what_the_update_multiplies(algo: str, setting: str) -> None:
+    model: Any = speed.build(algo, "walker2d", setting, "cpu")
+    batch = model.replay_buffer.sample(4)
+    with FlopCounterMode(display=False) as counter:
+        model.step(batch, model.draw_noise(4))
+    assert counter.get_total_flops() == speed.COST_MODELS[algo](model, 4)
+
+
+@pytest.mark.parametrize("improvement", ["reverse_kl", "exp_weight", "easy_bcq"])
+@pytest.mark.parametrize("setting", ["paper", "tiny"])
+def test_the_cost_model_of_onestep_is_what_the_update_multiplies(setting: str, improvement: str) -> None:
+    model: Any = speed.make_agent("onestep", "walker2d", setting, "cpu", improvement=improvement)
+    model.set_dataset(speed.synthetic_data(*speed.SHAPES["walker2d"], 300))
+    batch = model.batches.draw(4)
+    with FlopCounterMode(display=False) as counter:
+        model.step(batch, model.draw_noise(4))
+    assert counter.get_total_flops() == speed.COST_MODELS["onestep"](model, 4)
+
+
 def run_speed(*flags: str) -> None:
     parser = argparse.ArgumentParser()
     speed.add_arguments(parser)
@@ -122,9 +143,7 @@ def test_a_setting_is_the_papers_a_profile_or_an_entry() -> None:
 
 
 def test_a_setting_that_the_plain_form_does_not_have_is_timed_without_it(capsys: pytest.CaptureFixture[str]) -> None:
-    args = argparse.Namespace(
-        algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, compile=False, onednn=False
-    )
+    args = argparse.Namespace(algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, onednn=False)
     assert [variant.name for variant in speed.variants(args)] == ["eager"]
     assert "no plain form of this setting: The plain form knows linear layers" in capsys.readouterr().out
 
@@ -145,8 +164,3 @@ def test_the_updates_that_are_timed_are_those_in_which_all_parts_learn() -> None
     model = speed.build("cped", "hopper", "tiny", "cpu")
     metrics = model.update(model.replay_buffer.sample(8), model.draw_noise(8))
     assert {"critic_loss", "actor_q", "nll_pi", "alpha", "epsilon"} <= set(metrics)
-
-
-def test_compiling_is_refused_where_there_is_nothing_to_compile() -> None:
-    with pytest.raises(UserError, match=r"--compile: qdq has no compile_networks"):
-        run_speed("--algo", "qdq", "--compile")

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sb3_genoffline.errors import UserError
+
+from ..runs.provenance import command_line
+from ..runs.stopping import advised
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -41,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
     from .overview import Overview, last_words, print_overview, shown
     from .plan import read_plan
-    from .runner import Benchmark, is_running, terminable
+    from .runner import Benchmark, is_running
 
     if args.threads < 1 or (args.jobs is not None and args.jobs < 1):
         raise UserError(f"--jobs {args.jobs} and --threads {args.threads} must be at least 1.")
@@ -60,13 +64,12 @@ def main(args: argparse.Namespace) -> None:
     start, parallel = _starter(args)
     overview = Overview(benchmark, active=True, parallel=parallel)
     try:
-        with terminable(), shown(overview) as screen:
-            for event in benchmark.run(start, parallel, args.collect):
+        with shown(overview) as screen, closing(benchmark.run(start, parallel, args.collect)) as events:
+            for event in events:
                 screen.show(event)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         overview.update()
-        print(f"zoo benchmark: interrupted, {overview.counts()}; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+        raise advised(stop, f"{overview.counts()}; go on with the same command: {command_line()}") from None
     overview.update()
     print(overview.counts())
     problems = last_words(overview, folder)

@@ -31,6 +31,7 @@ from ..runs.learning import train
 from ..runs.provenance import versions
 from ..runs.rendering import prefer_offscreen
 from ..runs.scoring import evaluate, recorded_scale
+from ..runs.stopping import Stopped, stoppable
 from ..runs.writing import write_json
 from .records import DONE, FAILED, INTERRUPTED, RUNNING, job_run, last_lines, read_record
 from .stopwatch import Stopwatch
@@ -38,6 +39,7 @@ from .stopwatch import Stopwatch
 CHECKPOINTS = 10
 """An interrupted training goes on from the last of so many."""
 EXIT = {DONE: 0, FAILED: 1, INTERRUPTED: 130}
+"""Exit codes; 143 and the like are an interruption too, by other signals."""
 _RESULT_KEYS = (
     *("checkpoint", "gradient_steps", "normalized_score", "success_rate", "mean_reward", "std_reward", "returns"),
     *("n_eval_episodes", "eval_seed", "n_eval_envs", "is_deterministic", "env_id", "protocol"),
@@ -97,7 +99,7 @@ def _work(path: Path, record: dict[str, Any]) -> bool:
         clock.add(trained, time.process_time() - cpu)
         record |= {"clock": clock.as_dict(), "attempt": None}
         write_json(path, record)
-        if not trained.finished:
+        if trained.signal is not None:
             return False
     assert run is not None
     record |= {"run": str(run.folder.relative_to(folder)), "data": data.summary(), "versions": versions()}
@@ -185,11 +187,21 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def is_stop(code: int | None) -> bool:
+    """Whether a process that a signal ended in order has this exit code."""
+    return code is not None and code > 128
+
+
+def is_end(code: int | None, state: str) -> bool:
+    """Whether a process that wrote this state ends with this exit code."""
+    return is_stop(code) if state == INTERRUPTED else EXIT.get(state, -1) == code
+
+
 def _end_with(parent: int) -> None:
-    """Interrupt this process when its parent is no more."""
+    """Stop this process in order when its parent is no more."""
     while os.getppid() == parent:
         time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -204,14 +216,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     import torch
 
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # Ray's workers block them
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     os.nice(args.nice)
     torch.set_num_threads(args.threads)
     prefer_offscreen()
-    return EXIT[run_job(args.record)]
+    try:
+        with stoppable(child=True) as stop:  # Ray's workers block the signals
+            state = run_job(args.record)
+    except Stopped as stopped:
+        return stopped.code
+    return EXIT[state] if stop.number is None or state != INTERRUPTED else 128 + stop.number
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,10 +16,23 @@ from filelock import FileLock, Timeout
 from sb3_genoffline.errors import UserError
 
 from ..collect.lookup import find_dataset
+from ..runs.stopping import shielding_children
 from ..runs.writing import write_json
-from .job import EXIT
+from .job import is_end, is_stop
 from .plan import Job, Plan, Skipped
-from .records import DONE, FAILED, RUNNING, job_run, last_lines, new_record, open_record, read_record, record_path
+from .records import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    WAITING,
+    job_run,
+    last_lines,
+    new_record,
+    open_record,
+    read_record,
+    record_path,
+)
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 300.0
@@ -57,7 +70,7 @@ class LocalProcess:
     def __init__(self, record: Path, threads: int, nice: int) -> None:
         pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         command = [sys.executable, "-m", f"{__package__}.job", str(record.resolve())]
-        with record.with_suffix(".log").open("ab") as log:
+        with record.with_suffix(".log").open("ab") as log, shielding_children():
             self._process = subprocess.Popen(
                 [*command, "--threads", str(threads), "--nice", str(nice)],
                 stdin=subprocess.DEVNULL,
@@ -73,7 +86,7 @@ class LocalProcess:
 
     def stop(self) -> None:
         """Ask it to save and end."""
-        self._process.send_signal(signal.SIGINT)
+        self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it."""
@@ -116,7 +129,7 @@ class Benchmark:
         self.waiting: list[Job] = []
         self.working: dict[Job, Process] = {}
 
-    def run(self, start: Starter, jobs: int, collect: bool = False) -> Iterator[Event | None]:
+    def run(self, start: Starter, jobs: int, collect: bool = False) -> Generator[Event | None]:
         """
         Run what is not done. Yields an event when a job starts or ends, and None twice a second, for who watches. Closed or
         interrupted in between, it asks the jobs at work to save and end, and waits for them.
@@ -173,7 +186,10 @@ class Benchmark:
     def _ended(self, job: Job, code: int | None) -> Event:
         path = record_path(self.folder, job)
         record = read_record(path)
-        if EXIT.get(record["state"]) != code:  # it could not write its end itself
+        if is_stop(code) and record["state"] in (WAITING, RUNNING):  # asked to end before it began
+            record["state"] = INTERRUPTED
+            write_json(path, record)
+        elif not is_end(code, record["state"]):  # it could not write its end itself
             log = path.with_suffix(".log")
             text = log.read_text(errors="replace") if log.is_file() else ""
             how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
@@ -182,17 +198,19 @@ class Benchmark:
         return Event(job, record["state"], record)
 
     def _stop(self) -> None:
-        """End the jobs at work; what they have done is in their checkpoints."""
-        for process in self.working.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.stop()
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while any(process.poll() is None for process in self.working.values()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for process in self.working.values():
-            if process.poll() is None:
-                process.kill()
-        self.working.clear()
+        """End the jobs at work, with what they have done in their checkpoints; at once at a second signal."""
+        try:
+            for process in self.working.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.stop()
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while any(process.poll() is None for process in self.working.values()) and time.monotonic() < deadline:
+                time.sleep(0.1)
+        finally:
+            for process in self.working.values():
+                if process.poll() is None:
+                    process.kill()
+            self.working.clear()
 
 
 @contextlib.contextmanager
@@ -222,21 +240,6 @@ def is_running(folder: Path) -> bool:
             return False
     except ValueError:
         return True
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends the program as Ctrl-C does, so that jobs are ended in order."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def progress_of(folder: Path, record: dict[str, Any]) -> tuple[str, int]:

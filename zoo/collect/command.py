@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 
 from ..recipes import chosen, load_recipe
+from ..runs.provenance import command_line
+from ..runs.stopping import advised
 from .make import AUTHOR, AUTHOR_EMAIL, Progress, is_there, write_dataset
 
 
@@ -42,9 +44,9 @@ def main(args: argparse.Namespace) -> None:
     for dataset_id in ids:
         try:
             _make(dataset_id, args)
-        except KeyboardInterrupt:
-            print(f"zoo collect: interrupted; nothing is left of the unfinished {dataset_id}", file=sys.stderr)
-            sys.exit(130)
+        except KeyboardInterrupt as stop:
+            advice = f"nothing is left of the unfinished {dataset_id}; go on with the same command: {command_line()}"
+            raise advised(stop, advice) from None
         except Exception as error:
             if len(ids) == 1:
                 raise

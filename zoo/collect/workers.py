@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import traceback
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,6 +13,7 @@ import numpy as np
 
 from ..behavior.episode import Episode
 from ..recipes import load_recipe
+from ..runs.stopping import shielding_children
 
 BATCH_STEPS = 8192
 """A process hands on its episodes when they hold so many steps, so all are about as long at work on what is taken in turn."""
@@ -43,7 +43,8 @@ def episodes_of_jobs(dataset_id: str, steps: int, seed: int, n_envs: int, jobs: 
             own_seed = int(np.random.SeedSequence([seed, jobs, job]).generate_state(1, np.uint64)[0])
             arguments = (sender, dataset_id, share, own_seed, last - first)
             worker = context.Process(target=_work, args=arguments, daemon=True)
-            worker.start()
+            with shielding_children():  # a signal that all of them get ends the one that writes, and that one the others
+                worker.start()
             workers.append((worker, receiver))
             sender.close()  # theirs is the only one now: when either side dies, the other one notices
         active = list(workers)
@@ -56,7 +57,7 @@ def episodes_of_jobs(dataset_id: str, steps: int, seed: int, n_envs: int, jobs: 
     finally:
         for process, receiver in workers:
             receiver.close()
-            process.terminate()
+            process.kill()
             process.join()
 
 
@@ -73,7 +74,6 @@ def _receive(process: BaseProcess, receiver: Connection) -> list[Episode]:
 
 def _work(sender: Connection, dataset_id: str, steps: int, seed: int, n_envs: int) -> None:
     """Send lists of episodes, an empty one at the end, a string for a failure."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of them; the one that writes ends the others
     try:
         batch: list[Episode] = []
         held = 0

@@ -1,7 +1,5 @@
 """Callbacks of the training command."""
 
-import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,18 +10,26 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
 from sb3_genoffline.common.fitting import Fit, FitListener
 
+from .stopping import Stopped, StopSignals
+
+
+class _Unfinished(Exception):
+    """An evaluation was broken off."""
+
 
 class ResumableEvalCallback(OfflineEvalCallback):
     """
     An evaluation that a resumed run goes on with: at the same updates, behind the same rows of ``evaluations.npz``, and with
-    the best score so far. Counts its time.
+    the best score so far. A signal breaks it off; it is made when the run goes on. Counts its time.
 
     :param args: see :class:`~sb3_genoffline.common.callbacks.OfflineEvalCallback`
+    :param stop: the signals
     :param kwargs: see there
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, stop: StopSignals, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.stop = stop
         self.seconds = 0.0
 
     def resume(self, evaluations: Path, done: int) -> None:
@@ -45,46 +51,45 @@ class ResumableEvalCallback(OfflineEvalCallback):
         if self.evaluations_results:
             self.best_mean_reward = float(np.mean(self.evaluations_results, axis=1).max())
 
+    def _on_training_start(self) -> None:
+        if self.n_calls and self.n_calls not in self.evaluations_timesteps and not self._on_step():
+            assert self.stop.number is not None
+            raise Stopped(self.stop.number)
+
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq:
             return True
         started = time.perf_counter()
         try:
             return super()._on_step()
+        except _Unfinished:
+            return False
         finally:
             self.seconds += time.perf_counter() - started
 
+    def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
+        if self.stop.number is not None:
+            raise _Unfinished
+        super()._log_success_callback(locals_, globals_)
 
-class StopOnInterrupt(BaseCallback, FitListener):
-    """The first Ctrl-C ends training after the update it falls in, so that what is saved can be resumed exactly."""
 
-    def __init__(self) -> None:
+class StopWhenAsked(BaseCallback, FitListener):
+    """
+    Ends training after the update, or the step of a fit, in which a signal came, so that what is saved can be resumed exactly.
+
+    :param stop: the signals
+    """
+
+    def __init__(self, stop: StopSignals) -> None:
         super().__init__()
-        self.stopped = False
-        self._before: Any = None
-
-    def _on_training_start(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._interrupt)
-
-    def _interrupt(self, number: int, frame: Any) -> None:
-        self.stopped = True
-        signal.signal(signal.SIGINT, self._before)  # the second one ends the program
+        self.stop = stop
 
     def on_fit_step(self, fit: Fit, metrics: dict[str, float]) -> bool:
         """End the fit where it is."""
-        return not self.stopped
+        return self.stop.number is None
 
     def _on_step(self) -> bool:
-        return not self.stopped
-
-    def _on_training_end(self) -> None:
-        self.restore()
-
-    def restore(self) -> None:
-        """Give Ctrl-C its usual meaning back. (A training that fails does not get to ``_on_training_end``.)"""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        return self.stop.number is None
 
 
 class FitClock(BaseCallback, FitListener):

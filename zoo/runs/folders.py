@@ -1,12 +1,16 @@
 """Where a run's files are: rl-zoo's layout, plain YAML and JSON."""
 
+import json
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
@@ -54,6 +58,23 @@ class Run:
             raise NotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
         return yaml.safe_load(path.read_text())
 
+    def arguments(self) -> dict[str, Any]:
+        """What ``args.yml`` holds: the options that the run was started with; empty where there is none."""
+        path = self.settings / "args.yml"
+        content = yaml.safe_load(path.read_text()) if path.is_file() else None
+        return content if isinstance(content, dict) else {}
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds: how training ended; empty if it is under way or was killed."""
+        path = self.settings / "summary.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether training was interrupted or killed. (One that diverged would do so again.)"""
+        summary = self.summary()
+        return not summary.get("finished") and "error" not in summary
+
     def checkpoint(self, which: str | int = "last") -> Path:
         """
         :param which: ``"last"``, ``"best"``, or a number of gradient steps
@@ -89,6 +110,27 @@ def new_run(log_folder: str | Path, algo: str, dataset: Any, unique: bool = Fals
         run = Run(folder, name)
         run.settings.mkdir()
         return run
+
+
+@contextmanager
+def held(run: Run) -> Iterator[None]:
+    """
+    Nobody else trains in this run's folder during the block; a process that is dead holds nothing.
+
+    :raises UserError: if another process trains there
+    """
+    lock = FileLock(run.settings / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"Another process is training in {run.folder}: wait for it or end it. From a kept checkpoint (--save-freq) "
+            "a run of its own branches off at any time: -i rl_model_<updates>_steps.zip."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def run_number(run: Run) -> int:

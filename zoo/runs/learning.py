@@ -1,7 +1,9 @@
 """One training from data to a folder with everything about it."""
 
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,15 @@ from sb3_genoffline.common.arguments import Argument, PositiveInt
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.data.scores import ScoreScale
-from sb3_genoffline.errors import UserError
-from sb3_genoffline.registry import ALGOS, load_agent
+from sb3_genoffline.errors import DivergedError
 
-from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopOnInterrupt
+from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
 from .envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
-from .folders import Run, new_run, run_of
-from .hyperparameters import load_hyperparameters, make_hyperparameters
+from .folders import Run, held, new_run
+from .provenance import PROGRAM
 from .settings import make_logger, write_settings
+from .starting import Start, Wish, start
+from .stopping import Stopped, advised, stoppable
 from .writing import write_json
 
 _SAVE_LAST_EVERY = 10_000
@@ -38,7 +41,7 @@ class TrainedRun:
     :param seconds: wall time of training, evaluations and fits included
     :param evaluation_seconds: wall time of the evaluations
     :param fit_seconds: wall time of the fits of models before the updates
-    :param finished: False if it was interrupted
+    :param signal: that interrupted it; None if it came to its end
     """
 
     run: Run
@@ -47,7 +50,18 @@ class TrainedRun:
     seconds: float
     evaluation_seconds: float
     fit_seconds: float
-    finished: bool
+    signal: int | None
+
+    @property
+    def finished(self) -> bool:
+        """False if it was interrupted."""
+        return self.signal is None
+
+    @property
+    def outlook(self) -> str:
+        """Where an interrupted training stands, and the command that goes on with it."""
+        what, done = _position(self.model)
+        return f"after {what} {done:,}; {_how_to_go_on(self.run)}"
 
     @property
     def updates_per_second(self) -> float:
@@ -56,7 +70,7 @@ class TrainedRun:
 
 
 def train(
-    algo: str,
+    algo: str | None,
     dataset: Any,
     *,
     n_timesteps: int | None = None,
@@ -79,18 +93,23 @@ def train(
     device: str = "auto",
     verbose: int = 1,
     progress: bool = True,
+    resume: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> TrainedRun:
     """
     Train, evaluate on the way, and write the run's files (see :class:`~zoo.runs.folders.Run`).
 
-    :param algo: name in ``ALGOS``; an agent that is resumed knows its own
+    The first SIGINT or SIGTERM ends training after the update, or the step of a fit, that it falls in, saved; a second one
+    ends it at once.
+
+    :param algo: name in ``ALGOS``; None: that of the ``trained_agent``
     :param dataset: whatever ``load_dataset`` takes
     :param n_timesteps: gradient updates in all, those of a resumed agent included (None: what the hyper-parameters say)
     :param profile: overlay of the hyper-parameter file
     :param hyperparameters: by name, over those of the file
     :param conf_file: YAML file instead of the zoo's
-    :param trained_agent: checkpoint to go on from, exactly; in the same run folder if it lies in one
+    :param trained_agent: checkpoint to go on from, exactly. The last one of a run goes on in the run's folder, if data and
+        hyper-parameters are the run's; otherwise a new run branches off
     :param log_folder: root of the logs
     :param tensorboard_log: root of the tensorboard logs (None: none)
     :param unique: append a uuid to the run's name
@@ -106,134 +125,119 @@ def train(
     :param device: of networks and data
     :param verbose: 0 silent, 1 what is trained and where it goes, 2 also tables of all metrics
     :param progress: show a progress bar
+    :param resume: go on with the latest unfinished run of the same ``arguments``, hyper-parameters and data below
+        ``log_folder``, if there is one that no process is at work on
     :param arguments: recorded as ``args.yml``
-    :raises UserError: for bad hyper-parameters, or a resumed agent that has done its updates already
+    :raises UserError: for bad hyper-parameters, a resumed agent that has done its updates already, or is of another algorithm
+        or seed, or whose run is trained by another process
     """
     for argument, value in (("eval_episodes", eval_episodes), ("n_timesteps", 1 if n_timesteps is None else n_timesteps)):
         Argument(argument, PositiveInt, 1).check(value)
-    data = load_dataset(dataset)
-    name = str(data.id or (dataset if isinstance(dataset, str | Path) else "dataset"))
-    if trained_agent is None:
-        start = _new_agent(algo, data, name, profile, hyperparameters, conf_file, seed, device)
-    else:
-        if profile is not None or conf_file is not None:
-            raise UserError("An agent that is resumed has its hyper-parameters: leave out --profile and --conf-file.")
-        start = _resumed_agent(trained_agent, n_timesteps, hyperparameters, device)
-    model, total = start.model, n_timesteps or start.n_timesteps
-    eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
-    envs = None
-    if eval_freq > 0:
-        make = env_factory(data, env_id, **{**start.env_kwargs, **(env_kwargs or {})})
-        envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
-    # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown above
-    model.set_dataset(data)
-    run = start.run or new_run(log_folder, start.algo, name, unique)
-    env_name = None if envs is None else env_id_of(envs)
-    write_settings(run, start.algo, model, data, {**start.plain, "n_timesteps": total}, env_name, arguments)
-    if verbose:
-        _announce(run, start, data, total, profile)
-    resumed_from = None if trained_agent is None else "_".join(map(str, _position(model))).removeprefix("update_")
-    model.set_logger(make_logger(run, resumed_from, tensorboard_log, start.algo, verbose, progress))
-    interrupt, clock = StopOnInterrupt(), FitClock()
-    callbacks: list[BaseCallback] = [interrupt, clock]
-    evaluation = None
-    if envs is not None:
-        evaluation = ResumableEvalCallback(
-            envs,
-            score_scale=ScoreScale.known(data.id, env_name, low=data.ref_min_score, high=data.ref_max_score),
-            n_eval_episodes=eval_episodes,
-            eval_freq=eval_freq,
-            log_path=str(run.folder),
-            best_model_save_path=str(run.folder),
-            verbose=max(verbose - 1, 0),
+    with stoppable() as stop, ExitStack() as stack:
+        data = load_dataset(dataset)
+        name = str(data.id or (dataset if isinstance(dataset, str | Path) else "dataset"))
+        wish = Wish(
+            algo,
+            name,
+            n_timesteps,
+            profile,
+            hyperparameters,
+            conf_file,
+            trained_agent,
+            log_folder,
+            seed,
+            device,
+            resume,
+            arguments,
         )
-        evaluation.resume(run.evaluations_path, model.num_timesteps)
-        callbacks.append(evaluation)
-    if save_freq > 0:
-        checkpoints = CheckpointCallback(save_freq, str(run.folder))
-        checkpoints.n_calls = model.num_timesteps  # a resumed run saves at the same updates
-        callbacks.append(checkpoints)
-    callbacks.append(SaveLast(run.model_path, save_freq if save_freq > 0 else _SAVE_LAST_EVERY))
-    before, started = model.num_timesteps, time.perf_counter()
-    try:
-        model.learn_offline(
-            data,
-            total - before,
-            callbacks,
-            log_interval=log_interval,
-            reset_num_timesteps=trained_agent is None,
-            progress_bar=progress,
-        )
-    finally:
-        seconds = time.perf_counter() - started
-        interrupt.restore()
-        model.logger.close()
+        begun = start(wish, data, stack)
+        model, total = begun.model, begun.n_timesteps
+        eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
+        envs = None
+        if eval_freq > 0:
+            make = env_factory(data, env_id, **{**begun.env_kwargs, **(env_kwargs or {})})
+            envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
         if envs is not None:
-            envs.close()
-    model.save(run.model_path)
-    if save_replay_buffer:
-        model.save_replay_buffer(run.folder / "replay_buffer.zip")
-    result = TrainedRun(
-        run,
-        model,
-        model.num_timesteps - before,
-        seconds,
-        0.0 if evaluation is None else evaluation.seconds,
-        clock.seconds,
-        not interrupt.stopped,
-    )
-    _write_summary(result)
+            stack.callback(envs.close)
+        # from here on there is a run: what could be wrong with the data, the environment and the settings would have shown
+        model.set_dataset(data)
+        run = begun.run
+        if run is None:
+            run = new_run(log_folder, model.name, name, unique)
+            stack.enter_context(held(run))
+        env_name = None if envs is None else env_id_of(envs)
+        write_settings(run, begun, data, total, env_name, arguments)
+        if verbose:
+            _announce(run, begun, data, total, profile)
+        resumed_from = None if begun.origin is None else "_".join(map(str, _position(model))).removeprefix("update_")
+        model.set_logger(make_logger(run, resumed_from, tensorboard_log, model.name, verbose, progress))
+        stack.callback(model.logger.close)
+        clock = FitClock()
+        callbacks: list[BaseCallback] = [StopWhenAsked(stop), clock]
+        evaluation = None
+        if envs is not None:
+            evaluation = ResumableEvalCallback(
+                envs,
+                stop=stop,
+                score_scale=ScoreScale.known(data.id, env_name, low=data.ref_min_score, high=data.ref_max_score),
+                n_eval_episodes=eval_episodes,
+                eval_freq=eval_freq,
+                log_path=str(run.folder),
+                best_model_save_path=str(run.folder),
+                verbose=max(verbose - 1, 0),
+            )
+            evaluation.resume(run.evaluations_path, model.num_timesteps)
+            callbacks.append(evaluation)
+        if save_freq > 0:
+            checkpoints = CheckpointCallback(save_freq, str(run.folder))
+            checkpoints.n_calls = model.num_timesteps  # a resumed run saves at the same updates
+            callbacks.append(checkpoints)
+        callbacks.append(SaveLast(run.model_path, save_freq if save_freq > 0 else _SAVE_LAST_EVERY))
+        before, started = model.num_timesteps, time.perf_counter()
+        with stop.later(), _explained(run):
+            model.learn_offline(
+                data,
+                total - before,
+                callbacks,
+                log_interval=log_interval,
+                reset_num_timesteps=begun.origin is None,
+                progress_bar=progress,
+            )
+            seconds = time.perf_counter() - started
+            model.save(run.model_path)
+            if save_replay_buffer:
+                model.save_replay_buffer(run.folder / "replay_buffer.zip")
+            result = TrainedRun(
+                run,
+                model,
+                model.num_timesteps - before,
+                seconds,
+                0.0 if evaluation is None else evaluation.seconds,
+                clock.seconds,
+                stop.number,
+            )
+            _write_summary(result)
     if verbose:
         _conclude(result)
     return result
 
 
-@dataclass(frozen=True)
-class _Start:
-    """An agent before training: what it is, and how many updates its settings want (those done included)."""
-
-    model: AnyAlgorithm
-    algo: str
-    n_timesteps: int
-    plain: dict[str, Any]
-    env_kwargs: dict[str, Any]
-    entry: str | None = None
-    run: Run | None = None
-
-
-def _new_agent(
-    algo: str,
-    data: OfflineDataset,
-    name: str,
-    profile: str | None,
-    hyperparameters: Mapping[str, Any] | None,
-    conf_file: str | Path | None,
-    seed: int,
-    device: str,
-) -> _Start:
-    settings = load_hyperparameters(algo, name, profile, hyperparameters, conf_file)
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed < 0 else seed
-    common: dict[str, Any] = {"seed": seed, "device": device}
-    model = ALGOS[algo](settings.policy, data, **settings.arguments, **common)
-    return _Start(model, algo, settings.n_timesteps, settings.plain, settings.env_kwargs, settings.entry)
+@contextmanager
+def _explained(run: Run) -> Iterator[None]:
+    """Say how to go on with a training that ends at once, and write down that one diverged: it would do so again."""
+    try:
+        yield
+    except Stopped as stop:
+        raise advised(stop, f"at once: {_how_to_go_on(run)}") from None
+    except DivergedError as error:
+        write_json(run.settings / "summary.json", {"finished": False, "error": str(error)})
+        raise
 
 
-def _resumed_agent(
-    path: str | Path, n_timesteps: int | None, hyperparameters: Mapping[str, Any] | None, device: str
-) -> _Start:
-    run = run_of(path)
-    model = load_agent(path, device=device)
-    plain: dict[str, Any] = run.config()["hyperparameters"] if run is not None else {}
-    if hyperparameters:
-        changes = make_hyperparameters(type(model), hyperparameters)
-        model = load_agent(path, device=device, **changes.arguments)
-        plain = {**plain, **{name: changes.plain[name] for name in hyperparameters}}
-    wanted = plain.get("n_timesteps", model._total_timesteps)
-    if (n_timesteps or wanted) <= model.num_timesteps:
-        raise UserError(
-            f"{path} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
-        )
-    return _Start(model, model.name, wanted, plain, plain.get("env_kwargs") or {}, run=run)
+def _how_to_go_on(run: Run) -> str:
+    if not run.model_path.is_file():
+        return "there was no checkpoint yet, so the same command begins again"
+    return f"go on with the last checkpoint: {shlex.join([*PROGRAM.split(), 'train', '-i', str(run.model_path)])}"
 
 
 def _position(model: AnyAlgorithm) -> tuple[str, int]:
@@ -254,19 +258,20 @@ def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, named: bool)
     return envs
 
 
-def _announce(run: Run, start: _Start, data: OfflineDataset, total: int, profile: str | None) -> None:
-    record, model = data.summary(), start.model
+def _announce(run: Run, begun: Start, data: OfflineDataset, total: int, profile: str | None) -> None:
+    record, model = data.summary(), begun.model
     score = "" if record["normalized_score"] is None else f", normalised {record['normalized_score']:.1f}"
     print(
-        f"{start.algo} on {data.id or run.name}: {record['n_transitions']:,} transitions, {record['n_episodes']:,} episodes, "
+        f"{model.name} on {data.id or run.name}: {record['n_transitions']:,} transitions, {record['n_episodes']:,} episodes, "
         f"mean return {record['mean_return']:.1f}{score}"
     )
-    if start.entry is not None:
+    if begun.origin is None:
         overlay = f", profile {profile!r}" if profile else ""
-        print(f"hyper-parameters of {start.entry!r}{overlay}; {total:,} updates on {model.device}, seed {model.seed}")
+        print(f"hyper-parameters of {begun.entry!r}{overlay}; {total:,} updates on {model.device}, seed {model.seed}")
     else:
         what, done = _position(model)
-        print(f"resumed after {what} {done:,}; {total:,} updates in all on {model.device}")
+        how = "resumed" if begun.goes_on else f"branches off from {begun.origin}"
+        print(f"{how} after {what} {done:,}; {total:,} updates in all on {model.device}")
     print(f"run folder: {run.folder}", flush=True)
 
 
@@ -287,9 +292,6 @@ def _write_summary(result: TrainedRun) -> None:
 
 
 def _conclude(result: TrainedRun) -> None:
-    if not result.finished:
-        what, done = _position(result.model)
-        print(f"interrupted after {what} {done:,}; go on with: -i {result.run.model_path}")
     score = result.model.last_metrics.get("normalized_score")
     last = "" if score is None else f", last normalised score {score:.1f}"
     fitting = f" after {result.fit_seconds:.0f} s of fitting" if result.fit_seconds else ""

@@ -6,6 +6,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+PROGRAM = "python -m zoo" if __package__.partition(".")[0] == "zoo" else "genoffline"
+"""How the zoo's commands are started: in a checkout, or where the package is installed."""
 PACKAGES = ("sb3_genoffline", "torch", "stable_baselines3", "gymnasium", "mujoco", "minari", "numpy")
 
 
@@ -22,7 +24,7 @@ def versions() -> dict[str, str]:
 
 def command_line() -> str:
     """How this process was started, for a shell."""
-    arguments = sys.argv[1:]
-    if Path(sys.argv[0]).name == "__main__.py":
-        return shlex.join(["python", "-m", Path(sys.argv[0]).parent.name, *arguments])
-    return shlex.join([Path(sys.argv[0]).name, *arguments])
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:  # a script
+        return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])

@@ -1,48 +1,92 @@
-"""What a run writes down about itself."""
+"""What a run writes down about itself, and what of it holds when it goes on."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.logger import Logger, make_output_format
 
-from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset
+from sb3_genoffline.data.environments import registered_spec
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 
-from .folders import Run, run_number
+from .folders import Run
+from .hyperparameters import parse_pairs
 from .provenance import command_line, versions
-from .writing import write_yaml
+from .starting import Start
+from .writing import append_line, write_yaml
+
+REMEMBERED: dict[str, type] = {
+    **dict.fromkeys(("dataset", "env", "tensorboard_log", "device"), str),
+    **dict.fromkeys(("env_kwargs", "eval_env_kwargs"), list),
+    **dict.fromkeys(("eval_freq", "eval_episodes", "n_eval_envs", "save_freq", "log_interval", "num_threads", "verbose"), int),
+    **dict.fromkeys(("save_replay_buffer", "progress"), bool),
+}
+"""Options that a run keeps when it goes on, unless they are given anew, and their kinds."""
+
+
+def remembered(run: Run) -> dict[str, Any]:
+    """
+    The options that a run was started with, as far as they hold when it goes on. The file is not trusted: what would choose
+    code, or a new place to write to, is left to the user.
+
+    :param run: the run
+    :return: by name, those that are there
+    :raises UserError: if a value is of the wrong kind, or the environment is not a registered one with plain arguments
+    """
+    arguments, file = run.arguments(), run.settings / "args.yml"
+    known = {name: arguments[name] for name in REMEMBERED if arguments.get(name) is not None}
+    for name, value in known.items():
+        if type(value) is not REMEMBERED[name] or (isinstance(value, list) and set(map(type, value)) != {str}):
+            raise UserError(f"{file} has {name}={short(value)}, which is no option of a training: give it anew.")
+    kwargs = parse_pairs([*known.get("env_kwargs", ()), *known.get("eval_env_kwargs", ())])
+    if "env" in known or kwargs:
+        try:
+            registered_spec(EnvSpec(known.get("env", "CartPole-v1"), kwargs=kwargs))
+        except UserError as error:
+            raise UserError(f"{file}: {error}; or give --env and --env-kwargs anew.") from error
+    root = known.get("tensorboard_log")
+    if root is not None and not _tensorboard_folder(root, run, str(run.config().get("algo"))).is_dir():
+        del known["tensorboard_log"]
+    return known
 
 
 def write_settings(
-    run: Run,
-    algo: str,
-    model: AnyAlgorithm,
-    data: OfflineDataset,
-    used: Mapping[str, Any],
-    env_name: str | None,
-    arguments: Mapping[str, Any] | None,
+    run: Run, begun: Start, data: OfflineDataset, total: int, env_name: str | None, arguments: Mapping[str, Any] | None
 ) -> None:
     """
-    Write ``config.yml`` and ``args.yml``, and add a line to ``command.txt``.
+    Write ``config.yml`` and ``args.yml``, and add a line to ``command.txt``. A run that goes on keeps what began it, and takes
+    over the options that may change.
 
-    :param used: hyper-parameters as plain data
+    :param begun: what training starts from
+    :param total: updates in all
     :param env_name: id of the environment of the evaluations, if there is one
     :param arguments: the command's
     """
-    known = run.config() if (run.settings / "config.yml").exists() else {}
+    known = run.config() if begun.goes_on else {}
     config = {
-        "algo": algo,
-        "seed": model.seed,
+        "algo": begun.model.name,
+        "seed": begun.model.seed,
         "dataset": data.summary(),
         "environment": env_name or known.get("environment"),
-        "hyperparameters": dict(used),
+        "hyperparameters": {**begun.plain, "n_timesteps": total},
         "versions": versions(),
+        "origin": known.get("origin") if begun.goes_on else begun.origin and str(begun.origin),
     }
+    options = dict(arguments or {})
+    if begun.goes_on:
+        anew = {name: options[name] for name in (*REMEMBERED, "n_timesteps") if options.get(name) is not None}
+        options = {**run.arguments(), **anew}
     write_yaml(run.settings / "config.yml", config)
-    write_yaml(run.settings / "args.yml", dict(arguments or {}))
-    with (run.settings / "command.txt").open("a") as file:
-        file.write(command_line() + "\n")
+    write_yaml(run.settings / "args.yml", options)
+    append_line(run.settings / "command.txt", command_line())
+    (run.settings / "summary.json").unlink(missing_ok=True)  # of a training that had ended
+
+
+def _tensorboard_folder(root: str | Path, run: Run, algo: str) -> Path:
+    return Path(root) / run.name / f"{algo}_{run.folder.name.removeprefix(f'{run.name}_').partition('_')[0]}"
 
 
 def make_logger(
@@ -60,5 +104,5 @@ def make_logger(
     if verbose > 1 or (verbose and not progress):
         formats.append(make_output_format("stdout", str(run.folder)))
     if tensorboard is not None:
-        formats.append(make_output_format("tensorboard", str(Path(tensorboard) / run.name / f"{algo}_{run_number(run)}")))
+        formats.append(make_output_format("tensorboard", str(_tensorboard_folder(tensorboard, run, algo))))
     return Logger(str(run.folder), formats)

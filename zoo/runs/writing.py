@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from sb3_genoffline.files.writing import replace_file
+from sb3_genoffline.files.writing import replace_file, write_errors
 
 
 def write_text(path: Path, text: str) -> None:
@@ -23,3 +23,9 @@ def write_json(path: Path, content: Mapping[str, Any], indent: int = 2) -> None:
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain YAML atomically, in the order given."""
     write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a file."""
+    with write_errors(path), path.open("a") as file:
+        file.write(text + "\n")

@@ -23,6 +23,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 
 from ..runs.hyperparameters import load_hyperparameters, own_file, read_yaml
+from .costs import bcq_flops, linear_row, onestep_flops
 from .plain_cped import PlainCPED
 from .plain_dac import PlainDAC
 from .plain_qdq import PlainQDQ
@@ -125,12 +126,11 @@ def cped_flops(model: Any, batch_size: int) -> float:
     return float(target + critics + actor_step / model.policy_delay)
 
 
-def linear_row(module: th.nn.Module) -> int:
-    """Operations of a module's linear layers for one row."""
-    return sum(2 * layer.weight.numel() for layer in module.modules() if isinstance(layer, th.nn.Linear))
-
-
-COST_MODELS: dict[str, Callable[[Any, int], float]] = {"dac": dac_flops, "qdq": qdq_flops, "cped": cped_flops}
+COST_MODELS: dict[str, Callable[[Any, int], float]] = {
+    **{"dac": dac_flops, "qdq": qdq_flops, "cped": cped_flops},
+    **{"bcq": bcq_flops},
+    **{"onestep": onestep_flops},
+}
 PLAIN_FORMS: dict[str, Callable[..., Any]] = {"dac": PlainDAC, "qdq": PlainQDQ, "cped": PlainCPED}
 
 
@@ -218,10 +218,9 @@ def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> An
     model = make_agent(algo, shape, setting, device, **{**starts, **kwargs})
     data = model.set_dataset(synthetic_data(*SHAPES[shape], N_ROWS))
     if model.uses_fitted_model():
-        fits = model.make_fits()
-        for fit in fits:
+        model.begin_fits()
+        for fit in model.fits.left:
             fit.n_steps = 1
-        model.fits.begin(fits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about what was learned: nothing, and there was nothing to learn
         return model.learn_offline(data, gradient_steps=2, log_interval=None)
@@ -243,10 +242,6 @@ def variants(args: argparse.Namespace) -> list[Variant]:
 
     :raises UserError: for a flag that the algorithm or this CPU has no use for
     """
-    if args.compile and "compile_networks" not in ALGOS[args.algo].argument_table().arguments:
-        raise UserError(
-            f"--compile: {args.algo} has no compile_networks option, so there is nothing to compile; leave the flag out."
-        )
     model = build(args.algo, args.shape, args.setting, args.device)
     found = [Variant("eager", lambda: model.train(1, args.batch_size))]
     if args.algo in PLAIN_FORMS:
@@ -262,9 +257,6 @@ def variants(args: argparse.Namespace) -> list[Variant]:
                 plain.update(batch, source.draw_noise(len(batch.rewards)))
 
             found.insert(0, Variant("plain (reference form)", plain_update))
-    if args.compile:
-        compiled = build(args.algo, args.shape, args.setting, args.device, compile_networks=True, replacement=True)
-        found.append(Variant("compiled", lambda: compiled.train(1, args.batch_size)))
     if args.onednn:
         if not onednn_is_exact():
             raise UserError("--onednn computes in bf16 on this CPU, which is not the same mathematics: leave the flag out.")
@@ -282,7 +274,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
     parser.add_argument("--num-threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true", help="also time compile_networks=True (warm-up of a minute)")
     parser.add_argument("--onednn", action="store_true", help="also time every variant with oneDNN's float32 products")
 
 

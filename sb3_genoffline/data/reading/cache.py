@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_genoffline.data.blocks import row_blocks
+from sb3_genoffline.data.reading.columns import Arrays, Columns, DiskError, FileColumns, MemoryColumns, disk_errors, mapped
 from sb3_genoffline.data.reading.paths import expanded
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.writing import remove_leftovers, replace_file, temporary_folder
@@ -32,7 +34,8 @@ FORMAT = 1
 _RACY_SECONDS = 2.0
 _TEMPORARY = ".tmp-"
 
-Arrays = dict[str, np.ndarray]
+Build = Callable[[Columns], None]
+Check = Callable[[Arrays], object]
 
 
 def cache_folder() -> Path:
@@ -43,21 +46,22 @@ def cache_folder() -> Path:
         raise OSError(str(error)) from error
 
 
-def cached_arrays(name: str, files: Iterable[Path], build: Callable[[], Arrays], variant: str = "") -> Arrays:
+def cached_arrays(name: str, files: Iterable[Path], build: Build, variant: str = "", check: Check | None = None) -> Arrays:
     """
     The arrays of a dataset, from the cache if its files have not changed, else built and cached.
 
     :param name: Id of the dataset; names the entry.
     :param files: The files the arrays are made from.
-    :param build: Makes the arrays.
+    :param build: Reads the arrays, block by block. It is called again where the cache turns out to have no room.
     :param variant: What else the arrays depend on (a subset of the episodes, say).
+    :param check: Raises what is wrong with the arrays, which then are not cached.
     :return: Read-only arrays, memory-mapped where they come from the cache. A cache that cannot be written is a warning.
     """
     try:
         folder = cache_folder() / f"v{FORMAT}"
     except OSError as error:
         _warn_unwritable(name, error, 3)
-        return build()
+        return built_in_memory(build)
     files = sorted(files)
     stamp = _stamp(files)
     contents = _content_key(folder, files, stamp)
@@ -65,20 +69,28 @@ def cached_arrays(name: str, files: Iterable[Path], build: Callable[[], Arrays],
     slug = re.sub(r"[^\w-]+", "-", name).strip("-")[:80]
     entry = folder / f"{slug}-{key}"
     arrays = _read(entry)
-    if arrays is None:
-        arrays = build()
-        if _stamp(files) != stamp:
-            return arrays  # the files changed meanwhile: which contents these are is not known
-        try:
-            _write(folder, entry, arrays, source=f"{files[0].parent if files else ''} {variant}")
-        except OSError as error:
-            _warn_unwritable(name, error, 3)
-            return arrays
-        arrays = _read(entry) or arrays
-    return arrays
+    if arrays is not None:
+        return arrays
+    source = f"{files[0].parent if files else ''} {variant}"
+    try:
+        made = _make(folder, entry, build, check, source, lambda: _stamp(files) == stamp)
+    except DiskError as error:
+        _warn_unwritable(name, error, 3)
+        return built_in_memory(build)
+    return made or built_in_memory(build)
 
 
-def _warn_unwritable(name: str, error: OSError, stacklevel: int) -> None:
+def built_in_memory(build: Build) -> Arrays:
+    """
+    :param build: as :func:`cached_arrays` takes it
+    :return: what it reads, read-only
+    """
+    columns = MemoryColumns()
+    build(columns)
+    return columns.finish()
+
+
+def _warn_unwritable(name: str, error: Exception, stacklevel: int) -> None:
     warnings.warn(
         f"The dataset cache cannot be written ({error}), so {name} will be read anew each time. "
         "Set SB3_GENOFFLINE_CACHE to a folder with space that can be written.",
@@ -119,36 +131,48 @@ def _read(entry: Path) -> Arrays | None:
         meta = json.loads((entry / "meta.json").read_text())
         arrays = {}
         for name, checksum in meta["checksums"].items():
-            array = np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            if _checksum(array) != checksum:
+            arrays[name] = mapped(entry / f"{name}.npy")
+            if _checksum(arrays[name]) != checksum:
                 return None
-            arrays[name] = array.view(np.ndarray)
         return arrays or None
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _write(folder: Path, entry: Path, arrays: Arrays, source: str) -> None:
-    """Write an entry atomically; where another process was faster, its entry stays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder, _TEMPORARY, "")
-    with temporary_folder(folder, entry.name, _TEMPORARY) as temporary:
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+def _make(
+    folder: Path, entry: Path, build: Build, check: Check | None, source: str, unchanged: Callable[[], bool]
+) -> Arrays | None:
+    """Build an entry and read it; None where the files changed meanwhile, so that it is not known whose contents it has."""
+    with contextlib.ExitStack() as stack:
+        with disk_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder, _TEMPORARY, "")
+            temporary = stack.enter_context(temporary_folder(folder, entry.name, _TEMPORARY))
+        with FileColumns(temporary) as columns:
+            build(columns)
+            arrays = columns.finish()
+        if check is not None:
+            check(arrays)
+        if not unchanged():
+            return None
         meta = {"source": source, "checksums": {name: _checksum(array) for name, array in arrays.items()}}
-        (temporary / "meta.json").write_text(json.dumps(meta))
-        try:
-            os.replace(temporary, entry)
-        except OSError:
-            if _read(entry) is not None:
-                return
-            shutil.rmtree(entry, ignore_errors=True)  # damaged
-            os.replace(temporary, entry)
+        with disk_errors():
+            (temporary / "meta.json").write_text(json.dumps(meta))
+            try:
+                os.replace(temporary, entry)
+            except OSError:  # another process was faster, or its entry is damaged
+                if _read(entry) is None:
+                    shutil.rmtree(entry, ignore_errors=True)
+                    os.replace(temporary, entry)
     _remove_superseded(folder, entry, source)
+    return _read(entry)
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).data, zlib.crc32(f"{array.shape}{array.dtype}".encode()))
+    checksum = zlib.crc32(f"{array.shape}{array.dtype}".encode())
+    for block in row_blocks(len(array)):
+        checksum = zlib.crc32(np.ascontiguousarray(array[block]).data, checksum)
+    return checksum
 
 
 def _remove_superseded(folder: Path, entry: Path, source: str) -> None:

@@ -1,6 +1,7 @@
 """Datasets from files: HDF5 in D4RL's layout, and ``.npz``."""
 
 import difflib
+import functools
 import re
 import warnings
 import zipfile
@@ -18,6 +19,7 @@ from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import spec_from_json
 from sb3_genoffline.data.reading.arrays import KEYS, from_arrays
 from sb3_genoffline.data.reading.bounds import check_arrays, check_described, check_links, npz_shapes
+from sb3_genoffline.data.reading.large_files import hdf5_blocks, is_large, mapped_arrays, npz_blocks
 from sb3_genoffline.data.scores import reference_key
 from sb3_genoffline.errors import NotFoundError, UserError
 
@@ -44,18 +46,23 @@ _UNREADABLE = (
 EVAL_ENVS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4"}
 
 
-def from_npz(path: Path, env: Any = None) -> OfflineDataset:
+def from_npz(path: Path, env: Any = None, cache: bool = True) -> OfflineDataset:
     """
     :param path: A ``.npz`` file with the arrays :func:`from_arrays` takes. Pickled objects in it are refused, and so is a file
         that would unpack to more than a hundred times its size. Other arrays of one row per step are not read, with a warning.
     :param env: As in :func:`from_arrays`.
+    :param cache: Map arrays of more than 1 GiB from the flat cache instead of reading them into memory.
     """
     _check_exists(path)
     try:
         with zipfile.ZipFile(path) as archive:
             shapes = npz_shapes(path, archive)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in shapes if key in _KNOWN}
+            known = {key: shape for key, shape in shapes.items() if key in _KNOWN}
+            if cache and is_large(known) and all(shape for shape, _ in known.values()):
+                arrays = mapped_arrays(path, [*known], functools.partial(npz_blocks, archive))
+            else:
+                with np.load(path, allow_pickle=False) as file:
+                    arrays = {key: _sealed(file[key]) for key in known}
     except UserError:
         raise
     except _UNREADABLE as error:
@@ -64,7 +71,7 @@ def from_npz(path: Path, env: Any = None) -> OfflineDataset:
     return from_arrays(arrays, env, str(path), path.stem)
 
 
-def from_hdf5(path: Path, env: Any = None, trust_env: bool = False) -> OfflineDataset:
+def from_hdf5(path: Path, env: Any = None, trust_env: bool = False, cache: bool = True) -> OfflineDataset:
     """
     Read an HDF5 file in D4RL's layout; the package d4rl is not needed.
 
@@ -75,6 +82,7 @@ def from_hdf5(path: Path, env: Any = None, trust_env: bool = False) -> OfflineDa
         a file of its size can hold.
     :param env: As in :func:`from_arrays`.
     :param trust_env: Take the environments that the file records for one's own.
+    :param cache: As in :func:`from_npz`.
     """
     import h5py
 
@@ -95,7 +103,11 @@ def from_hdf5(path: Path, env: Any = None, trust_env: bool = False) -> OfflineDa
             notes = {key: item for key, item in notes.items() if isinstance(item, h5py.Dataset)}
             check_arrays(path, wanted)
             check_described(path, notes)
-            arrays = {key: item[()] for key, item in wanted.items()}
+            shapes = {key: (item.shape, item.dtype) for key, item in wanted.items()}
+            if cache and is_large(shapes) and all(shape for shape, _ in shapes.values()):
+                arrays: dict[str, Any] = mapped_arrays(path, [*wanted], lambda key: hdf5_blocks(wanted[key]))
+            else:
+                arrays = {key: _sealed(item[()]) for key, item in wanted.items()}
             described = {key: item[()] for key, item in notes.items()}
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} is truncated or damaged: {error}. Fetch or write it again.") from error
@@ -121,6 +133,13 @@ def from_hdf5(path: Path, env: Any = None, trust_env: bool = False) -> OfflineDa
     if dataset.env_spec is None and antmaze is not None:
         dataset = dataset.replace(env_spec=eval_spec(antmaze, dataset.observations))
     return dataset
+
+
+def _sealed(array: Any) -> Any:
+    """An array just read, which nobody else holds: read-only, so that it need not be copied."""
+    if isinstance(array, np.ndarray):
+        array.flags.writeable = False
+    return array
 
 
 def _warn_of_unread(path: Path, arrays: Mapping[str, Any], unread: Mapping[str, tuple[int, ...]]) -> None:

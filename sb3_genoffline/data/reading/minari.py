@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.environments import GivenEnv, make_from_spec, recorded, resolve_env, spec_from_json
 from sb3_genoffline.data.flattening import flat_observation_space, flatten_observations, spaces_differ
 from sb3_genoffline.data.reading.bounds import check_storage
-from sb3_genoffline.data.reading.cache import Arrays, cached_arrays
+from sb3_genoffline.data.reading.cache import built_in_memory, cached_arrays
+from sb3_genoffline.data.reading.columns import Columns
 from sb3_genoffline.data.scores import check_reference
 from sb3_genoffline.data.validation import check_action_space, lossy_columns, numeric_array, warn_of_lost_digits
 from sb3_genoffline.errors import DownloadError, NotFoundError, UserError
@@ -162,20 +164,22 @@ def from_minari(dataset: Any, cache: bool = True, env: Any = None, trust_env: bo
     check_action_space(action_space)
     indices = np.asarray(dataset.episode_indices, dtype=np.int64)
     files = [path for path in Path(dataset.storage.data_path).rglob("*") if path.is_file()]
-    read = functools.partial(_read_episodes, dataset, action_space, files)
+    read = functools.partial(_read_episodes, dataset, files)
+
+    def described(arrays: Mapping[str, Any], **more: Any) -> OfflineDataset:
+        return OfflineDataset(**arrays, observation_space=observation_space, action_space=action_space, **more)
+
     if cache:
         whole = np.array_equal(indices, np.arange(dataset.storage.total_episodes))
         variant = "" if whole else hashlib.sha256(indices.tobytes()).hexdigest()
         if action_space is not dataset.action_space:
             variant += f" {action_space.low.tolist()} {action_space.high.tolist()}"
-        arrays: dict[str, Any] = cached_arrays(dataset.id, files, read, variant)
+        arrays = cached_arrays(dataset.id, files, read, variant, check=described)
     else:
-        arrays = read()
+        arrays = built_in_memory(read)
     low, high = _reference(dataset)
-    return OfflineDataset(
-        **arrays,
-        observation_space=observation_space,
-        action_space=action_space,
+    return described(
+        arrays,
         id=dataset.id,
         env_spec=recorded(dataset.env_spec, trust_env),
         eval_env_spec=recorded(getattr(dataset, "_eval_env_spec", None), trust_env),
@@ -203,16 +207,14 @@ def _reference(dataset: Any) -> tuple[float | None, float | None]:
     return low, high
 
 
-def _read_episodes(dataset: Any, action_space: spaces.Box, files: list[Path]) -> Arrays:
-    """All transitions as flat read-only arrays; checked by building a dataset of them."""
+def _read_episodes(dataset: Any, files: list[Path], columns: Columns) -> None:
+    """All transitions as flat arrays, episode by episode."""
     try:
         check_storage(files)
     except (OSError, KeyError, RuntimeError) as error:
         raise _damaged(dataset.id, error) from error
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("observations", "actions", "rewards", "next_observations")}
-    columns |= {"terminations": [], "truncations": []}
     lengths: list[int] = []
-    coarse: list[np.ndarray] = []  # episodes whose observations float32 does not hold
+    n_coarse, coarsest = 0, np.empty(0)  # episodes whose observations float32 does not hold, and the longest of them
     try:
         for episode in dataset.storage.get_episodes(dataset.episode_indices):
             length = len(episode["rewards"])
@@ -220,55 +222,47 @@ def _read_episodes(dataset: Any, action_space: spaces.Box, files: list[Path]) ->
                 continue
             observations = _add_episode(columns, episode, dataset, length)
             if len(lossy_columns(observations)):
-                coarse.append(observations)
+                n_coarse, coarsest = n_coarse + 1, max(coarsest, observations, key=len)
             lengths.append(length)
     except (OSError, KeyError, RuntimeError, AssertionError) as error:
         raise _damaged(dataset.id, error) from error
     if not lengths:
         raise UserError(f"The dataset {dataset.id} is empty: it holds no transition. At least one is needed.")
-    if 2 * len(coarse) >= len(lengths):
-        warn_of_lost_digits(f"observations of {dataset.id}", max(coarse, key=len))
+    if 2 * n_coarse >= len(lengths):
+        warn_of_lost_digits(f"observations of {dataset.id}", coarsest)
     if sum(lengths) != dataset.total_steps:
         warnings.warn(
             f"The metadata of {dataset.id} speak of {dataset.total_steps} steps, but its storage holds {sum(lengths)}; "
             "what the storage holds is used.",
             stacklevel=2,
         )
-    rows: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
-    checked = OfflineDataset(
-        **rows,
-        observation_space=flat_observation_space(dataset.observation_space),
-        action_space=action_space,
-        episode_ends=np.cumsum(lengths),
-    )
-    return {name: getattr(checked, name) for name in (*columns, "episode_ends")}
+    columns.add("episode_ends", np.cumsum(lengths))
 
 
-def _add_episode(columns: dict[str, list[np.ndarray]], episode: dict[str, Any], dataset: Any, length: int) -> np.ndarray:
+def _add_episode(columns: Columns, episode: dict[str, Any], dataset: Any, length: int) -> np.ndarray:
     """Append the rows of one episode of ``length`` steps; returns its ``length + 1`` observations as they were stored."""
     where = f"episode {episode['id']} of {dataset.id}"
-    observations = flatten_observations(dataset.observation_space, episode["observations"], f"observations of {where}")
+    stored = flatten_observations(dataset.observation_space, episode["observations"], f"observations of {where}")
     arrays = {
         name: numeric_array(f"{name} of {where}", episode[name])
         for name in ("actions", "rewards", "terminations", "truncations")
     }
-    for name, array, expected in [("observations", observations, length + 1), *((n, a, length) for n, a in arrays.items())]:
+    for name, array, expected in [("observations", stored, length + 1), *((n, a, length) for n, a in arrays.items())]:
         if len(array) != expected:
             raise UserError(
                 f"{name} of {where} has {len(array)} rows, but {expected} are expected: an episode of {length} steps has "
                 f"{length + 1} observations. Remove or record the episode again."
             )
-    stored = observations
     with np.errstate(over="ignore"):
-        observations = observations.astype(np.float32)
+        observations = stored.astype(np.float32)
+        columns.add("actions", arrays["actions"].astype(np.float32, copy=False))
+        columns.add("rewards", arrays["rewards"].astype(np.float32, copy=False))
     truncations = arrays["truncations"].astype(np.bool_)
     truncations[-1] |= not arrays["terminations"][-1]
-    columns["observations"].append(observations[:-1])
-    columns["next_observations"].append(observations[1:])
-    columns["actions"].append(arrays["actions"])
-    columns["rewards"].append(arrays["rewards"])
-    columns["terminations"].append(arrays["terminations"].astype(np.bool_))
-    columns["truncations"].append(truncations)
+    columns.add("observations", observations[:-1])
+    columns.add("next_observations", observations[1:])
+    columns.add("terminations", arrays["terminations"].astype(np.bool_))
+    columns.add("truncations", truncations)
     return stored
 
 

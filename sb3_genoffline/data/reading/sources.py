@@ -42,8 +42,9 @@ def load_dataset(
     :param download: Fetch a Minari dataset that is not on this machine.
     :param env: Environment, id or spec. Its spaces are used where the source has none (or actions without finite bounds), else
         they must fit the source's. It takes the place of environments that the source records: ``make_env()`` makes this one.
-    :param cache: Keep Minari datasets in a flat, memory-mapped cache (``$SB3_GENOFFLINE_CACHE`` or
-        ``~/.cache/sb3_genoffline``); rebuilt when the files change.
+    :param cache: Keep Minari datasets, and files with more than 1 GiB of arrays, in a flat, memory-mapped cache
+        (``$SB3_GENOFFLINE_CACHE`` or ``~/.cache/sb3_genoffline``); rebuilt when the files change. They may be larger than the
+        memory; a file then needs ``next_observations``.
     :param trust_env: Trust the environments that a file or Minari's metadata record, whatever code they name. Without it
         ``make_env()`` makes those alone that are registered on this machine and have plain values as arguments.
     :return: The checked dataset.
@@ -70,9 +71,9 @@ def _load(source: Any, download: bool, env: GivenEnv | None, cache: bool, trust_
         path = expanded(source)
         suffix = path.suffix.lower()
         if suffix in HDF5_SUFFIXES:
-            return from_hdf5(path, env, trust_env)
+            return from_hdf5(path, env, trust_env, cache)
         if suffix == ".npz":
-            return from_npz(path, env)
+            return from_npz(path, env, cache)
         if suffix == ".pkl" or path.name.lower().endswith(".pkl.zip"):
             raise UserError(
                 f"{path} is a saved replay buffer, and a pickle of others runs whatever code is in it, so it is not read: "

@@ -66,8 +66,8 @@ CPED_MUJOCO = (
     500_000,
     [(0, 1000), (100_001, 10), (200_000, 7.5), (300_000, 5), (400_000, 2.5), (500_001, 1.5)],
 )
-CPED_ANTMAZE = (3e-4, 700_000, 300_000, [(0, 0.25), (200_000, 0.1), (500_001, 0.08)])
-CPED_LARGE = (3e-4, 600_000, 400_000, [(0, 0.25), (100_000, 0.1), (400_001, 0.08)])
+CPED_ANTMAZE = (3e-4, 700_000, 300_000, [(0, 0.25), (200_001, 0.1), (500_001, 0.08)])
+CPED_LARGE = (3e-4, 600_000, 400_000, [(0, 0.25), (100_001, 0.1), (400_001, 0.08)])
 CPED_TABLE = {
     **{
         f"{env}-{level}-v2": CPED_MUJOCO
@@ -221,6 +221,11 @@ def test_a_word_may_give_way_to_a_number_or_pairs_where_the_algorithm_takes_them
 def test_iql_has_the_papers_two_settings(dataset: str, expected: tuple[float, float, str]) -> None:
     model: Any = IQL("IQLPolicy", SPACES, device="cpu", **load_hyperparameters("iql", dataset).arguments)
     assert (model.expectile, model.temperature, model.reward_transform) == expected
+
+
+def test_td3_bc_standardises_the_observations_of_all_but_antmazes() -> None:
+    for dataset, expected in (("hopper-medium-v2", None), ("antmaze-large-play-v2", False), ("D4RL/antmaze/umaze-v1", False)):
+        assert load_hyperparameters("td3_bc", dataset).arguments.get("normalize_observations") is expected
 
 
 @pytest.mark.parametrize("algo", ["dac", "qdq", "cped", "iql"])

@@ -1,0 +1,59 @@
+"""Acting by the best of several candidates."""
+
+import torch as th
+from torch import Tensor
+
+from sb3_genoffline.common.policies import OfflinePolicy
+
+
+class CandidatePolicy(OfflinePolicy):
+    """
+    ``predict(deterministic=True)`` draws ``n_action_samples`` candidates per observation and takes the one that is worth most;
+    ``deterministic=False`` is one candidate. They are samples, so both differ from call to call:
+    ``model.set_acting_seed(seed)`` before makes them the same again.
+
+    A subclass says in :meth:`sample_actions` and :meth:`candidate_values` what the candidates are and what they are worth. The
+    arguments are those of :class:`~sb3_genoffline.common.policies.OfflinePolicy`.
+    """
+
+    n_action_samples: int
+
+    @property
+    def n_candidates(self) -> int:
+        """Candidates per observation of ``predict(deterministic=True)``."""
+        return self.n_action_samples
+
+    def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
+        """
+        :param states: (B, S) normalised observations
+        :param n_samples: n
+        :return: (B, n, A) in [−1, 1], drawn from the acting generator
+        """
+        raise NotImplementedError
+
+    def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:
+        """
+        :param states: (B, S) normalised observations
+        :param candidates: (B, n, A)
+        :return: (B, n)
+        """
+        raise NotImplementedError
+
+    def choose(self, values: Tensor) -> Tensor:
+        """
+        :param values: (B, n) of the candidates
+        :return: (B,) index of the candidate to act with
+        """
+        return values.argmax(dim=1)
+
+    def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        return self._predict(observation, deterministic)
+
+    def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
+        states = self.normalize_observations(observation)
+        n_samples = self.n_candidates if deterministic else 1
+        candidates = self.sample_actions(states, n_samples)
+        if n_samples == 1:
+            return candidates.squeeze(1)
+        chosen = self.choose(self.candidate_values(states, candidates))  # (B,)
+        return candidates[th.arange(len(states), device=chosen.device), chosen]

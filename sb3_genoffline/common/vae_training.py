@@ -1,0 +1,85 @@
+"""Training a VAE of behaviour: a step beside the policy's updates, and the fit before them."""
+
+from typing import Any
+
+import torch as th
+from torch import Tensor
+
+from sb3_genoffline.common.fitting import Fit
+from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.generative.vae import ConditionalVAE
+
+SILENT = 0.01
+"""KL divergence, in nats, below which a VAE's latents say next to nothing about the actions."""
+
+
+def vae_step(
+    vae: ConditionalVAE,
+    optimizer: th.optim.Optimizer,
+    states: Tensor,
+    actions: Tensor,
+    noise: Tensor,
+    learning_rate: float,
+    max_grad_norm: float | None = None,
+) -> dict[str, Tensor]:
+    """
+    One step down the released loss.
+
+    :param vae: trained in place
+    :param optimizer: of its parameters
+    :param states: (B, S) as the VAE reads them
+    :param actions: (B, A) in [−1, 1]
+    :param noise: (B, L, Z) standard normal
+    :param learning_rate: of this step
+    :param max_grad_norm: see :func:`~sb3_genoffline.common.optimizers.gradient_step`
+    :return: scalars to log: the loss; the ELBO and its KL divergence in nats
+    """
+    reconstruction, divergence = vae.elbo_terms(states, actions, noise)
+    elbo = (reconstruction - divergence).mean()
+    loss = vae.released_loss(elbo)
+    gradient_step(optimizer, loss, learning_rate, max_grad_norm)
+    return {"loss": loss.detach(), "elbo": elbo.detach(), "kl": divergence.detach().mean()}
+
+
+class VAEFit(Fit):
+    """
+    Maximises the ELBO, then freezes the VAE.
+
+    :param n_steps: steps in all
+    :param policy: whose ``density`` it is; the agent saves it itself
+    :param states: (N, S) raw
+    :param actions: (N, A) in [−1, 1]
+    :param batch_size: rows of a step, drawn with replacement
+    :param learning_rate: of Adam
+    :param generator: of the random numbers
+    """
+
+    name = "vae"
+
+    def __init__(
+        self,
+        n_steps: int,
+        policy: Any,
+        states: Tensor,
+        actions: Tensor,
+        batch_size: int,
+        learning_rate: float,
+        generator: th.Generator,
+    ) -> None:
+        self.optimizer = th.optim.Adam(policy.density.parameters(), learning_rate, fused=True)
+        super().__init__(n_steps, optimizers={"vae": self.optimizer})  # the agent saves the VAE, which is its policy's
+        self.policy, self.rows = policy, (states, actions)
+        self.batch_size, self.learning_rate, self.generator = batch_size, learning_rate, generator
+
+    def update(self) -> dict[str, Tensor]:
+        """One step on a batch."""
+        density = self.policy.density.requires_grad_(True)
+        states, actions = self.rows
+        drawn = th.randint(len(states), (self.batch_size,), generator=self.generator, device=states.device)
+        noise = density.draw_noise(self.batch_size, self.generator)
+        return vae_step(density, self.optimizer, states[drawn], actions[drawn], noise, self.learning_rate)
+
+    def finish(self) -> None:
+        """The VAE counts as fitted."""
+        self.policy.density.requires_grad_(False)
+        self.policy.fitted.fill_(True)

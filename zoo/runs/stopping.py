@@ -1,0 +1,143 @@
+"""
+How a command ends when it is asked to: by Ctrl-C (SIGINT), by docker stop, Slurm, systemd or kill (SIGTERM), or by a terminal
+that is closed (SIGHUP).
+
+The signal becomes a :class:`Stopped`, so that everything is tidied up on the way out, and the exit code is 128 + the signal's
+number. A training notes the first signal only, ends after the update it is in and saves (:meth:`StopSignals.later`); a second
+signal ends it at once.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SAME_REQUEST_SECONDS = 1.0
+"""Signals that come so close together are one request: `timeout` signals its child, and then the whole group once more."""
+
+
+class Stopped(KeyboardInterrupt):
+    """
+    The process was asked to end.
+
+    :param number: of the signal
+    :param advice: what is left, and how to go on; shown to the user
+    """
+
+    def __init__(self, number: int, advice: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}{advice and '; '}{advice}")
+        self.number = number
+
+    @property
+    def code(self) -> int:
+        """The exit code that shells, Slurm and systemd know it by: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.number
+
+
+def advised(stop: KeyboardInterrupt, advice: str) -> Stopped:
+    """The same, with advice."""
+    return Stopped(getattr(stop, "number", signal.SIGINT), advice)
+
+
+class StopSignals:
+    """
+    What the signals of this process have asked for.
+
+    :param child: whether a parent of ours passes the signals on, which came here by themselves too if they were sent to the
+        whole group: then all of them are one request, and the parent kills whom it cannot wait for
+    :ivar number: of the first signal; None if there was none
+    """
+
+    def __init__(self, child: bool = False) -> None:
+        self.child, self.pid = child, os.getpid()
+        self.number: int | None = None
+        self._asked = 0.0
+        self._later = False
+
+    def handle(self, number: int, frame: Any = None) -> None:
+        """
+        :param number: of a signal that came
+        :param frame: unused
+        :raises Stopped: unless it is to be noted only
+        """
+        first = self.number is None
+        if first:
+            self.number, self._asked = number, time.monotonic()
+        elif self.child or time.monotonic() - self._asked < SAME_REQUEST_SECONDS:
+            return
+        if not (first and self._later):
+            raise Stopped(number)
+
+    @contextmanager
+    def later(self) -> Iterator[None]:
+        """Who is inside looks at ``number`` and ends by itself: the first signal raises nothing."""
+        before, self._later = self._later, True
+        try:
+            yield
+        finally:
+            self._later = before
+
+
+_active: StopSignals | None = None
+
+
+@contextmanager
+def stoppable(child: bool = False) -> Iterator[StopSignals]:
+    """
+    Take the signals for the time of a block, and give them back; a block inside another one shares the outer one's. Signals
+    that are ignored (nohup, a shell's background) stay so.
+
+    :param child: see :class:`StopSignals`; unblocks the signals, see :func:`shielding_children`
+    """
+    global _active
+    if _active is not None and _active.pid == os.getpid():
+        yield _active
+        return
+    outer, _active = _active, StopSignals(child)
+    before = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, _active.handle)
+        if child and hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        yield _active
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        _active = outer
+
+
+@contextmanager
+def shielding_children() -> Iterator[None]:
+    """Signals do not reach the processes that are started inside, unless these take them by ``stoppable(child=True)``."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def ending_in_order(name: str) -> Iterator[None]:
+    """
+    The program ends as it is asked to: with a line on stderr, and the signal's exit code.
+
+    :param name: of the command
+    """
+    try:
+        with stoppable():
+            yield
+    except KeyboardInterrupt as error:
+        stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        print(f"\nzoo {name}: {stop}", file=sys.stderr, flush=True)
+        sys.exit(stop.code)
