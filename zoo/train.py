@@ -7,13 +7,17 @@ come to its end, the same command makes the next one, with the next number.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.registry import ALGOS
+from sb3_genoffline.registry import ALGOS, load_agent
 
 from .collect.lookup import find_dataset
+from .runs.agents import add_trust_argument, data_of_agent
+from .runs.envs import env_of_run, recorded_env
 from .runs.folders import run_of
 from .runs.hyperparameters import parse_pairs
 from .runs.learning import train
@@ -54,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--verbose", type=int, help="0 silent, 1 progress (default), 2 tables")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
     add("--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="the same, over --env-kwargs")
+    add_trust_argument(parser)
     add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters over those of the file")
     add("-conf", "--conf-file", help="YAML file instead of the algorithm's own hyperparameters.yml")
     add("--profile", help="overlay of the hyper-parameter file, such as cpu")
@@ -86,11 +91,11 @@ def main(args: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(options.num_threads)
-    if options.dataset is None:
+    if args.dataset is None and args.trained_agent is None:
         raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
     trained = train(
         options.algo,
-        find_dataset(options.dataset, options.download, options.collect),
+        find_data(args),
         n_timesteps=options.n_timesteps,
         profile=options.profile,
         hyperparameters=parse_pairs(options.hyperparams),
@@ -99,8 +104,9 @@ def main(args: argparse.Namespace) -> None:
         log_folder=options.log_folder,
         tensorboard_log=options.tensorboard_log,
         unique=options.uuid,
-        env_id=options.env,
-        env_kwargs={**parse_pairs(options.env_kwargs), **parse_pairs(options.eval_env_kwargs)},
+        env_id=args.env,
+        env_kwargs=given_env_kwargs(args),
+        trust_env=args.trust_env,
         eval_freq=options.eval_freq,
         eval_episodes=options.eval_episodes,
         n_eval_envs=options.n_eval_envs,
@@ -132,3 +138,27 @@ def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
         recorded = run.config().get("dataset") or {}
         kept = {"dataset": recorded.get("id"), "log_folder": str(run.folder.parents[1]), **remembered(run)}
     return argparse.Namespace(**{**dict.fromkeys(vars(args)), **DEFAULTS, **kept, **given})
+
+
+def find_data(args: argparse.Namespace) -> OfflineDataset:
+    """
+    The data to train on. What they do not have, as the bounds of their actions, is the environment's, if one is named now or
+    was when the agent's training began; else the agent's.
+    """
+    find = partial(find_dataset, download=args.download, collect=args.collect, trust_env=args.trust_env)
+    run = None if args.trained_agent is None else run_of(args.trained_agent)
+    env = None
+    if args.env is not None or (run is not None and recorded_env(run).asked_for):
+        env = env_of_run(run, None, args.env, given_env_kwargs(args), args.trust_env)()
+    try:
+        if args.trained_agent is None:
+            return find(args.dataset, env=env)
+        return data_of_agent(load_agent(args.trained_agent, device="cpu"), run, args.dataset, find, env)
+    finally:
+        if env is not None:
+            env.close()
+
+
+def given_env_kwargs(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the environment that the user gives."""
+    return {**parse_pairs(args.env_kwargs), **parse_pairs(args.eval_env_kwargs)}

@@ -35,6 +35,8 @@ class DiffusionPolicy(CandidatePolicy):
         ∝ exp(Q / (temperature · mean |Q|)), the mean over the candidates
     :param sampler: ``"ddpm"`` or ``"ddim"``
     :param ddim_stride: stride of the DDIM sampler
+    :param acting_noise_scale: factor of all noise that actions are sampled from, the start x_T and what each step adds; the
+        papers' is 1. At 0 there is one candidate, always the same
     :param clip_denoised: clamp x̂0 to [−1, 1] when sampling
     :param use_critic: False acts by imitation alone
     :param net_arch: hidden widths of the noise network and of the critics, or ``dict(pi=[...], qf=[...])``
@@ -48,7 +50,7 @@ class DiffusionPolicy(CandidatePolicy):
     acts_with_targets = ("critic_target",)
 
     acting_settings = (
-        *("n_action_samples", "softmax_temperature", "sampler", "ddim_stride"),
+        *("n_action_samples", "softmax_temperature", "acting_noise_scale", "sampler", "ddim_stride"),
         *("clip_denoised", "use_critic"),
     )
 
@@ -63,6 +65,7 @@ class DiffusionPolicy(CandidatePolicy):
         beta_schedule: BetaSchedule = "vp",
         n_action_samples: PositiveInt = 10,
         softmax_temperature: NonNegative = 0.0,
+        acting_noise_scale: NonNegative = 1.0,
         sampler: SamplerName = "ddpm",
         ddim_stride: PositiveInt = 1,
         clip_denoised: bool = True,
@@ -78,6 +81,7 @@ class DiffusionPolicy(CandidatePolicy):
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         self.n_action_samples = n_action_samples
         self.softmax_temperature = softmax_temperature
+        self.acting_noise_scale = acting_noise_scale
         self.sampler = sampler
         self.ddim_stride = ddim_stride
         self.clip_denoised = clip_denoised
@@ -103,7 +107,7 @@ class DiffusionPolicy(CandidatePolicy):
         :param n_samples: n
         :return: (B, n, A), in [−1, 1]
         """
-        noise = self.acting_noise(*self.actor.noise_shape(len(states), n_samples))
+        noise = self.acting_noise_scale * self.acting_noise(*self.actor.noise_shape(len(states), n_samples))
         actions = self.actor.sample(states, noise, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=self.clip_denoised)
         return actions.clamp(-1.0, 1.0)
 

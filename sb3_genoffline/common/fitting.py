@@ -174,12 +174,12 @@ class SharedModel:
                     f"The given {name} has {key}={self.settings.get(key)!r} and the policy's {value!r}: make the agent with "
                     f"{how} of the given one."
                 )
-        check_facts(name, self.facts, facts)
         trial = copy.deepcopy(model)
         try:
             trial.load_state_dict(self.weights)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(f"The given {name} does not fit this agent: {error}") from error
+        check_facts(name, self.facts, facts)
         model.load_state_dict(trial.state_dict())
         model.fitted_with = frozen(self.facts)
 

@@ -1,5 +1,6 @@
 """An algorithm that can be written to files and read back: SB3's verbs, without pickles."""
 
+import io
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from sb3_genoffline.data.sampling import Sampler
 from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.archive import PathOrFile, read_archive, tree_from_members, tree_to_members, write_archive
 from sb3_genoffline.files.untrusted import short
+from sb3_genoffline.files.writing import replace_file
 
 
 class StoredLearner(Learner):
@@ -184,13 +186,20 @@ class StoredLearner(Learner):
         Write the buffer's online rows and where its sampler stands, without a pickle; offline rows are the dataset's. Before
         there are data, an empty one is written, as SB3 does.
 
-        :param path: file name (``.zip`` is added) or open binary file
+        :param path: file name (``.zip`` is added, but to one in ``.pkl``, as SB3's ``CheckpointCallback`` names it) or open
+            binary file
         :raises UserError: if the agent has no spaces yet
         """
         if not hasattr(self, "policy"):
             raise UserError("There is no buffer to save yet: the agent gets its spaces from an env or in learn_offline().")
         buffer = self.empty_buffer() if self.replay_buffer is None else self.replay_buffer
-        write_archive(path, tree_to_members(buffer.state_dict(), "buffer"))
+        members = tree_to_members(buffer.state_dict(), "buffer")
+        if isinstance(path, str | Path) and Path(path).suffix == ".pkl":
+            file = io.BytesIO()
+            write_archive(file, members)
+            replace_file(Path(path), file.getvalue())
+        else:
+            write_archive(path, members)
 
     def load_replay_buffer(self, path: PathOrFile, truncate_last_traj: bool = True) -> None:
         """

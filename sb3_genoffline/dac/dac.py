@@ -70,7 +70,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     10. ``guidance="none"`` is plain imitation (mean squared noise error, no critic); the released switch crashes.
     11. The gradient clip divides by (norm + 1e-6).
     12. Options the paper does not have, off by default: ``normalize_observations``, ``replacement``, LayerNorm in the critics
-        (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes.
+        (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes, an ``acting_noise_scale`` other than 1.
 
     :param policy: ``"DiffusionPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
@@ -84,6 +84,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         differs from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
     :param softmax_temperature: choice among the candidates, 0 = the best; see
         :class:`~sb3_genoffline.common.diffusion_policy.DiffusionPolicy`
+    :param acting_noise_scale: factor of all noise that actions are sampled from when acting; training is not touched
     :param rho: ρ, pessimism of the target: mean − ρ·std (population) over the ensemble; for ``"convex"`` the weight of min
     :param q_target: ``"lcb"``, ``"min"``, ``"convex"`` (ρ·min + (1 − ρ)·max) or ``"rand_convex"`` (random convex combination)
     :param max_q: reduce the N next actions by max instead of mean (the paper's antmaze setting)
@@ -126,6 +127,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         n_q_samples: PositiveInt = 10,
         n_action_samples: PositiveInt = 10,
         softmax_temperature: NonNegative = 0.0,
+        acting_noise_scale: NonNegative = 1.0,
         rho: float = 1.0,
         q_target: QTarget = "lcb",
         max_q: bool = False,
@@ -153,6 +155,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         self.n_q_samples = n_q_samples
         self.n_action_samples = n_action_samples
         self.softmax_temperature = softmax_temperature
+        self.acting_noise_scale = acting_noise_scale
         self.rho = rho
         self.q_target = q_target
         self.max_q = max_q
@@ -189,7 +192,8 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     def policy_arguments(self) -> dict[str, Any]:
         """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
         shared = ("n_critics", "n_diffusion_steps", "beta_schedule", "n_action_samples", "softmax_temperature", "sampler")
-        arguments = {name: getattr(self, name) for name in (*shared, "ddim_stride", "clip_denoised")}
+        acting = ("acting_noise_scale", "ddim_stride", "clip_denoised")
+        arguments = {name: getattr(self, name) for name in (*shared, *acting)}
         return {**arguments, "use_critic": self.guidance != "none"}
 
     def declare_state(self) -> None:

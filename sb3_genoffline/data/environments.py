@@ -12,7 +12,7 @@ import importlib.util
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -105,16 +105,10 @@ def registered_spec(spec: EnvSpec) -> EnvSpec:
     :raises UserError: If it is no registered one, or has an entry point, wrappers or arguments that are not plain values;
         names it and says what to do.
     """
-
-    def refuse(what: str) -> UserError:
-        return UserError(f"the recorded environment {_short(spec.id)} {what}, and data must not choose what runs: {_TRUST}")
-
     if not isinstance(spec.id, str) or ":" in spec.id:
-        raise refuse("names a module to import")
+        raise _refusal(spec.id, "names a module to import")
     package = _package(spec.entry_point)
-    if package in _REGISTERING and spec.id not in gym.registry and importlib.util.find_spec(package) is not None:
-        gym.register_envs(importlib.import_module(package))
-    known = gym.registry.get(spec.id)
+    known = _registered(spec.id, package)
     if known is None and isinstance(spec.entry_point, str):
         # Another name for a registered environment with arguments of its own is as good as its id with these
         known = next((other for other in gym.registry.values() if other.entry_point == spec.entry_point), None)
@@ -123,26 +117,64 @@ def registered_spec(spec: EnvSpec) -> EnvSpec:
             known.id, known.kwargs, known.max_episode_steps = spec.id, {}, None
             known.__post_init__()
     if known is None:
-        raise refuse(f"is not registered on this machine (its entry_point is {_short(spec.entry_point)})")
+        where = "" if spec.entry_point is None else f" (its entry_point is {_short(spec.entry_point)})"
+        raise _refusal(spec.id, f"is not registered on this machine{where}")
     if spec.entry_point is not None and package != _package(known.entry_point):
-        raise refuse(f"has an entry_point of its own, {_short(spec.entry_point)}")
+        raise _refusal(spec.id, f"has an entry_point of its own, {_short(spec.entry_point)}")
     wrappers = [getattr(wrapper, "entry_point", wrapper) for wrapper in spec.additional_wrappers or ()]
     others = [wrapper for wrapper in wrappers if wrapper != _FLATTENS]  # observations are flattened anyway
     if others:
-        raise refuse(f"is wrapped in {_short(others[0])}")
-    for name, value in spec.kwargs.items():
-        if not isinstance(name, str) or not _is_plain(value):
-            raise refuse(
-                f"has {_short(name)}={_short(value)} among its arguments, which is no plain value (a number, a word, True, "
-                "False, None or lists of these)"
-            )
+        raise _refusal(spec.id, f"is wrapped in {_short(others[0])}")
+    check_recorded_arguments(spec.id, spec.kwargs)
     limit = spec.max_episode_steps
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise refuse(f"has max_episode_steps={_short(limit)}, which is no number of steps")
+        raise _refusal(spec.id, f"has max_episode_steps={_short(limit)}, which is no number of steps")
     built = copy.copy(known)
     built.kwargs = copy.deepcopy(known.kwargs) | copy.deepcopy(spec.kwargs)
     built.max_episode_steps = limit
     return built
+
+
+def spec_of_recorded_id(env_id: Any) -> EnvSpec:
+    """
+    :param env_id: What a file that is not trusted calls an environment.
+    :return: The environment registered on this machine under this id, as a recorded spec for :func:`make_from_spec`. Nothing
+        is imported by a name from the file.
+    :raises UserError: If there is none.
+    """
+    if not isinstance(env_id, str) or ":" in env_id:
+        raise _refusal(env_id, "names a module to import")
+    known = _registered(env_id, None)
+    if known is None:
+        raise _refusal(env_id, "is not registered on this machine")
+    return RecordedSpec(env_id, known.entry_point, max_episode_steps=known.max_episode_steps)
+
+
+def check_recorded_arguments(env_id: Any, kwargs: Any) -> None:
+    """
+    :param env_id: Of the environment, for the error.
+    :param kwargs: Arguments of it that were read from a file.
+    :raises UserError: Unless they are plain values by name.
+    """
+    for name, value in (kwargs if isinstance(kwargs, Mapping) else {"its arguments": kwargs}).items():
+        if not isinstance(name, str) or not isinstance(kwargs, Mapping) or not _is_plain(value):
+            raise _refusal(
+                env_id,
+                f"has {_short(name)}={_short(value)} among its arguments, which is no plain value (a number, a word, True, "
+                "False, None or lists of these)",
+            )
+
+
+def _refusal(env_id: Any, what: str) -> UserError:
+    return UserError(f"the recorded environment {_short(env_id)} {what}, and data must not choose what runs: {_TRUST}")
+
+
+def _registered(env_id: str, package: str | None) -> EnvSpec | None:
+    """An environment by its id; ``package``, if it is known, says whose it is."""
+    for name in _REGISTERING if env_id not in gym.registry else ():
+        if package in (None, name) and importlib.util.find_spec(name) is not None:
+            gym.register_envs(importlib.import_module(name))
+    return gym.registry.get(env_id)
 
 
 def _package(entry_point: Any) -> str | None:

@@ -66,7 +66,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
     9. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
     10. Actions are clipped to ± (1 − 1e-5).
     11. Options the paper does not have, off by default: ``normalize_observations``, LayerNorm in the critics
-        (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes.
+        (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes, an ``acting_noise_scale`` other than 1.
 
     :param policy: ``"DiffusionQLPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
@@ -80,6 +80,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
     :param n_action_samples: candidates when acting (``predict(deterministic=True)``). They are drawn, so the action differs
         from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
     :param softmax_temperature: of the draw among them, in the units of Q; 0 = the best
+    :param acting_noise_scale: factor of all noise that actions are sampled from when acting; training is not touched
     :param actor_ema_every: updates between two moves of the actor's target
     :param actor_ema_start: updates before its first move
     :param max_grad_norm: L2 clip, one norm for both critics together and one for the actor
@@ -108,6 +109,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         max_q_backup: bool = False,
         n_action_samples: PositiveInt = 50,
         softmax_temperature: NonNegative = 1.0,
+        acting_noise_scale: NonNegative = 1.0,
         actor_ema_every: PositiveInt = 5,
         actor_ema_start: Count = 1000,
         batch_size: PositiveInt = 256,
@@ -123,6 +125,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         self.max_q_backup = max_q_backup
         self.n_action_samples = n_action_samples
         self.softmax_temperature = softmax_temperature
+        self.acting_noise_scale = acting_noise_scale
         self.actor_ema_every = actor_ema_every
         self.actor_ema_start = actor_ema_start
         super().__init__(
@@ -140,7 +143,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
 
     def policy_arguments(self) -> dict[str, Any]:
         """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
-        names = ("n_diffusion_steps", "beta_schedule", "n_action_samples", "softmax_temperature")
+        names = ("n_diffusion_steps", "beta_schedule", "n_action_samples", "softmax_temperature", "acting_noise_scale")
         return {name: getattr(self, name) for name in names}
 
     def overestimation_hint(self) -> str:

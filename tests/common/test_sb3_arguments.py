@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import sb3_genoffline
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.registry import ALGOS
-from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, observations, point_dataset
+from sb3_genoffline.registry import ALGOS, load_agent
+from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, assert_same, observations, point_dataset
 
 PAGE = (Path(sb3_genoffline.__file__).parent / "README.md").read_text()
 ROWS = dict(re.findall(r"^\| (`\w.*?) \| (.*) \|$", PAGE.partition("And of SB3's verbs")[0], re.MULTILINE))
@@ -37,6 +38,104 @@ def test_the_page_has_every_argument_of_sb3_and_says_the_truth() -> None:
                 make(**{name: None})
         elif name not in ("policy", "env", "tensorboard_log", "device"):
             assert getattr(make(), name) is not None or name == "action_noise"
+
+
+# ---------------------------------------------------------------------- what belongs to one machine
+
+
+def readers(path: Path) -> dict[str, Callable[..., Any]]:
+    """All that make an agent or a policy, by name."""
+    agent = make()
+    agent.save(path / "agent")
+    agent.save_pretrained(path / "folder")
+    agent.policy.save(path / "policy")
+    return {
+        "constructor": make,
+        "load": lambda **changes: type(agent).load(path / "agent", **changes),
+        "from_pretrained": lambda **changes: type(agent).from_pretrained(path / "folder", **changes),
+        "load_agent": lambda **changes: load_agent(path / "agent", **changes),
+        "policy": lambda **changes: type(agent.policy).load(path / "policy", **changes),
+    }
+
+
+def test_a_device_that_is_not_there_is_named_by_all_that_take_one(tmp_path: Path) -> None:
+    for name, read in readers(tmp_path).items():
+        for device in ("nope", "meta", None):
+            with pytest.raises(UserError, match=f"device={device!r} can't be used; 'auto', 'cpu'"):
+                read(device=device)
+        assert read(device="cpu").device == th.device("cpu"), name
+
+
+def test_tensorboards_folder_is_a_path_or_none(tmp_path: Path) -> None:
+    makers = readers(tmp_path)
+    makers.pop("policy")
+    for make_one in makers.values():
+        with pytest.raises(UserError, match="tensorboard_log=3 is no folder's name"):
+            make_one(tensorboard_log=3)
+    model = make(tensorboard_log=tmp_path / "logs")
+    with pytest.raises(UserError, match="tensorboard_log=3"):
+        model.tensorboard_log = 3
+    model.learn_offline(point_dataset(), 1)
+    assert list((tmp_path / "logs").rglob("events*"))
+
+
+@pytest.mark.parametrize("name", ["policy", "policy_class", "_init_setup_model"])
+def test_a_file_says_itself_what_an_agent_is_made_of(name: str, tmp_path: Path) -> None:
+    makers = readers(tmp_path)
+    for way in ("load", "from_pretrained", "load_agent"):
+        with pytest.raises(UserError, match=f"load takes no {name}: .*custom_objects="):
+            makers[way](**{name: "MlpPolicy"})
+
+
+# ---------------------------------------------------------------------- an agent that is not made yet
+
+
+def test_an_agent_that_was_not_set_up_is_when_it_is_needed() -> None:
+    data, expected = point_dataset(), make().learn_offline(point_dataset(), 2)
+    late = make(_init_setup_model=False)
+    with pytest.raises(UserError, match="has no policy yet, as it was made with _init_setup_model=False: train it"):
+        late.predict(observations())
+    assert_same(expected, late.learn_offline(data, 2), "one that is set up late")
+    online = make(env=PointEnv(), _init_setup_model=False)
+    assert online.learn(4).num_timesteps == 4
+
+
+def test_an_agent_without_spaces_says_what_it_lacks_whatever_is_asked_of_it(tmp_path: Path) -> None:
+    make().save(tmp_path / "agent")
+    verbs: dict[str, Callable[[Any], Any]] = {
+        "predict": lambda agent: agent.predict(observations()),
+        "save": lambda agent: agent.save(tmp_path / "new"),
+        "save_pretrained": lambda agent: agent.save_pretrained(tmp_path / "new"),
+        "save_replay_buffer": lambda agent: agent.save_replay_buffer(tmp_path / "new"),
+        "load_replay_buffer": lambda agent: agent.load_replay_buffer(tmp_path / "new"),
+        "get_parameters": lambda agent: agent.get_parameters(),
+        "set_parameters": lambda agent: agent.set_parameters(tmp_path / "agent"),
+        "save_fitted_model": lambda agent: agent.save_fitted_model(tmp_path / "new"),
+        "set_fitted_model": lambda agent: agent.set_fitted_model(tmp_path / "new"),
+        "set_acting_seed": lambda agent: agent.set_acting_seed(3),
+        "learn": lambda agent: agent.learn(3),
+    }
+    for name, verb in verbs.items():
+        with pytest.raises(UserError, match=r"yet.*spaces|this agent has none|an env or in learn_offline"):
+            verb(make(env=None))
+        assert not (tmp_path / "new").exists(), name
+    agent = make(env=None)
+    agent.set_env(PointEnv())
+    assert agent.learn(4).num_timesteps == 4
+
+
+def test_a_callback_can_not_count_episodes_of_several_environments() -> None:
+    class Count(BaseCallback):
+        def _on_step(self) -> bool:
+            with pytest.raises(UserError, match="train_freq counts episodes, and 2 environments"):
+                self.model.train_freq = (1, "episode")
+            return True
+
+    model = make(env=DummyVecEnv([PointEnv] * 2))
+    assert model.learn(6, Count()).num_timesteps == 6
+    one = make(env=PointEnv())
+    one.train_freq = (1, "episode")
+    assert one.learn(6)._n_updates == 2
 
 
 # ---------------------------------------------------------------------- noise, environments

@@ -295,7 +295,7 @@ def test_a_fingerprint_recognises_its_agent_and_leaves_its_stream_alone(agent: O
 
 def test_an_agent_that_would_act_otherwise_once_loaded_is_not_published(tmp_path: Path) -> None:
     model = train()
-    model.policy.clip_denoised, model.policy.n_action_samples = False, 7
+    model.policy.act_with({"clip_denoised": False, "n_action_samples": 7})  # past the agent, which saves its own
     with pytest.raises(ValueError, match="acts otherwise once it is loaded"):
         write_agent_folder(model, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

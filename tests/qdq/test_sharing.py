@@ -123,21 +123,11 @@ def test_a_model_that_is_not_fitted_is_neither_saved_nor_taken(fitted: QDQ, tmp_
     unfitted = make()
     with pytest.raises(ValueError, match="not fitted yet: call pretrain"):
         unfitted.save_fitted_model(tmp_path / "q_sampler")
-    model = make(q_sampler=fitted.policy.q_sampler)
+    model = make(reward_transform=None, q_sampler=fitted.policy.q_sampler)
     before = weights(model.policy)
     with pytest.raises(ValueError, match="The given q_sampler is not fitted"):
         model.set_fitted_model(unfitted.policy.q_sampler)
     assert same(before, weights(model.policy))
-
-
-def test_a_model_of_rewards_in_other_units_is_refused_however_often_it_is_tried(
-    sampler_file: Path, dataset: OfflineDataset
-) -> None:
-    model = make(reward_transform="reward_normalize", q_sampler=sampler_file)
-    for _ in range(2):
-        with pytest.raises(ValueError, match=r"fitted with reward_scale=1\.0 and is used with [\d.]+: .* other units"):
-            model.learn_offline(dataset, 1)
-    assert model.num_timesteps == 0
 
 
 def test_a_model_of_other_observation_statistics_is_refused(sampler_file: Path, dataset: OfflineDataset) -> None:

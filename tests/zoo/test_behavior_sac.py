@@ -1,6 +1,8 @@
 """The hand-written SAC makes SB3's updates, and goes on from what it kept."""
 
 import json
+import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,9 @@ from safetensors.numpy import load_file
 from stable_baselines3 import SAC
 
 from zoo.behavior import sac, sac_state
+from zoo.behavior import train as train_module
 from zoo.behavior.sac import Learner
+from zoo.behavior.train import main as train_behavior
 
 SETTINGS = {
     "batch_size": 32,
@@ -98,6 +102,32 @@ def test_the_buffer_holds_what_happened(tiny: None, tmp_path: Path) -> None:
     follows = (ordered[:-1, 14:25] == ordered[1:, :11]).all(1)
     np.testing.assert_array_equal(follows | (np.arange(50, 199) == 99), ordered[:-1, -1] == 0)
     assert [path.name for path in tmp_path.glob("state-*")] == ["state-200.safetensors"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_training_saved_and_the_same_command_goes_on(
+    number: int, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    ladder, sample = tmp_path / "ladder", sac.Buffer.sample
+    words = f"--algo sac -n 80 --ladder {ladder} --folder {tmp_path}"
+    monkeypatch.setattr(sys, "argv", ["train.py", *words.split()])
+
+    def signalled(self: sac.Buffer, *args: Any) -> torch.Tensor:
+        if self.n_added == 45:
+            signal.raise_signal(number)
+        return sample(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sac.Buffer, "sample", signalled)
+        train_behavior()
+    assert ended.value.code == 128 + number
+    assert "go on with the same command: " in (line := capsys.readouterr().err) and line.endswith(f" {words}\n")
+    assert json.loads((ladder / "state.json").read_text())["steps"] == 45
+    monkeypatch.setattr(train_module, "score_ladder", lambda *args: {})
+    monkeypatch.setattr(train_module, "write", lambda *args: None)
+    train_behavior()
+    assert [row[0] for row in json.loads((ladder / "curve.json").read_text())] == [20, 40, 45, 60, 80]
+    assert json.loads((ladder / "state.json").read_text())["n_updates"] == 40
 
 
 def test_a_kept_training_goes_on_elsewhere(tiny: None, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def data() -> OfflineDataset:
 @pytest.fixture(autouse=True)
 def on_this_machine(data: OfflineDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds the data by their id."""
-    monkeypatch.setattr("zoo.plot.uncertainty.load_dataset", {ID: data, "single": make_data(n_actions=1)}.__getitem__)
+    known = {ID: data, "single": make_data(n_actions=1)}
+    monkeypatch.setattr("zoo.runs.agents.load_dataset", lambda source, env: known[source])
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.writing import replace_file
 
 from .policy import Noise
 
@@ -105,9 +105,7 @@ class GaussianPolicy:
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             tensors[f"layer{i}.weight"] = weight
             tensors[f"layer{i}.bias"] = bias
-        temporary = Path(f"{path}.tmp")
-        temporary.write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
-        os.replace(temporary, path)
+        replace_file(Path(path), save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
 
     @classmethod
     def load(cls, path: str | Path) -> GaussianPolicy:

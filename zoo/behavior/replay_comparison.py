@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runs.writing import write_text
 from . import load_policy, sac
 from .rollout import Segment, rollout
 
@@ -151,7 +152,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(__file__).parent / args.env.rpartition("-")[0].lower() / "sac"
     found = compare(args.env, folder, Path("logs/behavior") / f"{args.env}-sac-{args.seed}")
-    (folder / "replay_comparison.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_text(folder / "replay_comparison.json", json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 

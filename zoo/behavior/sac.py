@@ -7,11 +7,11 @@ batched product per layer, each network is one flat vector, and the whole is com
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ import torch
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
+from sb3_genoffline.files.writing import replace_file
+
+from ..runs.stopping import Stopped, stoppable
+from ..runs.writing import write_text
 from .rollout import make_slots
 from .squashed import LOG_STD_MAX, LOG_STD_MIN, SquashedPolicy
 
@@ -263,7 +267,8 @@ class Buffer:
 
 def train(env_id: str, seed: int, n_timesteps: int, ladder: Path) -> None:
     """
-    Takes hours; the whole state is saved every 5,000 steps, and a later call with the same folder goes on from there.
+    Takes hours; the whole state is saved every 5,000 steps, and when a signal ends the training (see
+    :mod:`zoo.runs.stopping`); a later call with the same folder goes on from there.
 
     :param env_id: A registered MuJoCo environment whose actions are in [-1, 1]
     :param seed: Seed of networks, environment and sampling
@@ -290,30 +295,39 @@ def train(env_id: str, seed: int, n_timesteps: int, ladder: Path) -> None:
     torch.manual_seed(int(generator.integers(2**62)))
     observation = slot.reset(int(generator.integers(2**31)))
     returns: list[float] = []
-    while steps < n_timesteps:
-        if steps < SETTINGS["learning_starts"]:
-            action = generator.uniform(space.low, space.high).astype(np.float32)
-        else:
-            action = policy.act(observation[None], "policy", generator)[0]
-        episode, at = slot.step(action), slot.length
-        following = slot.observations[at]
-        ended = episode is not None and episode.terminated
-        buffer.add(observation, action, following, slot.rewards[at - 1], ended)
-        observation = following
-        if episode is not None:
-            returns = [*returns[-99:], float(episode.rewards.sum())]
-            observation = slot.reset()
-        steps += 1
-        if steps > SETTINGS["learning_starts"]:
-            learner.update(buffer.sample(SETTINGS["batch_size"], generator))
-        if steps % EVERY == 0:
-            policy.save(ladder / f"{steps}.safetensors")
-            curve.append([steps, round(float(np.mean(returns)), 1) if returns else 0.0])
-            buffer.write(ladder / "buffer.f32", written)
-            written = steps
-            save_state(ladder, learner, steps, curve)
-            print(env_id, seed, *curve[-1], f"{time.process_time() - started:.0f} CPU-seconds", flush=True)
-    slot.env.close()
+
+    def keep() -> None:
+        nonlocal written
+        policy.save(ladder / f"{steps}.safetensors")
+        curve.append([steps, round(float(np.mean(returns)), 1) if returns else 0.0])
+        buffer.write(ladder / "buffer.f32", written)
+        written = steps
+        save_state(ladder, learner, steps, curve)
+        print(env_id, seed, *curve[-1], f"{time.process_time() - started:.0f} CPU-seconds", flush=True)
+
+    with stoppable() as stop, stop.later(), contextlib.closing(slot.env):
+        while steps < n_timesteps and stop.number is None:
+            if steps < SETTINGS["learning_starts"]:
+                action = generator.uniform(space.low, space.high).astype(np.float32)
+            else:
+                action = policy.act(observation[None], "policy", generator)[0]
+            episode, at = slot.step(action), slot.length
+            following = slot.observations[at]
+            ended = episode is not None and episode.terminated
+            buffer.add(observation, action, following, slot.rewards[at - 1], ended)
+            observation = following
+            if episode is not None:
+                returns = [*returns[-99:], float(episode.rewards.sum())]
+                observation = slot.reset()
+            steps += 1
+            if steps > SETTINGS["learning_starts"]:
+                learner.update(buffer.sample(SETTINGS["batch_size"], generator))
+            if steps % EVERY == 0:
+                keep()
+        if stop.number is not None:
+            if written < steps:
+                keep()
+            raise Stopped(stop.number)
 
 
 def _fresh_model(env_id: str, seed: int) -> Any:
@@ -327,10 +341,9 @@ def _fresh_model(env_id: str, seed: int) -> Any:
 def save_state(ladder: Path, learner: Learner, steps: int, curve: Sequence[Sequence[float]]) -> None:
     """Write what a later call needs beside the buffer; ``state.json`` comes last and says what is valid."""
     file = f"state-{steps}.safetensors"
-    _replace(ladder / file, lambda path: path.write_bytes(save(learner.state())))
-    _replace(ladder / "curve.json", lambda path: path.write_text(json.dumps(list(curve))))
-    state = json.dumps({"steps": steps, "n_updates": learner.n_updates, "file": file})
-    _replace(ladder / "state.json", lambda path: path.write_text(state))
+    replace_file(ladder / file, save(learner.state()))
+    write_text(ladder / "curve.json", json.dumps(list(curve)))
+    write_text(ladder / "state.json", json.dumps({"steps": steps, "n_updates": learner.n_updates, "file": file}))
     for stale in set(ladder.glob("state-*.safetensors")) - {ladder / file}:
         stale.unlink()
 
@@ -343,9 +356,3 @@ def load(ladder: Path, learner: Learner, buffer: Buffer) -> list[list[float]]:
     learner.load_state(load_file(ladder / state["file"]), state["n_updates"])
     buffer.read(ladder / "buffer.f32", state["steps"])
     return [row for row in json.loads((ladder / "curve.json").read_text()) if row[0] <= state["steps"]]
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f"new-{path.name}")
-    write(temporary)
-    os.replace(temporary, path)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..runs.writing import copy_file, write_text
 from . import load_policy, sac
 from .rollout import Segment, rollout
 from .rungs import replay_weights
@@ -32,16 +32,16 @@ def keep(folder: Path, ladder: Path) -> None:
     training = folder / "training"
     training.mkdir(parents=True, exist_ok=True)
     state = json.loads((ladder / "state.json").read_text())
-    shutil.copy(ladder / state.pop("file"), training / "state.safetensors")
+    copy_file(ladder / state.pop("file"), training / "state.safetensors")
     for stale in training.glob("sac_*.safetensors"):
         stale.unlink()
     reached = max(_rungs(folder, state["steps"]), default=sac.SETTINGS["learning_starts"])
     wanted = {t for t in range(EVERY, state["steps"], EVERY) if t > reached} | {state["steps"]}
     for steps in wanted:
-        shutil.copy(ladder / f"{steps}.safetensors", training / f"sac_{steps:07d}.safetensors")
+        copy_file(ladder / f"{steps}.safetensors", training / f"sac_{steps:07d}.safetensors")
     curve = json.loads((ladder / "curve.json").read_text())
     state |= {"settings": sac.SETTINGS, "learning_curve": [row for row in curve if row[0] <= state["steps"]]}
-    (training / "state.json").write_text(json.dumps(state) + "\n")
+    write_text(training / "state.json", json.dumps(state) + "\n")
 
 
 def restore(env_id: str, seed: int, folder: Path, ladder: Path) -> None:
@@ -81,11 +81,11 @@ def restore(env_id: str, seed: int, folder: Path, ladder: Path) -> None:
     (ladder / "buffer.f32").unlink(missing_ok=True)
     buffer.write(ladder / "buffer.f32", 0)
     for t, path in rungs.items():
-        shutil.copy(path, ladder / f"{t}.safetensors")
+        copy_file(path, ladder / f"{t}.safetensors")
     file = f"state-{steps}.safetensors"
-    shutil.copy(folder / "training" / "state.safetensors", ladder / file)
-    (ladder / "curve.json").write_text(json.dumps(state["learning_curve"]))
-    there.write_text(json.dumps({"steps": steps, "n_updates": state["n_updates"], "file": file}))
+    copy_file(folder / "training" / "state.safetensors", ladder / file)
+    write_text(ladder / "curve.json", json.dumps(state["learning_curve"]))
+    write_text(there, json.dumps({"steps": steps, "n_updates": state["n_updates"], "file": file}))
 
 
 def _rungs(folder: Path, last: int) -> dict[int, Path]:

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..runs.writing import write_text
+
 HERE = Path(__file__).parent
 MARK = "<!-- python -m zoo.behavior.tables writes what follows -->\n"
 NAMES = {"deterministic": "no noise", "stochastic": "own noise"}
@@ -46,4 +48,4 @@ def tables() -> str:
 
 if __name__ == "__main__":
     readme = HERE / "README.md"
-    readme.write_text(readme.read_text().split(MARK)[0] + MARK + "\n" + tables())
+    write_text(readme, readme.read_text().split(MARK)[0] + MARK + "\n" + tables())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from sb3_genoffline.files.writing import replaced
+
+from ..runs.stopping import Stopped, stoppable
+from ..runs.writing import write_text
 from .squashed import SquashedPolicy
 
 # rl-zoo's MuJoCo settings; the actor is narrower (128), since it is the actor that is kept and published
@@ -26,7 +29,8 @@ EVERY = 10_000
 
 def train(env_id: str, seed: int, n_timesteps: int, ladder: Path) -> None:
     """
-    Takes hours; the whole state is saved every 10,000 steps, and a later call with the same folder goes on from there.
+    Takes hours; the whole state is saved every 10,000 steps, and when a signal ends the training (see
+    :mod:`zoo.runs.stopping`); a later call with the same folder goes on from there.
 
     :param env_id: A registered MuJoCo environment
     :param seed: Seed of networks, environment and sampling
@@ -53,16 +57,21 @@ def train(env_id: str, seed: int, n_timesteps: int, ladder: Path) -> None:
 
     class Keep(BaseCallback):
         def _on_step(self) -> bool:
-            if self.num_timesteps % EVERY == 0:
+            asked = stop.number is not None
+            if self.num_timesteps % EVERY == 0 or asked:
                 SquashedPolicy.from_sb3(model).save(ladder / f"{self.num_timesteps}.safetensors")
                 curve.append([self.num_timesteps, round(float(np.mean([e["r"] for e in model.ep_info_buffer or []])), 1)])
-                _replace(curve_file, lambda path: path.write_text(json.dumps(curve)))
-                _replace(buffer, model.save_replay_buffer)
-                _replace(state, model.save)
-            return True
+                write_text(curve_file, json.dumps(curve))
+                writers: dict[Path, Callable[[Any], None]] = {buffer: model.save_replay_buffer, state: model.save}
+                for path, write in writers.items():
+                    with replaced(path) as file:
+                        write(file)
+            return not asked
 
-    with _compiled_loss():
+    with _compiled_loss(), stoppable() as stop, stop.later():
         model.learn(max(0, n_timesteps - model.num_timesteps), callback=Keep(), reset_num_timesteps=False)
+    if stop.number is not None:
+        raise Stopped(stop.number)
 
 
 @contextmanager
@@ -77,9 +86,3 @@ def _compiled_loss() -> Iterator[None]:
         yield
     finally:
         tqc.quantile_huber_loss = eager
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f"new-{path.name}")
-    write(temporary)
-    os.replace(temporary, path)

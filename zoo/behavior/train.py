@@ -3,8 +3,8 @@ Train the behaviour policies of one environment and keep a ladder of them.
 
 `python -m zoo.behavior.train --env Hopper-v5 --seed 1` trains TRPO, scores the actor after every few updates with and without
 its noise, picks the rungs and writes them with an `index.json` into `zoo/behavior/<name>/`. The ladder stays in
-`logs/behavior/`, so that a second call only scores and picks. The same seed gives the same files on the same machine and
-versions.
+`logs/behavior/`, so that a second call only scores and picks. Ctrl-C and SIGTERM end it with the state saved; the same command
+goes on (TRPO's training, of minutes, begins again). The same seed gives the same files on the same machine and versions.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 from sb3_genoffline.data.scores import reference_scores
 from sb3_genoffline.errors import UserError
 
+from ..runs.provenance import command_line
+from ..runs.stopping import advised, ending_in_order
 from ..runs.writing import write_json
 from . import load_policy, sac, sac_state, tqc, trpo
 from .gaussian import GaussianPolicy
@@ -209,6 +211,16 @@ def main() -> None:
     kept.add_argument("--resume-from-state", action="store_true", help="SAC: go on where the state kept in the folder stands")
     kept.add_argument("--keep-state", action="store_true", help="SAC: keep what the ladder's training needs to go on, no more")
     args = parser.parse_args()
+    with ending_in_order("behavior.train"):
+        try:
+            make(args)
+        except KeyboardInterrupt as stop:
+            whole = " (TRPO's training begins again)" if args.algo == "trpo" else ""
+            raise advised(stop, f"go on with the same command: {command_line()}{whole}") from None
+
+
+def make(args: argparse.Namespace) -> None:
+    """Train, or go on where an earlier call ended, score, and write the rungs."""
     trainer = TRAINERS[args.algo]
     args.n_timesteps = args.n_timesteps or trainer.n_timesteps
     standard = trainer.standard

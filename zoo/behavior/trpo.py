@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runs.writing import write_text
 from .gaussian import GaussianPolicy
 
 # rl-zoo's MuJoCo settings (2 x 1024 steps per update there), with the steps spread over 8 environments
@@ -57,5 +58,5 @@ def train(env_id: str, seed: int, n_timesteps: int, ladder: Path) -> None:
             return True
 
     model.learn(n_timesteps, callback=Keep())
-    GaussianPolicy.from_sb3(model, env).save(ladder / f"{model.num_timesteps}.safetensors")
-    (ladder / "curve.json").write_text(json.dumps(curve))
+    write_text(ladder / "curve.json", json.dumps(curve))
+    GaussianPolicy.from_sb3(model, env).save(ladder / f"{model.num_timesteps}.safetensors")  # which says that it is whole

@@ -77,7 +77,7 @@ def run_job(path: Path) -> str:
 def _work(path: Path, record: dict[str, Any]) -> bool:
     """Train and evaluate; False if it was interrupted."""
     folder, config = path.parent.parent, record["config"]
-    data = find_dataset(config["dataset"])
+    data = find_dataset(config["dataset"], env=config.get("env"))
     run = job_run(folder, record, data.fingerprint)
     if run is not None and not run.model_path.is_file():
         shutil.rmtree(run.folder)  # killed before its first checkpoint
@@ -125,11 +125,13 @@ def _train(folder: Path, record: dict[str, Any], data: OfflineDataset, run: Run 
         "save_freq": max(1, hyperparameters["n_timesteps"] // CHECKPOINTS),
         "log_interval": min(1000, evaluation["freq"]),
         "device": config["device"],
+        "env_id": config.get("env"),
         "progress": False,
         "arguments": {"benchmark": record["key"]},
     }
     if run is not None:
-        return train(config["algo"], data, trained_agent=run.model_path, **shared)
+        env_kwargs = hyperparameters.get("env_kwargs")  # the plan's, which the run's files are not trusted to repeat
+        return train(config["algo"], data, trained_agent=run.model_path, env_kwargs=env_kwargs, **shared)
     with tempfile.TemporaryDirectory() as scratch:
         settings = Path(scratch) / "resolved.yml"
         settings.write_text(yaml.safe_dump({"default": hyperparameters}))
@@ -156,9 +158,8 @@ def _curve(run: Run, clock: Stopwatch) -> dict[str, Any] | None:
 def _final(run: Run, data: OfflineDataset, checkpoint: str, config: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint's result, in episodes that had no part in choosing it."""
     model, protocol = load_agent(run.checkpoint(checkpoint), device=config["device"]), config["evaluation"]
-    result = evaluate(
-        model, env_factory(data), protocol["final_episodes"], eval_seed=protocol["final_seed"], checkpoint=checkpoint
-    )
+    make = env_factory(data, config.get("env"), config["hyperparameters"].get("env_kwargs"))
+    result = evaluate(model, make, protocol["final_episodes"], eval_seed=protocol["final_seed"], checkpoint=checkpoint)
     return {name: result[name] for name in _RESULT_KEYS} | {"returns": np.round(result["returns"], 2).tolist()}
 
 
@@ -178,6 +179,7 @@ def _command(config: dict[str, Any]) -> str:
     """How to do the same training by itself."""
     values = {"--algo": config["algo"], "--dataset": config["dataset"], "--seed": config["seed"], "--device": config["device"]}
     values |= {"--eval-freq": config["evaluation"]["freq"], "--eval-episodes": config["evaluation"]["episodes"]}
+    values |= {"--env": config["env"]} if "env" in config else {}
     flags = [str(word) for pair in values.items() for word in pair]
     pairs = [f"{name}:{value}" for name, value in config["hyperparameters"].items()]
     return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])

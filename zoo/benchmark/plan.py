@@ -10,9 +10,11 @@ from typing import Any
 
 from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 
 from ..runs.folders import dataset_name
 from ..runs.hyperparameters import load_hyperparameters, read_yaml, unnamed_defaults
+from ..runs.scoring import EVAL_SEED
 
 SETTINGS: dict[str, Any] = {
     "algo": None,
@@ -24,12 +26,17 @@ SETTINGS: dict[str, Any] = {
     "eval_episodes": 10,
     "final_episodes": 20,
     "device": "cpu",
+    "env": None,
 }
 """What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins."""
-FINAL_SEED = 20_000
-"""Of the final episodes; those on the way, which choose the best checkpoint, have seeds from 1,000."""
 _SECTIONS = ("title", "note", "defaults", "algorithms", "datasets", "stages")
 _STAGE = ("datasets", "algorithms", "seeds")
+_LONGEST_NAME = 40
+
+
+def key_of(config: Mapping[str, Any]) -> str:
+    """Hash of a job's config, as plain data."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +58,7 @@ class Job:
     @cached_property
     def key(self) -> str:
         """Hash of the config: another setting is another job."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:10]
+        return key_of(self.config)
 
     @property
     def label(self) -> str:
@@ -117,6 +124,7 @@ def read_plan(path: str | Path) -> Plan:
     _check_words(defaults, SETTINGS, f"{path}, defaults")
     for section, entries in (("algorithms", algorithms), ("datasets", overrides)):
         for name, settings in entries.items():
+            _check_name(name, f"{path}, {section}", is_file_name=section == "algorithms")
             _check_words(settings or {}, SETTINGS, f"{path}, {section}, {name}")
     jobs: dict[tuple[str, str, int], Job | Skipped] = {}
     for number, stage in enumerate(stages, 1):
@@ -130,6 +138,7 @@ def read_plan(path: str | Path) -> Plan:
             if not isinstance(seed, int) or seed < 0:
                 raise UserError(f"{where}: seed {seed!r} must be a whole number from 0.")
             for dataset in stage["datasets"]:
+                _check_name(dataset, where, is_file_name=False)
                 for name in names:
                     settings = [defaults, overrides.get(dataset) or {}, algorithms[name] or {}]
                     if (name, dataset, seed) not in jobs:
@@ -166,7 +175,7 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "freq": max(1, resolved.n_timesteps // settings["evaluations"]),
         "episodes": settings["eval_episodes"],
         "final_episodes": settings["final_episodes"],
-        "final_seed": FINAL_SEED,
+        "final_seed": EVAL_SEED,
     }
     config = {
         "name": name,
@@ -178,7 +187,21 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "evaluation": evaluation,
         "device": settings["device"],
     }
+    if settings["env"] is not None:  # None: the dataset's; a setting of before there was this one has the same key
+        _check_name(settings["env"], f"{name} on {dataset}, env", is_file_name=False)
+        config["env"] = settings["env"]
     return Job(name, dataset, seed, config)
+
+
+def _check_name(name: Any, where: str, is_file_name: bool) -> None:
+    """Names of algorithms are parts of the names of files, which lie in the benchmark's folder and nowhere else."""
+    if not isinstance(name, str) or not name.isprintable() or not name:
+        raise UserError(f"{where}: {short(name)} is no name: use text.")
+    if is_file_name and (set(name) & set("/\\:") or name.startswith(".") or len(name) > _LONGEST_NAME):
+        raise UserError(
+            f"{where}: {short(name)} names no algorithm: files are named after it, so it holds no / \\ or :, starts with no "
+            f"dot and has up to {_LONGEST_NAME} characters. Which algorithm it is stands in its setting `algo`."
+        )
 
 
 def _check_words(words: Any, known: Iterable[str], where: str) -> None:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import sb3_genoffline
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.registry import ALGOS
 
 from ..runs.folders import Run, list_runs
 from ..runs.writing import write_json
-from .plan import Job, Plan
+from .plan import Job, Plan, key_of
 
 WAITING, RUNNING, INTERRUPTED, DONE, FAILED = "waiting", "running", "interrupted", "done", "failed"
 LAST_LINES = 12
@@ -44,10 +43,17 @@ def new_record(job: Job) -> dict[str, Any]:
 
 
 def open_record(folder: str | Path, job: Job) -> dict[str, Any]:
-    """A job's record, written if there is none."""
+    """
+    A job's record, written if there is none.
+
+    :raises UserError: if it is another job's: what a record says is done, and only the plan says what is to be done
+    """
     path = record_path(folder, job)
     if path.is_file():
-        return read_record(path)
+        record = read_record(path)
+        if key_of(record["config"]) != job.key:
+            raise UserError(f"{path} is the record of another job than the plan's: move it away, and the job is done anew.")
+        return record
     write_json(path, new_record(job))
     return new_record(job)
 
@@ -82,13 +88,14 @@ def job_run(folder: str | Path, record: dict[str, Any], fingerprint: str | None 
     :param fingerprint: of the data that it must have been trained on (None: any)
     """
     config = record["config"]
+    if config["algo"] not in list(ALGOS):  # else it would be the name of any folder
+        return None
     for run in reversed(list_runs(folder, config["algo"], config["dataset"])):
         try:
-            arguments = yaml.safe_load((run.settings / "args.yml").read_text()) or {}
-            known = run.config()["dataset"]["fingerprint"]
+            known = run.config()["dataset"].get("fingerprint")
         except FileNotFoundError:
             continue  # just begun, or killed in its first moments
-        if arguments.get("benchmark") == record["key"] and fingerprint in (None, known):
+        if run.arguments().get("benchmark") == record["key"] and fingerprint in (None, known):
             return run
     return None
 

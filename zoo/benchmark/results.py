@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sb3_genoffline.registry import ALGOS
 
+from ..runs.reading import read_yaml
 from .records import Cell
 
 _KIND = re.compile(r"(?:genoffline/|mujoco/|)(halfcheetah|hopper|walker2d)[/-](medium(?:-replay|-expert)?)-v\d+")
@@ -146,7 +146,7 @@ class Published:
     """What papers report, on D4RL's v2 datasets."""
 
     def __init__(self) -> None:
-        content = yaml.safe_load((Path(__file__).parent / "published.yml").read_text())
+        content = read_yaml(Path(__file__).parent / "published.yml", "table of published scores")
         self._table = {
             name: dict(zip(content["datasets"], entry["scores"], strict=True)) for name, entry in content["algorithms"].items()
         }

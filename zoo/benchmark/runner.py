@@ -162,17 +162,18 @@ class Benchmark:
 
     def _prepare(self, collect: bool) -> None:
         """Find out what is to be done, and which data there are."""
-        fingerprints: dict[str, str | FileNotFoundError] = {}
+        fingerprints: dict[tuple[str, str | None], str | FileNotFoundError] = {}
         for job in self.plan.jobs:
             record = open_record(self.folder, job)
             if record["state"] == FAILED and not self.retry_failed:
                 continue
-            if job.dataset not in fingerprints:
+            source = job.dataset, job.config.get("env")
+            if source not in fingerprints:
                 try:
-                    fingerprints[job.dataset] = find_dataset(job.dataset, collect=collect).fingerprint
+                    fingerprints[source] = find_dataset(job.dataset, collect=collect, env=source[1]).fingerprint
                 except FileNotFoundError as error:
-                    fingerprints[job.dataset] = error
-            found = fingerprints[job.dataset]
+                    fingerprints[source] = error
+            found = fingerprints[source]
             if isinstance(found, FileNotFoundError):
                 if record["state"] != DONE:
                     self.skipped.append(Skipped(job.name, job.dataset, job.seed, str(found)))

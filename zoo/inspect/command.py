@@ -12,6 +12,7 @@ import numpy as np
 from sb3_genoffline.data import load_dataset
 from sb3_genoffline.errors import NotFoundError
 
+from ..runs.agents import add_trust_argument
 from ..runs.folders import dataset_name
 from ..runs.writing import write_json
 from .report import Report, inspect_dataset
@@ -204,6 +205,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("dataset", help="Minari id, or a file: .hdf5 in D4RL's layout, .npz")
     add("--env", help="environment whose spaces the data have, for files without spaces")
     add("--download", action="store_true", help="fetch a Minari dataset that is not on this machine")
+    add_trust_argument(parser)
     add("--gamma", type=float, default=0.99, help="discount of the returns that a critic would learn")
     add("--seed", type=int, default=0, help="of the rows that estimates use")
     add("--json", metavar="FILE", help="write everything to this file")
@@ -218,7 +220,7 @@ def main(args: argparse.Namespace) -> None:
     :param args: as parsed with :func:`add_arguments`
     """
     try:
-        data = load_dataset(args.dataset, download=args.download, env=args.env)
+        data = load_dataset(args.dataset, download=args.download, env=args.env, trust_env=args.trust_env)
     except NotFoundError:
         raise
     except (ValueError, KeyError) as error:

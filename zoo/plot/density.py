@@ -15,12 +15,13 @@ import torch as th
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.cped import CPED
-from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.environments import check_compatible
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS, load_agent
 
-from ..runs.folders import find_run
+from ..runs.agents import data_of_agent
+from ..runs.folders import find_run, run_of
 from ..runs.provenance import versions
 from .density_toy import plot_toy
 from .figures import new_figure
@@ -257,13 +258,11 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(f"{flags}: of the bandit, which is drawn when no agent is named; leave out --dataset and -i.")
         path = args.trained_agent or find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
         model = check_fitted(load_agent(path, device=args.device), path)
-        source = args.dataset or model.dataset_info.get("id")
-        if source is None:
-            raise UserError(f"{path} does not name its data: give them with --dataset.")
+        data = data_of_agent(model, run_of(path), args.dataset)
         other = agent.pop("other", None)
         if "neighbors" in agent:
             agent["n_neighbors"] = agent.pop("neighbors")
         second = None if other is None else load_agent(other, device=args.device)
-        files = plot_agent(model, load_dataset(source), args.output, second, seed=args.seed, **agent)
+        files = plot_agent(model, data, args.output, second, seed=args.seed, **agent)
     for file in files:
         print(f"wrote {file}")

@@ -15,7 +15,8 @@ from sb3_genoffline.data.antmaze_env import FlatAntMaze
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import load_agent
 
-from ..runs.envs import EnvFactory, env_factory
+from ..runs.agents import add_trust_argument
+from ..runs.envs import EnvFactory, Recorded, env_factory
 from ..runs.folders import run_of
 from ..runs.provenance import versions
 from ..runs.scoring import EVAL_SEED
@@ -105,6 +106,7 @@ def plot_maze(
     n_walks: int = 20,
     seed: int = 0,
     title: str | None = None,
+    trust_env: bool = False,
 ) -> list[Path]:
     """
     Draw the data, and each agent's episodes in a panel of its own. Successes are those of which the environment's infos speak.
@@ -117,13 +119,14 @@ def plot_maze(
     :param n_walks: episodes of each agent
     :param seed: draws the data's episodes
     :param title: of the picture (None: the dataset's id)
+    :param trust_env: make the environment that the data record, whatever code it names
     :return: the files
     :raises UserError: if the data are of no maze, or there is nothing to draw
     """
     for flag, number in (("n_episodes", n_episodes), ("n_walks", n_walks)):
         if number < 1:
             raise UserError(f"{flag} is {number}; draw at least 1.")
-    make = env_factory(data)
+    make = env_factory(data, recorded=Recorded(trusted=trust_env))
     env = make()
     known = map_of(env)
     flat = isinstance(env.unwrapped, FlatAntMaze)
@@ -268,6 +271,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="cpu, cuda or auto")
     add("-o", "--output", default="maze.png", help="file to write, as PNG, SVG and JSON")
     add("--title", help="default: the dataset's id")
+    add("--env", help="the maze, if not the one that the data record")
+    add_trust_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -278,5 +283,6 @@ def main(args: argparse.Namespace) -> None:
         name = agent_name(path, model)
         agents[name if name not in agents else f"{name} ({len(agents) + 1})"] = model
     counts = {"n_episodes": args.n_episodes, "n_walks": args.n_walks, "seed": args.seed}
-    for file in plot_maze(load_dataset(args.dataset), args.output, agents, args.color, title=args.title, **counts):
+    data, more = load_dataset(args.dataset, env=args.env), {"title": args.title, "trust_env": args.trust_env}
+    for file in plot_maze(data, args.output, agents, args.color, **more, **counts):
         print(f"wrote {file}")

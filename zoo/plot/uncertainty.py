@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_genoffline.data import OfflineDataset, load_dataset
+from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.qdq.diagnostics import detection_auc, share_above_quantile
 from sb3_genoffline.registry import ALGOS, load_agent
 
-from ..runs.folders import find_run
+from ..runs.agents import data_of_agent
+from ..runs.folders import find_run, run_of
 from ..runs.provenance import versions
 from ..runs.writing import write_json
 from .figures import new_figure, save_figure
@@ -267,10 +268,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError("Which agent? Give --dataset (and -f, --exp-id), or -i with the agent's file.")
         path = find_run(args.folder, args.algo, args.dataset, args.exp_id).checkpoint()
     model = check_fitted(load_agent(path, device=args.device), path)
-    source = args.dataset or model.dataset_info.get("id")
-    if source is None:
-        raise UserError(f"{path} does not name its data: give them with --dataset.")
     counts = {"n_neighbors": args.neighbors, "n_rows": args.n_rows, "seed": args.seed}
-    data = load_dataset(source)
+    data = data_of_agent(model, run_of(path), args.dataset)
     for file in plot_uncertainty(model, data, args.output, row=args.row, dims=args.dims, title=args.title, **counts):
         print(f"wrote {file}")

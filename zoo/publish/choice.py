@@ -8,9 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sb3_genoffline.errors import NotFoundError
+from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
 from ..plot.curves import baseline_of
@@ -150,9 +148,9 @@ def find_all(log_folder: str | Path) -> Iterator[Trained]:
             continue
         try:
             config = run.config()
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except UserError:
             continue
-        if isinstance(config, dict) and config.get("algo") in ALGOS and config["algo"] == run.folder.parent.name:
+        if config["algo"] in list(ALGOS) and config["algo"] == run.folder.parent.name:
             yield _trained(run, config)
 
 

@@ -13,7 +13,8 @@ from sb3_genoffline.hub.naming import check_repo_id, repo_name
 from sb3_genoffline.hub.publishing import push_folder, write_agent_folder
 from sb3_genoffline.registry import ALGOS
 
-from ..runs.scoring import EVAL_SEED, summary
+from ..runs.agents import add_trust_argument
+from ..runs.scoring import EVAL_SEED, check_seed, summary
 from .choice import Candidate, choose, choose_all
 from .contents import (
     Settings,
@@ -163,6 +164,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--act-only", action="store_true", help="leave out what only going on with training needs")
     add("--env", help="environment to evaluate and film in (default: the dataset's)")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="its arguments (default: those of the training)")
+    add_trust_argument(parser)
     add("--device", default="auto", help="cpu, cuda or auto")
     add("-m", "--commit-message", metavar="TEXT", help="of the commit on the Hub")
     add("--private", action="store_true", default=None, help="make a new repository private")
@@ -209,12 +211,13 @@ def _publish_and_send(candidate: Candidate, name: str, args: argparse.Namespace)
     settings = Settings(
         checkpoint=args.checkpoint,
         n_episodes=args.n_episodes,
-        eval_seed=args.seed,
+        eval_seed=check_seed(args.seed),
         film_steps=args.video_length if args.film else 0,
         training=not args.act_only,
         device=args.device,
         env_id=args.env,
         env_kwargs=None if args.env_kwargs is None else tuple(args.env_kwargs),
+        trust_env=args.trust_env,
     )
     print(f"{name}: {candidate.chosen.run.folder}, seed {candidate.chosen.seed}, {args.checkpoint} checkpoint")
     for note in candidate.notes:

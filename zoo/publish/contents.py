@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import NotFoundError
@@ -20,7 +19,6 @@ from ..runs.agents import agent_and_env
 from ..runs.envs import EnvFactory
 from ..runs.film import film
 from ..runs.folders import Run
-from ..runs.hyperparameters import parse_pairs
 from ..runs.scoring import EVAL_SEED, evaluate
 from .choice import Candidate, Trained
 
@@ -44,6 +42,7 @@ class Settings:
     :param device: to evaluate and film on
     :param env_id: environment to evaluate and film in (None: the dataset's)
     :param env_kwargs: its arguments (None: those of the run)
+    :param trust_env: make the environment that data and runs record, whatever code it names
     """
 
     checkpoint: str = "last"
@@ -54,6 +53,7 @@ class Settings:
     device: str = "auto"
     env_id: str | None = None
     env_kwargs: tuple[str, ...] | None = None
+    trust_env: bool = False
 
 
 def source_of(candidate: Candidate, settings: Settings) -> dict[str, Any]:
@@ -85,19 +85,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def open_agent(run: Run, checkpoint: str, settings: Settings) -> tuple[AnyAlgorithm, EnvFactory]:
     """A run's agent, and what makes its environment, with the arguments that it was evaluated with in training."""
-    flags = None if settings.env_kwargs is None else list(settings.env_kwargs)
     args = Namespace(
-        model=run.checkpoint(checkpoint), dataset=None, env=settings.env_id, env_kwargs=flags, device=settings.device
+        model=run.checkpoint(checkpoint),
+        dataset=None,
+        env=settings.env_id,
+        env_kwargs=None if settings.env_kwargs is None else list(settings.env_kwargs),
+        trust_env=settings.trust_env,
+        device=settings.device,
     )
     model, make, _, _ = agent_and_env(args)
-    if flags is not None:
-        return model, make
-    arguments = run.settings / "args.yml"
-    used = (yaml.safe_load(arguments.read_text()) or {}) if arguments.is_file() else {}
-    kwargs = dict(run.config()["hyperparameters"].get("env_kwargs") or {})
-    for flag in ("env_kwargs", "eval_env_kwargs"):
-        kwargs |= parse_pairs(used.get(flag))
-    return model, lambda **more: make(**{**kwargs, **more})
+    return model, make
 
 
 def make_results(

@@ -1,14 +1,17 @@
 """Which agent a command is about, and in which environment it acts."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset, load_dataset
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.data.reading.minari import is_dataset_id
+from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS, load_agent
 
-from .envs import EnvFactory, env_factory
+from .envs import EnvFactory, env_of_run, recorded_env
 from .folders import Run, find_run, run_of
 from .hyperparameters import parse_pairs
 
@@ -26,8 +29,16 @@ def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     add("--deterministic", action=argparse.BooleanOptionalAction, default=True, help="see the policy's docstring")
     add("--stochastic", dest="deterministic", action="store_false", help="the same as --no-deterministic")
     add("--env", help="environment (default: the dataset's)")
-    add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
+    add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="its arguments, over those of the training")
+    add_trust_argument(parser)
     add("--device", default="auto", help="cpu, cuda or auto")
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flag of every command that builds an environment which files may name"""
+    parser.add_argument(
+        "--trust-env", action="store_true", help="build the environment that data or a run record, whatever code it names"
+    )
 
 
 def agent_and_env(args: argparse.Namespace) -> tuple[AnyAlgorithm, EnvFactory, Path, str]:
@@ -45,12 +56,7 @@ def agent_and_env(args: argparse.Namespace) -> tuple[AnyAlgorithm, EnvFactory, P
         checkpoint = "best" if args.load_best else str(args.load_checkpoint or "last")
         path = run.checkpoint(checkpoint)
     model = load_agent(path, device=args.device)
-    env_id = args.env
-    dataset = None if env_id is not None else _dataset_of(model, args.dataset)
-    unknown = dataset is None or (dataset.env_spec is None and dataset.eval_env_spec is None)
-    if env_id is None and unknown and run is not None:
-        env_id = run.config().get("environment")
-    return model, env_factory(dataset, env_id, **parse_pairs(args.env_kwargs)), path, checkpoint
+    return model, _env_of(model, run, args), path, checkpoint
 
 
 def _checkpoint_name(path: Path, run: Run | None) -> str:
@@ -60,14 +66,50 @@ def _checkpoint_name(path: Path, run: Run | None) -> str:
     return "best" if stem == "best_model" else stem.removeprefix("rl_model_").removesuffix("_steps")
 
 
-def _dataset_of(model: AnyAlgorithm, named: str | None) -> OfflineDataset | None:
-    """The agent's dataset if it is on this machine; needed for its environment only."""
-    source = named or model.dataset_info.get("id")
-    try:
-        return None if source is None else load_dataset(source)
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        if named is not None:
-            raise
-        return None  # the id of data that were no Minari dataset: the stem of a file's name
+def _env_of(model: AnyAlgorithm, run: Run | None, args: argparse.Namespace) -> EnvFactory:
+    data = None
+    if args.env is None:
+        try:
+            data = data_of_agent(model, run, args.dataset)
+        except FileNotFoundError:
+            pass  # its run may tell
+        except ValueError:
+            if args.dataset is not None and (run is None or not recorded_env(run).asked_for):
+                raise
+    return env_of_run(run, data, args.env, parse_pairs(args.env_kwargs), args.trust_env)
+
+
+def data_of_agent(
+    model: AnyAlgorithm,
+    run: Run | None,
+    named: str | None = None,
+    load: Callable[..., OfflineDataset] | None = None,
+    env: Any = None,
+) -> OfflineDataset:
+    """
+    The data that an agent was trained on. An agent may name a Minari dataset of
+    this machine. Its run may name a file, which counts only if it holds what the agent says it was trained on: files of others
+    do not choose what is read into a training or a picture.
+
+    :param model: the agent
+    :param run: that it lies in, if it lies in one
+    :param named: data that the user named instead
+    :param load: takes an id or a file, and ``env`` (None: ``load_dataset``)
+    :param env: has the spaces where the data have none (None: the agent has)
+    :raises NotFoundError: if they are not on this machine
+    :raises UserError: if they are not known
+    """
+    load, env = load or load_dataset, env or (model.observation_space, model.action_space)
+    if named is not None:
+        return load(named, env=env)
+    file = None if run is None else run.arguments().get("dataset")
+    if isinstance(file, str) and Path(file).is_absolute():
+        data = load(file, env=env) if Path(file).is_file() else None
+        if data is None or data.fingerprint != model.dataset_info.get("fingerprint"):
+            what = "is not there any more" if data is None else "holds other data than the agent was trained on"
+            raise NotFoundError(f"{file}, which the run names, {what}: give the data with --dataset.")
+        return data
+    source = model.dataset_info.get("id")
+    if not is_dataset_id(source):
+        raise UserError("The agent does not name its data, or they were a file: give them with --dataset.")
+    return load(source, env=env)

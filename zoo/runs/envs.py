@@ -1,8 +1,14 @@
-"""Environments to evaluate and film in: the dataset's own, or one that is named."""
+"""
+Environments to evaluate and film in: the dataset's own, or one that is named.
+
+Files never choose code: of what data, a run's files and agents record only what is registered on this machine is made, with
+plain values as its arguments, unless the user trusts them (``--trust-env``). What the user names (``--env``) is made as it is.
+"""
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +17,12 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_genoffline.data import OfflineDataset, flatten_env
+from sb3_genoffline.data.environments import check_recorded_arguments, make_from_spec, spec_of_recorded_id
 from sb3_genoffline.errors import UserError
+
+from .folders import Run
+from .hyperparameters import parse_pairs
+from .reading import named_values
 
 EnvFactory = Callable[..., gym.Env]
 """Makes an environment; keyword arguments go to ``gymnasium.make``."""
@@ -21,27 +32,118 @@ class NoEnvironment(UserError):
     """No simulator could be made; the message says why."""
 
 
-def env_factory(dataset: OfflineDataset | None, env_id: str | None = None, **env_kwargs: Any) -> EnvFactory:
+_NO_ARGUMENTS = ("id", "eval_env", "trust_env")
+"""Names that mean something to what makes environments, and not to an environment."""
+
+
+@dataclass(frozen=True)
+class Recorded:
     """
-    :param dataset: its environment is made; may be missing if ``env_id`` is given
-    :param env_id: environment to make instead
-    :param env_kwargs: arguments of ``gymnasium.make``
+    What files say of an environment.
+
+    :param env_id: its id, not trusted; None: the dataset's own is meant
+    :param kwargs: arguments of ``gymnasium.make``, not trusted
+    :param asked_for: whether the training was told to evaluate there, whatever the dataset records
+    :param trusted: the user trusts them, and what the dataset records
+    """
+
+    env_id: Any = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    asked_for: bool = False
+    trusted: bool = False
+
+
+_NOTHING = Recorded()
+
+
+def env_factory(
+    dataset: OfflineDataset | None,
+    env_id: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    recorded: Recorded = _NOTHING,
+) -> EnvFactory:
+    """
+    :param dataset: its environment is made; may be missing if an id is given or recorded
+    :param env_id: environment that the user wants
+    :param env_kwargs: arguments of ``gymnasium.make`` that the user gave
+    :param recorded: what files say, where the user says nothing
     :return: a function whose keyword arguments are further arguments of ``gymnasium.make``
+    :raises UserError: for an argument that no environment has
     """
+    own = dict(env_kwargs or {})
+    kept = {name: value for name, value in recorded.kwargs.items() if name not in own}
+    for name in (*own, *kept):
+        if name in _NO_ARGUMENTS:
+            raise UserError(f"No environment takes {name} as an argument (--env-kwargs): leave it out.")
 
     def make(**kwargs: Any) -> gym.Env:
+        arguments = {**kept, **own, **kwargs}
         try:
             if env_id is not None:
-                return flatten_env(gym.make(env_id, **{**env_kwargs, **kwargs}))
+                return flatten_env(gym.make(env_id, **arguments))
+            if not recorded.trusted:
+                check_recorded_arguments(recorded.env_id or (dataset and dataset.id), kept)
+            if recorded.env_id is not None:
+                if recorded.trusted:
+                    return flatten_env(gym.make(recorded.env_id, **arguments))
+                return flatten_env(make_from_spec(spec_of_recorded_id(recorded.env_id), **arguments))
             if dataset is None:
                 raise UserError("its dataset is not on this machine and its run says nothing.")
-            return dataset.make_env(**{**env_kwargs, **kwargs})
-        except (ImportError, gym.error.Error, ValueError, FileNotFoundError) as error:
+            return dataset.make_env(trust_env=recorded.trusted, **arguments)
+        except Exception as error:  # whatever an environment's constructor raises
             if env_id is not None:
                 raise NoEnvironment(f"The environment {env_id} could not be made: {error}") from error
-            raise NoEnvironment(f"The environment of the data could not be made: {error} (--env names another.)") from error
+            whose = "data" if recorded.env_id is None else "run"
+            raise NoEnvironment(
+                f"The environment of the {whose} could not be made: {error} (--env names another; --trust-env makes what is "
+                "recorded, whatever code it names.)"
+            ) from error
 
     return make
+
+
+def env_of_run(
+    run: Run | None,
+    dataset: OfflineDataset | None,
+    env_id: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    trust_env: bool = False,
+) -> EnvFactory:
+    """
+    What the user names; else what the run's training was told to evaluate in; else the dataset's; else what the run was
+    evaluated in; these with the arguments of the training, and the user's over them.
+
+    :param run: of the agent, if it lies in one
+    :param dataset: that the agent was trained on, if it is here
+    :param env_id: that the user names
+    :param env_kwargs: that the user gives
+    :param trust_env: make what is recorded as it is, whatever code it names
+    """
+    if env_id is not None or run is None:
+        return env_factory(dataset, env_id, env_kwargs, Recorded(trusted=trust_env))
+    recorded = replace(recorded_env(run), trusted=trust_env)
+    if dataset is not None and (dataset.env_spec or dataset.eval_env_spec) is not None and not recorded.asked_for:
+        recorded = replace(recorded, env_id=None)
+    return env_factory(dataset, None, env_kwargs, recorded)
+
+
+def recorded_env(run: Run) -> Recorded:
+    """
+    What a run's files say of the environment in which it was evaluated.
+
+    :param run: its ``args.yml`` and ``config.yml`` are read
+    :return: the id that was given with ``--env``, else that of the environment that was made; and the arguments
+    :raises UserError: if the files are damaged
+    """
+    used, config = run.arguments(), run.config()
+    kwargs = named_values(config["hyperparameters"].get("env_kwargs"), f"{run.settings}/config.yml, env_kwargs,")
+    for flag in ("env_kwargs", "eval_env_kwargs"):
+        pairs = used.get(flag) or []
+        if not isinstance(pairs, list) or not all(isinstance(pair, str) for pair in pairs):
+            raise UserError(f"{run.settings}/args.yml: {flag} is no list of texts like name:value.")
+        kwargs |= parse_pairs(pairs)
+    asked_for = used.get("env")
+    return Recorded(asked_for or config["environment"], kwargs, asked_for is not None)
 
 
 class ReachedGoal(gym.Wrapper):

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
+
+from .reading import named_values, read_yaml
+
+_NEEDED = ("algo", "dataset", "hyperparameters")
 
 
 def dataset_name(source: Any) -> str:
@@ -52,17 +55,26 @@ class Run:
         return self.folder / "evaluations.npz"
 
     def config(self) -> dict[str, Any]:
-        """What ``config.yml`` holds."""
+        """
+        What ``config.yml`` holds.
+
+        :raises NotFoundError: if there is none
+        :raises UserError: if it is damaged
+        """
         path = self.settings / "config.yml"
         if not path.is_file():
             raise NotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
-        return yaml.safe_load(path.read_text())
+        content = read_yaml(path, "config of a run")
+        missing = [name for name in _NEEDED if name not in content]
+        if missing:
+            raise UserError(f"{path} is no config of a run: it has no {missing[0]}.")
+        parts = {name: named_values(content.get(name), f"{path}, {name},") for name in (*_NEEDED[1:], "versions")}
+        return {"seed": None, "environment": None, **content, **parts}
 
     def arguments(self) -> dict[str, Any]:
         """What ``args.yml`` holds: the options that the run was started with; empty where there is none."""
         path = self.settings / "args.yml"
-        content = yaml.safe_load(path.read_text()) if path.is_file() else None
-        return content if isinstance(content, dict) else {}
+        return read_yaml(path, "list of a run's arguments") if path.is_file() else {}
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds: how training ended; empty if it is under way or was killed."""
@@ -171,9 +183,9 @@ def run_of(model_path: str | Path) -> Run | None:
     folder = Path(model_path).resolve().parent
     for settings in sorted(folder.glob("*/config.yml")):
         try:
-            config = yaml.safe_load(settings.read_text())
-        except (yaml.YAMLError, ValueError, RecursionError):
+            config = read_yaml(settings, "config of a run")
+        except UserError:
             continue
-        if isinstance(config, dict) and config.get("algo") in list(ALGOS):  # other programs have a config.yml too
+        if config.get("algo") in list(ALGOS):  # other programs have a config.yml too
             return Run(folder, settings.parent.name)
     return None

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_genoffline.common.arguments import Argument, ArgumentTable, PositiveInt, nearest
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
-from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import ALGOS
+
+from . import reading
 
 _OWN = ("n_timesteps", "policy", "env_kwargs")
 _FLAGS = {"seed": "--seed", "verbose": "--verbose", "tensorboard_log": "-tb"}
@@ -102,15 +103,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     if path.suffix not in (".yml", ".yaml"):
         raise UserError(f"{path} is no YAML file (.yml, .yaml); hyper-parameters are values, so Python files are not read.")
-    if not path.is_file():
-        raise NotFoundError(f"No hyper-parameter file at {path}.")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not plain YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must map dataset ids to hyper-parameters, but holds a {type(content).__name__}.")
-    return content
+    return reading.read_yaml(path, "YAML file")
 
 
 def find_entry(content: Mapping[str, Any], dataset: str) -> str | None:

@@ -19,8 +19,8 @@ from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import DivergedError
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
-from .envs import EnvFactory, NoEnvironment, env_factory, env_id_of, eval_envs
-from .folders import Run, held, new_run
+from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs
+from .folders import Run, held, new_run, run_of
 from .provenance import PROGRAM
 from .settings import make_logger, write_settings
 from .starting import Start, Wish, start
@@ -83,6 +83,7 @@ def train(
     unique: bool = False,
     env_id: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    trust_env: bool = False,
     eval_freq: int | None = None,
     eval_episodes: int = 10,
     n_eval_envs: int | None = None,
@@ -113,8 +114,9 @@ def train(
     :param log_folder: root of the logs
     :param tensorboard_log: root of the tensorboard logs (None: none)
     :param unique: append a uuid to the run's name
-    :param env_id: environment to evaluate in (None: the dataset's)
-    :param env_kwargs: its arguments
+    :param env_id: environment to evaluate in (None: that of the resumed agent's run, else the dataset's)
+    :param env_kwargs: its arguments, over those of the run
+    :param trust_env: make the environment that the data or the run record, whatever code it names
     :param eval_freq: updates between evaluations (None: 20 in a run, but at least one in 10,000 updates; 0: none)
     :param eval_episodes: episodes of an evaluation
     :param n_eval_envs: environments stepped together (None: one per episode, at most 10)
@@ -155,7 +157,8 @@ def train(
         eval_freq = max(1, min(10_000, total // 20)) if eval_freq is None else eval_freq
         envs = None
         if eval_freq > 0:
-            make = env_factory(data, env_id, **{**begun.env_kwargs, **(env_kwargs or {})})
+            known = None if begun.origin is None else run_of(begun.origin)
+            make = env_of_run(known, data, env_id, {**begun.env_kwargs, **(env_kwargs or {})}, trust_env)
             envs = _eval_envs(data, make, n_eval_envs or min(eval_episodes, 10), named=env_id is not None)
         if envs is not None:
             stack.callback(envs.close)

@@ -9,13 +9,16 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_genoffline.common.envs import check_agent_spaces
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
-from sb3_genoffline.data.scores import ScoreScale
+from sb3_genoffline.data.scores import ScoreScale, known_reference
 from sb3_genoffline.errors import UserError
 
 from .envs import EnvFactory, env_id_of, eval_envs, own_spec
 from .provenance import versions
 
-EVAL_SEED = 1_000
+EVAL_SEED = 20_000
+"""Of the episodes that results are told from; the environments have the seeds from there on."""
+CHOOSING_SEEDS = range(1_000, 10_000)
+"""Of the episodes that checkpoints and settings are chosen on: evaluations on the way, and sweeps."""
 BOOTSTRAPS = 10_000
 
 
@@ -70,6 +73,9 @@ def evaluate(
     finally:
         envs.close()
     returns, interval = np.array(rewards), bootstrap_ci(np.array(rewards))
+    low, high = info.get("ref_min_score"), info.get("ref_max_score")
+    if low is None or high is None:  # data of one's own, in an environment that has a scale
+        low, high = known_reference(env_id) or (None, None)
     result: dict[str, Any] = {
         "mean_reward": float(returns.mean()),
         "std_reward": float(returns.std()),
@@ -93,13 +99,13 @@ def evaluate(
         "normalized_score_ci95": None,
         "behavior_mean_reward": info.get("mean_return"),
         "behavior_normalized_score": None,
-        "ref_min_score": info.get("ref_min_score"),
-        "ref_max_score": info.get("ref_max_score"),
+        "ref_min_score": low,
+        "ref_max_score": high,
         "protocol": None,
     }
     # an environment that does not tell successes can only be scored by returns
     names = (info.get("id"), env_id) if successes else ()
-    scale = ScoreScale.known(*names, low=info.get("ref_min_score"), high=info.get("ref_max_score"))
+    scale = ScoreScale.known(*names, low=low, high=high)
     if scale is not None:
         result |= _scores(scale, result, behavior_success_rate)
     result |= {name: value for name, value in _acting_settings(model).items() if name not in result}
@@ -139,6 +145,29 @@ def recorded_scale(record: Mapping[str, Any]) -> ScoreScale | None:
     if record.get("success_rate") is not None:
         return ScoreScale("success")
     return ScoreScale.known(low=record["ref_min_score"], high=record["ref_max_score"])
+
+
+def check_seed(seed: int, chooses: bool = False) -> int:
+    """
+    :param seed: of episodes
+    :param chooses: whether something is chosen by them
+    :return: the seed
+    :raises UserError: if a result would be told from the episodes that something was chosen on, or the other way round
+    """
+    if chooses and seed not in CHOOSING_SEEDS:
+        raise UserError(
+            f"--seed {seed}: a sweep chooses, on episodes that no result is told from. Their seeds are {_CHOOSING}; the "
+            f"default is {CHOOSING_SEEDS.start}."
+        )
+    if not chooses and seed in CHOOSING_SEEDS:
+        raise UserError(
+            f"--seed {seed}: on the episodes of the seeds {_CHOOSING} checkpoints and settings are chosen, so a score from "
+            f"them is too good. Use others; the default is {EVAL_SEED}."
+        )
+    return seed
+
+
+_CHOOSING = f"{CHOOSING_SEEDS.start} to {CHOOSING_SEEDS.stop - 1}"
 
 
 def default_episodes(*names: str | None) -> int:

@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from sb3_genoffline.data import OfflineDataset
-from sb3_genoffline.data.environments import registered_spec
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 
 from .folders import Run
-from .hyperparameters import parse_pairs
 from .provenance import command_line, versions
 from .starting import Start
 from .writing import append_line, write_yaml
@@ -29,24 +26,18 @@ REMEMBERED: dict[str, type] = {
 
 def remembered(run: Run) -> dict[str, Any]:
     """
-    The options that a run was started with, as far as they hold when it goes on. The file is not trusted: what would choose
-    code, or a new place to write to, is left to the user.
+    The options that a run was started with, as far as they hold when it goes on. The file is not trusted: a new place to write
+    to is left to the user, and the environment is built as :func:`zoo.runs.envs.env_of_run` has it.
 
     :param run: the run
     :return: by name, those that are there
-    :raises UserError: if a value is of the wrong kind, or the environment is not a registered one with plain arguments
+    :raises UserError: if a value is of the wrong kind
     """
     arguments, file = run.arguments(), run.settings / "args.yml"
     known = {name: arguments[name] for name in REMEMBERED if arguments.get(name) is not None}
     for name, value in known.items():
         if type(value) is not REMEMBERED[name] or (isinstance(value, list) and set(map(type, value)) != {str}):
             raise UserError(f"{file} has {name}={short(value)}, which is no option of a training: give it anew.")
-    kwargs = parse_pairs([*known.get("env_kwargs", ()), *known.get("eval_env_kwargs", ())])
-    if "env" in known or kwargs:
-        try:
-            registered_spec(EnvSpec(known.get("env", "CartPole-v1"), kwargs=kwargs))
-        except UserError as error:
-            raise UserError(f"{file}: {error}; or give --env and --env-kwargs anew.") from error
     root = known.get("tensorboard_log")
     if root is not None and not _tensorboard_folder(root, run, str(run.config().get("algo"))).is_dir():
         del known["tensorboard_log"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sb3_genoffline.registry import ALGOS, load_agent
 from .folders import Run, held, list_runs, run_of
 from .hyperparameters import load_hyperparameters, make_hyperparameters
 
-_BESIDE_THE_POINT = ("log_folder", "resume", "verbose", "progress")
+_BESIDE_THE_POINT = ("log_folder", "resume", "verbose", "progress", "trust_env")
 """Options that make no other run of a command."""
 
 
@@ -48,7 +48,7 @@ class Start:
     :param model: the agent
     :param n_timesteps: updates in all, those done included
     :param plain: hyper-parameters as plain data
-    :param env_kwargs: arguments of the evaluation environment
+    :param env_kwargs: arguments of the evaluation environment that the user gave; a run's files have those of its training
     :param entry: of the hyper-parameter file, of a new agent
     :param run: whose folder is gone on in; None: a new one
     :param origin: checkpoint that is gone on from; None: a new agent
@@ -115,7 +115,7 @@ def _new(wish: Wish, data: OfflineDataset, stack: ExitStack) -> Start:
     total = wish.n_timesteps or settings.n_timesteps
     run = _unfinished_run(wish, wish.algo, {**settings.plain, "n_timesteps": total}, data, stack)
     if run is not None and run.model_path.is_file():
-        return _resumed(run.model_path, wish, run, run)
+        return replace(_resumed(run.model_path, wish, run, run), env_kwargs=settings.env_kwargs)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if wish.seed < 0 else wish.seed
     common: dict[str, Any] = {"seed": seed, "device": wish.device}
     model = ALGOS[wish.algo](settings.policy, data, **settings.arguments, **common)
@@ -144,7 +144,7 @@ def _resumed(path: Path, wish: Wish, known: Run | None, run: Run | None) -> Star
         raise UserError(
             f"{path} has done {model.num_timesteps} updates already; -n is their number in all: name more than that."
         )
-    return Start(model, total, plain, plain.get("env_kwargs") or {}, None, run, path)
+    return Start(model, total, plain, {}, None, run, path)
 
 
 def _unfinished_run(wish: Wish, algo: str, plain: dict[str, Any], data: OfflineDataset, stack: ExitStack) -> Run | None:

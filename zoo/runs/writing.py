@@ -29,3 +29,8 @@ def append_line(path: Path, text: str) -> None:
     """Add a line to a file."""
     with write_errors(path), path.open("a") as file:
         file.write(text + "\n")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, atomically."""
+    replace_file(target, source.read_bytes())

@@ -1,5 +1,6 @@
 """Datasets from flat arrays by name, as a dict, an HDF5 file in D4RL's layout or a ``.npz`` file has them."""
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -42,8 +43,9 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
     Accepted keys (the first of each is ours): ``observations``/``obs``, ``actions``, ``rewards``,
     ``terminations``/``terminals``/``dones`` (true ends only, not time-outs), and optionally
     ``next_observations``/``next_obs``, ``truncations``/``timeouts``, ``episode_ends``, ``observation_space`` and
-    ``action_space``. D4RL's ``infos/...`` and ``metadata/...`` are ignored. ``dones`` may include time-outs if these are given
-    too: as in SB3, a step that is both then counts as a time-out.
+    ``action_space`` (a ``Box``, or its bounds ``[low, high]``, two numbers or two rows, as a file can hold them). D4RL's
+    ``infos/...`` and ``metadata/...`` are ignored. ``dones`` may include time-outs if these are given too: as in SB3, a step
+    that is both then counts as a time-out.
 
     **With** ``next_observations`` every row is kept.
 
@@ -171,11 +173,17 @@ def _known_keys(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _spaces(found: dict[str, Any], env: Any) -> tuple[spaces.Space[Any], spaces.Box | None, Any]:
     """Observation space, action space if known, and env spec: from the dict, else from the env, else inferred."""
-    observation_space, action_space, spec = found.get("observation_space"), found.get("action_space"), None
+    observation_space: Any = found.get("observation_space")
+    action_space: Any = found.get("action_space")
+    spec = None
     if env is not None:
         env_observation_space, env_action_space, spec, _ = resolve_env(env)
         observation_space = env_observation_space if observation_space is None else observation_space
         action_space = env_action_space if action_space is None else action_space
+    if action_space is not None and not isinstance(action_space, spaces.Space):
+        action_space = _box_within(action_space, np.shape(found["actions"])[1:] or (1,))
+    if observation_space is not None and not isinstance(observation_space, spaces.Space):
+        raise UserError(f"observation_space is a {type(observation_space).__name__}, but a gymnasium space is needed.")
     if observation_space is None:
         if isinstance(found["observations"], Mapping | tuple):
             raise UserError("observations are nested, so their space is needed: give env= or the key observation_space.")
@@ -216,9 +224,23 @@ def _unit_box(actions: np.ndarray) -> spaces.Box:
         row, column = (int(i) for i in np.argwhere(np.abs(actions) == largest)[0])
         raise UserError(
             f"actions[{row}, {column}] = {actions[row, column]} is outside [-1, 1], and no action space is given. "
-            "Give env=, or the key action_space with a spaces.Box of the actuators' limits."
+            "Give the environment (env=, --env), or the actuators' limits as action_space=[low, high] among the arrays."
         )
     return spaces.Box(-1.0, 1.0, (actions.shape[1],), np.float32)
+
+
+def _box_within(bounds: Any, shape: tuple[int, ...]) -> spaces.Box:
+    """The space of actions of a shape, from its bounds: two numbers, or two rows of them."""
+    values = numeric_array("action_space", bounds)
+    low = high = np.zeros(shape, np.float32)
+    with contextlib.suppress(ValueError, TypeError), np.errstate(over="ignore"):
+        low, high = (np.broadcast_to(bound, shape).astype(np.float32) for bound in values)
+    if not (np.isfinite([low, high]).all() and (low < high).all()):
+        raise UserError(
+            f"action_space is {str(values.tolist())[:80]}; a spaces.Box or its bounds [low, high] are needed: two "
+            f"numbers, or two rows of {shape[0]}, finite and the first below the second."
+        )
+    return spaces.Box(low, high, dtype=np.float32)
 
 
 def _step_limit(spec: Any, id: str | None) -> int | None:

@@ -29,6 +29,11 @@ _SPACES = ("observation_space", "action_space")
 _ID = re.compile(r"(?:[-\w]{2,}/)*[-\w]+-v\d+")
 
 
+def is_dataset_id(text: Any) -> bool:
+    """Whether it has the form of a dataset's id, so that it is no path."""
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
+
+
 def from_minari_id(
     dataset_id: str, download: bool = False, cache: bool = True, env: Any = None, trust_env: bool = False
 ) -> OfflineDataset:

@@ -1,6 +1,7 @@
 """One function that turns any source of logged data into an :class:`OfflineDataset`."""
 
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,14 @@ from sb3_genoffline.data.reading.arrays import from_arrays
 from sb3_genoffline.data.reading.files import from_hdf5, from_npz
 from sb3_genoffline.data.reading.minari import from_minari, from_minari_id
 from sb3_genoffline.data.reading.paths import expanded
+from sb3_genoffline.data.reading.pickled import read_replay_buffer
 from sb3_genoffline.data.reading.replay import from_offline_buffer, from_replay_buffer
 from sb3_genoffline.errors import UserError
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 SOURCES = (
     "a Minari id or MinariDataset, an HDF5 file in D4RL's layout (.hdf5, .h5), a .npz file, a dict of arrays, "
-    "an SB3 ReplayBuffer, or an OfflineDataset"
+    "an SB3 ReplayBuffer or the .pkl it was saved in, or an OfflineDataset"
 )
 
 
@@ -38,6 +40,7 @@ def load_dataset(
         - a dict of arrays ``observations, actions, rewards, terminations``, optionally ``next_observations, truncations, …``;
         - an SB3 ``ReplayBuffer``, whose actions are taken as scaled to [-1, 1], as SB3 stores them, or the buffer of an agent
           of this library: the dataset it was trained on and the steps it has made since;
+        - the path of a replay buffer that SB3 saved (``.pkl``), whose numbers are read without unpickling it;
         - an ``OfflineDataset``, which is returned as it is.
     :param download: Fetch a Minari dataset that is not on this machine.
     :param env: Environment, id or spec. Its spaces are used where the source has none (or actions without finite bounds), else
@@ -74,11 +77,12 @@ def _load(source: Any, download: bool, env: GivenEnv | None, cache: bool, trust_
             return from_hdf5(path, env, trust_env, cache)
         if suffix == ".npz":
             return from_npz(path, env, cache)
+        if suffix == ".pkl" and path.is_file() and not zipfile.is_zipfile(path):
+            return from_replay_buffer(read_replay_buffer(path)).replace(id=path.stem)
         if suffix == ".pkl" or path.name.lower().endswith(".pkl.zip"):
             raise UserError(
-                f"{path} is a saved replay buffer, and a pickle of others runs whatever code is in it, so it is not read: "
-                "load it with the agent it belongs to, if you trust it, and pass the buffer: "
-                "model.load_replay_buffer(path), then load_dataset(model.replay_buffer)."
+                f"{path} is a saved replay buffer of an agent of this library, which holds the steps that it made and not its "
+                "dataset: load_replay_buffer(path) on the agent, then load_dataset(model.replay_buffer)."
             )
         if isinstance(source, os.PathLike) or path.is_file():
             raise UserError(

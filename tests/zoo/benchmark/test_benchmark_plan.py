@@ -9,8 +9,9 @@ import yaml
 
 from sb3_genoffline import DAC
 from sb3_genoffline.common.arguments import constructor_arguments
-from zoo.benchmark.plan import FINAL_SEED, Plan, read_plan
+from zoo.benchmark.plan import Plan, read_plan
 from zoo.runs.hyperparameters import load_hyperparameters
+from zoo.runs.scoring import EVAL_SEED
 
 CPU_PLAN = Path(__file__).parents[3] / "zoo" / "benchmarks" / "cpu.yml"
 
@@ -49,7 +50,7 @@ def test_an_algorithms_settings_win_over_the_datasets_and_those_over_the_default
     assert dac.config["hyperparameters"]["tau"] == greedy.config["hyperparameters"]["tau"] == 0.2
     assert dac.config["hyperparameters"]["eta"] == 9.0 and greedy.config["hyperparameters"]["eta"] == 0.1
     assert dac.config["hyperparameters"]["n_critics"] == 4  # the profile's
-    assert dac.config["evaluation"] == {"freq": 12, "episodes": 3, "final_episodes": 20, "final_seed": FINAL_SEED}
+    assert dac.config["evaluation"] == {"freq": 12, "episodes": 3, "final_episodes": 20, "final_seed": EVAL_SEED}
     assert greedy.config["algo"] == "dac"
 
 

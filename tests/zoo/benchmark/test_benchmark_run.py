@@ -388,7 +388,7 @@ def test_the_overview_shows_marks_scores_and_how_far_jobs_at_work_are(tmp_path: 
     ):
         run = folder / job.name / f"a-b-v0_{number}"
         (run / "a-b-v0").mkdir(parents=True)
-        (run / "a-b-v0" / "config.yml").write_text(f"algo: {job.name}\ndataset: {{fingerprint: f}}\n")
+        (run / "a-b-v0" / "config.yml").write_text(f"algo: {job.name}\ndataset: {{fingerprint: f}}\nhyperparameters: {{}}\n")
         (run / "a-b-v0" / "args.yml").write_text(f"benchmark: {job.key}\n")
         (run / "progress.csv").write_text(log)
         benchmark.working[job] = None  # type: ignore[assignment]

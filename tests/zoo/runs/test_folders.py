@@ -63,7 +63,11 @@ def test_the_run_of_a_checkpoint_is_recognised_by_its_config(tmp_path: Path) -> 
         (run.folder / name / "config.yml").write_text(text)  # another program's
     assert run_of(run.model_path) is None
     write_yaml(run.settings / "config.yml", {"algo": "dac"})
-    assert run_of(run.model_path) == run and run.config() == {"algo": "dac"}
+    assert run_of(run.model_path) == run
+    with pytest.raises(ValueError, match=r"config.yml is no config of a run: it has no dataset\."):
+        run.config()
+    write_yaml(run.settings / "config.yml", {"algo": "dac", "dataset": {}, "hyperparameters": {"tau": 0.1}})
+    assert run.config()["hyperparameters"] == {"tau": 0.1} and run.arguments() == {}
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -247,11 +247,11 @@ def test_a_run_of_its_own_branches_off_from_every_checkpoint_but_the_last(checkp
     main(command(file, "--save-freq", "5", evaluated=True))
     (run,) = runs_of(file)
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    main(["train", "-i", str(run.folder / checkpoint), "-n", "12"])
+    main(["train", "-i", str(run.folder / checkpoint), "-n", "15"])
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
     _, branch = runs_of(file)
-    assert load_agent(branch.model_path).num_timesteps == 12 and branch.config()["origin"] == str(run.folder / checkpoint)
-    assert branch.checkpoint(10).is_file() and branch.arguments()["eval_freq"] == 5
+    assert load_agent(branch.model_path).num_timesteps == 15 and branch.config()["origin"] == str(run.folder / checkpoint)
+    assert branch.checkpoint(15).is_file() and branch.arguments()["eval_freq"] == 5
 
 
 @pytest.mark.parametrize("change", ["data", "hyper-parameters"])

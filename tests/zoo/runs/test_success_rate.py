@@ -197,5 +197,5 @@ def test_every_antmaze_entry_names_its_reward_transform() -> None:
     ],
 )
 def test_what_the_id_does_not_say_of_an_environment_is_told(env_id: str, kwargs: dict[str, Any], told: Any) -> None:
-    found = own_spec(eval_envs(env_factory(None, env_id, **kwargs), 1))
+    found = own_spec(eval_envs(env_factory(None, env_id, kwargs), 1))
     assert (found is None) if told is None else found == told | {"entry_point": gym.spec(env_id).entry_point}
