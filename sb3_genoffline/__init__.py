@@ -3,6 +3,7 @@
 from sb3_genoffline.awac import AWAC, AWACPolicy
 from sb3_genoffline.bc import BC, BCPolicy
 from sb3_genoffline.bcq import BCQ, VAEPolicy
+from sb3_genoffline.bear import BEAR, BEARPolicy
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.cped import CPED, FlowDensityPolicy
 from sb3_genoffline.cql import CQL, CQLPolicy
@@ -27,6 +28,7 @@ __all__ = [
     "AWAC",
     "BC",
     "BCQ",
+    "BEAR",
     "CPED",
     "CQL",
     "DAC",
@@ -39,6 +41,7 @@ __all__ = [
     "TD3BC",
     "AWACPolicy",
     "BCPolicy",
+    "BEARPolicy",
     "CQLPolicy",
     "ConsistencyQPolicy",
     "DiffusionPolicy",

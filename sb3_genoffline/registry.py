@@ -12,6 +12,7 @@ import torch as th
 from sb3_genoffline.awac import AWAC
 from sb3_genoffline.bc import BC
 from sb3_genoffline.bcq import BCQ
+from sb3_genoffline.bear import BEAR
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm, OfflineAlgorithm
 from sb3_genoffline.common.saving import AgentFile
@@ -89,7 +90,7 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
         return len(self._classes)
 
 
-ALGOS = Algorithms(AWAC, BC, BCQ, CPED, CQL, DAC, DQL, EQL, IQL, Onestep, QDQ, SPOT, SQL, TD3BC)
+ALGOS = Algorithms(AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IQL, Onestep, QDQ, SPOT, SQL, TD3BC)
 
 
 def register_algorithm(cls: AlgorithmClass) -> AlgorithmClass:

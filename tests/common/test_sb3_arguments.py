@@ -254,7 +254,7 @@ def test_an_agent_that_went_through_compile_saves_and_loads(algo: str, what: str
 # ---------------------------------------------------------------------- a seed for acting
 
 
-@pytest.mark.parametrize("algo", ["dac", "dql", "bcq", "bc"])
+@pytest.mark.parametrize("algo", ["dac", "dql", "bcq", "bear", "bc"])
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_an_acting_seed_makes_actions_repeatable_and_training_as_it_was(algo: str, deterministic: bool) -> None:
     model = make(algo).learn_offline(point_dataset(), 2)

@@ -24,6 +24,7 @@ from sb3_genoffline.registry import load_agent
 
 SMALL: dict[str, dict[str, Any]] = {
     "bcq": {"n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8], "vae_net_arch": [8]}},
+    "bear": {"n_action_samples": 3, "policy_kwargs": {"net_arch": [8, 8], "vae_net_arch": [8], "slow_actor": True}},
     "dac": {"n_critics": 2, "n_q_samples": 2, "n_action_samples": 3},
     "dql": {"n_action_samples": 3},
     "cql": {"n_actions": 2, "bc_steps": 0},

@@ -23,7 +23,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 
 from ..runs.hyperparameters import load_hyperparameters, own_file, read_yaml
-from .costs import bcq_flops, linear_row, onestep_flops
+from .costs import bcq_flops, bear_flops, linear_row, onestep_flops
 from .plain_cped import PlainCPED
 from .plain_dac import PlainDAC
 from .plain_qdq import PlainQDQ
@@ -128,8 +128,7 @@ def cped_flops(model: Any, batch_size: int) -> float:
 
 COST_MODELS: dict[str, Callable[[Any, int], float]] = {
     **{"dac": dac_flops, "qdq": qdq_flops, "cped": cped_flops},
-    **{"bcq": bcq_flops},
-    **{"onestep": onestep_flops},
+    **{"bcq": bcq_flops, "bear": bear_flops, "onestep": onestep_flops},
 }
 PLAIN_FORMS: dict[str, Callable[..., Any]] = {"dac": PlainDAC, "qdq": PlainQDQ, "cped": PlainCPED}
 
@@ -214,7 +213,7 @@ def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> An
     An agent of the given setting with its buffer filled, ready to update. Each fit takes one step, and everything learns from
     the first update on: updates cost the same however long what came before them was.
     """
-    starts = {name: 0 for name in ALGOS[algo].argument_table().arguments if name.endswith("_start")}
+    starts = {name: 0 for name in ALGOS[algo].argument_table().arguments if name.endswith(("_start", "warmup_steps"))}
     model = make_agent(algo, shape, setting, device, **{**starts, **kwargs})
     data = model.set_dataset(synthetic_data(*SHAPES[shape], N_ROWS))
     if model.uses_fitted_model():

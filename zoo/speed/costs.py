@@ -68,6 +68,15 @@ def bcq_flops(model: Any, batch_size: int) -> float:
     return float(batch_size * (vae + target + members * critic.learning + actor_step))
 
 
+def bear_flops(model: Any, batch_size: int) -> float:
+    """Of one BEAR update whose actor climbs Q at its first sample, e.g. 4.14e9 for hopper at the defaults."""
+    vae, decoder = vae_cost(model.vae)
+    actor, critic, members = Cost.of(model.actor), Cost.of(model.critic), model.critic.n_critics
+    target = actor.row + scored_samples(model, model.n_target_samples)
+    actor_step = model.n_mmd_samples * decoder.row + actor.learning + members * critic.passing
+    return float(batch_size * (vae + target + members * critic.learning + actor_step))
+
+
 def onestep_flops(model: Any, batch_size: int) -> float:
     """Of one update of Onestep's policy, behind the fits, e.g. 12.98e9 for hopper at the defaults with their batch of 512."""
     models, actor = model.policy.behavior_and_q, Cost.of(model.actor)
