@@ -15,6 +15,7 @@ from sb3_genoffline.eql import EQL, EQLPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy
+from sb3_genoffline.mcq import MCQ, MCQPolicy
 from sb3_genoffline.onestep import Onestep, OnestepPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS, load_agent, register_algorithm
@@ -35,6 +36,7 @@ __all__ = [
     "DQL",
     "EQL",
     "IQL",
+    "MCQ",
     "QDQ",
     "SPOT",
     "SQL",
@@ -50,6 +52,7 @@ __all__ = [
     "FlowDensityPolicy",
     "HubError",
     "IQLPolicy",
+    "MCQPolicy",
     "OfflineAlgorithm",
     "OfflineDataset",
     "Onestep",

@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dql": {"n_action_samples": 3},
     "cql": {"n_actions": 2, "bc_steps": 0},
     "cped": {"flow_steps": 3, "flow_eval_every": 2, "policy_kwargs": {"net_arch": [8, 8], "flow_net_arch": [8]}},
+    "mcq": {"n_actions": 2, "policy_kwargs": {"net_arch": [8, 8], "vae_net_arch": [8]}},
     "onestep": {"behavior_steps": 2, "critic_steps": 2, "policy_kwargs": {"net_arch": [8]}},
     "qdq": {
         "teacher_steps": 2,

@@ -86,7 +86,7 @@ def test_the_cost_model_of_cped_is_what_the_update_multiplies(setting: str, chan
     assert speed.cped_flops(without, 16) < speed.cped_flops(model, 16)
 
 
-@pytest.mark.parametrize("algo", ["bcq", "bear"])
+@pytest.mark.parametrize("algo", ["bcq", "bear", "mcq"])
 @pytest.mark.parametrize("setting", ["paper", "tiny"])
 def test_the_cost_models_of_methods_with_a_vae_are_what_the_update_multiplies(algo: str, setting: str) -> None:
     model: Any = speed.build(algo, "walker2d", setting, "cpu")

@@ -23,7 +23,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.ensembles import EnsembleLinear
 
 from ..runs.hyperparameters import load_hyperparameters, own_file, read_yaml
-from .costs import bcq_flops, bear_flops, linear_row, onestep_flops
+from .costs import bcq_flops, bear_flops, linear_row, mcq_flops, onestep_flops
 from .plain_cped import PlainCPED
 from .plain_dac import PlainDAC
 from .plain_qdq import PlainQDQ
@@ -128,7 +128,7 @@ def cped_flops(model: Any, batch_size: int) -> float:
 
 COST_MODELS: dict[str, Callable[[Any, int], float]] = {
     **{"dac": dac_flops, "qdq": qdq_flops, "cped": cped_flops},
-    **{"bcq": bcq_flops, "bear": bear_flops, "onestep": onestep_flops},
+    **{"bcq": bcq_flops, "bear": bear_flops, "mcq": mcq_flops, "onestep": onestep_flops},
 }
 PLAIN_FORMS: dict[str, Callable[..., Any]] = {"dac": PlainDAC, "qdq": PlainQDQ, "cped": PlainCPED}
 

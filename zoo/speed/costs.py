@@ -59,6 +59,15 @@ def scored_samples(model: Any, n_samples: int) -> int:
     return model.critic.n_critics * (of_state + n_samples * (critic.row - of_state))
 
 
+def learned_samples(model: Any, n_samples: int) -> int:
+    """Of one state, the critics' step down a loss of their values of n actions, without gradients to these."""
+    critic = Cost.of(model.critic)
+    of_state = 2 * model.policy.state_dim * model.critic.input_layer.weight.shape[2]
+    of_weights = of_state + n_samples * (critic.row - of_state)
+    of_hidden = n_samples * (critic.row - critic.first)
+    return scored_samples(model, n_samples) + model.critic.n_critics * (of_weights + of_hidden)
+
+
 def bcq_flops(model: Any, batch_size: int) -> float:
     """Of one BCQ update, e.g. 3.03e9 for hopper at the defaults with their batch of 100."""
     vae, decoder = vae_cost(model.vae)
@@ -78,7 +87,7 @@ def bear_flops(model: Any, batch_size: int) -> float:
 
 
 def onestep_flops(model: Any, batch_size: int) -> float:
-    """Of one update of Onestep's policy, behind the fits, e.g. 12.98e9 for hopper at the defaults with their batch of 512."""
+    """Of one update of Onestep's policy, behind the fits, e.g. 7.62e9 for hopper at the defaults with their batch of 512."""
     models, actor = model.policy.behavior_and_q, Cost.of(model.actor)
     critic, members = Cost.of(models.critic), models.critic.n_critics
     measured = Cost.of(models.behavior).row + members * critic.row
@@ -88,3 +97,14 @@ def onestep_flops(model: Any, batch_size: int) -> float:
         "easy_bcq": scored_samples(model, model.n_action_samples),
     }[model.improvement]
     return float(batch_size * (measured + step))
+
+
+def mcq_flops(model: Any, batch_size: int) -> float:
+    """Of one MCQ update, e.g. 37.0e9 for hopper at the defaults."""
+    vae, decoder = vae_cost(model.vae)
+    actor, critic, members = Cost.of(model.actor), Cost.of(model.critic), model.critic.n_critics
+    target = actor.row + members * critic.row
+    outside = 2 * (model.n_actions * decoder.row + actor.row + scored_samples(model, model.n_actions))
+    learning = members * critic.learning + 2 * learned_samples(model, model.n_actions)
+    actor_step = actor.learning + members * critic.passing
+    return float(batch_size * (vae + target + outside + learning + actor_step))
