@@ -320,7 +320,7 @@ def test_an_interrupt_in_the_final_evaluation_costs_no_training(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(job_module, "_final", interrupted)
+        patch.setattr(job_module, "_results", interrupted)
         assert ended(run_all(plan, folder)) == [("td3_bc", 0, INTERRUPTED)]
     before = next((folder / "td3_bc").glob("*/tiny-hopper-random-v0.zip")).stat()
     with monkeypatch.context() as patch:
