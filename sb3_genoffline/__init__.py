@@ -3,6 +3,7 @@
 from sb3_genoffline.awac import AWAC, AWACPolicy
 from sb3_genoffline.bc import BC, BCPolicy
 from sb3_genoffline.bcq import BCQ, VAEPolicy
+from sb3_genoffline.bear import BEAR, BEARPolicy
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.cped import CPED, FlowDensityPolicy
 from sb3_genoffline.cql import CQL, CQLPolicy
@@ -15,6 +16,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy
 from sb3_genoffline.onestep import Onestep, OnestepPolicy
+from sb3_genoffline.plas import PLAS, LatentPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS, load_agent, register_algorithm
 from sb3_genoffline.spot import SPOT, VAEDensityPolicy
@@ -27,18 +29,21 @@ __all__ = [
     "AWAC",
     "BC",
     "BCQ",
+    "BEAR",
     "CPED",
     "CQL",
     "DAC",
     "DQL",
     "EQL",
     "IQL",
+    "PLAS",
     "QDQ",
     "SPOT",
     "SQL",
     "TD3BC",
     "AWACPolicy",
     "BCPolicy",
+    "BEARPolicy",
     "CQLPolicy",
     "ConsistencyQPolicy",
     "DiffusionPolicy",
@@ -47,6 +52,7 @@ __all__ = [
     "FlowDensityPolicy",
     "HubError",
     "IQLPolicy",
+    "LatentPolicy",
     "OfflineAlgorithm",
     "OfflineDataset",
     "Onestep",

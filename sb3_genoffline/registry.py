@@ -12,6 +12,7 @@ import torch as th
 from sb3_genoffline.awac import AWAC
 from sb3_genoffline.bc import BC
 from sb3_genoffline.bcq import BCQ
+from sb3_genoffline.bear import BEAR
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm, OfflineAlgorithm
 from sb3_genoffline.common.saving import AgentFile
@@ -25,6 +26,7 @@ from sb3_genoffline.files.archive import CheckpointError, with_zip_suffix
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.iql import IQL
 from sb3_genoffline.onestep import Onestep
+from sb3_genoffline.plas import PLAS
 from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.spot import SPOT
 from sb3_genoffline.sql import SQL
@@ -89,7 +91,7 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
         return len(self._classes)
 
 
-ALGOS = Algorithms(AWAC, BC, BCQ, CPED, CQL, DAC, DQL, EQL, IQL, Onestep, QDQ, SPOT, SQL, TD3BC)
+ALGOS = Algorithms(AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IQL, Onestep, PLAS, QDQ, SPOT, SQL, TD3BC)
 
 
 def register_algorithm(cls: AlgorithmClass) -> AlgorithmClass:

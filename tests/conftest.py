@@ -7,6 +7,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -17,6 +18,11 @@ from typing import Any
 import pytest
 
 gc.disable()  # until the first test: what is imported stays
+
+# A shell lets what it starts in the background ignore these, and programs that are told to ignore a signal do
+for _signal, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _usual)
 
 
 def pytest_runtest_setup() -> None:

@@ -91,3 +91,8 @@ def step_and_targets(model: Any, batch: TransitionBatch, noise: Any) -> tuple[di
     info = model.step(batch, noise)
     model.critic_step = step
     return info, found[0]
+
+
+def state_of(model: Any, *names: str) -> dict[str, Tensor]:
+    """All parameters of each of an agent's networks, flat, as they are now."""
+    return {name: th.cat([p.detach().flatten() for p in getattr(model, name).parameters()]) for name in names}

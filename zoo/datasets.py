@@ -1,7 +1,7 @@
 """
 List the datasets that can be collected, with what is on this machine and D4RL's level of the same name.
 
-`python -m zoo datasets -o FILE.md` writes the table as Markdown.
+`python -m zoo datasets -o FILE.md` writes the table as Markdown; the file's rows of datasets that are not here stay.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +32,12 @@ _PUBLISHED = {"hopper": (1, 44, 15, 65, 109), "halfcheetah": (0, 41, 27, 64, 88)
 D4RL = {f"{env}/{level}": score for env, scores in _PUBLISHED.items() for level, score in zip(_LEVELS, scores, strict=True)}
 """Normalised mean episode return of D4RL's v2 datasets, as published in the literature, rounded."""
 
-COLUMNS = ("dataset", "steps", "episodes", "MB", "return", "min", "max", "score", "D4RL", "success")
+COLUMNS = ("dataset", "steps", "episodes", "MB", "return", "min", "max", "score", "D4RL", "success", "at bounds")
 LEGEND = (
     "Return: mean ± standard deviation of the episodes' undiscounted returns. Score: the mean return on the scale on which a "
     "random policy has 0 and an expert 100; of mazes the success rate. D4RL: the score of D4RL's v2 dataset of the same "
     "environment and level, approx., as published in the literature. Success: episodes that were at the goal at some step, "
-    "in %."
+    "in %. At bounds: action components that lie exactly at a bound of the action space, in %: clipped noise."
 )
 NOTHING = "–"
 
@@ -51,6 +52,7 @@ class Contents:
     :param returns: ``(n_episodes,)`` undiscounted returns
     :param successes: ``(n_episodes,)`` whether the episode was at its goal at some step; None if the data do not say
     :param references: Mean returns of a random policy and of an expert, if known
+    :param at_bounds: Share of the action components that lie exactly at a bound of the action space
     """
 
     size: int
@@ -58,6 +60,7 @@ class Contents:
     returns: np.ndarray
     successes: np.ndarray | None
     references: tuple[float, float] | None
+    at_bounds: float
 
     @property
     def score(self) -> float | None:
@@ -69,7 +72,7 @@ class Contents:
 
 def read_contents(dataset_id: str) -> Contents | None:
     """
-    Read a dataset's returns, and nothing else of its data; they are cached.
+    Read a dataset's returns, and how many of its actions lie at a bound; both are cached.
 
     :param dataset_id: One of ours, stored as HDF5
     :return: None if it is not on this machine
@@ -83,7 +86,8 @@ def read_contents(dataset_id: str) -> Contents | None:
     files, path = [file for file in folder.iterdir() if file.is_file()], folder / "main_data.hdf5"
     try:
         metadata = json.loads((folder / "metadata.json").read_text())
-        arrays = cached_arrays(dataset_id, files, lambda columns: add_all(columns, _read_returns(path)), variant="returns")
+        bounds = _bounds_of(metadata)
+        arrays = cached_arrays(dataset_id, files, lambda columns: add_all(columns, _read(path, bounds)), variant="contents")
         references = metadata.get("ref_min_score"), metadata.get("ref_max_score")
         return Contents(
             size=sum(file.stat().st_size for file in files),
@@ -91,6 +95,7 @@ def read_contents(dataset_id: str) -> Contents | None:
             returns=arrays["returns"],
             successes=arrays.get("successes"),
             references=None if None in references else references,
+            at_bounds=float(arrays["at_bounds"].sum() / arrays["components"].sum()),
         )
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
@@ -99,15 +104,26 @@ def read_contents(dataset_id: str) -> Contents | None:
         ) from error
 
 
-def _read_returns(path: Path) -> dict[str, np.ndarray]:
+def _bounds_of(metadata: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high of the action space."""
+    space = json.loads(metadata["action_space"])
+    return np.array(space["low"], np.float32), np.array(space["high"], np.float32)
+
+
+def _read(path: Path, bounds: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
     import h5py
 
     check_storage([path])
     with h5py.File(path, "r") as file:
-        episodes = range(len(file))
-        arrays = {"returns": np.array([file[f"episode_{i}/rewards"][()].sum() for i in episodes], dtype=np.float64)}
-        if "episode_0/infos/success" in file:
-            arrays["successes"] = np.array([file[f"episode_{i}/infos/success"][()].any() for i in episodes])
+        episodes = [file[f"episode_{i}"] for i in range(len(file))]
+        at_bounds = [(actions <= bounds[0]) | (actions >= bounds[1]) for actions in (e["actions"][()] for e in episodes)]
+        arrays = {
+            "returns": np.array([episode["rewards"][()].sum() for episode in episodes], dtype=np.float64),
+            "at_bounds": np.array([part.sum() for part in at_bounds]),
+            "components": np.array([part.size for part in at_bounds]),
+        }
+        if "infos/success" in episodes[0]:
+            arrays["successes"] = np.array([episode["infos/success"][()].any() for episode in episodes])
     return arrays
 
 
@@ -120,7 +136,7 @@ def row(dataset_id: str, contents: Contents | None) -> list[str]:
     level = dataset_id.partition("/")[2].rpartition("-v")[0]
     d4rl = str(D4RL.get(level, NOTHING))
     if contents is None:
-        return [dataset_id, *[NOTHING] * 7, d4rl, NOTHING]
+        return [dataset_id, *[NOTHING] * 7, d4rl, *[NOTHING] * 2]
     returns, digits = contents.returns, 0 if np.abs(contents.returns).max() >= 100 else 2
     megabytes = contents.size / 1e6
     return [
@@ -134,7 +150,20 @@ def row(dataset_id: str, contents: Contents | None) -> list[str]:
         NOTHING if contents.score is None else f"{contents.score:z.1f}",
         d4rl,
         NOTHING if contents.successes is None else f"{100 * contents.successes.mean():.0f}",
+        f"{100 * contents.at_bounds:.2g}",
     ]
+
+
+def with_known_rows(rows: Sequence[list[str]], page: Path) -> list[list[str]]:
+    """
+    :param rows: Of :func:`row`
+    :param page: That :func:`markdown` wrote before; need not exist
+    :return: The rows; where a dataset is not on this machine, the page's own row of it
+    """
+    lines = page.read_text().splitlines() if page.is_file() else []
+    before = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    known = {cells[0].strip("`"): cells[1:] + [NOTHING] * (len(COLUMNS) - len(cells)) for cells in before}
+    return [[cells[0], *known[cells[0]]] if cells[1] == NOTHING and cells[0] in known else cells for cells in rows]
 
 
 def text(rows: Sequence[Sequence[str]]) -> str:
@@ -178,7 +207,8 @@ def main(args: argparse.Namespace) -> None:
     if any(cells[1] == NOTHING for cells in rows):
         print("Without a size: not on this machine; `python -m zoo collect <dataset>` makes it.")
     if args.output is not None:
-        write_text(Path(args.output), markdown(rows, command_line()))
+        output = Path(args.output)
+        write_text(output, markdown(with_known_rows(rows, output), command_line()))
         print(f"wrote {args.output}")
     if problems:
         sys.exit("\n".join(problems))

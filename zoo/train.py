@@ -7,6 +7,7 @@ come to its end, the same command makes the next one, with the next number.
 """
 
 import argparse
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def main(args: argparse.Namespace) -> None:
     if options.num_threads > 0:
         import torch
 
-        torch.set_num_threads(options.num_threads)
+        torch.set_num_threads(min(options.num_threads, os.cpu_count() or 1))
     if args.dataset is None and args.trained_agent is None:
         raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
     trained = train(

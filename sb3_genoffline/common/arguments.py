@@ -482,5 +482,5 @@ def as_device(device: th.device | str) -> th.device:
 
 def nearest(name: str, known: Iterable[Any]) -> str:
     """The end of a sentence: ``"; did you mean 'rho'?"``, or a full stop if no known name is near."""
-    close = difflib.get_close_matches(str(name), [str(item) for item in known], n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), list(dict.fromkeys(map(str, known))), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."

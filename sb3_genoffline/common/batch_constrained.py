@@ -112,12 +112,12 @@ class BatchConstrainedAlgorithm(ActorCriticAlgorithm[NoiseT]):
         self.add_optimizer("vae", self.vae.parameters())
 
     def watch(self, metrics: dict[str, float]) -> None:
-        """Warn where the VAE's latents say nothing: all candidates are one action then."""
+        """Warn where the VAE's latents say nothing: all its samples are one action then."""
         if self._n_updates >= _SETTLED and metrics["vae_kl"] < SILENT:
             self.monitor.warn_once(
                 "vae_kl",
                 f"After {self._n_updates} updates the VAE's latents say next to nothing about the actions (vae_kl="
-                f"{metrics['vae_kl']:.2g} nats), so that candidates hardly differ: actions closer to each other than "
+                f"{metrics['vae_kl']:.2g} nats), so that its samples hardly differ: actions closer to each other than "
                 f"{self.vae.action_variance**0.5:.2g} are one to it. A smaller beta than {self.beta} tells them apart.",
             )
 

@@ -236,21 +236,17 @@ class Fits:
             raise UserError(f"its fit is {short(state)}, which has no name and step")
         self.left, self._resumed = None, state
 
-    def begin(self, fits: list[Fit]) -> bool:
+    def begin(self, fits: list[Fit]) -> None:
         """
         Take the fits to be run; the one that a saved agent was in goes on where it stood, and those before it are left out.
 
         :param fits: all of them, new
-        :return: whether one goes on
         """
         names = [fit.name for fit in fits]
-        goes_on = self._resumed is not None and self._resumed["name"] in names
-        if goes_on:
-            assert self._resumed is not None
+        if self._resumed is not None and self._resumed["name"] in names:
             fits = fits[names.index(self._resumed["name"]) :]
             fits[0].load_state_dict(self._resumed)
         self.left, self._resumed = fits, None
-        return goes_on
 
     def run(self, callback: BaseCallback | None, log_interval: int | None, logger: Logger, monitor: TrainingMonitor) -> bool:
         """

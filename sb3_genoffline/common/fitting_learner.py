@@ -223,9 +223,8 @@ class FittingLearner(StoredLearner):
         """Make all fits, on the data that are there, and note what they are done with."""
         buffer = self.replay_buffer
         assert buffer is not None and buffer.dataset is not None
+        self.fits.begin(self.make_fits())
         self.fits.met = buffer.dataset.fingerprint
-        if self.fits.begin(self.make_fits()):
-            return  # an earlier run has noted it
         of_data = self.facts_of_data(buffer.reward_scale, buffer.reward_shift)
         data = {"id": buffer.dataset.id, "fingerprint": buffer.dataset.fingerprint}
         self.policy.fitted_with = data | self.facts_of_settings() | of_data

@@ -254,7 +254,9 @@ class Learner(OffPolicyAlgorithm):
         self._set_or_restore(name, value, before, lambda: self._follow(name, given))
 
     def __getattr__(self, name: str) -> Any:
-        """Of what is not there: say why, where the agent has no spaces yet."""
+        """Of what is not there: say why, where the agent has no spaces or no data yet."""
+        if name == "batches":
+            raise NotMadeError("The agent has no rows to draw batches from yet: call set_dataset(dataset) first.")
         if name in _MADE_LATER:
             without = "with _init_setup_model=False" if "observation_space" in self.__dict__ else "without spaces"
             raise NotMadeError(

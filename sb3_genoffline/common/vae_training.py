@@ -1,14 +1,16 @@
 """Training a VAE of behaviour: a step beside the policy's updates, and the fit before them."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch as th
 from torch import Tensor
 
+from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.generative.vae import ConditionalVAE
 
+NoiseT = TypeVar("NoiseT")
 SILENT = 0.01
 """KL divergence, in nats, below which a VAE's latents say next to nothing about the actions."""
 
@@ -83,3 +85,28 @@ class VAEFit(Fit):
         """The VAE counts as fitted."""
         self.policy.density.requires_grad_(False)
         self.policy.fitted.fill_(True)
+
+
+class VAEFittingAlgorithm(ActorCriticAlgorithm[NoiseT]):
+    """
+    Actor and critics of a policy whose ``density`` is a VAE that is fitted before them and frozen. An algorithm has the
+    arguments ``vae_steps``, ``vae_batch_size`` and ``vae_learning_rate`` beside those of
+    :class:`~sb3_genoffline.common.actor_critic.ActorCriticAlgorithm`.
+    """
+
+    fitted_model_arguments = "the same spaces, beta=..., and policy_kwargs=dict(vae_net_arch=..., latent_dim=...)"
+    vae_steps: int
+    vae_batch_size: int
+    vae_learning_rate: float
+
+    def fit_arguments(self) -> tuple[str, ...]:
+        """Arguments of the VAE's fit."""
+        return ("vae_steps", "vae_batch_size", "vae_learning_rate")
+
+    def make_fits(self) -> list[Fit]:
+        """The VAE's, on raw states; it standardises them by itself."""
+        policy: Any = self.policy
+        if self.normalize_observations:
+            policy.density.set_state_statistics(policy.obs_mean, policy.obs_std)
+        rows = self.offline_rows()
+        return [VAEFit(self.vae_steps, policy, *rows, self.vae_batch_size, self.vae_learning_rate, self.generator)]

@@ -26,11 +26,10 @@ from sb3_genoffline.common.arguments import (
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.multiplier import multiplier_step
 from sb3_genoffline.common.optimizers import check_can_skip, gradient_step
 from sb3_genoffline.cped.fit import DensityFit, DensityTrainer
 from sb3_genoffline.cped.multiplier import (
-    LOG_ALPHA_MAX,
-    LOG_ALPHA_MIN,
     AlphaMode,
     Constraint,
     Epsilon,
@@ -515,9 +514,8 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
             info["epsilon"] = threshold
             if self.alpha_mode == "dual" and with_q:  # α rises where the constraint is violated
                 gap = th.where(skip, 0.0, cost.detach()) - threshold  # of no account where the step is skipped
-                gradient_step(self.alpha_optimizer, -self.log_alpha * gap, self.alpha_learning_rate, skip=skip)
-                with th.no_grad():
-                    self.log_alpha.clamp_(LOG_ALPHA_MIN, LOG_ALPHA_MAX)
+                gain = self.log_alpha * gap
+                multiplier_step(self.log_alpha, self.alpha_optimizer, gain, self.alpha_learning_rate, skip)
         return info
 
     def constraint_cost(self, batch: TransitionBatch, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -8,7 +8,6 @@ from sb3_genoffline.errors import UserError
 AlphaMode = Literal["dual", "schedule", "fixed"]
 Constraint = Literal["nll", "distance"]
 Epsilon = Literal["batch_mean", "quantile"]
-LOG_ALPHA_MIN, LOG_ALPHA_MAX = -5.0, 10.0
 
 # α from an update on, counted from the start of the policy's training (the released code counts the flow's steps too, which
 # turns α negative where those are not 500,000). Left out are two slips of the code, of one actor step each: α = 0 at update

@@ -63,6 +63,7 @@ class OfflineBuffer(BaseBuffer):
         self.dataset = dataset
         obs_dim = int(np.prod(self.obs_shape))
         self._widths = [obs_dim, self.action_dim, 1, obs_dim, 1]
+        self._dtype = th.get_default_dtype()
         ends = np.cumsum(self._widths).tolist()
         self._columns = (slice(ends[0]), slice(*ends[:2]), ends[1], slice(*ends[2:4]), ends[3])
         self.n_offline = 0 if dataset is None else len(dataset)
@@ -100,7 +101,7 @@ class OfflineBuffer(BaseBuffer):
         next_observations: np.ndarray,
         terminations: np.ndarray,
     ) -> Tensor:
-        """Arrays with the same number of rows, actions scaled and the rest raw -> packed float32 rows (on the CPU)."""
+        """Arrays with the same number of rows, actions scaled and the rest raw -> packed rows (on the CPU)."""
         packed = np.empty((len(rewards), sum(self._widths)), dtype=np.float32)
         states, acts, reward, following, mask = self._columns
         packed[:, states] = observations.reshape(len(packed), -1)
@@ -108,7 +109,7 @@ class OfflineBuffer(BaseBuffer):
         packed[:, reward] = self.reward_scale * rewards.astype(np.float64) + self.reward_shift
         packed[:, following] = next_observations.reshape(len(packed), -1)
         packed[:, mask] = ~terminations
-        return th.from_numpy(packed)
+        return th.from_numpy(packed).to(self._dtype)
 
     def holds(self, dataset: OfflineDataset, reward_scale: float, reward_shift: float) -> bool:
         """Whether the offline rows are this dataset's with these rewards."""

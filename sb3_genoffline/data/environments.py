@@ -105,8 +105,7 @@ def registered_spec(spec: EnvSpec) -> EnvSpec:
     :raises UserError: If it is no registered one, or has an entry point, wrappers or arguments that are not plain values;
         names it and says what to do.
     """
-    if not isinstance(spec.id, str) or ":" in spec.id:
-        raise _refusal(spec.id, "names a module to import")
+    _check_id(spec.id)
     package = _package(spec.entry_point)
     known = _registered(spec.id, package)
     if known is None and isinstance(spec.entry_point, str):
@@ -142,8 +141,7 @@ def spec_of_recorded_id(env_id: Any) -> EnvSpec:
         is imported by a name from the file.
     :raises UserError: If there is none.
     """
-    if not isinstance(env_id, str) or ":" in env_id:
-        raise _refusal(env_id, "names a module to import")
+    _check_id(env_id)
     known = _registered(env_id, None)
     if known is None:
         raise _refusal(env_id, "is not registered on this machine")
@@ -163,6 +161,11 @@ def check_recorded_arguments(env_id: Any, kwargs: Any) -> None:
                 f"has {_short(name)}={_short(value)} among its arguments, which is no plain value (a number, a word, True, "
                 "False, None or lists of these)",
             )
+
+
+def _check_id(env_id: Any) -> None:
+    if not isinstance(env_id, str) or ":" in env_id:
+        raise _refusal(env_id, "names a module to import" if isinstance(env_id, str) else "is no id")
 
 
 def _refusal(env_id: Any, what: str) -> UserError:

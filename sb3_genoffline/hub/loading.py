@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.saving import AgentFile, parse_data
+from sb3_genoffline.data.reading.paths import expanded
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.files.archive import CheckpointError, read_archive
 from sb3_genoffline.files.manifest import MANIFEST
@@ -62,7 +63,7 @@ def load_from_hub(
     :raises CheckpointError: if what came is damaged, exchanged, newer than this version, or not to be trusted
     :raises ValueError: if ``repo_id`` is no name of a repository, or the environment's spaces are not the agent's
     """
-    local = standing(Path(repo_id).expanduser())
+    local = standing(expanded(repo_id))
     if local.exists():
         return _load_local(local, env, device, trust_remote_code, filename)
     repo_id = _not_here(os.fspath(repo_id))
@@ -117,7 +118,7 @@ def download_from_hub(
     :raises HubError: if the Hub does not have it (naming what it has), does not give it, or can't be reached
     :raises ValueError: if a name is none
     """
-    local = standing(Path(repo_id).expanduser())
+    local = standing(expanded(repo_id))
     if local.is_dir():
         _check_filename(filename)
         return _existing(local / filename)
@@ -130,7 +131,7 @@ def _not_here(name: str) -> str:
 
     :raises NotFoundError: if no repository can have it: the Hub is not asked for a path
     """
-    near = near_files(Path(name).expanduser())
+    near = near_files(expanded(name))
     try:
         check_repo_id(name)
     except UserError as error:

@@ -6,13 +6,12 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm, smoothed
+from sb3_genoffline.common.actor_critic import smoothed
 from sb3_genoffline.common.arguments import NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform, TakenOver
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
-from sb3_genoffline.common.vae_training import VAEFit
+from sb3_genoffline.common.vae_training import VAEFittingAlgorithm
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.vae import ConditionalVAE
@@ -38,7 +37,7 @@ class SPOTNoise(NamedTuple):
     dropout: Tensor | None
 
 
-class SPOT(ActorCriticAlgorithm[SPOTNoise]):
+class SPOT(VAEFittingAlgorithm[SPOTNoise]):
     """
     Supported Policy OpTimization: a VAE learns the density of behaviour; TD3's actor has one more term, the negative
     log-density of its own action.
@@ -84,7 +83,6 @@ class SPOT(ActorCriticAlgorithm[SPOTNoise]):
     }
     default_gradient_steps = 1_000_000
     baselines: ClassVar[dict[str, dict[str, Any]]] = {"no constraint": {"lam": 0}}
-    fitted_model_arguments = "the same spaces, beta=..., and policy_kwargs=dict(vae_net_arch=..., latent_dim=...)"
     policy: VAEDensityPolicy
     actor: DropoutActor
     actor_target: DropoutActor
@@ -151,23 +149,9 @@ class SPOT(ActorCriticAlgorithm[SPOTNoise]):
             "(policy_kwargs=dict(critic_layer_norm=True))."
         )
 
-    def fit_arguments(self) -> tuple[str, ...]:
-        """Arguments of the VAE's fit."""
-        return ("vae_steps", "vae_batch_size", "vae_learning_rate")
-
     def uses_fitted_model(self) -> bool:
         """At λ = 0 there is no constraint and no VAE."""
         return self.lam > 0
-
-    def make_fits(self) -> list[Fit]:
-        """The VAE's, on raw states; it standardises them by itself."""
-        if self.normalize_observations:
-            self.policy.density.set_state_statistics(self.policy.obs_mean, self.policy.obs_std)
-        return [
-            VAEFit(
-                self.vae_steps, self.policy, *self.offline_rows(), self.vae_batch_size, self.vae_learning_rate, self.generator
-            )
-        ]
 
     def draw_noise(self, batch_size: int) -> SPOTNoise:
         """The random numbers of one update from this algorithm's generator."""

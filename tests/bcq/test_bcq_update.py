@@ -7,19 +7,14 @@ import numpy as np
 import pytest
 import torch as th
 from exact import close, make_agent, make_batch
-from golden import A, B, S, Z, golden_agent, golden_batch, normal, step_and_targets
+from golden import A, B, S, Z, golden_agent, golden_batch, normal, state_of, step_and_targets
 
 from sb3_genoffline.bcq import BCQ, BCQNoise
 
 pytestmark = pytest.mark.usefixtures("float64")
 NOISE = BCQNoise(vae=normal((4, 1, 4), 3), target=normal((40, 4), 4).view(4, 10, 4), actor=normal((4, 4), 5))
+NETWORKS = ("actor", "actor_target", "critic", "critic_target", "vae")
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [6, 5], "vae_net_arch": [7]}}
-
-
-def state_of(model: Any) -> dict[str, th.Tensor]:
-    """All parameters of each network, flat, as they are now."""
-    names = ("actor", "actor_target", "critic", "critic_target", "vae")
-    return {name: th.cat([p.detach().flatten() for p in getattr(model, name).parameters()]) for name in names}
 
 
 def targets_of(model: Any, noise: BCQNoise = NOISE) -> th.Tensor:
@@ -166,10 +161,10 @@ def test_the_target_asks_the_slow_actor_and_critics_and_acting_the_quick_ones() 
 def test_the_vae_moves_by_its_own_loss_alone_and_every_target_in_each_update() -> None:
     """README claims 1 and 4."""
     model = make_agent(BCQ, vae_learning_rate=0.0, tau=0.25, **SMALL)
-    now = state_of(model)
+    now = state_of(model, *NETWORKS)
     for step in range(3):
         model.step(make_batch(step), model.draw_noise(7))
-        before, now = now, state_of(model)
+        before, now = now, state_of(model, *NETWORKS)
         assert {name for name in now if not th.equal(before[name], now[name])} == set(now) - {"vae"}
         for name in ("actor", "critic"):
             close(now[f"{name}_target"], 0.75 * before[f"{name}_target"] + 0.25 * now[name], 1e-12)
@@ -177,8 +172,8 @@ def test_the_vae_moves_by_its_own_loss_alone_and_every_target_in_each_update() -
     frozen, moving = (make_agent(BCQ, learning_rate=rate, **SMALL) for rate in (0.0, 1e-2))
     for agent in (frozen, moving):
         agent.step(make_batch(), noise)
-    assert th.equal(state_of(frozen)["vae"], state_of(moving)["vae"])
-    assert not th.equal(state_of(frozen)["vae"], state_of(make_agent(BCQ, **SMALL))["vae"])
+    assert th.equal(state_of(frozen, "vae")["vae"], state_of(moving, "vae")["vae"])
+    assert not th.equal(state_of(frozen, "vae")["vae"], state_of(make_agent(BCQ, **SMALL), "vae")["vae"])
 
 
 def test_all_networks_see_observations_standardised_once() -> None:
@@ -212,9 +207,9 @@ def test_without_perturbation_and_choice_the_target_is_of_a_decoded_action() -> 
     with th.no_grad():
         decoded = model.vae.decode(batch.next_observations, noise.target[:, 0].clamp(-0.5, 0.5))
         q = model.critic_target(batch.next_observations, decoded).amin(0)
-    before = state_of(model)["actor"]
+    before = state_of(model, *NETWORKS)["actor"]
     close(targets_of(model, noise), batch.rewards + 0.99 * batch.masks * q, 1e-12)
-    assert th.equal(state_of(model)["actor"], before)
+    assert th.equal(state_of(model, *NETWORKS)["actor"], before)
 
 
 def test_one_candidate_is_drawn_where_none_is_chosen_and_settings_of_acting_reach_the_policy() -> None:

@@ -22,6 +22,14 @@ SHARED: dict[str, Any] = {
 SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "awac": (3000, {"lam": 1.0}),  # locomotion's returns are a thousand times as large
     "bcq": (3000, {"beta": 0.05, "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]}}),
+    "bear": (
+        3000,
+        {
+            "warmup_steps": 500,
+            "multiplier_learning_rate": 3e-3,
+            "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]},
+        },
+    ),
     "cped": (
         3000,
         {
@@ -48,6 +56,16 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
             "critic_steps": 3000,
             "behavior_learning_rate": 1e-3,
             "critic_learning_rate": 1e-3,
+        },
+    ),
+    "plas": (
+        3000,
+        {
+            "critic_learning_rate": 1e-3,
+            "vae_steps": 1500,
+            "vae_learning_rate": 1e-3,
+            "beta": 0.05,
+            "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]},
         },
     ),
     "qdq": (

@@ -14,7 +14,7 @@ VALUE, REWARD = 10.0, 1.0
 OUTPUT_BIASES = ("critic_target.trunk.1.bias", "value.net.2.bias", "value.net.3.bias")  # of V without and with LayerNorm
 
 
-@pytest.mark.parametrize("algo", ["awac", "bcq", "eql", "iql", "sql", "td3_bc"])
+@pytest.mark.parametrize("algo", ["awac", "bcq", "bear", "eql", "iql", "plas", "sql", "td3_bc"])
 def test_targets_look_past_time_limits_and_not_past_terminations(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     ends = np.arange(40) % 2 == 0
@@ -27,6 +27,7 @@ def test_targets_look_past_time_limits_and_not_past_terminations(algo: str, monk
         "timeouts": ~ends,
     }
     settings: dict[str, Any] = {"batch_size": 40, "gamma": 0.9, "reward_transform": None, "policy_kwargs": {"net_arch": [8]}}
+    settings |= {"vae_steps": 1} if algo == "plas" else {}
     model = ALGOS[algo]("MlpPolicy", SPACES, seed=0, device="cpu", **settings)
     for name, parameter in model.policy.named_parameters():  # Q and V are 10 everywhere
         if name.startswith(("critic", "value")):

@@ -353,7 +353,8 @@ def test_going_on_on_another_kind_of_device_keeps_the_weights_and_warns(
 
 
 @pytest.mark.parametrize(
-    ("algo", "name"), [("spot", "density"), ("cped", "density"), ("qdq", "q_sampler"), ("onestep", "behavior_and_q")]
+    ("algo", "name"),
+    [("spot", "density"), ("plas", "density"), ("cped", "density"), ("qdq", "q_sampler"), ("onestep", "behavior_and_q")],
 )
 def test_a_file_never_names_another_to_be_read(algo: str, name: str, tmp_path: Path) -> None:
     make_agent(algo).save(tmp_path / "fitted-elsewhere")

@@ -119,6 +119,8 @@ def test_an_agent_without_spaces_says_what_it_lacks_whatever_is_asked_of_it(tmp_
         with pytest.raises(UserError, match=r"yet.*spaces|this agent has none|an env or in learn_offline"):
             verb(make(env=None))
         assert not (tmp_path / "new").exists(), name
+    with pytest.raises(UserError, match=r"no rows to draw batches from yet: call set_dataset\(dataset\) first"):
+        make().train(1, 2)
     agent = make(env=None)
     agent.set_env(PointEnv())
     assert agent.learn(4).num_timesteps == 4
@@ -254,7 +256,7 @@ def test_an_agent_that_went_through_compile_saves_and_loads(algo: str, what: str
 # ---------------------------------------------------------------------- a seed for acting
 
 
-@pytest.mark.parametrize("algo", ["dac", "dql", "bcq", "bc"])
+@pytest.mark.parametrize("algo", ["dac", "dql", "bcq", "bear", "bc"])
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_an_acting_seed_makes_actions_repeatable_and_training_as_it_was(algo: str, deterministic: bool) -> None:
     model = make(algo).learn_offline(point_dataset(), 2)

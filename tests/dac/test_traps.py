@@ -310,16 +310,17 @@ def test_denoised_guidance_clamps_even_where_sampling_does_not(
 
 
 def test_softmax_acting_draws_by_q_relative_to_its_mean_size(make_dac: MakeDac) -> None:
-    policy = make_dac(softmax_temperature=0.5).policy
+    model = make_dac(softmax_temperature=0.5)
+    policy = model.policy
     q = th.tensor([10.0, 20.0, 30.0])
     chosen = policy.choose(q.expand(20_000, 3))
     shares = th.bincount(chosen, minlength=3) / 20_000
     close(shares, th.softmax(q / (0.5 * 20), 0), 0.02)
     negative = policy.choose((q - 40).expand(20_000, 3))
     assert th.bincount(negative, minlength=3)[2] > 0.5 * 20_000  # better stays better below zero
-    policy.softmax_temperature = 1e-3
+    model.softmax_temperature = 1e-3
     assert (policy.choose(th.tensor([[1.0, 3.0, 2.0], [-1.0, -3.0, -2.0]])) == th.tensor([1, 0])).all()
-    policy.softmax_temperature = 0.0
+    model.softmax_temperature = 0.0
     assert (policy.choose(th.tensor([[1.0, 3.0, 2.0], [-1.0, -3.0, -2.0]])) == th.tensor([1, 0])).all()
 
 

@@ -230,7 +230,7 @@ def test_an_id_that_a_file_names_is_that_of_a_registered_environment():
     assert make_from_spec(spec, level=4).unwrapped.level == 4
     for named, reason in (
         ("hostile_module:Evil-v0", "names a module to import"),
-        (["os:mkdir"], "names a module to import"),
+        (["os:mkdir"], "is no id"),
         ("Evil-v0", "is not registered on this machine, and"),
     ):
         with pytest.raises(UserError, match=f"{reason}.*data must not choose what runs"):

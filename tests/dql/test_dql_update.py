@@ -236,7 +236,8 @@ def test_each_critic_is_climbed_half_the_time_and_all_steps_are_trained(make_dql
 
 
 def test_acting_draws_by_a_softmax_over_the_smaller_target_q(make_dql: MakeDql) -> None:
-    policy = make_dql(softmax_temperature=2.0).policy
+    model = make_dql(softmax_temperature=2.0)
+    policy = model.policy
     states, candidates = th.randn(5, S), th.rand(5, 3, A)
     values = policy.candidate_values(states, candidates)
     for n in range(3):
@@ -244,7 +245,7 @@ def test_acting_draws_by_a_softmax_over_the_smaller_target_q(make_dql: MakeDql) 
         np.testing.assert_allclose(values[:, n].numpy(), expected)
     chosen = policy.choose(th.tensor([[100.0, 100.0 + 2.0 * math.log(3.0)]]).expand(4000, 2))
     assert chosen.double().mean().item() == pytest.approx(0.75, abs=0.04)  # 1 : 3, and no matter where Q's zero is
-    policy.softmax_temperature = 0.0
+    model.softmax_temperature = 0.0
     assert policy.choose(th.tensor([[1.0, 3.0, 2.0]])).tolist() == [1]
 
 

@@ -73,6 +73,25 @@ def bcq_flops(model: Any, batch_size: int) -> float:
     return float(batch_size * (vae + target + members * critic.learning + actor_step))
 
 
+def bear_flops(model: Any, batch_size: int) -> float:
+    """Of one BEAR update whose actor climbs Q at its first sample, e.g. 4.14e9 for hopper at the defaults."""
+    vae, decoder = vae_cost(model.vae)
+    actor, critic, members = Cost.of(model.actor), Cost.of(model.critic), model.critic.n_critics
+    target = actor.row + scored_samples(model, model.n_target_samples)
+    actor_step = model.n_mmd_samples * decoder.row + actor.learning + members * critic.passing
+    return float(batch_size * (vae + target + members * critic.learning + actor_step))
+
+
+def plas_flops(model: Any, batch_size: int) -> float:
+    """Of one PLAS update, with its perturbation if it has one, e.g. 0.75e9 for hopper at the defaults, a batch of 100."""
+    decoder, latent, critic = (Cost.of(part) for part in (model.policy.density.decoder, model.actor.latent, model.critic))
+    perturbation = 0 if model.actor.perturbation is None else Cost.of(model.actor.perturbation).row
+    members = model.critic.n_critics
+    target = latent.row + decoder.row + perturbation + members * critic.row
+    actor_step = latent.learning + decoder.passing + 3 * perturbation + members * critic.passing
+    return float(batch_size * (target + members * critic.learning + actor_step))
+
+
 def dac_flops(model: Any, batch_size: int) -> float:
     """
     Floating-point operations of one DAC update: matrix products only, a multiply-add counts 2; for the paper's network shape.
@@ -138,5 +157,5 @@ def cped_flops(model: Any, batch_size: int) -> float:
 
 COST_MODELS: dict[str, Callable[[Any, int], float]] = {
     **{"dac": dac_flops, "qdq": qdq_flops, "cped": cped_flops},
-    **{"bcq": bcq_flops},
+    **{"bcq": bcq_flops, "bear": bear_flops, "plas": plas_flops},
 }

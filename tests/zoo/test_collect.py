@@ -48,6 +48,25 @@ def test_every_level_of_hopper_can_be_collected() -> None:
     assert set(collectible()) >= {f"genoffline/hopper/{level}-v0" for level in LEVELS}
 
 
+@pytest.mark.parametrize("env", ["hopper", "walker2d", "halfcheetah"])
+def test_the_sets_of_d4rls_kind_are_sacs_and_those_without_an_expert_say_so(env: str) -> None:
+    there = {name for name in collectible() if name.startswith(f"genoffline/{env}/") and name.endswith("-v1")}
+    assert there >= {f"genoffline/{env}/{level}-v1" for level in ("random", "medium", "medium-replay")}
+    for level in ("medium", "medium-replay"):
+        recipe, before = (load_recipe(f"genoffline/{env}/{level}-v{version}") for version in (1, 0))
+        assert recipe.algorithm.startswith("SAC") and recipe.source == f"zoo/behavior/{env}/sac"
+        assert recipe.fingerprint != before.fingerprint and recipe.env.id == before.env.id
+    for level in {f"genoffline/{env}/{level}-v1" for level in LEVELS} - there:
+        with pytest.raises(UserError, match=f"{level} can't be collected yet: the policies in .*{env}/sac have no expert yet"):
+            load_recipe(level)
+
+
+def test_a_medium_set_of_sacs_policy_has_its_own_squashed_noise() -> None:
+    dataset = collect("genoffline/hopper/medium-v1", steps=400, n_envs=2)
+    actions = np.concatenate([episode.actions for episode in dataset.iterate_episodes()])
+    assert (np.abs(actions) == 1).mean() < 0.02 and actions.std() > 0.2
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_dataset_has_all_its_steps_aligned_and_marked(level: str) -> None:
     dataset = collect(f"genoffline/hopper/{level}-v0", steps=203, n_envs=4)
@@ -97,9 +116,9 @@ def test_an_existing_dataset_is_kept_unless_told_otherwise() -> None:
     assert collect("genoffline/hopper/random-v0", steps=60, overwrite=True).total_steps == 60
 
 
-@pytest.mark.parametrize("name", ["genoffline/hopper/medum-v0", "genoffline/hopper/medium-v1", "hopper-medium"])
+@pytest.mark.parametrize("name", ["genoffline/hopper/medum-v0", "genoffline/hopper/medium-v7", "hopper-medium"])
 def test_an_unknown_id_names_the_nearest_and_all_that_can_be_collected(name: str) -> None:
-    with pytest.raises(ValueError, match=r"Did you mean genoffline/hopper/medium-v0.*genoffline/hopper/random-v0"):
+    with pytest.raises(ValueError, match=r"Did you mean .*genoffline/hopper/medium-v0.*genoffline/hopper/random-v0"):
         collect(name)
 
 
@@ -164,7 +183,7 @@ def test_a_pattern_is_made_one_by_one_without_what_is_there(capsys: pytest.Captu
     name = "genoffline/hopper/medium-v0"
     before = collect(name, steps=40, n_envs=2).storage.data_path / "main_data.hdf5"
     stamp = before.stat().st_mtime_ns
-    run("genoffline/hopper/medium*", name, "--steps", "40")
+    run("genoffline/hopper/medium*-v0", name, "--steps", "40")
     assert set(minari.list_local_datasets()) == {f"genoffline/hopper/medium{end}-v0" for end in ("", "-replay", "-expert")}
     out = capsys.readouterr().out
     assert f"{name} is there already, 40 steps of seed 0: skipped" in out and out.count("skipped") == 1

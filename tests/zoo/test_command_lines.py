@@ -105,6 +105,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"folder.{suffix}").mkdir()
         os.symlink(f"loop.{suffix}", folder / f"loop.{suffix}")
     (folder / "agent.zip").touch()
+    os.mkfifo(folder / "pipe.npz")
     (folder / "plan.yml").write_text("algorithms: {bc: }\nstages: [{datasets: [a/b-v0], seeds: [true]}]")
     return folder
 
@@ -115,6 +116,7 @@ LINES = {
     "plot curves --dataset x --exp_id 3": "there is no flag '--exp_id'; did you mean '--exp-id'",
     "train x": "'x' is one word too many",
     "train --seed": "expected one argument",
+    "train -n 0": "argument -n/--n-timesteps: '0' must be at least 1",
     "speed --shape hoper": "'hoper' is not known; did you mean 'hopper'",
     "plot curve": "'curve' is not known; did you mean 'curves'",
     "evaluate --algo DAC": "'DAC' is not known; did you mean 'dac'.* There are: awac",
@@ -142,6 +144,8 @@ LINES = {
     "train --dataset own.np": "neither a file nor a dataset's id.*did you mean own.npz",
     "train --dataset folder.npz": "is a folder, and a file is wanted",
     "train --dataset text.hdf5": "is not an HDF5 file",
+    "train --dataset pipe.npz": "is a pipe or device, and a file is wanted",
+    "evaluate --model pipe.npz": "No checkpoint at",
     f"train --dataset {'x' * 300}.npz": "name (is )?too long",
     "train --dataset hopper/medium": "neither a file nor a dataset's id",
     "plot maze --dataset genoffline/hoper/medium-v0": "not on this machine; did you mean 'genoffline/hopper/medium-v0'",
@@ -154,7 +158,7 @@ LINES = {
     "train --dataset own.npz -params policy:[1]": r"policy=\[1\] is not known",
     "train --dataset own.npz -params env_kwargs:3": "env_kwargs=3 must be a mapping",
     "train --dataset own.npz --env-kwargs render_mode:human --eval-freq 3": "would open a window",
-    "train --dataset own.npz -conf folder.yml": "can't be read: Is a directory",
+    "train --dataset own.npz -conf folder.yml": "is no YAML file: it is a folder",
     "train --dataset own.npz -conf text.yml": "is not plain YAML",
     "train --dataset own.npz -conf picture.yml": "holds no text",
     "train --dataset own.npz -conf plan.yam": "is no YAML file",

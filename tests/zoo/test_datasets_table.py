@@ -16,7 +16,7 @@ from zoo.collect.make import collect
 from zoo.recipes import collectible
 
 HOPPER, MAZE = "genoffline/hopper/medium-replay-v0", "genoffline/pointmaze/umaze-v0"
-HEADER = "| dataset | steps | episodes | MB | return | min | max | score | D4RL | success |"
+HEADER = "| dataset | steps | episodes | MB | return | min | max | score | D4RL | success | at bounds |"
 
 
 @pytest.fixture(autouse=True)
@@ -66,13 +66,28 @@ def test_the_table_states_what_is_in_the_data(tmp_path: Path, capsys: pytest.Cap
     assert cells[4] == f"{returns.mean():.2f} ± {returns.std():.2f}"
     assert cells[5:7] == [f"{returns.min():.2f}", f"{returns.max():.2f}"]
     assert float(cells[7]) == pytest.approx(100 * (returns.mean() + 20.272305) / (3234.3 + 20.272305), abs=0.06)
-    assert cells[8].strip() == "15"
+    actions = np.concatenate([episode.actions for episode in data.iterate_episodes()])
+    assert cells[8].strip() == "15" and cells[10].strip() == f"{100 * (np.abs(actions) == 1).mean():.2g}"
+    assert (np.abs(actions) == 1).mean() > 0.2  # TRPO's noise is clipped
     absent = next(line for line in table if "hopper/expert" in line)
-    assert absent == "| `genoffline/hopper/expert-v0` | – | – | – | – | – | – | – | 109 | – |"
+    assert absent == "| `genoffline/hopper/expert-v0` | – | – | – | – | – | – | – | 109 | – | – |"
+
+
+def test_a_page_keeps_its_rows_of_datasets_that_are_not_here(tmp_path: Path) -> None:
+    page = tmp_path / "DATASETS.md"
+    collect(HOPPER, steps=60)
+    run(HOPPER, "-o", str(page))
+    page.write_text(page.read_text() + "| `genoffline/hopper/medium-v0` | 7 | 1 | 0.1 | 5 | 5 | 5 | 1.0 | 44 | – |\n")
+    run("genoffline/hopper/medium-v0", HOPPER, MAZE, "-o", str(page))
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+    assert rows[0] == "| `genoffline/hopper/medium-v0` | 7 | 1 | 0.1 | 5 | 5 | 5 | 1.0 | 44 | – | – |"  # from before a column
+    assert "| 60 |" in rows[1] and rows[2] == f"| `{MAZE}` {'| – ' * 10}|"
 
 
 def test_a_score_just_below_zero_is_zero() -> None:
-    contents = module.Contents(size=1, n_steps=1, returns=np.array([-0.0004]), successes=None, references=(0.0, 1.0))
+    contents = module.Contents(
+        size=1, n_steps=1, returns=np.array([-0.0004]), successes=None, references=(0.0, 1.0), at_bounds=0.0
+    )
     assert module.row(HOPPER, contents)[7] == "0.0"
 
 
@@ -80,18 +95,18 @@ def test_a_maze_is_scored_by_its_success_rate_and_has_no_level_of_d4rl(capsys: p
     maze_dataset([True, False, True, True])
     run(MAZE)
     cells = capsys.readouterr().out.splitlines()[1].split()
-    assert cells[:3] == [MAZE, "8", "4"] and cells[-3:] == ["75.0", "–", "75"]
+    assert cells[:3] == [MAZE, "8", "4"] and cells[-4:] == ["75.0", "–", "75", "0"]
 
 
 def test_the_returns_are_read_once_and_follow_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_RACY_SECONDS", -1.0)
     maze_dataset([True])
     first = module.read_contents(MAZE)
-    read = module._read_returns
-    monkeypatch.setattr(module, "_read_returns", lambda path: pytest.fail("read again"))
+    read = module._read
+    monkeypatch.setattr(module, "_read", lambda *_: pytest.fail("read again"))
     again = module.read_contents(MAZE)
     assert first is not None and again is not None and np.array_equal(first.returns, again.returns)
-    monkeypatch.setattr(module, "_read_returns", read)
+    monkeypatch.setattr(module, "_read", read)
     maze_dataset([False, False], overwrite=True)
     changed = module.read_contents(MAZE)
     assert changed is not None and changed.returns.tolist() == [0.0, 0.0]

@@ -57,7 +57,7 @@ def data() -> OfflineDataset:
 def on_this_machine(data: OfflineDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds the data by their id."""
     known = {ID: data, "single": make_data(n_actions=1)}
-    monkeypatch.setattr("zoo.runs.agents.load_dataset", lambda source, env: known[source])
+    monkeypatch.setattr("zoo.collect.lookup.load_dataset", lambda source, env, trust_env: known[source])
 
 
 @pytest.fixture(scope="module")

@@ -114,8 +114,12 @@ FLAWS: dict[str, tuple[Callable[[], OfflineDataset], str]] = {
     "gaps": (lambda: with_rows("next_observations", [4, 9], 0.5), "In 2 rows inside episodes the next observation is not"),
     "shuffled_rows": (shuffled, "episodes are one step long without a termination"),
     "next_observations_not_shifted": (lambda: CLEAN.replace(next_observations=CLEAN.observations), "100 % of the rows"),
-    "saturated_actions": (
+    "clipped_noise": (
         lambda: with_column("actions", 1, np.clip(4 * CLEAN.actions[:, 1], -1, 1)),
+        "Action dimension 1 (",
+    ),
+    "saturated_actions": (
+        lambda: with_column("actions", 1, np.clip(4 * CLEAN.actions[:, 1], -0.9995, 0.9995)),
         "Action dimension 1 (",
     ),
     "few_action_values": (

@@ -10,6 +10,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from sb3_genoffline import load_dataset
 from sb3_genoffline.registry import load_agent
@@ -148,6 +149,7 @@ class ToTheGoal:
 
     num_timesteps = 0
     policy = property(lambda self: self)
+    observation_space, action_space = spaces.Box(-np.inf, np.inf, (8,)), spaces.Box(-1, 1, (2,))
 
     def seed_acting(self, seed: int) -> None: ...
 

@@ -67,7 +67,7 @@ def test_the_cost_model_of_cped_is_the_sum_of_its_parts(setting: str, density: i
     ("algo", "setting", "changes"),
     [
         *((algo, "paper", {}) for algo in COST_MODELS),
-        ("bcq", "tiny", {}),
+        *((algo, "tiny", {}) for algo in ("bcq", "bear", "plas")),
         ("cped", "hopper-medium-v2", {}),
         ("cped", "tiny", {"epsilon": "quantile"}),
     ],

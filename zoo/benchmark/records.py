@@ -1,5 +1,6 @@
 """What is written down about a job: one JSON file, all that the report needs."""
 
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def copy_ended(source: Path, target: Path) -> None:
 
 def last_lines(text: str) -> str:
     """The end of a log or of a traceback, without the places of this program and of Python on this machine."""
-    for place in (Path(sb3_genoffline.__file__).parents[1], sys.prefix, sys.base_prefix, Path.home()):
+    for place in (Path(sb3_genoffline.__file__).parents[1], sys.prefix, sys.base_prefix, os.path.expanduser("~")):
         text = text.replace(f"{place}/", "")
     return "\n".join(text.strip().splitlines()[-LAST_LINES:])
 

@@ -38,7 +38,7 @@ def measurable() -> list[str]:
     names = []
     for name, (folder, level) in locomotion.levels().items():
         if len(json.loads((folder / "index.json").read_text())["levels"][level]["parts"]) == 1:
-            names.append(f"{NAMESPACE}/{name}-v0")
+            names.append(f"{NAMESPACE}/{name}")
     return names
 
 

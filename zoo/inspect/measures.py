@@ -12,6 +12,8 @@ from sb3_genoffline.data.chain import chain_breaks
 
 SATURATION_MARGIN = 1e-3
 """An action this near to a bound, on the scale of [−1, 1], counts as saturated."""
+ON_BOUND = 1e-6
+"""An action this near to a bound lies on it, but for rounding."""
 VALUE_ROWS = 100_000
 """Rows in which the different values of an action are counted."""
 SPARSE = 0.9
@@ -104,6 +106,7 @@ class Actions:
     :param at_low: (A,) share within ``SATURATION_MARGIN`` of −1
     :param at_high: (A,) share within it of 1
     :param any_saturated: share of rows in which any dimension is at a bound
+    :param clipped: (A,) share of rows that lie on a bound exactly, as clipping leaves them and squashing does not
     :param n_values: int (A,) different values in ``value_rows`` rows
     :param value_rows: see ``n_values``
     """
@@ -115,6 +118,7 @@ class Actions:
     at_low: np.ndarray
     at_high: np.ndarray
     any_saturated: float
+    clipped: np.ndarray
     n_values: np.ndarray
     value_rows: int
 
@@ -268,13 +272,14 @@ def measure_actions(data: OfflineDataset, seed: int) -> Actions:
     mean, std = _moments(scaled, len(data))
     low, high = (scale_actions(edge, data.action_space) for edge in (data.actions.min(axis=0), data.actions.max(axis=0)))
     std[low == high] = 0.0
-    at_low, at_high, any_saturated = np.zeros(len(mean)), np.zeros(len(mean)), 0
+    at_low, at_high, any_saturated, clipped = np.zeros(len(mean)), np.zeros(len(mean)), 0, np.zeros(len(mean))
     for rows in chunks(len(data)):
         actions = scaled(rows)
         below, above = actions <= SATURATION_MARGIN - 1, actions >= 1 - SATURATION_MARGIN
         at_low += below.sum(axis=0)
         at_high += above.sum(axis=0)
         any_saturated += int((below | above).any(axis=1).sum())
+        clipped += (np.abs(actions) >= 1 - ON_BOUND).sum(axis=0)
     sample = data.actions[sample_rows(len(data), VALUE_ROWS, seed)]
     return Actions(
         mean=mean,
@@ -284,6 +289,7 @@ def measure_actions(data: OfflineDataset, seed: int) -> Actions:
         at_low=at_low / len(data),
         at_high=at_high / len(data),
         any_saturated=any_saturated / len(data),
+        clipped=clipped / len(data),
         n_values=np.array([len(np.unique(column)) for column in sample.T]),
         value_rows=len(sample),
     )

@@ -205,7 +205,19 @@ def _check_episodes(report: Report) -> Iterator[Finding]:
 def _check_actions(report: Report) -> Iterator[Finding]:
     actions = report.actions
     constant = actions.std == 0
-    saturated = ~constant & (actions.saturated > SATURATED)
+    few = ~constant & (actions.n_values <= FEW_VALUES)
+    clipped = ~constant & ~few & (actions.clipped > SATURATED)
+    if clipped.any():
+        yield Finding(
+            "clipped_noise",
+            f"{_columns('Action dimension', clipped, actions.clipped, _percent)} exactly at a bound in so many rows: wide "
+            "noise was clipped there, as that of PPO, TRPO or TD3 is (SAC squashes its own). What models the actions' "
+            "distribution suffers: CPED's density has spikes that its actor runs into (dequantization=0.1, or "
+            "constraint='distance'), DAC and DQL act with the noise (acting_noise_scale below 1), QDQ's backup samples it "
+            "(mean_backup=True). What averages it away (BC, TD3+BC, IQL, AWAC) does not, and may act far better than the "
+            "data.",
+        )
+    saturated = ~constant & ~clipped & (actions.saturated > SATURATED)
     if saturated.any():
         yield Finding(
             "saturated_actions",
@@ -213,7 +225,6 @@ def _check_actions(report: Report) -> Iterator[Finding]:
             "density with artanh or logit squashing needs dequantisation (CPED: dequantization=0.1), and one on the closed "
             "box has to fit point masses.",
         )
-    few = ~constant & (actions.n_values <= FEW_VALUES)
     if few.any() and actions.value_rows >= FEW_VALUES_ROWS:
         yield Finding(
             "few_action_values",

@@ -1,6 +1,7 @@
 """What is said of a published agent: its results, its curve, its film, and how it was trained."""
 
 import hashlib
+import os
 import shlex
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
-from sb3_genoffline.errors import NotFoundError
+from sb3_genoffline.errors import NotFoundError, printable
 
 from ..benchmark.results import score, spread
 from ..plot.curves import plot_curves
@@ -212,7 +213,7 @@ def training_command(trained: Trained) -> str:
         f"{name}:{value}".replace("'", '"')  # which a shell leaves alone inside its own quotes
         for name, value in public(trained.config["hyperparameters"]).items()
     ]
-    return shlex.join(["python", "-m", "zoo", "train", *flags, "-params", *pairs])
+    return shlex.join(["python", "-m", "zoo", "train", *map(printable, [*flags, "-params", *pairs])])
 
 
 def only_training(text: Any) -> list[str]:
@@ -234,7 +235,7 @@ def public(value: Any) -> Any:
         return {key: public(item) for key, item in value.items()}
     if isinstance(value, list):
         return [public(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
+    return Path(value).name if isinstance(value, str) and os.path.isabs(os.path.expanduser(value)) else value
 
 
 def _public_words(words: list[str]) -> list[str]:

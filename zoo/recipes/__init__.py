@@ -22,7 +22,7 @@ def collectible() -> dict[str, Loader]:
     """
     table: dict[str, Loader] = {}
     for name, (folder, level) in locomotion.levels().items():
-        table[f"{NAMESPACE}/{name}-v0"] = partial(locomotion.load, folder, level)
+        table[f"{NAMESPACE}/{name}"] = partial(locomotion.load, folder, level)
     table |= {f"{NAMESPACE}/pointmaze/{name}-v0": partial(pointmaze.load, name) for name in pointmaze.names()}
     table[f"{NAMESPACE}/{antmaze.NAME}-v0"] = antmaze.load
     return table
@@ -35,6 +35,9 @@ def load_recipe(dataset_id: str, steps: int | None = None) -> Recipe:
     :raises UserError: Unknown id, naming the nearest; steps below 1
     """
     table = collectible()
+    reason = locomotion.awaited().get(dataset_id.removeprefix(f"{NAMESPACE}/"))
+    if dataset_id not in table and reason is not None:
+        raise UserError(f"{dataset_id} can't be collected yet: {reason}")
     if dataset_id not in table:
         near = difflib.get_close_matches(dataset_id, table, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""

@@ -1,4 +1,7 @@
-"""Gym-MuJoCo: random, medium, medium-replay, medium-expert and expert, from the policies in `zoo/behavior/<env>/`."""
+"""
+Gym-MuJoCo: random, medium, medium-replay, medium-expert and expert, from the policies in `zoo/behavior/<env>/` (-v0) and, of
+D4RL's kind, from those of SAC in `zoo/behavior/<env>/sac/` (-v1).
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,27 @@ BEHAVIOR = Path(__file__).parents[1] / "behavior"
 
 def levels() -> dict[str, tuple[Path, str]]:
     """
-    :return: ``<env>/<level>`` to (folder of behaviour policies, level); every `zoo/behavior/<env>/index.json` adds its levels
+    :return: ``<env>/<level>-v0`` and ``-v1`` to (folder of behaviour policies, level); every `index.json` adds its levels
     """
     table = {}
-    for index in sorted(BEHAVIOR.glob("*/index.json")):
-        for level in json.loads(index.read_text()).get("levels", {}):
-            table[f"{index.parent.name}/{level}"] = (index.parent, level)
+    for version, pattern in (("v0", "*/index.json"), ("v1", "*/sac/index.json")):
+        for index in sorted(BEHAVIOR.glob(pattern)):
+            env = index.relative_to(BEHAVIOR).parts[0]
+            for level in json.loads(index.read_text()).get("levels", {}):
+                table[f"{env}/{level}-{version}"] = (index.parent, level)
+    return table
+
+
+def awaited() -> dict[str, str]:
+    """
+    :return: ``<env>/<level>-v1`` to why it can't be collected yet: levels that need an expert where the ladder has none
+    """
+    table, found = {}, levels()
+    for folder in sorted(path.parent for path in BEHAVIOR.glob("*/sac/index.json")):
+        env = folder.parent.name
+        for level in ("medium-expert", "expert"):
+            if (name := f"{env}/{level}-v1") not in found:
+                table[name] = f"the policies in zoo/behavior/{env}/sac have no expert yet; {env}/{level}-v0 has one"
     return table
 
 
@@ -82,7 +100,7 @@ def load(folder: Path, level: str, dataset_id: str, steps: int | None = None) ->
         algorithm=entry["algorithm"],
         description=entry["description"],
         fingerprint=fingerprint,
-        source=f"zoo/behavior/{folder.name}",
+        source=f"zoo/behavior/{folder.relative_to(BEHAVIOR)}" if folder.is_relative_to(BEHAVIOR) else folder.name,
         ref_min_score=index["ref_min_score"],
         ref_max_score=index["ref_max_score"],
         episodes=episodes,

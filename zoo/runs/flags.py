@@ -1,22 +1,19 @@
 """Flags and what may follow them: each kind once. Every error is one line that names the flag, the word and the fix."""
 
 import argparse
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal, NoReturn
 
-import torch as th
-
 from sb3_genoffline.common.arguments import Bounds, Count, NonNegative, PositiveInt, misfit, nearest
 from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.untrusted import short
-from sb3_genoffline.files.writing import REFUSALS
 from sb3_genoffline.registry import ALGOS
 
 from .devices import check_device
 from .hyperparameters import as_number
 from .places import folder, output_file, output_folder
+from .refusals import refusal_of
 
 Seed = Annotated[int, Bounds(0, 2**32 - 1)]
 """What numpy takes for one."""
@@ -88,6 +85,15 @@ def _of_sentences(check: Callable[[str], str]) -> Callable[[str], str]:
     return read
 
 
+@_of_sentences
+def algorithm(word: str) -> str:
+    """argparse's ``type`` of a name in ``ALGOS``."""
+    if word not in ALGOS:
+        near = nearest(word.lower().replace("-", "_"), ALGOS)
+        raise UserError(f"{short(word)} is not known{near} There are: {', '.join(ALGOS)}.")
+    return word
+
+
 device = _of_sentences(check_device)
 """argparse's ``type`` of a device that is here."""
 picture_file, new_folder, a_folder = map(_of_sentences, (output_file, output_folder, folder))
@@ -101,16 +107,4 @@ def sentence_of(error: Exception) -> str | None:
     """
     if isinstance(error, UserError | ConnectionError):
         return str(error)
-    if isinstance(error, OSError) and error.filename is not None and error.errno in REFUSALS:
-        return f"{short(os.fspath(error.filename))} can't be used: {REFUSALS[error.errno]}."
-    if isinstance(error, MemoryError | th.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return f"this needs more memory than there is: use smaller numbers ({printable(error) or 'out of memory'})."
-    return None
-
-
-def algorithm(word: str) -> str:
-    """argparse's ``type`` of a name in ``ALGOS``."""
-    if word not in ALGOS:
-        near = nearest(word.lower().replace("-", "_"), ALGOS)
-        raise argparse.ArgumentTypeError(f"{short(word)} is not known{near} There are: {', '.join(ALGOS)}.")
-    return word
+    return refusal_of(error)

@@ -1,5 +1,6 @@
 """Where a run's files are: rl-zoo's layout, plain YAML and JSON."""
 
+import hashlib
 import os
 import re
 import uuid
@@ -18,15 +19,23 @@ from sb3_genoffline.registry import ALGOS
 
 from .reading import named_values, read_json, read_yaml
 
+_LONGEST_NAME = 100  # bytes, of the 255 that a file's name may have
 _NEEDED = ("algo", "dataset", "hyperparameters")
 
 
 def dataset_name(source: Any) -> str:
-    """``mujoco/hopper/medium-v0`` -> ``mujoco-hopper-medium-v0``; the stem of a file's name; as folders are named."""
+    """
+    ``mujoco/hopper/medium-v0`` -> ``mujoco-hopper-medium-v0``; the stem of a file's name; as folders are named. Of a very long
+    one the start, and a hash.
+    """
     text = str(source)
-    if text.endswith((".hdf5", ".h5", ".npz")):
+    if text.endswith((".hdf5", ".h5", ".npz", ".pkl")):
         text = Path(text).stem
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "dataset"
+    name = re.sub(r"[^\w.-]+", "-", text).strip("-.") or "dataset"
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    start = name.encode()[: _LONGEST_NAME - 10].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -139,8 +148,12 @@ def held(run: Run) -> Iterator[None]:
     """
     Nobody else trains in this run's folder during the block; a process that is dead holds nothing.
 
-    :raises UserError: if another process trains there
+    :raises UserError: if another process trains there, or a file of the run is a link, through which others would choose what
+        is written to
     """
+    for path in (run.settings, *run.folder.glob("*"), *run.settings.glob("*")):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link: a run that goes on writes into its own folder only. Copy the file there.")
     lock = FileLock(run.settings / ".lock")
     try:
         lock.acquire(timeout=0)

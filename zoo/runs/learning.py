@@ -3,20 +3,21 @@
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_genoffline.common.arguments import Argument, PositiveInt
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.data.scores import ScoreScale
-from sb3_genoffline.errors import DivergedError, printable
+from sb3_genoffline.errors import DivergedError, NotWrittenError, UserError, printable
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
 from .devices import check_device
@@ -24,6 +25,7 @@ from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, r
 from .evaluations import late_evaluations
 from .folders import Run, held, new_run, run_of
 from .provenance import PROGRAM
+from .refusals import refusal_of
 from .settings import make_logger, write_settings
 from .starting import Start, Wish, start
 from .stopping import Stopped, advised, stoppable
@@ -178,10 +180,10 @@ def train(
         env_name = None if envs is None else env_id_of(envs)
         write_settings(run, begun, data, total, env_name, arguments)
         if verbose:
-            _announce(run, begun, data, total, profile)
+            _announce(run, begun, data, total, profile, trained_agent)
         resumed_from = None if begun.origin is None else "_".join(map(str, _position(model))).removeprefix("update_")
         model.set_logger(make_logger(run, resumed_from, tensorboard_log, model.name, verbose, progress))
-        stack.callback(model.logger.close)
+        stack.enter_context(_closed(model.logger))
         clock = FitClock()
         callbacks: list[BaseCallback] = [StopWhenAsked(stop), clock]
         evaluation = None
@@ -234,14 +236,35 @@ def train(
 
 @contextmanager
 def _explained(run: Run) -> Iterator[None]:
-    """Say how to go on with a training that ends at once, and write down that one diverged: it would do so again."""
+    """
+    Say how to go on with a training that ends at once, or for want of space or memory; and write down that one diverged: it
+    would do so again.
+    """
     try:
         yield
     except Stopped as stop:
         raise advised(stop, f"at once: {_how_to_go_on(run)}") from None
+    except (OSError, MemoryError, RuntimeError) as error:
+        sentence = refusal_of(error)
+        if sentence is None:
+            raise
+        kind = NotWrittenError if isinstance(error, OSError) else UserError
+        raise kind(f"{sentence}\nThe run in {run.folder} is not finished; {_how_to_go_on(run)}") from error
     except DivergedError as error:
         write_json(run.settings / "summary.json", {"finished": False, "error": str(error)})
         raise
+
+
+@contextmanager
+def _closed(logger: Logger) -> Iterator[None]:
+    """Close a logger at the end; if it cannot write what it holds, that is not the error that ended the training."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            logger.close()
+        raise
+    logger.close()
 
 
 def _how_to_go_on(run: Run) -> str:
@@ -272,7 +295,9 @@ def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, has_one: boo
     return envs
 
 
-def _announce(run: Run, begun: Start, data: OfflineDataset, total: int, profile: str | None) -> None:
+def _announce(
+    run: Run, begun: Start, data: OfflineDataset, total: int, profile: str | None, trained_agent: str | Path | None
+) -> None:
     record, model = data.summary(), begun.model
     score = "" if record["normalized_score"] is None else f", normalised {record['normalized_score']:.1f}"
     print(
@@ -285,6 +310,8 @@ def _announce(run: Run, begun: Start, data: OfflineDataset, total: int, profile:
     else:
         what, done = _position(model)
         how = "resumed" if begun.goes_on else f"branches off from {begun.origin}"
+        if begun.goes_on and begun.origin != Path(trained_agent or ""):
+            how = "the unfinished run of this command is resumed (--no-resume begins a new one)"
         print(f"{how} after {what} {done:,}; {total:,} updates in all on {model.device}")
     print(f"run folder: {run.folder}", flush=True)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.errors import NotFoundError, UserError, printable
 from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.untrusted import short
 
@@ -33,15 +33,17 @@ def read_text(path: Path, what: str, largest: int | None = None) -> str:
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise UserError(f"{path} is no {what}: it is a {'folder' if path.is_dir() else 'pipe or device'}.")
         if largest is not None and size > largest:
             raise UserError(f"{path} has {size:,} bytes, and no {what} has more than {largest:,}: refused.")
         return path.read_text()
     except UserError:
         raise
     except FileNotFoundError:
-        raise NotFoundError(f"There is no {what} at {short(str(path))}{near_files(path)}") from None
+        raise NotFoundError(f"There is no {what} at {printable(repr(str(path)))}{near_files(path)}") from None
     except OSError as error:
-        raise UserError(f"The {what} at {short(str(path))} can't be read: {error.strerror}.") from error
+        raise UserError(f"The {what} at {printable(repr(str(path)))} can't be read: {error.strerror}.") from error
     except ValueError:
         raise UserError(f"{path} is no {what}: it holds no text.") from None
 

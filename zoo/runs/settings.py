@@ -22,6 +22,7 @@ REMEMBERED: dict[str, type] = {
     **dict.fromkeys(("save_replay_buffer", "progress"), bool),
 }
 """Options that a run keeps when it goes on, unless they are given anew, and their kinds."""
+_SIZES, _LARGEST = ("eval_episodes", "n_eval_envs"), 10_000
 
 
 def remembered(run: Run) -> dict[str, Any]:
@@ -31,12 +32,17 @@ def remembered(run: Run) -> dict[str, Any]:
 
     :param run: the run
     :return: by name, those that are there
-    :raises UserError: if a value is of the wrong kind
+    :raises UserError: if a value is of the wrong kind, or too large for what it is
     """
     arguments, file = run.arguments(), run.settings / "args.yml"
     known = {name: arguments[name] for name in REMEMBERED if arguments.get(name) is not None}
     for name, value in known.items():
-        if type(value) is not REMEMBERED[name] or (isinstance(value, list) and set(map(type, value)) != {str}):
+        fits = type(value) is REMEMBERED[name]
+        if isinstance(value, list):
+            fits &= set(map(type, value)) == {str}
+        if isinstance(value, int) and name in _SIZES:
+            fits &= value <= _LARGEST
+        if not fits:
             raise UserError(f"{file} has {name}={short(value)}, which is no option of a training: give it anew.")
     root = known.get("tensorboard_log")
     if root is not None and not _tensorboard_folder(root, run, str(run.config().get("algo"))).is_dir():

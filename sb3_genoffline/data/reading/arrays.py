@@ -1,6 +1,7 @@
 """Datasets from flat arrays by name, as a dict, an HDF5 file in D4RL's layout or a ``.npz`` file has them."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -204,6 +205,8 @@ def _flat_rows(name: str, values: Any, space: spaces.Space[Any]) -> np.ndarray:
         if array.ndim == 2 and array.shape[1] == flat.shape[0]:  # flat already
             return float_rows(name, array, flat.shape[0])
         values = array[:, None] if array.ndim == 1 and flat.shape == (1,) else array
+        if array.ndim > 2 and space.shape == (math.prod(array.shape[1:]),):  # the space of an agent, which is flat
+            return float_rows(name, array.reshape(len(array), -1), flat.shape[0])
     return float_rows(name, flatten_observations(space, values, name), flat.shape[0])
 
 

@@ -170,11 +170,13 @@ def _decoded(key: str, value: Any, path: Path, trust_env: bool) -> Any:
 
 
 def _check_exists(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, and a file is wanted{near_files(path)}")
+    if not path.exists():
+        raise NotFoundError(f"{path} does not exist{near_files(path)}")
+    if not path.is_file():
+        raise UserError(
+            f"{path} is a {'folder' if path.is_dir() else 'pipe or device'}, and a file is wanted{near_files(path)}"
+        )
     try:
         path.open("rb").close()
-    except FileNotFoundError:
-        raise NotFoundError(f"{path} does not exist{near_files(path)}") from None
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from error

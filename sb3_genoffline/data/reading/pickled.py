@@ -18,7 +18,6 @@ from gymnasium import spaces
 
 from sb3_genoffline.errors import UserError
 
-_ARRAYS = ("observations", "actions", "rewards", "dones", "timeouts")
 _COUNTERS = ("buffer_size", "n_envs", "pos", "full", "optimize_memory_usage")
 _DEEPEST = 8
 
@@ -85,17 +84,23 @@ def _buffer(stored: Any) -> Any:
     size, n_envs = found["buffer_size"], found["n_envs"]
     if not all(isinstance(value, int) for value in found.values()) or not 0 <= found["pos"] <= size or n_envs < 1:
         raise ValueError("its counters are no numbers")
-    names = _ARRAYS if found["optimize_memory_usage"] else (*_ARRAYS, "next_observations")
-    for name in names:
-        value = state[name]
-        found[name] = {key: _array(item) for key, item in value.items()} if isinstance(value, dict) else _array(value)
-        for array in found[name].values() if isinstance(value, dict) else [found[name]]:
-            if array.shape[:2] != (size, n_envs):
-                raise ValueError(f"{name} has the shape {array.shape}, for a buffer of {size} rows and {n_envs} environments")
     found |= {name: _space(state[name]) for name in ("observation_space", "action_space")}
-    if found["actions"].shape[2:] != found["action_space"].shape or found["rewards"].ndim != 2:
-        raise ValueError(f"actions have the shape {found['actions'].shape} and rewards {found['rewards'].shape}")
+    shapes = dict.fromkeys(("rewards", "dones", "timeouts")) | {"actions": found["action_space"]}
+    shapes["observations"] = found["observation_space"]
+    if not found["optimize_memory_usage"]:
+        shapes["next_observations"] = found["observation_space"]
+    found |= {name: _rows(state[name], space, (size, n_envs)) for name, space in shapes.items()}
     return SimpleNamespace(**found, size=lambda: size if found["full"] else found["pos"])
+
+
+def _rows(value: Any, space: Any, rows: tuple[int, int]) -> Any:
+    """Arrays of (rows, environments, ...); a number in each where there is no space."""
+    if isinstance(space, spaces.Dict):
+        return {key: _rows(value[key], box, rows) for key, box in space.items()}
+    array, expected = _array(value), rows if space is None else (*rows, *space.shape)
+    if array.shape != expected:
+        raise ValueError(f"an array has the shape {array.shape}, not {expected}")
+    return array
 
 
 def _state(value: Any) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def hostile(mark):
     objects.rewards = np.array([[Call(os.mkdir, mark)]] * 20, dtype=object)
     shape = filled()
     shape.actions = np.zeros((20, 1, 3), np.float32)
+    ends = filled()
+    ends.dones = np.zeros((20, 1, 2), np.float32)
     endless = filled()
     endless.buffer_size = 10**12
     nobody = filled()
@@ -83,6 +85,7 @@ def hostile(mark):
         "a call with a path": pickle.dumps(names),
         "objects": pickle.dumps(objects),
         "another shape": pickle.dumps(shape),
+        "too many ends": pickle.dumps(ends),
         "endless": pickle.dumps(endless),
         "no environment": pickle.dumps(nobody),
         "another space": pickle.dumps(space),

@@ -17,6 +17,7 @@ from zoo.runs.writing import write_text, write_yaml
         ("some/folder/hopper_medium-v2.hdf5", "hopper_medium-v2"),
         ("a b/../c.npz", "c"),
         ("../..", "dataset"),
+        ("x" * 300, "x" * 90 + "-0d4e2ca9"),
     ],
 )
 def test_folders_are_named_after_datasets(source: str, name: str) -> None:

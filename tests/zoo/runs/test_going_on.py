@@ -1,5 +1,6 @@
 """Runs that are signalled, killed or gone on with: nothing is lost, nothing is replaced."""
 
+import errno
 import json
 import os
 import shlex
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from worlds import members
 
@@ -167,6 +169,42 @@ def test_a_run_that_diverged_is_not_gone_on_with(file: Path, monkeypatch: pytest
     assert json.loads((runs_of(file)[0].settings / "summary.json").read_text())["error"] == "critic_loss became nan"
     main(command(file))
     assert len(runs_of(file)) == 2
+
+
+REFUSED: dict[str, tuple[str, Exception, str]] = {
+    "log": ("stable_baselines3.common.logger.CSVOutputFormat.write", OSError(errno.ENOSPC, "full"), "the disk is full"),
+    "save": ("os.fsync", OSError(errno.EDQUOT, "quota"), "zip could not be written: your quota of the disk is used up"),
+    "memory": ("torch.randint", RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "more memory than"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_the_machine_refuses_is_a_sentence_and_the_run_goes_on_afterwards(
+    what: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = command(file, "--seed", "0", "--save-freq", "4", "--log-interval", "6")
+    place, error, sentence = REFUSED[what]
+    step = OfflineAlgorithm.step
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    def refused_from_the_sixth(self: Any, *args: Any) -> Any:
+        if self._n_updates == 5:
+            monkeypatch.setattr(place, refuse)
+            if what == "memory":
+                torch.randint(2, (1,))
+        return step(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(OfflineAlgorithm, "step", refused_from_the_sixth)
+        main(arguments)
+    monkeypatch.undo()
+    (run,) = runs_of(file)
+    assert sentence in str(ended.value.code) and f"python -m zoo train -i {run.model_path}" in str(ended.value.code)
+    assert load_agent(run.model_path).num_timesteps == 4 and not list(run.folder.rglob(".*tmp"))
+    main(arguments)
+    assert runs_of(file) == [run] and differing(run, whole(file, "--seed", "0", "--save-freq", "4")) == []
 
 
 @pytest.mark.parametrize("update", [5, 10])

@@ -89,6 +89,15 @@ def test_a_run_on_a_file_goes_on_without_being_told_again(
         main(["train", "-i", str(tmp_path / run.model_path), "-n", "5", "--env", "MountainCarContinuous-v0"])
 
 
+def test_a_run_on_observations_that_are_no_vectors_goes_on(tmp_path: Path) -> None:
+    arrays = rows("Pendulum-v1", -1, 1)
+    for name in ("observations", "next_observations"):
+        arrays[name] = np.stack([arrays[name], -arrays[name]], axis=1)
+    run = train(write(tmp_path / "own.npz", arrays))
+    main(["train", "-i", str(run.model_path), "-n", "3", "--eval-freq", "0", "--verbose", "0"])
+    assert load_agent(run.model_path).num_timesteps == 3 and len(list(run.folder.parent.iterdir())) == 1
+
+
 def test_a_known_environment_gives_a_file_of_ones_own_its_scale(tmp_path: Path, capsys: Any) -> None:
     run = train(write(tmp_path / "own.npz", rows("Hopper-v5", -1, 1)), "--env", "Hopper-v5")
     config = run.config()["dataset"]

@@ -1,5 +1,6 @@
 """YAML, JSON and evaluations of others: values, and no more of them than the file holds; faults are named with the path."""
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -98,9 +99,15 @@ def test_what_is_wrong_with_a_yaml_file_is_one_line(text: str, message: str, tmp
 def test_a_text_that_is_missing_no_file_or_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "plan.yml").write_bytes(b"\xff\xfe")
     (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NotFoundError, match=r"There is no plan at '.*pla\.yml'; did you mean plan\.yml\?"):
         read_text(tmp_path / "pla.yml", "plan")
-    for name, message in {"plan.yml": "is no plan: it holds no text", ".": "Is a directory", "loop": "can't be read"}.items():
+    for name, message in {
+        "plan.yml": "is no plan: it holds no text",
+        ".": "it is a folder",
+        "loop": "can't be read",
+        "pipe": "pipe or device",
+    }.items():
         with pytest.raises(UserError, match=message):
             read_text(tmp_path / name, "plan")
 

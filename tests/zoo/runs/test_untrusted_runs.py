@@ -1,6 +1,7 @@
 """Runs and agents of others choose no code and no paths: every file here would leave a mark if it were followed."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+import torch
 from gymnasium.envs.registration import EnvSpec
 from worlds import make_agent, make_dataset, small_settings
 
@@ -217,3 +219,26 @@ def test_plain_arguments_of_a_run_are_those_of_its_environment(tmp_path: Path) -
     evaluate(run, "--env-kwargs", "limit:2")
     assert json.loads((run.folder / "results.json").read_text())["lengths"] == [2]
     assert np.isfinite(json.loads((run.folder / "results.json").read_text())["returns"]).all()
+
+
+@pytest.mark.parametrize("name", ["progress_from_0.csv", "own/command.txt", "progress.csv"])
+def test_a_run_that_goes_on_writes_through_no_link(name: str, tmp_path: Path) -> None:
+    run, victim = make_run(tmp_path), tmp_path / "precious"
+    victim.write_text("precious")
+    (run.folder / name).symlink_to(victim)
+    with pytest.raises(SystemExit, match=f"{name} is a link: a run that goes on writes into its own folder only"):
+        resume(run)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("change", [{"n_eval_envs": 10**9}, {"eval_episodes": 10**9}])
+def test_a_runs_files_choose_no_sizes(change: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=f"has {next(iter(change))}=1000000000, which is no option of a training"):
+        resume(make_run(tmp_path, args=change))
+
+
+def test_a_runs_files_choose_no_more_threads_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    resume(make_run(tmp_path, args={"num_threads": 10**9}))
+    assert chosen == [os.cpu_count()]
