@@ -300,7 +300,7 @@ def test_saved_files_have_the_users_usual_permissions(agent: MakeAgent, tmp_path
 def test_an_agent_saved_for_acting_alone_is_smaller_and_acts_the_same(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:
-    model = agent().learn_offline(dataset, 5)
+    model = agent().learn_offline(dataset, 2)
     model.save(tmp_path / "whole")
     model.save(tmp_path / "acting", exclude=["training"])
     assert (tmp_path / "acting.zip").stat().st_size < (tmp_path / "whole.zip").stat().st_size
@@ -313,7 +313,7 @@ def test_an_agent_saved_for_acting_alone_is_smaller_and_acts_the_same(
 def test_weights_can_be_taken_over_from_a_file_or_another_agent(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:
-    trained = agent().learn_offline(dataset, 5)
+    trained = agent().learn_offline(dataset, 2)
     trained.save(tmp_path / "agent")
     for source in (tmp_path / "agent", trained.get_parameters()):
         fresh = agent(seed=1)
