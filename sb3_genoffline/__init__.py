@@ -15,6 +15,7 @@ from sb3_genoffline.eql import EQL, EQLPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
 from sb3_genoffline.iql import IQL, IQLPolicy
+from sb3_genoffline.mcq import MCQ, MCQPolicy
 from sb3_genoffline.onestep import Onestep, OnestepPolicy
 from sb3_genoffline.plas import PLAS, LatentPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
@@ -36,6 +37,7 @@ __all__ = [
     "DQL",
     "EQL",
     "IQL",
+    "MCQ",
     "PLAS",
     "QDQ",
     "SPOT",
@@ -53,6 +55,7 @@ __all__ = [
     "HubError",
     "IQLPolicy",
     "LatentPolicy",
+    "MCQPolicy",
     "OfflineAlgorithm",
     "OfflineDataset",
     "Onestep",

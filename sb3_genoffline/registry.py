@@ -25,6 +25,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import CheckpointError, with_zip_suffix
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.iql import IQL
+from sb3_genoffline.mcq import MCQ
 from sb3_genoffline.onestep import Onestep
 from sb3_genoffline.plas import PLAS
 from sb3_genoffline.qdq import QDQ
@@ -91,7 +92,7 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
         return len(self._classes)
 
 
-ALGOS = Algorithms(AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IQL, Onestep, PLAS, QDQ, SPOT, SQL, TD3BC)
+ALGOS = Algorithms(AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IQL, MCQ, Onestep, PLAS, QDQ, SPOT, SQL, TD3BC)
 
 
 def register_algorithm(cls: AlgorithmClass) -> AlgorithmClass:

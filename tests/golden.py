@@ -27,6 +27,11 @@ def normal(shape: Sequence[int], shift: float) -> Tensor:
     return 1.5 * th.sin(shift + counted(*shape))
 
 
+def uniform(shape: Sequence[int], shift: float) -> Tensor:
+    """In the place of uniform numbers."""
+    return 0.5 + 0.45 * th.sin(shift + counted(*shape))
+
+
 def golden_batch() -> TransitionBatch:
     """Four transitions, of which the third ends an episode."""
     return TransitionBatch(

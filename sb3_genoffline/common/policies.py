@@ -29,7 +29,7 @@ from sb3_genoffline.common.policy_files import load_policy, save_policy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.files.untrusted import short
-from sb3_genoffline.nets.actors import DeterministicActor, GaussianActor
+from sb3_genoffline.nets.actors import SQUASHED_LOG_STD, DeterministicActor, GaussianActor, SquashedGaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleQ
 
 EXPLORATION_STD = 0.1  # TD3's
@@ -328,15 +328,7 @@ class ActorCriticPolicy(OfflinePolicy):
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         actor_arch, critic_arch = split_net_arch(net_arch)
         self.actor = self.make_actor(actor_arch, activation_fn)
-        self.critic = EnsembleQ(
-            n_critics,
-            self.state_dim,
-            self.action_dim,
-            critic_arch,
-            critic_activation_fn,
-            layer_norm=critic_layer_norm,
-            torch_init=self.torch_init,
-        )
+        self.critic = self.make_critic(n_critics, critic_arch, critic_activation_fn, critic_layer_norm)
         if self.has_actor_target:
             self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
@@ -348,6 +340,16 @@ class ActorCriticPolicy(OfflinePolicy):
         :return: a module whose call maps states (B, S) to the best known actions (B, A) in [−1, 1]
         """
         return DeterministicActor(self.state_dim, self.action_dim, net_arch, activation_fn)
+
+    def make_critic(self, n_critics: int, net_arch: Widths, activation_fn: type[nn.Module], layer_norm: bool) -> EnsembleQ:
+        """
+        :param n_critics: H
+        :param net_arch: hidden widths
+        :param activation_fn: activation class
+        :param layer_norm: LayerNorm before each activation
+        """
+        dims = (self.state_dim, self.action_dim)
+        return EnsembleQ(n_critics, *dims, net_arch, activation_fn, layer_norm, self.torch_init)
 
     def explore(self, states: Tensor) -> Tensor:
         """(B, S) standardised states -> (B, A) sampled actions, clipped later"""
@@ -380,3 +382,25 @@ class GaussianActorCriticPolicy(ActorCriticPolicy):
     def explore(self, states: Tensor) -> Tensor:
         """See :meth:`ActorCriticPolicy.explore`."""
         return self.actor.sample(states, self.acting_noise(len(states), self.action_dim))
+
+
+class SquashedActorCriticPolicy(ActorCriticPolicy):
+    """
+    SAC's squashed Gaussian actor, critics, and the critics' targets. ``predict(deterministic=True)`` is tanh(μ(s));
+    ``deterministic=False`` one sample.
+
+    The arguments are those of :class:`ActorCriticPolicy`.
+    """
+
+    actor: SquashedGaussianActor
+    has_actor_target = False
+    log_std_bounds: ClassVar[tuple[float, float]] = SQUASHED_LOG_STD
+    """Smallest and largest log σ of the actor."""
+
+    def make_actor(self, net_arch: Widths, activation_fn: type[nn.Module]) -> SquashedGaussianActor:
+        """See :meth:`ActorCriticPolicy.make_actor`."""
+        return SquashedGaussianActor(self.state_dim, self.action_dim, net_arch, activation_fn, self.log_std_bounds)
+
+    def explore(self, states: Tensor) -> Tensor:
+        """See :meth:`ActorCriticPolicy.explore`."""
+        return self.actor.sample(states, self.acting_noise(len(states), self.action_dim))[0]

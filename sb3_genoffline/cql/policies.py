@@ -1,18 +1,15 @@
 """The policy of CQL: SAC's."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
-from torch import Tensor, nn
 
 from sb3_genoffline.common.arguments import NetArch
-from sb3_genoffline.common.policies import ActorCriticPolicy
-from sb3_genoffline.nets.actors import SquashedGaussianActor
+from sb3_genoffline.common.policies import SquashedActorCriticPolicy
 
 
-class CQLPolicy(ActorCriticPolicy):
+class CQLPolicy(SquashedActorCriticPolicy):
     """
     SAC's squashed Gaussian actor, two critics, and the critics' targets. ``predict(deterministic=True)`` is tanh(μ(s));
     ``deterministic=False`` one sample.
@@ -24,9 +21,6 @@ class CQLPolicy(ActorCriticPolicy):
     :param kwargs: the remaining arguments of :class:`~sb3_genoffline.common.policies.ActorCriticPolicy`
     """
 
-    actor: SquashedGaussianActor
-    has_actor_target = False
-
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -37,11 +31,3 @@ class CQLPolicy(ActorCriticPolicy):
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, net_arch=net_arch, **kwargs)
-
-    def make_actor(self, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> SquashedGaussianActor:
-        """See :meth:`~sb3_genoffline.common.policies.ActorCriticPolicy.make_actor`."""
-        return SquashedGaussianActor(self.state_dim, self.action_dim, net_arch, activation_fn)
-
-    def explore(self, states: Tensor) -> Tensor:
-        """See :meth:`~sb3_genoffline.common.policies.ActorCriticPolicy.explore`."""
-        return self.actor.sample(states, self.acting_noise(len(states), self.action_dim))[0]

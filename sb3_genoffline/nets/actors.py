@@ -12,7 +12,8 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.widths import checked_widths
 
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
-_SQUASHED_LOG_STD = (-20.0, 2.0)  # SAC's bounds
+SQUASHED_LOG_STD = (-20.0, 2.0)
+"""SAC's bounds of log σ."""
 
 
 class DeterministicActor(nn.Module):
@@ -219,7 +220,7 @@ class SquashedGaussianActor(nn.Module):
         action_dim: int,
         net_arch: Sequence[int],
         activation_fn: type[nn.Module] = nn.ReLU,
-        log_std_bounds: tuple[float, float] | None = _SQUASHED_LOG_STD,
+        log_std_bounds: tuple[float, float] | None = SQUASHED_LOG_STD,
     ) -> None:
         super().__init__()
         self.log_std_bounds = log_std_bounds

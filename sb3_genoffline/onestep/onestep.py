@@ -18,6 +18,7 @@ from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sarsa import SarsaSampler
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.nets.bounded_gaussian import BoundedGaussianActor
+from sb3_genoffline.nets.ensembles import EnsembleQ
 from sb3_genoffline.onestep.fit import BehaviorFit, SarsaFit
 from sb3_genoffline.onestep.policies import BehaviourAndQ, Distribution, Improvement, OnestepPolicy
 
@@ -166,6 +167,11 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
         self.add_networks("actor")
         self.add_optimizer("actor", self.actor.parameters())
 
+    @property
+    def critic(self) -> EnsembleQ:
+        """Q of the behaviour."""
+        return self.policy.behavior_and_q.critic
+
     def make_sampler(self, buffer: OfflineBuffer) -> SarsaSampler:
         """Rows with their next actions."""
         return SarsaSampler(buffer, replacement=self.replacement, seed=self._buffer_seed)
@@ -175,7 +181,7 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
     def fit_arguments(self) -> tuple[str, ...]:
         """What the fits of β̂ and Q alone read."""
         steps, rates = ("behavior_steps", "critic_steps"), ("behavior_learning_rate", "critic_learning_rate")
-        return (*steps, *rates, "target_update_interval", "tau", "gamma")
+        return (*steps, *rates, "target_update_interval", "tau")
 
     def make_fits(self) -> list[Fit]:
         """β̂'s, then Q's."""

@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from sb3_genoffline.common.arguments import NetArch, PositiveInt, split_net_arch
-from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.nets.bounded_gaussian import BoundedGaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleQ
 
@@ -53,7 +53,8 @@ class BehaviourAndQ(nn.Module):
             "truncated": truncated,
             "layer_norm": layer_norm,
             "n_critics": n_critics,
-            "activations": [activation_fn.__name__, critic_activation_fn.__name__],
+            "activation_fn": activation_fn.__name__,
+            "critic_activation_fn": critic_activation_fn.__name__,
         }
         self.behavior = BoundedGaussianActor(state_dim, action_dim, actor_arch, activation_fn, truncated)
         self.critic = EnsembleQ(
@@ -68,7 +69,7 @@ class BehaviourAndQ(nn.Module):
         return values.amin(0)
 
 
-class OnestepPolicy(OfflinePolicy):
+class OnestepPolicy(CandidatePolicy):
     """
     ``predict(deterministic=True)`` is the expected action of π(·|s), which is not its μ where it is truncated;
     ``deterministic=False`` one sample, clipped to [−1, 1]. With ``improvement="easy_bcq"`` there is no π: they are the best by
@@ -121,27 +122,18 @@ class OnestepPolicy(OfflinePolicy):
         """π becomes a copy of β̂."""
         self.actor.load_state_dict(self.behavior_and_q.behavior.state_dict())
 
-    def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self._predict(observation, deterministic)
+    def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
+        """(B, S) -> (B, n, A), of π, or of β̂ where there is no π"""
+        actor = self.behavior_and_q.behavior if self.improvement == "easy_bcq" else self.actor
+        draws = actor.draws(len(states), n_samples, self.action_dim, generator=self.acting_generator)
+        return actor.distribution(states).sample(draws).clamp(-1.0, 1.0)
+
+    def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:
+        """(B, S), (B, n, A) -> (B, n), Q"""
+        return self.behavior_and_q.q(states, candidates)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
-        states = self.normalize_observations(observation)
-        from_behavior = self.improvement == "easy_bcq"
-        if deterministic and not from_behavior:
-            expected: Tensor = self.actor(states)
-            return expected
-        n_samples = self.n_action_samples if deterministic else 1
-        draws = self.actor.draws(len(states), n_samples, self.action_dim, generator=self.acting_generator)
-        actor = self.behavior_and_q.behavior if from_behavior else self.actor
-        return self.best_of(states, actor.distribution(states).sample(draws).clamp(-1.0, 1.0))
-
-    def best_of(self, states: Tensor, candidates: Tensor) -> Tensor:
-        """
-        :param states: (B, S) standardised
-        :param candidates: (B, n, A)
-        :return: (B, A), of each state the one that Q likes best
-        """
-        if candidates.shape[1] == 1:
-            return candidates.squeeze(1)
-        best = self.behavior_and_q.q(states, candidates).argmax(1)
-        return candidates.take_along_dim(best[:, None, None], 1).squeeze(1)
+        if not deterministic or self.improvement == "easy_bcq":
+            return super()._predict(observation, deterministic)
+        expected: Tensor = self.actor(self.normalize_observations(observation))
+        return expected

@@ -48,6 +48,10 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "cql": (1500, {"critic_learning_rate": 1e-3, "bc_steps": 500, "n_actions": 4}),
     "dac": (2000, {"n_critics": 2, "n_q_samples": 1}),
     "dql": (2000, {}),
+    "mcq": (
+        2000,
+        {"lam": 0.9, "beta": 0.1, "n_actions": 4, "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]}},
+    ),
     "onestep": (
         1000,
         {

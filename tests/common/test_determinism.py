@@ -33,9 +33,9 @@ def assert_global_states(expected: list[Any]) -> None:
 
 
 def test_the_same_seed_gives_the_same_agent_bit_for_bit(agent: MakeAgent, dataset: OfflineDataset) -> None:
-    first = snapshot(agent().learn_offline(dataset, 9))
+    first = snapshot(agent().learn_offline(dataset, 5))  # an epoch ends after 4
     th.rand(3), np.random.rand(3), random.random()
-    second = snapshot(agent().learn_offline(make_dataset(), 9))
+    second = snapshot(agent().learn_offline(make_dataset(), 5))
     assert differing(first, second) == []
 
 
@@ -55,7 +55,7 @@ def test_without_a_seed_two_agents_differ(agent: MakeAgent) -> None:
 def test_training_and_predicting_leave_the_global_random_numbers_alone(agent: MakeAgent, dataset: OfflineDataset) -> None:
     model = agent()
     before = global_states()
-    model.learn_offline(dataset, 5)
+    model.learn_offline(dataset, 2)
     model.predict(np.zeros((4, 3)), deterministic=True)
     assert_global_states(before)
 
@@ -71,25 +71,25 @@ def test_loading_leaves_the_global_random_numbers_alone(agent: MakeAgent, tmp_pa
 
 
 def test_evaluating_in_the_middle_changes_nothing_in_the_training(agent: MakeAgent, dataset: OfflineDataset) -> None:
-    alone = snapshot(agent().learn_offline(dataset, 9))
+    alone = snapshot(agent().learn_offline(dataset, 6))
 
     def predict(local_variables: dict[str, Any], _: dict[str, Any]) -> bool:
         local_variables["self"].predict(np.zeros((2, 3)), deterministic=True)
         return True
 
-    evaluation = EvalCallback(make_vec_env(PointEnv, 2), n_eval_episodes=2, eval_freq=4, verbose=0)
+    evaluation = EvalCallback(make_vec_env(PointEnv, 2), n_eval_episodes=2, eval_freq=2, verbose=0)
     watched = agent()
-    watched.learn_offline(dataset, 5, callback=evaluation)
-    watched.learn_offline(dataset, 4, callback=predict, reset_num_timesteps=False)
+    watched.learn_offline(dataset, 3, callback=evaluation)
+    watched.learn_offline(dataset, 3, callback=predict, reset_num_timesteps=False)
     assert evaluation.evaluations_timesteps or evaluation.last_mean_reward > -np.inf
     assert [name for name in differing(alone, snapshot(watched)) if name != "data"] == []
 
 
 def test_two_calls_train_as_one(agent: MakeAgent, dataset: OfflineDataset) -> None:
-    once = agent().learn_offline(dataset, 13)
-    twice = agent().learn_offline(dataset, 6).learn_offline(make_dataset(), 7, reset_num_timesteps=False)
-    assert twice.num_timesteps == 13
-    # how far a run has come is part of "data", and differs between a last call of 13 and of 7
+    once = agent().learn_offline(dataset, 7)
+    twice = agent().learn_offline(dataset, 3).learn_offline(make_dataset(), 4, reset_num_timesteps=False)
+    assert twice.num_timesteps == 7
+    # how far a run has come is part of "data", and differs between a last call of 7 and of 4
     assert [name for name in differing(snapshot(once), snapshot(twice)) if name != "data"] == []
 
 
@@ -163,10 +163,10 @@ def test_importing_the_package_loads_nothing_heavy_that_stable_baselines3_does_n
 def test_going_on_with_another_dataset_is_said_to_be_no_exact_resume(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:
-    model = agent(normalize_observations=True, reward_transform=None).learn_offline(dataset, 5)
+    model = agent(normalize_observations=True, reward_transform=None).learn_offline(dataset, 2)
     model.save(tmp_path / "agent")
     loaded = type(model).load(tmp_path / "agent")
     with pytest.warns(UserWarning, match=r"tests/point-0-v0.*tests/point-1-v0"):
-        loaded.learn_offline(make_dataset(1), 5, reset_num_timesteps=False)
+        loaded.learn_offline(make_dataset(1), 2, reset_num_timesteps=False)
     assert th.equal(loaded.policy.obs_mean, model.policy.obs_mean)  # the networks were trained with these statistics
-    assert loaded.num_timesteps == 10
+    assert loaded.num_timesteps == 4

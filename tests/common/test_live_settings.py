@@ -107,7 +107,7 @@ def test_a_live_setting_works_at_once_or_is_refused_and_leaves_the_agent(
         rounds += [apart] if apart else []
         copy = copy_of(model)
         for one in (model, copy):
-            one.learn_offline(dataset, 4, log_interval=None, reset_num_timesteps=False)
+            one.learn_offline(dataset, 3, log_interval=None, reset_num_timesteps=False)
         assert differing(snapshot(model), snapshot(copy)) == [], settings
 
 

@@ -29,7 +29,7 @@ class NumberReads(TorchDispatchMode):
 def test_an_update_reads_no_number_from_the_device(agent: Callable[..., OfflineAlgorithm], dataset: OfflineDataset) -> None:
     model = agent().learn_offline(dataset, 1)
     with NumberReads() as reads:
-        model.train(gradient_steps=6, batch_size=16)  # more than an epoch of 60 rows, so a reshuffle is among them
+        model.train(gradient_steps=4, batch_size=16)  # more than an epoch of 60 rows, so a reshuffle is among them
     assert reads.count == 0
 
 

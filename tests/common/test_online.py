@@ -60,19 +60,19 @@ def assert_rows_equal(first: TransitionBatch, second: TransitionBatch) -> None:
 
 @every_algorithm
 def test_learning_goes_on_from_the_same_weights_and_keeps_the_offline_rows(agent: MakeAgent, dataset: OfflineDataset) -> None:
-    model = agent(env=PointEnv()).learn_offline(dataset, 6)
+    model = agent(env=PointEnv()).learn_offline(dataset, 3)
     rows, updates = offline_rows(model), model._n_updates
     weights = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
-    model.learn(12)
-    assert model.num_timesteps == 12  # counts environment steps now
-    assert model._n_updates == updates + 12
-    assert buffer_of(model).n_offline == N_ROWS and buffer_of(model).size() == N_ROWS + 12
+    model.learn(6)
+    assert model.num_timesteps == 6  # counts environment steps now
+    assert model._n_updates == updates + 6
+    assert buffer_of(model).n_offline == N_ROWS and buffer_of(model).size() == N_ROWS + 6
     assert_rows_equal(offline_rows(model), rows)
     after = model.policy.state_dict()
     changes = [(after[name].double() - tensor.double()).abs().max().item() for name, tensor in weights.items()]
-    assert 0 < max(changes) < 0.1  # twelve small steps from where the offline training stopped
-    model.learn(3, reset_num_timesteps=False)
-    assert model.num_timesteps == 15
+    assert 0 < max(changes) < 0.1  # six small steps from where the offline training stopped
+    model.learn(2, reset_num_timesteps=False)
+    assert model.num_timesteps == 8
 
 
 def test_online_batches_hold_offline_and_online_rows(agent: MakeAgent, dataset: OfflineDataset) -> None:
@@ -207,8 +207,8 @@ def test_offline_rows_given_back_after_a_load_are_kept(agent: MakeAgent, dataset
 
 @every_algorithm
 def test_an_online_run_resumes_with_its_online_rows(agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path) -> None:
-    model = agent(env=PointEnv()).learn_offline(dataset, 3)
-    model.learn(9)
+    model = agent(env=PointEnv()).learn_offline(dataset, 2)
+    model.learn(6)
     model.save(tmp_path / "agent")
     model.save_replay_buffer(tmp_path / "buffer")
     loaded = type(model).load(tmp_path / "agent", env=PointEnv())
@@ -217,7 +217,7 @@ def test_an_online_run_resumes_with_its_online_rows(agent: MakeAgent, dataset: O
     loaded.load_replay_buffer(tmp_path / "buffer")
     assert_rows_equal(online_rows(loaded), online_rows(model))
     for resumed in (model, loaded):
-        resumed.learn_offline(dataset, 4)
+        resumed.learn_offline(dataset, 3)
     # what is left of the epoch that the online rows broke off is of no use any more
     assert {"data", "policy.safetensors"}.isdisjoint(differing(snapshot(model), snapshot(loaded)))
 

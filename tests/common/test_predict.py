@@ -74,7 +74,7 @@ def test_the_same_seed_acts_the_same_and_the_stream_goes_on(agent: MakeAgent, de
 def test_a_loaded_agent_acts_as_the_original_did_at_first(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path, deterministic: bool
 ) -> None:
-    model = agent(normalize_observations=True).learn_offline(dataset, 5)
+    model = agent(normalize_observations=True).learn_offline(dataset, 2)
     model.save(tmp_path / "agent")
     model.set_random_seed(0)
     expected = model.predict(OBSERVATIONS, deterministic=deterministic)[0]

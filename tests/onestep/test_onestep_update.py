@@ -7,15 +7,34 @@ import numpy as np
 import pytest
 import torch as th
 from exact import SPACES, close
-from sines import A, B, fill, make_onestep, normal, sarsa_batch, uniform
+from golden import A, B, counted, fill, golden_batch, normal, uniform
 
 from sb3_genoffline.common.in_sample import exponential_weights
+from sb3_genoffline.data.batches import SarsaBatch
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.onestep import Onestep, OnestepNoise
 from sb3_genoffline.onestep.fit import SarsaFit
 
 pytestmark = pytest.mark.usefixtures("float64")
 DRAWS = {"truncated": uniform, "normal": normal}
+
+
+def sarsa_batch() -> SarsaBatch:
+    return SarsaBatch(*golden_batch(), next_actions=0.9 * th.cos(3.0 + counted(B, A)))
+
+
+def make_onestep(**settings: Any) -> Onestep:
+    """With the weights of the known numbers."""
+    model = Onestep("MlpPolicy", SPACES, seed=0, device="cpu", policy_kwargs={"net_arch": [32, 32]}, **settings)
+    models = model.policy.behavior_and_q
+    for network, shift in ((model.actor, 0.45), (models.behavior, 0.4), (models.critic, 0.2)):
+        fill(network, shift)
+    return model
+
+
+def best_of(model: Onestep, states: th.Tensor, samples: th.Tensor) -> th.Tensor:
+    policy = model.policy
+    return samples[th.arange(len(states)), policy.choose(policy.candidate_values(states, samples))]
 
 
 def candidates_of(draws: th.Tensor) -> th.Tensor:
@@ -89,7 +108,7 @@ def test_reverse_kl_and_its_gradient_are_known_numbers(distribution: str, expect
     """README claim 4: the gradient passes through the samples and both densities."""
     model, draw = make_onestep(distribution=distribution, alpha=0.3), DRAWS[distribution]
     before = th.nn.utils.parameters_to_vector(model.actor.parameters()).detach().clone()
-    info = model.step(sarsa_batch(), OnestepNoise(draw(2, B, A), candidates_of(draw(3, 10, B, A))))
+    info = model.step(sarsa_batch(), OnestepNoise(draw((B, A), 2), candidates_of(draw((10, B, A), 3))))
     close([info["actor_loss"], info["kl"], info["actor_q"]], expected, 5e-9)
     close(gradient_norm(model), norm, 5e-9)
     moved = th.nn.utils.parameters_to_vector(model.actor.parameters()).detach() - before
@@ -106,7 +125,7 @@ def test_reverse_kl_and_its_gradient_are_known_numbers(distribution: str, expect
 def test_exponential_weights_are_known_numbers(distribution: str, weights: list[float], loss: float) -> None:
     """README claim 5: V is Q of β̂'s samples."""
     model, batch = make_onestep(distribution=distribution, improvement="exp_weight", temperature=3.0), sarsa_batch()
-    draws = candidates_of(DRAWS[distribution](4, 10, B, A))
+    draws = candidates_of(DRAWS[distribution]((10, B, A), 4))
     models = model.policy.behavior_and_q
     values = models.q(batch.observations, models.behavior.distribution(batch.observations).sample(draws)).mean(1)
     if distribution == "truncated":
@@ -130,7 +149,7 @@ def test_a_weight_is_the_exponential_of_the_advantage_up_to_100(temperature: flo
 def test_weights_that_bite_at_the_largest_are_counted() -> None:
     close(math.log(100) / 3, 1.53505673, 5e-9)
     model = make_onestep(improvement="exp_weight", temperature=3.0, max_weight=1.1)
-    info = model.step(sarsa_batch(), OnestepNoise(None, candidates_of(uniform(4, 10, B, A))))
+    info = model.step(sarsa_batch(), OnestepNoise(None, candidates_of(uniform((10, B, A), 4))))
     close(info["clipped_share"], 0.5, 1e-15)
 
 
@@ -144,23 +163,23 @@ def test_a_temperature_of_zero_imitates() -> None:
 
 def test_the_best_of_ten_samples_of_behaviour_is_a_known_action() -> None:
     """README claim 6."""
-    policy, batch = make_onestep(improvement="easy_bcq").policy, sarsa_batch()
-    behavior = policy.behavior_and_q.behavior
-    samples = behavior.distribution(batch.observations).sample(candidates_of(uniform(6, 10, B, A)))
+    model, batch = make_onestep(improvement="easy_bcq"), sarsa_batch()
+    behavior = model.policy.behavior_and_q.behavior
+    samples = behavior.distribution(batch.observations).sample(candidates_of(uniform((10, B, A), 6)))
     best = [[-0.45829848, -0.36061128], [-0.13026497, -0.07970518], [-0.13332534, -0.02011659], [-0.00742635, -0.04998941]]
-    close(policy.best_of(batch.observations, samples), best, 5e-9)
-    alone = behavior.distribution(batch.observations[:1]).sample(uniform(6, 1, 10, A))
-    close(policy.best_of(batch.observations[:1], alone), [[-0.44544798, -0.33781363]], 5e-9)
+    close(best_of(model, batch.observations, samples), best, 5e-9)
+    alone = behavior.distribution(batch.observations[:1]).sample(uniform((1, 10, A), 6))
+    close(best_of(model, batch.observations[:1], alone), [[-0.44544798, -0.33781363]], 5e-9)
 
 
 def test_with_easy_bcq_an_update_measures_and_moves_nothing() -> None:
     model, batch = make_onestep(improvement="easy_bcq"), sarsa_batch()
     before = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
     noise = model.draw_noise(B)
-    info, policy = model.step(batch, noise), model.policy
-    samples = policy.behavior_and_q.behavior.distribution(batch.observations).sample(noise.samples)
-    chosen = policy.best_of(batch.observations, samples)
-    close(info["chosen_q"], policy.behavior_and_q.q(batch.observations, chosen).mean(), 1e-12)
+    info, models = model.step(batch, noise), model.policy.behavior_and_q
+    samples = models.behavior.distribution(batch.observations).sample(noise.samples)
+    chosen = best_of(model, batch.observations, samples)
+    close(info["chosen_q"], models.q(batch.observations, chosen).mean(), 1e-12)
     assert all(th.equal(tensor, before[name]) for name, tensor in model.policy.state_dict().items())
 
 

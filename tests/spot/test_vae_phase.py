@@ -63,10 +63,10 @@ def test_the_vae_is_fitted_first_and_stays_as_it_is_from_then_on() -> None:
     model.pretrain(make_dataset(), callback=watch)
     fitted = weights(model)
     assert not any(parameter.requires_grad for parameter in model.policy.density.parameters())
-    assert watch.n_seen == 5 and model.policy.fitted and not same(start, fitted)
+    assert watch.n_seen == model.vae_steps and model.policy.fitted and not same(start, fitted)
     assert {"vae/loss", "vae/elbo"} <= model.last_metrics.keys()
     model.learn_offline(make_dataset(), 4, callback=watch)
-    assert watch.n_seen == 5 and same(fitted, weights(model)) and "log_prob" in model.last_metrics
+    assert watch.n_seen == model.vae_steps and same(fitted, weights(model)) and "log_prob" in model.last_metrics
 
 
 def test_a_step_descends_the_released_loss_on_raw_rows_that_the_vae_standardises_itself() -> None:
