@@ -10,6 +10,7 @@ import pytest
 from worlds import make_dataset
 
 from sb3_genoffline.data import export_hdf5
+from sb3_genoffline.data.reading import bounds
 from sb3_genoffline.errors import NotFoundError, UserError
 from zoo.__main__ import main
 from zoo.benchmark.records import read_record
@@ -142,6 +143,13 @@ def test_evaluations_that_are_none_are_named(arrays: dict[str, np.ndarray] | Non
         np.savez(file, **arrays)
     with pytest.raises(UserError, match=r"evaluations\.npz can't be read as the evaluations of a run"):
         read_evaluations(file)
+
+
+def test_evaluations_are_no_larger_than_their_file_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_FREE_BYTES", 0)
+    np.savez_compressed(tmp_path / "evaluations.npz", timesteps=np.zeros(10**6))
+    with pytest.raises(UserError, match=r"and its arrays would take 8,000,128: more than 100 times as many"):
+        read_evaluations(tmp_path / "evaluations.npz")
 
 
 def test_a_damaged_config_or_record_of_arguments_is_named(tmp_path: Path) -> None:
