@@ -37,6 +37,7 @@ SCRIPTS = {
 
 def main(argv: list[str] | None = None) -> None:
     """Dispatch to the command's module; errors a user can mend are shown without a traceback."""
+    is_whole_process = argv is None
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     module.add_arguments(parser)
     arguments = parser.parse_args(rest)
     try:
-        with ending_in_order(name):
+        with ending_in_order(name, to_the_end=is_whole_process):
             module.main(arguments)
     except Exception as error:
         sentence = None if os.environ.get("ZOO_TRACEBACK") else flags.sentence_of(error)

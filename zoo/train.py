@@ -32,9 +32,10 @@ from .runs.flags import (
 )
 from .runs.folders import run_of
 from .runs.hyperparameters import parse_pairs
-from .runs.learning import train
+from .runs.learning import TrainedRun, train
+from .runs.provenance import command_line
 from .runs.settings import remembered
-from .runs.stopping import Stopped
+from .runs.stopping import Stopped, advised
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +103,16 @@ DEFAULTS: dict[str, Any] = {
 
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
+    try:
+        trained = train_as_asked(args)
+    except KeyboardInterrupt as stop:
+        raise advised(stop, f"training had not begun; start again with the same command: {command_line()}") from None
+    if trained.signal is not None:
+        raise Stopped(trained.signal, trained.outlook)
+
+
+def train_as_asked(args: argparse.Namespace) -> TrainedRun:
+    """:param args: as parsed with :func:`add_arguments`"""
     options = with_defaults(args)
     if options.num_threads > 0:
         import torch
@@ -109,7 +120,7 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(min(options.num_threads, os.cpu_count() or 1))
     if args.dataset is None and args.trained_agent is None:
         raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
-    trained = train(
+    return train(
         options.algo,
         find_data(args),
         n_timesteps=options.n_timesteps,
@@ -136,8 +147,6 @@ def main(args: argparse.Namespace) -> None:
         resume=options.resume,
         arguments=vars(options),
     )
-    if trained.signal is not None:
-        raise Stopped(trained.signal, trained.outlook)
 
 
 def with_defaults(args: argparse.Namespace) -> argparse.Namespace:

@@ -211,7 +211,7 @@ def main() -> None:
     kept.add_argument("--resume-from-state", action="store_true", help="SAC: go on where the state kept in the folder stands")
     kept.add_argument("--keep-state", action="store_true", help="SAC: keep what the ladder's training needs to go on, no more")
     args = parser.parse_args()
-    with ending_in_order("behavior.train"):
+    with ending_in_order("behavior.train", to_the_end=__name__ == "__main__"):
         try:
             make(args)
         except KeyboardInterrupt as stop:

@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     prefer_offscreen()
     try:
-        with stoppable(child=True) as stop:  # Ray's workers block the signals
+        with stoppable(child=True, to_the_end=argv is None) as stop:  # Ray's workers block the signals
             state = run_job(args.record)
     except Stopped as stopped:
         return stopped.code

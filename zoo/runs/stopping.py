@@ -31,7 +31,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int, advice: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{advice and '; '}{advice}")
-        self.number = number
+        self.number, self.advice = number, advice
 
     @property
     def code(self) -> int:
@@ -40,8 +40,8 @@ class Stopped(KeyboardInterrupt):
 
 
 def advised(stop: KeyboardInterrupt, advice: str) -> Stopped:
-    """The same, with advice."""
-    return Stopped(getattr(stop, "number", signal.SIGINT), advice)
+    """The same, with advice, unless it has some."""
+    return Stopped(getattr(stop, "number", signal.SIGINT), getattr(stop, "advice", "") or advice)
 
 
 class StopSignals:
@@ -57,7 +57,7 @@ class StopSignals:
         self.child, self.pid = child, os.getpid()
         self.number: int | None = None
         self._asked = 0.0
-        self._later = False
+        self._later, self._ended = False, False
 
     def handle(self, number: int, frame: Any = None) -> None:
         """
@@ -70,8 +70,14 @@ class StopSignals:
             self.number, self._asked = number, time.monotonic()
         elif self.child or time.monotonic() - self._asked < SAME_REQUEST_SECONDS:
             return
-        if not (first and self._later):
+        if self._ended and not first:
+            os._exit(Stopped(number).code)
+        if not self._ended and not (first and self._later):
             raise Stopped(number)
+
+    def end(self) -> None:
+        """The process has done its work, and ends by itself unless it is asked twice."""
+        self._ended = True
 
     @contextmanager
     def later(self) -> Iterator[None]:
@@ -87,12 +93,13 @@ _active: StopSignals | None = None
 
 
 @contextmanager
-def stoppable(child: bool = False) -> Iterator[StopSignals]:
+def stoppable(child: bool = False, to_the_end: bool = False) -> Iterator[StopSignals]:
     """
     Take the signals for the time of a block, and give them back; a block inside another one shares the outer one's. Signals
     that are ignored (nohup, a shell's background) stay so.
 
     :param child: see :class:`StopSignals`; unblocks the signals, see :func:`shielding_children`
+    :param to_the_end: the process ends after the block: keep the signals, so that one that comes twice does not kill it then
     """
     global _active
     if _active is not None and _active.pid == os.getpid():
@@ -109,9 +116,12 @@ def stoppable(child: bool = False) -> Iterator[StopSignals]:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         yield _active
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        _active = outer
+        if to_the_end:
+            _active.end()
+        else:
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+            _active = outer
 
 
 @contextmanager
@@ -135,14 +145,15 @@ def be_terminable() -> None:
 
 
 @contextmanager
-def ending_in_order(name: str) -> Iterator[None]:
+def ending_in_order(name: str, to_the_end: bool = False) -> Iterator[None]:
     """
     The program ends as it is asked to: with a line on stderr, and the signal's exit code.
 
     :param name: of the command
+    :param to_the_end: see :func:`stoppable`
     """
     try:
-        with stoppable():
+        with stoppable(to_the_end=to_the_end):
             yield
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)

@@ -97,3 +97,17 @@ def test_a_child_gets_signals_when_it_takes_them() -> None:
             except Stopped as stop:
                 os._exit(stop.code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+
+
+def test_a_signal_that_comes_again_while_the_process_ends_does_not_kill_it() -> None:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with ending_in_order("somewhere", to_the_end=True):
+                signal.raise_signal(signal.SIGTERM)
+        except SystemExit as ended:
+            signal.raise_signal(signal.SIGTERM)
+            code = ended.code  # type: ignore[assignment]
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
