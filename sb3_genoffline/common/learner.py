@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
-from typing import Annotated, Any, ClassVar, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, cast
 
 import numpy as np
 import torch as th
@@ -410,8 +410,19 @@ class Learner(OffPolicyAlgorithm):
         if cls is None:
             cls, own = self.policy.optimizer_class, options
             options = lambda agent: own(agent) | agent.policy.optimizer_kwargs  # noqa: E731
-        optimizer = self.state.add_optimizer(name, list(parameters), cls, self.lr_schedule(1.0), options)
-        setattr(self, f"{name}_optimizer", optimizer)
+        self.state.add_optimizer(name, list(parameters), cls, self.lr_schedule(1.0), options)
+        if self.policy.optimizer_class is not th.optim.Adam or self.policy.optimizer_kwargs:
+            self.state.optimizer(name)  # what a user has chosen is tried at once
+
+    if not TYPE_CHECKING:  # for which a class names its optimizers
+
+        def __getattr__(self, name: str) -> Any:
+            """An optimizer becomes an attribute when it is first asked for."""
+            moved, state = name.removesuffix("_optimizer"), self.__dict__.get("state")
+            if moved == name or state is None or moved not in state.plans:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            self.__dict__[name] = state.optimizer(moved)
+            return self.__dict__[name]
 
     def add_variable(
         self, name: str, start: Callable[[Any], Any], argument: str | None = None, requires_grad: bool = False
@@ -428,7 +439,7 @@ class Learner(OffPolicyAlgorithm):
         return [*super()._excluded_save_params(), *self.state.aliases]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        optimizers = [f"{name}_optimizer" for name in self.state.optimizers]
+        optimizers = [f"{name}_optimizer" for name in self.state.plans]
         return ["policy", *self.state.networks, *optimizers], list(self.state.variables)
 
     def _seed_generators(self, seed: int) -> None:
