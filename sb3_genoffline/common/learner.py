@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, cast
+from typing import Annotated, Any, ClassVar, Literal, TypedDict, cast
 
 import numpy as np
 import torch as th
@@ -254,7 +254,10 @@ class Learner(OffPolicyAlgorithm):
         self._set_or_restore(name, value, before, lambda: self._follow(name, given))
 
     def __getattr__(self, name: str) -> Any:
-        """Of what is not there: say why, where the agent has no spaces or no data yet."""
+        """Of what is not there: make an optimizer, and say why where the agent has no spaces or no data yet."""
+        if name.endswith("_optimizer") and "state" in self.__dict__ and name.removesuffix("_optimizer") in self.state.plans:
+            self.__dict__[name] = self.state.optimizer(name.removesuffix("_optimizer"))
+            return self.__dict__[name]
         if name == "batches":
             raise NotMadeError("The agent has no rows to draw batches from yet: call set_dataset(dataset) first.")
         if name in _MADE_LATER:
@@ -413,16 +416,6 @@ class Learner(OffPolicyAlgorithm):
         self.state.add_optimizer(name, list(parameters), cls, self.lr_schedule(1.0), options)
         if self.policy.optimizer_class is not th.optim.Adam or self.policy.optimizer_kwargs:
             self.state.optimizer(name)  # what a user has chosen is tried at once
-
-    if not TYPE_CHECKING:  # for which a class names its optimizers
-
-        def __getattr__(self, name: str) -> Any:
-            """An optimizer becomes an attribute when it is first asked for."""
-            moved, state = name.removesuffix("_optimizer"), self.__dict__.get("state")
-            if moved == name or state is None or moved not in state.plans:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            self.__dict__[name] = state.optimizer(moved)
-            return self.__dict__[name]
 
     def add_variable(
         self, name: str, start: Callable[[Any], Any], argument: str | None = None, requires_grad: bool = False
