@@ -254,7 +254,10 @@ class Learner(OffPolicyAlgorithm):
         self._set_or_restore(name, value, before, lambda: self._follow(name, given))
 
     def __getattr__(self, name: str) -> Any:
-        """Of what is not there: say why, where the agent has no spaces or no data yet."""
+        """Of what is not there: make an optimizer, and say why where the agent has no spaces or no data yet."""
+        if name.endswith("_optimizer") and "state" in self.__dict__ and name.removesuffix("_optimizer") in self.state.plans:
+            self.__dict__[name] = self.state.optimizer(name.removesuffix("_optimizer"))
+            return self.__dict__[name]
         if name == "batches":
             raise NotMadeError("The agent has no rows to draw batches from yet: call set_dataset(dataset) first.")
         if name in _MADE_LATER:
@@ -410,8 +413,9 @@ class Learner(OffPolicyAlgorithm):
         if cls is None:
             cls, own = self.policy.optimizer_class, options
             options = lambda agent: own(agent) | agent.policy.optimizer_kwargs  # noqa: E731
-        optimizer = self.state.add_optimizer(name, list(parameters), cls, self.lr_schedule(1.0), options)
-        setattr(self, f"{name}_optimizer", optimizer)
+        self.state.add_optimizer(name, list(parameters), cls, self.lr_schedule(1.0), options)
+        if self.policy.optimizer_class is not th.optim.Adam or self.policy.optimizer_kwargs:
+            self.state.optimizer(name)  # what a user has chosen is tried at once
 
     def add_variable(
         self, name: str, start: Callable[[Any], Any], argument: str | None = None, requires_grad: bool = False
@@ -428,7 +432,7 @@ class Learner(OffPolicyAlgorithm):
         return [*super()._excluded_save_params(), *self.state.aliases]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        optimizers = [f"{name}_optimizer" for name in self.state.optimizers]
+        optimizers = [f"{name}_optimizer" for name in self.state.plans]
         return ["policy", *self.state.networks, *optimizers], list(self.state.variables)
 
     def _seed_generators(self, seed: int) -> None:

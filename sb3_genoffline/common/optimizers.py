@@ -1,5 +1,8 @@
 """One optimizer step, the same for all losses."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch as th
 from torch import Tensor
 
@@ -36,10 +39,14 @@ def gradient_step(
     optimizer.step()
 
 
-def check_can_skip(optimizer: th.optim.Optimizer) -> None:
-    """:raises UserError: if the optimizer can't look at ``skip`` of :func:`gradient_step` on the device"""
-    if not optimizer.param_groups[0].get("fused"):
+def check_can_skip(cls: type[th.optim.Optimizer], options: Mapping[str, Any]) -> None:
+    """
+    :param cls: of an optimizer
+    :param options: that it is made with
+    :raises UserError: if it can't look at ``skip`` of :func:`gradient_step` on the device
+    """
+    if not options.get("fused"):
         raise UserError(
-            f"policy_kwargs: steps whose loss is not finite are left out here, which {type(optimizer).__name__} can't do on "
-            "the device with these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
+            f"policy_kwargs: steps whose loss is not finite are left out here, which {cls.__name__} can't do on the device with "
+            "these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
         )

@@ -139,7 +139,7 @@ def left_out_of(agent: Any, exclude: set[str], include: set[str]) -> set[str]:
     fixed = {*COUNTERS, *agent.policy_arguments(), "policy_kwargs", "dataset_info", "policy_class"}
     fixed |= {*agent.fitted_model_units}
     fixed |= {"observation_space", "action_space", *agent.state.networks, *agent.state.variables}
-    fixed |= {f"{name}_optimizer" for name in agent.state.optimizers}
+    fixed |= {f"{name}_optimizer" for name in agent.state.plans}
     never = (set(agent._excluded_save_params()) | vars(agent).keys()) - arguments.keys() - fixed - {"policy"}
     known = arguments.keys() | fixed | never | {"training", "policy"}
     for name in sorted(exclude | include):

@@ -32,6 +32,36 @@ class Variable:
         self.tensor.data.copy_(th.as_tensor(self.start(agent), dtype=self.tensor.dtype))
 
 
+@dataclass(frozen=True)
+class OptimizerPlan:
+    """
+    How an optimizer is made.
+
+    :param cls: its class
+    :param parameters: moved by it
+    :param learning_rate: before the first step; each step brings its own
+    :param options: gives its further options from the agent's hyper-parameters as they are now
+    """
+
+    cls: type[th.optim.Optimizer]
+    parameters: list[Tensor]
+    learning_rate: float
+    options: Callable[[Any], dict[str, Any]]
+
+    def all_options(self, agent: Any) -> dict[str, Any]:
+        """Those of the agent, and ``fused`` where the class has it and nobody wants it otherwise."""
+        own = self.options(agent)
+        return {"fused": True} | own if issubclass(self.cls, _FUSED) and not own.get("foreach") else own
+
+    def make(self, agent: Any) -> th.optim.Optimizer:
+        """:raises UserError: for options that the class does not take"""
+        try:
+            return self.cls(self.parameters, lr=self.learning_rate, **self.all_options(agent))  # type: ignore[call-arg]
+        except Exception as error:
+            own = short(self.options(agent))
+            raise UserError(f"optimizer_kwargs: {self.cls.__name__} does not take {own}: {error}.") from error
+
+
 class LearnerState:
     """
     The declarations of one algorithm.
@@ -47,9 +77,10 @@ class LearnerState:
         """Names of the policy's networks that the algorithm has too."""
         self.networks: dict[str, nn.Module] = {}
         """Networks that the policy does not have."""
-        self.optimizers: dict[str, th.optim.Optimizer] = {}
         self.variables: dict[str, Variable] = {}
-        self._options: dict[str, Callable[[Any], dict[str, Any]]] = {}
+        self.plans: dict[str, OptimizerPlan] = {}
+        """How the optimizers are made, by the names of what they move."""
+        self._optimizers: dict[str, th.optim.Optimizer] = {}
 
     def add_optimizer(
         self,
@@ -58,22 +89,29 @@ class LearnerState:
         cls: type[th.optim.Optimizer],
         learning_rate: float,
         options: Callable[[Any], dict[str, Any]],
-    ) -> th.optim.Optimizer:
+    ) -> None:
         """
+        It is made when it is first asked for, as with its first optimizer torch imports a compiler, which takes seconds and
+        which acting can do without.
+
         :param name: of what it moves
         :param parameters: moved by it
         :param cls: optimizer class
         :param learning_rate: before the first step; each step brings its own
         :param options: gives its further options from the agent's hyper-parameters as they are now
         """
-        own = options(self.agent)
-        chosen = {"fused": True} | own if issubclass(cls, _FUSED) and not own.get("foreach") else own
-        try:
-            optimizer = cls(parameters, lr=learning_rate, **chosen)  # type: ignore[call-arg]
-        except Exception as error:
-            raise UserError(f"optimizer_kwargs: {cls.__name__} does not take {short(own)}: {error}.") from error
-        self.optimizers[name], self._options[name] = optimizer, options
-        return optimizer
+        self.plans[name] = OptimizerPlan(cls, parameters, learning_rate, options)
+
+    def optimizer(self, name: str) -> th.optim.Optimizer:
+        """An optimizer, made now if it was not yet."""
+        if name not in self._optimizers:
+            self._optimizers[name] = self.plans[name].make(self.agent)
+        return self._optimizers[name]
+
+    @property
+    def optimizers(self) -> dict[str, th.optim.Optimizer]:
+        """All of them, made."""
+        return {name: self.optimizer(name) for name in self.plans}
 
     def add_variable(
         self, name: str, start: Callable[[Any], Any], argument: str | None = None, requires_grad: bool = False
@@ -93,9 +131,9 @@ class LearnerState:
         for variable in self.variables.values():
             if variable.argument == argument:
                 variable.restart(self.agent)
-        for name, optimizer in self.optimizers.items():
+        for name, optimizer in self._optimizers.items():
             for group in optimizer.param_groups:
-                group.update(self._options[name](self.agent))
+                group.update(self.plans[name].options(self.agent))
 
     def state_dict(self) -> dict[str, Any]:
         """All but the policy, for an exact resume."""
@@ -114,7 +152,7 @@ class LearnerState:
         """
         declared: dict[str, Mapping[str, Any]] = {
             "networks": self.networks,
-            "optimizers": self.optimizers,
+            "optimizers": self.plans,
             "variables": self.variables,
         }
         for kind, own in declared.items():
@@ -127,7 +165,7 @@ class LearnerState:
                 continue
             optimizer.load_state_dict(state["optimizers"][name])
             for group in optimizer.param_groups:  # the options are the hyper-parameters', as they are now
-                group.update(self._options[name](self.agent))
+                group.update(self.plans[name].options(self.agent))
         for name, variable in self.variables.items():
             if variable.argument is None or variable.argument not in changed:
                 variable.tensor.data.copy_(state["variables"][name])

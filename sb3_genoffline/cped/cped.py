@@ -336,7 +336,8 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     def declare_state(self) -> None:
         """Actor and critics, α, what was skipped, and for the density its discriminator and both optimizers."""
         super().declare_state()
-        check_can_skip(self.actor_optimizer)  # the critics' is of the same class
+        plan = self.state.plans["actor"]  # the critics' is of the same class
+        check_can_skip(plan.cls, plan.all_options(self))
         self.add_variable("log_alpha", lambda agent: math.log(max(agent.alpha, 1e-30)), argument="alpha", requires_grad=True)
         self.add_optimizer("alpha", [self.log_alpha], th.optim.SGD if self.alpha_sgd else th.optim.Adam)
         self.add_variable("skipped", lambda _: 0.0)

@@ -14,7 +14,7 @@ STATE_DIM, ACTION_DIM = 3, 2
 BOX = (spaces.Box(-np.inf, np.inf, (STATE_DIM,)), spaces.Box(-1, 1, (ACTION_DIM,)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_cped() -> Callable[..., CPED]:
     """
     A tiny agent that has no phases (critic and Q-term from update 0 on): S = 3, A = 2, widths 8. Its density has random
@@ -26,14 +26,14 @@ def make_cped() -> Callable[..., CPED]:
         settings = {
             "critic_start": 0,
             "q_start": 0,
-            "flow_steps": 12,
+            "flow_steps": 8,
             "flow_batch_size": 16,
-            "flow_eval_every": 3,
+            "flow_eval_every": 2,
             "batch_size": 16,
             "seed": 0,
             "device": "cpu",
         }
-        small = {"net_arch": [8, 8], "flow_net_arch": [8], "flow_transforms": 2} | kwargs.pop("policy_kwargs", {})
+        small = {"net_arch": [8, 8], "flow_net_arch": [8], "flow_transforms": 1} | kwargs.pop("policy_kwargs", {})
         model = CPED("FlowDensityPolicy", env, **(settings | kwargs), policy_kwargs=small)
         if fitted:
             model.policy.nll_threshold.fill_(3.0)
@@ -44,7 +44,7 @@ def make_cped() -> Callable[..., CPED]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_data() -> Callable[..., OfflineDataset]:
     """200 rows in episodes of 10, of which every other one terminates."""
 

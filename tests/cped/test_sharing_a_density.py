@@ -21,17 +21,18 @@ MakeCped = Callable[..., CPED]
 MakeData = Callable[..., OfflineDataset]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fitted(make_cped: MakeCped, make_data: MakeData) -> CPED:
-    """An agent whose density knows the data, and no more."""
+    """An agent whose density knows the data, and no more; to be looked at only."""
     return make_cped(fitted=False, held_out=0.25).pretrain(make_data())
 
 
-@pytest.fixture
-def file(fitted: CPED, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def file(fitted: CPED, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where its density lies."""
-    fitted.save_fitted_model(tmp_path / "density")
-    return tmp_path / "density.zip"
+    path: Path = tmp_path_factory.mktemp("shared") / "density.zip"
+    fitted.save_fitted_model(path)
+    return path
 
 
 def same_density(first: CPED, second: CPED) -> bool:
@@ -71,7 +72,8 @@ def test_agents_of_several_seeds_share_one_density_and_measure_their_own_thresho
     assert not th.equal(actors[0], actors[1])
 
 
-def test_a_handed_over_density_is_a_copy(make_cped: MakeCped, fitted: CPED) -> None:
+def test_a_handed_over_density_is_a_copy(make_cped: MakeCped) -> None:
+    fitted = make_cped()
     model = make_cped(fitted=False, density=fitted.policy.density)
     before = next(model.policy.density.parameters()).clone()
     with th.no_grad():
@@ -99,7 +101,7 @@ def test_another_density_makes_an_agent_forget_what_was_usual(make_cped: MakeCpe
 
 
 def test_a_quantile_of_no_data_is_an_error_and_a_batch_mean_is_not(make_cped: MakeCped, file: Path) -> None:
-    density = make_density("spline", 3, 1, [8], 2)
+    density = make_density("spline", 3, 1, [8], 1)
     env = gym.make("Pendulum-v1")
     with pytest.raises(ValueError, match=r"epsilon='quantile' is measured .*set_dataset\(dataset\).*epsilon='batch_mean'"):
         make_cped(env=env, fitted=False, density=density, epsilon="quantile").learn(3)
@@ -118,7 +120,7 @@ def test_an_unfitted_density_is_not_saved(make_cped: MakeCped, tmp_path: Path) -
         ({"flow": "affine"}, "flow='spline' and the policy's 'affine'"),
         ({"flow": "nice"}, "flow='spline' and the policy's 'nice'"),
         ({"policy_kwargs": {"flow_net_arch": [9]}}, r"net_arch=\[8\] and the policy's \[9\].*flow_net_arch="),
-        ({"policy_kwargs": {"flow_transforms": 1}}, "n_transforms=2 and the policy's 1"),
+        ({"policy_kwargs": {"flow_transforms": 2}}, "n_transforms=1 and the policy's 2"),
         ({"policy_kwargs": {"flow_bins": 4}}, "n_bins=8 and the policy's 4"),
         ({"policy_kwargs": {"flow_squash": "normal"}}, "squash=None and the policy's 'normal'"),
         ({"env": "Pendulum-v1"}, "action_dim=2 and the policy's 1.*the same spaces"),
@@ -162,5 +164,5 @@ def test_a_density_of_another_dataset_is_used_with_a_warning_and_one_of_the_same
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make_cped(fitted=False, density=file).learn_offline(make_data(), 2)
-        own: Density = make_density("spline", 3, 2, [8], 2)
+        own: Density = make_density("spline", 3, 2, [8], 1)
         make_cped(fitted=False, density=own).learn_offline(make_data(), 2)  # where it comes from is not known

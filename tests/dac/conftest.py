@@ -12,7 +12,7 @@ from sb3_genoffline import DAC, OfflineDataset
 STATE_DIM, ACTION_DIM = 3, 2
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_dac() -> Callable[..., DAC]:
     """A tiny agent: S = 3, A = 2, H = 3, N = 4, widths 8; any argument can be changed."""
 
@@ -34,7 +34,7 @@ def make_dac() -> Callable[..., DAC]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dataset() -> OfflineDataset:
     """50 rows: episodes of 10 steps, of which every other terminates."""
     rng = np.random.default_rng(0)

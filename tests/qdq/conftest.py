@@ -14,7 +14,7 @@ from sb3_genoffline.qdq import QDQ
 STATE_DIM, ACTION_DIM = 3, 2
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_qdq() -> Callable[..., QDQ]:
     """
     A tiny agent: S = 3, A = 2, n = 5, widths 8; its consistency model has random weights and counts as fitted, on returns
@@ -34,7 +34,7 @@ def make_qdq() -> Callable[..., QDQ]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_data() -> Callable[..., OfflineDataset]:
     """60 rows in episodes of 10, of which every other one terminates; ``reward`` and the size of the actions are given."""
 

@@ -58,7 +58,7 @@ def test_measures_tell_the_data_from_the_optimum() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_short_training_runs_and_repeats(method: str) -> None:
-    steps = 4 if method == "denoised" else 50
+    steps = 2 if method == "denoised" else 8
     data = make_data(1)
     runs = []
     for _ in range(2 if method == "soft" else 1):

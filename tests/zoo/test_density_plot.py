@@ -196,7 +196,7 @@ def test_the_bandit_pulls_along_u_and_its_best_mode_is_worth_thirty() -> None:
 
 def test_the_bandits_picture_is_made_by_the_algorithm_itself_and_comes_with_its_numbers(tmp_path: Path) -> None:
     small = {"policy_kwargs": {"net_arch": [16], "flow_net_arch": [16], "flow_transforms": 1}, "adv_weight": 0.0}
-    files = plot_toy(tmp_path / "toy.png", steps=40, flow_steps=30, n_rows=500, state=-0.5, **small)
+    files = plot_toy(tmp_path / "toy.png", steps=8, flow_steps=8, n_rows=500, state=-0.5, **small)
     assert [file.name for file in files] == ["toy.png", "toy.svg", "toy.json"]
     numbers = json.loads(files[2].read_text())
     assert set(numbers["actions"]) == {"data", "agent", "other", "random"}
