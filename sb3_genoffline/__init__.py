@@ -23,6 +23,7 @@ from sb3_genoffline.registry import ALGOS, load_agent, register_algorithm
 from sb3_genoffline.spot import SPOT, VAEDensityPolicy
 from sb3_genoffline.sql import SQL, SQLPolicy
 from sb3_genoffline.td3_bc import TD3BC
+from sb3_genoffline.uwac import UWAC, UWACPolicy
 from sb3_genoffline.version import __version__
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "SPOT",
     "SQL",
     "TD3BC",
+    "UWAC",
     "AWACPolicy",
     "BCPolicy",
     "BEARPolicy",
@@ -62,6 +64,7 @@ __all__ = [
     "OnestepPolicy",
     "RecordDatasetCallback",
     "SQLPolicy",
+    "UWACPolicy",
     "UserError",
     "VAEDensityPolicy",
     "VAEPolicy",

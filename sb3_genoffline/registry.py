@@ -32,6 +32,7 @@ from sb3_genoffline.qdq import QDQ
 from sb3_genoffline.spot import SPOT
 from sb3_genoffline.sql import SQL
 from sb3_genoffline.td3_bc import TD3BC
+from sb3_genoffline.uwac import UWAC
 
 ENTRY_POINTS = "sb3_genoffline.algorithms"
 AlgorithmClass = TypeVar("AlgorithmClass", bound=type[AnyAlgorithm])
@@ -92,7 +93,7 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
         return len(self._classes)
 
 
-ALGOS = Algorithms(AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IQL, MCQ, Onestep, PLAS, QDQ, SPOT, SQL, TD3BC)
+ALGOS = Algorithms(AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IQL, MCQ, Onestep, PLAS, QDQ, SPOT, SQL, TD3BC, UWAC)
 
 
 def register_algorithm(cls: AlgorithmClass) -> AlgorithmClass:

@@ -86,6 +86,14 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
         },
     ),
     "spot": (3000, {"vae_steps": 1500, "lam": 0.2, "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]}}),
+    "uwac": (
+        2000,
+        {
+            **{"critic_learning_rate": 1e-3, "vae_learning_rate": 1e-3, "multiplier_learning_rate": 1e-2, "warmup_steps": 500},
+            **{"beta": 0.1, "n_passes": 4, "n_target_samples": 4, "n_action_samples": 10},
+            "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]},
+        },
+    ),
 }
 
 
