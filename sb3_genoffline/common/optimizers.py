@@ -47,6 +47,6 @@ def check_can_skip(cls: type[th.optim.Optimizer], options: Mapping[str, Any]) ->
     """
     if not options.get("fused"):
         raise UserError(
-            f"policy_kwargs: steps whose loss is not finite are left out here, which {cls.__name__} can't do on the device with "
-            "these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
+            f"policy_kwargs: steps whose loss is not finite are left out here, which {cls.__name__} can't do on the device "
+            "with these arguments: use Adam, AdamW, SGD or Adagrad, fused as they are by default."
         )

@@ -93,11 +93,7 @@ def test_a_hundred_skips_in_a_row_end_the_training_whoever_skips(
 ) -> None:
     """Steps of the critics are skipped for their huge rewards, those of the actor for a huge α; the others' go on."""
     harmless: dict[str, Any] = {"q_start": 10**6, "policy_delay": 1}
-    model = (
-        make_cped(**harmless)
-        if whose == "critics"
-        else make_cped(alpha_mode="fixed", alpha=1e9, **harmless)
-    )
+    model = make_cped(**harmless) if whose == "critics" else make_cped(alpha_mode="fixed", alpha=1e9, **harmless)
     data = make_data()
     if whose == "critics":
         rewards = data.rewards * 1e5
