@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--algo", type=algorithm, help=f"algorithm (default: dac; with -i, the agent's): {', '.join(ALGOS)}")
     add("--dataset", help="Minari id, D4RL file (.hdf5) or .npz; may be left out with -i of an agent in a run folder")
-    add("--env", help="environment to evaluate in (default: the dataset's)")
+    add("--env", help="environment to evaluate in (default: the dataset's); one of your own as my_module:MyEnv-v0")
     add("-tb", "--tensorboard-log", type=new_folder, metavar="FOLDER", help="root of tensorboard logs")
     add(
         "-i",

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Never
 
+import yaml
+
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 
@@ -44,3 +46,9 @@ class FrozenDict(dict[Any, Any]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return FrozenDict, (dict(self),)
+
+
+for _name in ("SafeDumper", "Dumper", "CSafeDumper", "CDumper"):  # YAML asks for the very class
+    if (_dumper := getattr(yaml, _name, None)) is not None:
+        _dumper.add_representer(FrozenList, _dumper.represent_list)
+        _dumper.add_representer(FrozenDict, _dumper.represent_dict)

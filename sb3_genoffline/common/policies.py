@@ -31,6 +31,7 @@ from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.actors import SQUASHED_LOG_STD, DeterministicActor, GaussianActor, SquashedGaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleQ
+from sb3_genoffline.nets.network import Network
 
 EXPLORATION_STD = 0.1  # TD3's
 _NO_EXTRACTOR = "its networks read the vector of observations as it is; put what you extract into the observations."
@@ -56,6 +57,9 @@ class _Made(ABCMeta):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         policy = super().__call__(*args, **kwargs)
         policy.__dict__["constructor_values"] = frozen(kwargs)
+        for network in policy.modules():
+            if isinstance(network, Network):
+                network.settle()
         return policy
 
 

@@ -83,6 +83,7 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CQLPolicy": CQLPolicy, "MlpPolicy": CQLPolicy}
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"no conservatism": {"min_q_weight": 0}}
     default_gradient_steps = 1_000_000
     actor: SquashedGaussianActor
     log_entropy_weight: Tensor

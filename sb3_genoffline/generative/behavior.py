@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch as th
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.network import Network
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Base:
         return self.scale * uniform.logit()
 
 
-class BehaviourModel(nn.Module):
+class BehaviourModel(Network):
     """
     A model of the behaviour's actions that reads raw states: the statistics it standardises them with are buffers (0 and 1
     until :meth:`set_state_statistics`). Actions are those of a buffer, scaled to [−1, 1].

@@ -18,6 +18,7 @@ from torch.nn.functional import mse_loss, silu
 
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.blocks import state_blocks
+from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 
 T_MIN, T_MAX, RHO = 0.002, 80.0, 7.0
@@ -48,7 +49,7 @@ def karras_grid(n: int, t_min: float = T_MIN, t_max: float = T_MAX, rho: float =
     return grid
 
 
-class NoisyScalarNetwork(nn.Module):
+class NoisyScalarNetwork(Network):
     """
     F(x, t | c): an MLP on the condition, the scaled noisy scalar and Fourier features of ¼·ln t.
 

@@ -18,6 +18,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.schedules import BetaSchedule, NoiseSchedule, ReverseVariance, beta_schedule
 from sb3_genoffline.nets.activations import Mish, mish
 from sb3_genoffline.nets.blocks import fits_cache, state_blocks
+from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 
 SamplerName = Literal["ddpm", "ddim"]
@@ -129,7 +130,7 @@ class ResidualBlock(nn.Module):
         return h + change
 
 
-class NoiseNetwork(nn.Module):
+class NoiseNetwork(Network):
     """
     ε_θ(s, x_t, t): an MLP on ``[state, noisy action, processed time]`` with Mish, no normalisation, linear output.
 
@@ -206,7 +207,7 @@ class NoiseNetwork(nn.Module):
         return predict_noise
 
 
-class ConditionalDiffusion(nn.Module):
+class ConditionalDiffusion(Network):
     """
     A diffusion model p(a | s): the noise network together with its schedule.
 

@@ -1,6 +1,6 @@
 """Implicit Q-Learning (Kostrikov, Nair & Levine, ICLR 2022, arXiv 2110.06169)."""
 
-from typing import Annotated, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
@@ -46,6 +46,7 @@ class IQL(InSampleAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"IQLPolicy": IQLPolicy, "MlpPolicy": IQLPolicy}
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"imitation only": {"temperature": 0}}
 
     def __init__(
         self,

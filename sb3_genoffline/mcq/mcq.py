@@ -1,6 +1,6 @@
 """Mildly Conservative Q-learning (Lyu et al., NeurIPS 2022, arXiv 2206.04745)."""
 
-from typing import ClassVar, NamedTuple, Unpack
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
@@ -91,6 +91,7 @@ class MCQ(BehaviorVAEAlgorithm[MCQNoise]):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MCQPolicy": MCQPolicy, "MlpPolicy": MCQPolicy}
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"no conservatism": {"lam": 1}}
     default_gradient_steps = 1_000_000
     policy: MCQPolicy
     actor: SquashedGaussianActor

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
@@ -16,7 +17,7 @@ SQUASHED_LOG_STD = (-20.0, 2.0)
 """SAC's bounds of log σ."""
 
 
-class DeterministicActor(nn.Module):
+class DeterministicActor(Network):
     """
     π(s) = tanh(net(s)), with PyTorch's initialisation.
 
@@ -95,7 +96,7 @@ def _with_dropout(hidden: Sequence[nn.Module], x: Tensor, uniform: Tensor, dropo
     return x
 
 
-class PerturbationActor(nn.Module):
+class PerturbationActor(Network):
     """
     BCQ's actor: a + Φ·tanh(net(s, a)), clipped to [−1, 1], changes an action by at most Φ. With PyTorch's initialisation.
 
@@ -132,7 +133,7 @@ class PerturbationActor(nn.Module):
         return (actions + self.max_perturbation * change).clamp(-1.0, 1.0)
 
 
-class GaussianActor(nn.Module):
+class GaussianActor(Network):
     """
     N(μ(s), diag σ²) with μ(s) = tanh(net(s)) and one σ for all states. The Gaussian is on the action itself: no Jacobian of
     the tanh in the log-likelihood, and samples may leave [−1, 1].
@@ -203,7 +204,7 @@ class GaussianActor(nn.Module):
         return (mean if noise.ndim == 2 else mean.unsqueeze(1)) + self.std() * noise
 
 
-class SquashedGaussianActor(nn.Module):
+class SquashedGaussianActor(Network):
     """
     SAC's actor: a = tanh(u), u ~ N(μ(s), diag σ(s)²), with the tanh's Jacobian in the log-likelihood.
 

@@ -9,6 +9,7 @@ from stable_baselines3.common.torch_layers import create_mlp
 from torch import Tensor, nn
 from torch.special import ndtr, ndtri
 
+from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 0.0
@@ -96,7 +97,7 @@ class TruncatedNormal(Normal):
         return super().log_prob(actions) - self._mass(*self.parameters_for(actions)).log().sum(-1)
 
 
-class BoundedGaussianActor(nn.Module):
+class BoundedGaussianActor(Network):
     """
     One network with two outputs h, l for each action dimension: μ(s) = tanh h, and log σ(s) = −5 + 2.5·(tanh l + 1), between
     −5 and 0. It starts as ``nn.Linear`` does.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.blocks import fits_cache, state_blocks
+from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 
 
@@ -38,7 +39,7 @@ class EnsembleLinear(nn.Module):
         return th.baddbmm(self.bias, x, self.weight)
 
 
-class EnsembleQ(nn.Module):
+class EnsembleQ(Network):
     """
     H independent Q-functions Q_h(s, a): MLPs on ``[state, action]``, each member initialised on its own.
 

@@ -12,12 +12,13 @@ from sb3_genoffline.common.arguments import NetArch, PositiveInt, split_net_arch
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.nets.bounded_gaussian import BoundedGaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleQ
+from sb3_genoffline.nets.network import Network
 
 Distribution = Literal["truncated", "normal"]
 Improvement = Literal["reverse_kl", "exp_weight", "easy_bcq"]
 
 
-class BehaviourAndQ(nn.Module):
+class BehaviourAndQ(Network):
     """
     What the data say before any improvement: β̂(a | s), who made them, and Q(s, a), what following β from there on is worth.
 

@@ -12,9 +12,10 @@ from sb3_genoffline.common.arguments import NetArch, NonNegative, Positive, Posi
 from sb3_genoffline.common.policies import EXPLORATION_STD, ActorCriticPolicy
 from sb3_genoffline.generative.vae import ConditionalVAE
 from sb3_genoffline.nets.actors import DeterministicActor, PerturbationActor
+from sb3_genoffline.nets.network import Network
 
 
-class LatentActor(nn.Module):
+class LatentActor(Network):
     """
     z = M·tanh(net(s)), and perhaps a perturbation of what z decodes to: one module, so that one optimizer and one soft update
     hold both.

@@ -1,6 +1,6 @@
 """TD3+BC (Fujimoto & Gu, NeurIPS 2021, arXiv 2106.06860)."""
 
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
@@ -45,6 +45,7 @@ class TD3BC(ActorCriticAlgorithm[Tensor]):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCriticPolicy}
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"imitation only": {"alpha": 0}}
     default_gradient_steps = 1_000_000
     actor: DeterministicActor
     actor_target: DeterministicActor

@@ -116,6 +116,7 @@ class UWAC(SupportMatchingAlgorithm[UWACNoise]):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"UWACPolicy": UWACPolicy, "MlpPolicy": UWACPolicy}
+    baselines: ClassVar[dict[str, dict[str, Any]]] = {"no uncertainty": {"uncertainty_beta": 0}}
     default_gradient_steps = 3_000_000
     policy: UWACPolicy
     critic: DropoutQ

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+import yaml
 from test_live_settings import other_values
 from worlds import ACTION_SPACE, OBSERVATION_SPACE, differing, make_agent, make_dataset, snapshot
 
@@ -125,3 +126,25 @@ def test_an_optimizers_settings_are_not_set_on_the_policy() -> None:
     agent = make_agent("td3_bc")
     with pytest.raises(UserError, match="optimizer_class can't be changed"):
         agent.policy.optimizer_class = th.optim.SGD
+
+
+def test_what_an_agent_was_given_is_written_as_plain_yaml() -> None:
+    given = {"net_arch": {"pi": [8], "qf": [8, 8]}, "optimizer_kwargs": {"betas": [0.5, 0.9]}}
+    agent = make_agent("td3_bc", policy_kwargs=given)
+    for dump in (yaml.safe_dump, yaml.dump):
+        assert yaml.safe_load(dump(agent.policy_kwargs)) == given
+
+
+def test_no_setting_of_a_network_is_changed_behind_the_agents_back(algo: str) -> None:
+    agent = make_agent(algo)
+    settings = 0
+    for network in agent.policy.modules():
+        if network is agent.policy or not type(network).__module__.startswith("sb3_genoffline."):
+            continue
+        for name in [name for name in vars(network) if not name.startswith("_") and name not in ("training", "fitted_with")]:
+            settings += 1
+            with pytest.raises(UserError, match=f"{name} can't be changed on the {type(network).__name__}"):
+                setattr(network, name, 0.1)
+    assert settings or algo == "bc"
+    copied = copy.deepcopy(agent)
+    assert not differing(snapshot(agent), snapshot(copied))

@@ -1,0 +1,27 @@
+"""What all networks of ours share: settings that stay what they were made with."""
+
+from typing import Any
+
+from torch import nn
+
+from sb3_genoffline.errors import UserError
+
+_MOVES = ("training", "fitted_with")
+
+
+class Network(nn.Module):
+    """A module whose weights move and whose settings do not, once a policy has it."""
+
+    def settle(self) -> None:
+        """From now on what the constructor has set stays: neither files nor the agent would know of another value."""
+        settings = (name for name in self.__dict__ if not name.startswith("_") and name not in _MOVES)
+        self.__dict__["_settled"] = frozenset(settings)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse another value of a setting that has settled."""
+        if name in self.__dict__.get("_settled", ()):
+            raise UserError(
+                f"{name} can't be changed on the {type(self).__name__} of a live policy, which was made with "
+                f"{self.__dict__[name]!r}: set the agent's argument, where it has one that can be set, or make a new agent."
+            )
+        super().__setattr__(name, value)

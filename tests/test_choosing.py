@@ -1,0 +1,77 @@
+"""The page on choosing an algorithm: its matrix is what the classes say, its scores are the benchmark's."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from worlds import make_agent
+
+from sb3_genoffline import ALGOS
+from sb3_genoffline.testing import observations
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "sb3_genoffline" / "README.md").read_text()
+OURS = {name: cls for name, cls in ALGOS.items() if cls.__module__.startswith("sb3_genoffline.")}
+SETS = {
+    "Hopper medium": "genoffline/hopper/medium-v0",
+    "Hopper medium-replay": "genoffline/hopper/medium-replay-v0",
+    "HalfCheetah": "genoffline/halfcheetah/medium-replay-v0",
+    "Walker2d medium-replay": "genoffline/walker2d/medium-replay-v0",
+    "stitching": "genoffline/pointmaze/stitch-v0",
+}
+
+
+def draws_to_act(algo: str) -> bool:
+    """Whether the best known action depends on random numbers."""
+    agent, actions = make_agent(algo), []
+    for seed in (1, 2):
+        agent.set_acting_seed(seed)
+        actions.append(agent.predict(observations(), deterministic=True)[0].tolist())
+    return actions[0] != actions[1]
+
+
+def row_of(algo: str) -> str:
+    """The line of the matrix that an algorithm has to have."""
+    cls = OURS[algo]
+    policies = ", ".join(f'`"{name}"`' for name in cls.policy_aliases if name != "MlpPolicy" or len(cls.policy_aliases) == 1)
+    fitted = next(iter(cls.policy_aliases.values())).fitted_model  # type: ignore[attr-defined]
+    switched_off = "; ".join(
+        f"{label}: " + ", ".join(f"`{name}={value!r}`" for name, value in values.items())
+        for label, values in cls.baselines.items()
+    )
+    cells = (
+        f"[{cls.__name__}]({algo}/README.md)",
+        policies,
+        f"`{fitted}`" if fitted else "–",
+        "yes" if cls.goes_online else "no",
+        "yes" if draws_to_act(algo) else "no",
+        f"{cls.default_gradient_steps:,}",
+        switched_off.replace("'", '"') or "–",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("algo", OURS)
+def test_the_matrix_says_what_the_classes_say(algo: str) -> None:
+    assert row_of(algo) in PAGE.splitlines()
+
+
+def test_the_matrix_has_no_other_rows() -> None:
+    assert len(re.findall(r"^\| \[\w+\]\(\w+/README\.md\) \| `", PAGE, re.MULTILINE)) == len(OURS)
+
+
+def test_scores_of_the_table_are_the_benchmarks() -> None:
+    with (ROOT / "zoo/benchmarks/cpu/scores.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["score"] == "final"]
+    final = {(row["dataset"], row["algorithm"]): float(row["mean"]) for row in rows}
+    checked = 0
+    for name, dataset in SETS.items():
+        for cell in re.findall(rf"{name}, data \d+: ([^|]*)", PAGE) + re.findall(rf"{name}: ([^|]*)", PAGE):
+            part = re.split(r"\. |; (?=[A-Z]\w+:|[A-Z]\w+ and)|processor", cell)[0]
+            for names, score in re.findall(r"((?:[A-Z][\w+]+(?:, | and )?)+) (\d+)", part):
+                for each in re.split(", | and ", names):
+                    algo = {"TD3+BC": "td3_bc"}.get(each, each.lower())
+                    assert round(final[dataset, algo]) == int(score), (name, each)
+                    checked += 1
+    assert checked >= 25
