@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": ("inspect.command", "print and draw what to know about a dataset before training"),
     "train": ("train", "train an agent on a dataset"),
     "evaluate": ("evaluate", "evaluate a trained agent and write results.json"),
+    "judge": ("judge.command", "rank the agents of all runs from logged data alone, without an environment"),
     "benchmark": ("benchmark.command", "train and evaluate algorithms x datasets x seeds from one plan, and report on them"),
     "enjoy": ("enjoy", "watch or film a trained agent"),
     "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),

@@ -270,7 +270,7 @@ class FQE:
     @th.no_grad()
     def _scores(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """(B, S), (B, M, A) scaled -> (H, B, M)"""
-        states = self._fit.standardised(th.as_tensor(np.asarray(observations, np.float32), device=self.device))
+        states = self._fit.standardised(th.as_tensor(np.array(observations, np.float32), device=self.device))
         scores = self._fit.critic.score_samples(states, th.as_tensor(actions, dtype=th.float32, device=self.device))
         return scores.double().cpu().numpy() * (self.reward_scale / (1.0 - self.gamma))
 

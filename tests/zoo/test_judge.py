@@ -1,0 +1,88 @@
+"""Agents of all runs are ranked from logs alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from worlds import make_agent, make_dataset
+
+from sb3_genoffline.errors import NotFoundError, UserError
+from zoo.__main__ import main
+from zoo.judge import candidates
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """Two runs with three checkpoints on ``data.npz``, and a file that is no agent."""
+    data = make_dataset()
+    np.savez(
+        tmp_path / "data.npz",
+        **{name: getattr(data, name) for name in ("observations", "actions", "rewards", "next_observations")},
+        terminals=data.terminations,
+        timeouts=data.truncations,
+    )
+    for algo in ("bc", "td3_bc"):
+        folder = tmp_path / "logs" / algo / "data_1"
+        folder.mkdir(parents=True)
+        make_agent(algo).learn_offline(data, 1).save(folder / "data.zip")
+    make_agent("bc").learn_offline(data, 2).save(folder.parents[1] / "bc" / "data_1" / "rl_model_2_steps.zip")
+    (folder / "rl_model_7_steps.zip").write_bytes(b"no agent")
+    (folder / "rl_model_x_steps.zip").write_bytes(b"not counted")
+    return tmp_path
+
+
+def test_checkpoints_of_all_runs_are_ranked(logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    from zoo.judge import command
+
+    words = [
+        "judge",
+        "--dataset",
+        str(logs / "data.npz"),
+        "-f",
+        str(logs / "logs"),
+        "-n",
+        "3",
+        "--held-out",
+        "0.5",
+        "--device",
+        "cpu",
+    ]
+    monkeypatch.setattr(command, "evaluate_offline", small(command.evaluate_offline))
+    with pytest.raises(SystemExit, match="give a larger share, or --fqe-only"):
+        main([*words, "--held-out", "0"])
+    main([*words, "--json", str(logs / "report.json"), "-o", str(logs / "judged.png")])
+    out = capsys.readouterr().out
+    assert "td3_bc_1@7 is left out" in out and "the data" in out and "rank correlation" in out
+    found = json.loads((logs / "report.json").read_text())
+    assert found["policies"].keys() == {"bc_1", "bc_1@2", "td3_bc_1"}
+    assert (logs / "judged.png").stat().st_size and (logs / "judged.svg").stat().st_size
+
+
+def small(evaluate):
+    def run(*args, weighting, **options):
+        return evaluate(*args, weighting={**weighting, "n_steps": 2, "net_arch": (4,)}, net_arch=(4,), **options)
+
+    return run
+
+
+def test_without_agents_it_says_so(tmp_path: Path):
+    with pytest.raises(NotFoundError, match="There is no agent trained on"):
+        candidates.find_checkpoints(tmp_path, "data.npz")
+
+
+def test_agents_of_other_spaces_are_named():
+    data = make_dataset()
+    narrow = data.replace(
+        observations=data.observations[:, :1],
+        next_observations=data.next_observations[:, :1],
+        observation_space=type(data.observation_space)(-np.inf, np.inf, (1,), np.float32),
+    )
+    with pytest.raises(UserError, match=r"bc_1 has observations of shape \(\d+,\), the data of \(1,\)"):
+        candidates.check_spaces({"bc_1": make_agent("bc")}, narrow)
+
+
+def test_without_a_file_that_can_be_read_it_says_why(tmp_path: Path):
+    (tmp_path / "agent.zip").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"No agent can be judged\. a is left out: "):
+        candidates.load_candidates({"a": tmp_path / "agent.zip"}, "cpu")

@@ -1,0 +1,83 @@
+"""The checkpoints that are judged: those of all runs on a dataset."""
+
+from pathlib import Path
+
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
+from sb3_genoffline.data import OfflineDataset
+from sb3_genoffline.errors import NotFoundError, UserError, printable
+from sb3_genoffline.registry import ALGOS, load_agent
+
+from ..runs.folders import Run, list_runs, run_number
+
+MOST_CHECKPOINTS = 500
+
+
+def checkpoints_of(run: Run) -> dict[str, Path]:
+    """By name: the last agent, and those that ``--save-freq`` kept. The best one is left out: a simulator has chosen it."""
+    name = f"{run.folder.parent.name}_{run_number(run)}"
+    kept = {}
+    for path in run.folder.glob("rl_model_*_steps.zip"):
+        number = path.name.removeprefix("rl_model_").removesuffix("_steps.zip")
+        if number.isascii() and number.isdigit() and len(number) <= 12:
+            kept[int(number)] = path
+    found = {f"{name}@{number}": kept[number] for number in sorted(kept)}
+    return found | ({name: run.model_path} if run.model_path.is_file() else {})
+
+
+def find_checkpoints(folder: str | Path, dataset: str) -> dict[str, Path]:
+    """
+    :param folder: root of the logs
+    :param dataset: id or file
+    :return: files by name
+    :raises NotFoundError: if there is none
+    :raises UserError: if there are more than :data:`MOST_CHECKPOINTS`
+    """
+    found: dict[str, Path] = {}
+    for algo in ALGOS:
+        for run in list_runs(folder, algo, dataset):
+            found |= checkpoints_of(run)
+    if not found:
+        raise NotFoundError(
+            f"There is no agent trained on {printable(dataset)} below {folder}: train one, or name the folder."
+        )
+    if len(found) > MOST_CHECKPOINTS:
+        raise UserError(
+            f"There are {len(found)} checkpoints below {folder}, more than {MOST_CHECKPOINTS}: judge fewer at a time."
+        )
+    return found
+
+
+def load_candidates(paths: dict[str, Path], device: str) -> tuple[dict[str, AnyAlgorithm], list[str]]:
+    """
+    :param paths: as :func:`find_checkpoints` returns them
+    :param device: of the networks
+    :return: the agents by name, and a sentence for each file that can't be read
+    :raises UserError: if none can
+    """
+    agents: dict[str, AnyAlgorithm] = {}
+    refused: list[str] = []
+    for name, path in paths.items():
+        try:
+            agents[name] = load_agent(path, device=device)
+        except UserError as error:
+            refused.append(f"{name} is left out: {printable(error)}")
+    if not agents:
+        raise UserError(f"No agent can be judged. {refused[0]}")
+    return agents, refused
+
+
+def check_spaces(agents: dict[str, AnyAlgorithm], data: OfflineDataset) -> None:
+    """
+    :param agents: by name
+    :param data: that they are judged on
+    :raises UserError: naming the first agent that sees or does something else
+    """
+    for name, agent in agents.items():
+        for ours, theirs, what in (
+            (agent.observation_space, data.observation_space, "observations"),
+            (agent.action_space, data.action_space, "actions"),
+        ):
+            if ours.shape != theirs.shape:
+                raise UserError(
+                    f"{name} has {what} of shape {ours.shape}, the data of {theirs.shape}: move its run out of the folder."
+                )

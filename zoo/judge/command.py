@@ -1,0 +1,90 @@
+"""
+Rank the checkpoints of all runs on a dataset from the logged data alone, by fitted Q evaluation and weighted doubly robust
+estimates on episodes that were held out of its fit. No environment is built.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.ope import OfflineReport, evaluate_offline
+from sb3_genoffline.ope.metrics import rank_correlation
+
+from ..collect.lookup import find_dataset
+from ..runs.agents import add_trust_argument
+from ..runs.flags import a_folder, device, discount, json_file, picture_file, positive, seed_number, share
+from ..runs.folders import dataset_name
+from ..runs.writing import write_json
+from .candidates import check_spaces, find_checkpoints, load_candidates
+
+FEW_TO_COMPARE = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo judge``"""
+    add = parser.add_argument
+    add("--dataset", required=True, help="Minari id or file that the agents were trained on")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
+    add("-n", "--n-timesteps", type=positive, default=50_000, help="updates of each Q-function's fit (default: 50,000)")
+    add("--held-out", type=share, default=0.2, help="share of the episodes that no fit sees (default: 0.2)")
+    add("--gamma", type=discount, help="discount (default: the agents')")
+    add("--seed", type=seed_number, default=0, help="of all that is drawn")
+    add("--fqe-only", action="store_true", help="leave out the doubly robust estimates, which fit a density of behaviour")
+    add("--device", type=device, default="auto", help="cpu, cuda or auto")
+    add("--json", type=json_file, metavar="FILE", help="write everything to this file")
+    add("-o", "--output", type=picture_file, help="picture to write, as PNG and SVG (default: logs/judge/<dataset>.png)")
+    add_trust_argument(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    paths = find_checkpoints(args.folder, args.dataset)
+    agents, refused = load_candidates(paths, args.device)
+    first = next(iter(agents.values()))
+    spaces = (first.observation_space, first.action_space)  # where the data have none
+    data = find_dataset(args.dataset, env=spaces, trust_env=args.trust_env)
+    check_spaces(agents, data)
+    if not args.fqe_only and round(args.held_out * data.n_episodes) < 2:
+        raise UserError(
+            f"--held-out {args.held_out:g} leaves fewer than two of {data.n_episodes} episodes for doubly robust estimates: "
+            "give a larger share, or --fqe-only."
+        )
+    for sentence in refused:
+        print(sentence)
+    report = evaluate_offline(
+        agents,
+        data,
+        estimators=("fqe",) if args.fqe_only else ("fqe", "wdr"),
+        gamma=args.gamma,
+        gradient_steps=args.n_timesteps,
+        held_out=args.held_out,
+        seed=args.seed,
+        device=args.device,
+        weighting={"device": args.device},
+        progress_bar=False,
+    )
+    print(report.table())
+    print(agreement(report))
+    from .pictures import plot_report
+
+    output = Path(args.output) if args.output else Path("logs") / "judge" / f"{dataset_name(args.dataset)}.png"
+    for file in plot_report(report, output):
+        print(f"wrote {file}")
+    if args.json:
+        write_json(Path(args.json), {**report.as_dict(), "left_out": refused})
+        print(f"wrote {args.json}")
+
+
+def agreement(report: OfflineReport) -> str:
+    """How far the two estimators rank alike, and whether the best policy is better than the data."""
+    best = report.best()
+    low = report.judgements[best].fqe.interval[0]
+    lines = [f"best: {best}" + ("" if low > report.data_value else ", which is not surely better than the data")]
+    weighed = [found.wdr for found in report.judgements.values() if found.wdr is not None]
+    if len(weighed) == len(report.judgements) > 1:
+        rho = rank_correlation(np.array([*report.values().values()]), np.array(weighed))
+        few = ": few, so read little into it" if len(weighed) < FEW_TO_COMPARE else ""
+        lines.append(f"agreement of FQE and WDR: rank correlation {rho:.2f} over {len(weighed)} policies{few}")
+    return "\n".join(lines)
