@@ -312,6 +312,8 @@ def _as_int(value: Any) -> int:
 def _as_float(value: Any) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise _Misfit("must be a number")
+    if isinstance(value, int) and abs(value) >= 2**1000:
+        raise _Misfit("is too large")
     if not math.isfinite(value):
         raise _Misfit("must be finite")
     return float(value)

@@ -261,11 +261,12 @@ class Learner(OffPolicyAlgorithm):
         if name == "batches":
             raise NotMadeError("The agent has no rows to draw batches from yet: call set_dataset(dataset) first.")
         if name in _MADE_LATER:
-            without = "with _init_setup_model=False" if "observation_space" in self.__dict__ else "without spaces"
-            raise NotMadeError(
-                f"The agent has no {name} yet, as it was made {without}: train it (learn_offline), or make it with env=."
-            )
+            raise NotMadeError(self._not_made(name))
         return super().__getattribute__(name)  # raises, as it did
+
+    def _not_made(self, name: str) -> str:
+        without = "with _init_setup_model=False" if "observation_space" in self.__dict__ else "without spaces"
+        return f"The agent has no {name} yet, as it was made {without}: train it (learn_offline), or make it with env=."
 
     def _set_or_restore(self, name: str, value: Any, before: Any, follow: Callable[[], None] = lambda: None) -> None:
         """Set a checked value, unless it does not go with the others, or what depends on it can't follow."""
@@ -479,7 +480,8 @@ class Learner(OffPolicyAlgorithm):
         :return: action or actions, and ``state``
         :raises UserError: if the agent has no policy yet, or the observation can't be made a vector
         """
-        self.policy  # noqa: B018  # raises: there is none yet
+        if not hasattr(self, "policy"):
+            raise UserError(self._not_made("policy"))
         dim = int(np.prod(self.observation_space.shape or ()))
         return super().predict(flat_observation(observation, source_space(self.env), dim), state, episode_start, deterministic)
 

@@ -2,8 +2,9 @@
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch as th
@@ -11,8 +12,18 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_genoffline.common.arguments import as_device
+from sb3_genoffline.common.arguments import (
+    Bounds,
+    Count,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    PositiveShare,
+    as_device,
+    misfit,
+)
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
+from sb3_genoffline.common.checked_calls import checked
 from sb3_genoffline.common.fitting import Fit, FitListener, Fits
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.policy_files import global_rng_preserved
@@ -28,11 +39,28 @@ from sb3_genoffline.files.archive import (
     tree_to_members,
     write_archive,
 )
+from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.ensembles import EnsembleQ
 from sb3_genoffline.ope.acting import TargetPolicy
 from sb3_genoffline.ope.q_fit import NextActions, QFit
 
 _MANY_ROWS, _LOOKS = 500_000, 20
+Level = Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)]
+
+
+def as_rows(values: Any, name: str) -> np.ndarray:
+    """
+    :param values: float (B, n)
+    :param name: of them, for the error
+    :raises UserError: if they are no finite numbers in two axes
+    """
+    try:
+        rows = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} must be numbers, not {short(values)}.") from error
+    if rows.ndim != 2 or not np.isfinite(rows).all():
+        raise UserError(f"{name} of shape {rows.shape} must be finite numbers in two axes, (B, n).")
+    return rows
 
 
 class _Looks(BaseCallback, FitListener):
@@ -105,6 +133,7 @@ class FQE:
     :param device: of the networks
     """
 
+    @checked
     def __init__(
         self,
         policy: Any,
@@ -112,25 +141,22 @@ class FQE:
         *,
         gamma: float = 0.99,
         deterministic: bool = True,
-        n_members: int = 5,
-        n_action_samples: int = 4,
-        net_arch: tuple[int, ...] = (256, 256),
-        learning_rate: float = 3e-4,
-        weight_decay: float = 1e-5,
-        batch_size: int = 256,
-        tau: float = 0.005,
+        n_members: PositiveInt = 5,
+        n_action_samples: PositiveInt = 4,
+        net_arch: Sequence[PositiveInt] = (256, 256),
+        learning_rate: Positive = 3e-4,
+        weight_decay: NonNegative = 1e-5,
+        batch_size: PositiveInt = 256,
+        tau: PositiveShare = 0.005,
         clip_targets: bool = True,
         cache_actions: bool | Literal["auto"] = "auto",
         initial_observations: np.ndarray | None = None,
         bootstrap: bool = True,
-        seed: int = 0,
+        seed: Count = 0,
         device: th.device | str = "auto",
     ) -> None:
         if not 0.0 < gamma < 1.0:
             raise UserError(f"gamma={gamma} must lie in (0, 1): the value of an endless task is not bounded otherwise.")
-        for name, number in (("n_members", n_members), ("n_action_samples", n_action_samples), ("batch_size", batch_size)):
-            if number < 1:
-                raise UserError(f"{name}={number} must be at least 1.")
         self.dataset: OfflineDataset = load_dataset(dataset)
         self.gamma, self.seed, self.device = gamma, seed, as_device(device)
         self.policy = TargetPolicy(policy, self.dataset.action_space, deterministic, seed)
@@ -146,13 +172,14 @@ class FQE:
         self._fit = self._make_fit(n_members, batch_size, tau, clip_targets)
 
     def _initial_observations(self, given: np.ndarray | None) -> np.ndarray:
-        observations = self.dataset.observations[self.dataset.episode_starts] if given is None else np.asarray(given)
-        if observations.ndim != 2 or observations.shape[1:] != self.dataset.observation_space.shape or len(observations) == 0:
+        first = self.dataset.observations[self.dataset.episode_starts]
+        observations = first if given is None else as_rows(given, "initial_observations")
+        if observations.shape[1:] != self.dataset.observation_space.shape or len(observations) == 0:
             raise UserError(
                 f"initial_observations has shape {observations.shape}, but (n, {self.dataset.observation_space.shape[0]}) is "
                 "expected: states as the data have them."
             )
-        return observations.astype(np.float32)
+        return observations
 
     def _resample(self, n_members: int, bootstrap: bool, rng: np.random.Generator) -> np.ndarray:
         """(H, E)"""
@@ -208,9 +235,10 @@ class FQE:
 
     # ------------------------------------------------------------------ fitting
 
+    @checked
     def fit(
         self,
-        gradient_steps: int = 200_000,
+        gradient_steps: Count = 200_000,
         callback: MaybeCallback = None,
         log_interval: int | None = 1000,
         logger: Logger | None = None,
@@ -263,7 +291,15 @@ class FQE:
         :param observations: (B, S)
         :param actions: (B, A), in the units of the data's action space
         :return: float64 (H, B), Q of each member in units of the rewards
+        :raises UserError: if they have other shapes
         """
+        observations, actions = as_rows(observations, "observations"), as_rows(actions, "actions")
+        expected = (*self.dataset.observation_space.shape, *self.dataset.action_space.shape)
+        if len(observations) != len(actions) or (observations.shape[1], actions.shape[1]) != expected:
+            raise UserError(
+                f"observations {observations.shape} and actions {actions.shape} must have the shapes (B, {expected[0]}) and "
+                f"(B, {expected[1]})."
+            )
         scaled = scale_actions(actions, self.dataset.action_space)
         return self._scores(observations, scaled[:, None])[:, :, 0]
 
@@ -291,7 +327,8 @@ class FQE:
             return np.asarray(values.mean(axis=1))
         return np.asarray((values * self._row_weights).sum(axis=1) / self._row_weights.sum(axis=1))
 
-    def estimate(self, level: float = 0.9) -> Estimate:
+    @checked
+    def estimate(self, level: Level = 0.9) -> Estimate:
         """
         The value of the initial states: the members' mean, with Student's interval of their spread.
 
@@ -344,6 +381,8 @@ class FQE:
         if (tree["data"], tree["gamma"]) != (self.dataset.fingerprint, self.gamma):
             raise UserError(f"{path} was fitted on other data or with gamma={tree['gamma']}: give the same ones.")
         try:
+            if misfit(tree["fit"]["step"], Count) is not None:
+                raise CheckpointError(f"{path} says to have made {short(tree['fit']['step'])} updates: take another copy.")
             self._fit.load_state_dict(tree["fit"])
             self.history = [(int(step), float(value)) for step, value in tree["history"]]
         except (RuntimeError, KeyError, TypeError, ValueError) as error:

@@ -2,16 +2,21 @@
 
 import numpy as np
 
+from sb3_genoffline.common.arguments import PositiveInt, misfit
+from sb3_genoffline.errors import UserError
+
 
 def _paired(estimates: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     estimates, truth = np.asarray(estimates, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if estimates.shape != truth.shape or estimates.ndim != 1 or len(truth) == 0:
-        raise ValueError(f"estimates {estimates.shape} and truth {truth.shape} must be vectors of one length.")
+        raise UserError(f"estimates {estimates.shape} and truth {truth.shape} must be vectors of one length.")
     return estimates, truth
 
 
 def _best(estimates: np.ndarray, k: int) -> np.ndarray:
     """The k policies that are estimated best; of equals those that come first."""
+    if misfit(k, PositiveInt) is not None:
+        raise UserError(f"k={k!r} {misfit(k, PositiveInt)}.")
     return np.argsort(-estimates, kind="stable")[:k]
 
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from sb3_genoffline.common.arguments import Count, Share, misfit
+from sb3_genoffline.common.checked_calls import checked
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.ope import metrics
-from sb3_genoffline.ope.fqe import FQE, Estimate
+from sb3_genoffline.ope.fqe import FQE, Estimate, Level
 from sb3_genoffline.ope.weighting import ImportanceWeighting
 
 _FEW_EPISODES, _LARGE_DRIFT, _MUCH_CLIPPED = 10.0, 0.1, 0.05
@@ -61,10 +64,17 @@ class OfflineReport:
         return max(self.judgements, key=lambda name: self.judgements[name].fqe.value)
 
     def _with(self, truth: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        if not isinstance(truth, Mapping):
+            raise UserError(f"truth={short(truth)} must map the names of policies to values.")
+        truth = {str(name): value for name, value in truth.items()}
         missing = [name for name in self.judgements if name not in truth]
         if missing:
             raise UserError(f"The truth of {missing[0]!r} is missing: give one value for each policy that was judged.")
-        return np.array([*self.values().values()]), np.array([truth[name] for name in self.judgements])
+        for name in self.judgements:
+            wrong = misfit(truth[name], float)
+            if wrong is not None:
+                raise UserError(f"The truth of {name!r}, {short(truth[name])}, {wrong}.")
+        return np.array([*self.values().values()]), np.array([truth[name] for name in self.judgements], dtype=np.float64)
 
     def rank_correlation(self, truth: Mapping[str, float]) -> float:
         """:param truth: values by name, with the same discount"""
@@ -144,16 +154,17 @@ def discounted_return(dataset: OfflineDataset, gamma: float) -> float:
     return float(np.add.reduceat(discounted, dataset.episode_starts).mean())
 
 
+@checked
 def evaluate_offline(
     policies: Any,
     dataset: Any,
     *,
     estimators: tuple[str, ...] = ("fqe",),
     gamma: float | None = None,
-    gradient_steps: int = 200_000,
-    held_out: float = 0.2,
-    level: float = 0.9,
-    seed: int = 0,
+    gradient_steps: Count = 200_000,
+    held_out: Share = 0.2,
+    level: Level = 0.9,
+    seed: Count = 0,
     progress_bar: bool = False,
     weighting: Mapping[str, Any] | None = None,
     **fqe_arguments: Any,
@@ -176,12 +187,14 @@ def evaluate_offline(
     :return: the report; ``print(report.table())``
     :raises UserError: for no policy, unknown estimators, agents of different discounts, or a single episode
     """
-    named = dict(policies) if isinstance(policies, Mapping) else {"policy": policies}
+    named = {str(name): policy for name, policy in policies.items()} if isinstance(policies, Mapping) else {"policy": policies}
     unknown = sorted({*estimators} - {"fqe", "wdr"})
     if unknown or not named:
         raise UserError(
             f"estimators={unknown[0]!r} is not known; use 'fqe' and 'wdr'." if unknown else "There is no policy to judge."
         )
+    if not isinstance(weighting, Mapping | None):
+        raise UserError(f"weighting={short(weighting)} must map arguments of ImportanceWeighting to values.")
     data = load_dataset(dataset)
     gamma = _common_gamma(named) if gamma is None else gamma
     fitted, judged_on = split_episodes(data, held_out, seed)

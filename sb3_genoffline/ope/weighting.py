@@ -8,7 +8,8 @@ import numpy as np
 import torch as th
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import as_device
+from sb3_genoffline.common.arguments import Count, Positive, PositiveInt, Share, Widths, as_device
+from sb3_genoffline.common.checked_calls import checked
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policy_files import global_rng_preserved
 from sb3_genoffline.data import OfflineDataset, load_dataset
@@ -99,26 +100,29 @@ class ImportanceWeighting:
     :raises UserError: if there are fewer episodes than folds
     """
 
+    @checked
     def __init__(
         self,
         policy: Any,
         dataset: Any,
         *,
-        gamma: float = 0.99,
+        gamma: Share = 0.99,
         log_prob: LogProb | None = None,
         behavior_log_prob: LogProb | None = None,
         deterministic: bool = True,
-        kernel_width: float = 0.1,
-        n_action_samples: int = 16,
+        kernel_width: Positive = 0.1,
+        n_action_samples: PositiveInt = 16,
         clip: tuple[float, float] | None = (-6.0, 2.0),
-        n_folds: int = 2,
-        n_steps: int = 5_000,
-        net_arch: tuple[int, ...] = (128, 128),
-        seed: int = 0,
+        n_folds: Count = 2,
+        n_steps: Count = 5_000,
+        net_arch: Widths = (128, 128),
+        seed: Count = 0,
         device: th.device | str = "auto",
     ) -> None:
         self.dataset: OfflineDataset = load_dataset(dataset)
         self.gamma = gamma
+        if clip is not None and clip[0] > clip[1]:
+            raise UserError(f"clip={clip} must be the lower bound and the upper one.")
         if behavior_log_prob is None and not 2 <= n_folds <= self.dataset.n_episodes:
             raise UserError(
                 f"n_folds={n_folds} must lie between 2 and the number of episodes, {self.dataset.n_episodes}: each step is "
@@ -133,7 +137,7 @@ class ImportanceWeighting:
         else:
             self.log_pi = np.asarray(log_prob(states, scaled), dtype=np.float64)
         if behavior_log_prob is None:
-            self.log_b = self._cross_fitted(n_folds, n_steps, net_arch, seed, as_device(device))
+            self.log_b = self._cross_fitted(n_folds, n_steps, tuple(net_arch), seed, as_device(device))
         else:
             self.log_b = np.asarray(behavior_log_prob(states, scaled), dtype=np.float64)
         rewards = self.dataset.rewards.astype(np.float64)

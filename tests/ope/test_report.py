@@ -88,3 +88,33 @@ def test_a_single_episode_can_not_be_split():
 def test_the_datas_value_is_their_mean_discounted_return():
     data = linear_data(80)
     assert discounted_return(data, 0.9) == pytest.approx((data.rewards.reshape(2, 40) @ 0.9 ** np.arange(40)).mean(), rel=1e-5)
+
+
+ODD: dict[str, list[Any]] = {
+    "gamma": ["x", [], 1.0, float("nan")],
+    "gradient_steps": [-1, None, 1.5, float("inf"), "x"],
+    "held_out": [-0.1, 2, None],
+    "level": [0, 1, float("nan"), "x"],
+    "weighting": ["x", {"n_fold": 2}, {"clip": (2.0, -6.0)}, {"kernel_width": 0.0}],
+    "batch_size": [0, 2.0],
+    "learning_rate": [float("nan"), -1, "x"],
+    "clip_targets": ["no"],
+    "cache_actions": ["never"],
+    "initial_observations": ["x", [[float("nan")]]],
+    "n_member": [3],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_argument_is_refused_by_name(name: str):
+    for value in ODD[name]:
+        with pytest.raises(UserError, match=rf"\b({name}|clip|kernel_width)\b"):
+            evaluate_offline(Linear(), linear_data(80), **{"gradient_steps": 0, "estimators": ("fqe", "wdr"), name: value})
+
+
+@pytest.mark.parametrize(
+    "truth", [None, [1, 2], {"-0.5": "x", "0.0": 1, "0.5": 1}, {"-0.5": float("nan"), "0.0": 1, "0.5": 1}]
+)
+def test_a_truth_is_a_finite_number_for_each_name(report: OfflineReport, truth: Any):
+    with pytest.raises(UserError, match=r"truth"):
+        report.regret(truth)

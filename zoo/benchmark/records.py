@@ -2,14 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import sb3_genoffline
+from sb3_genoffline.common.arguments import misfit
 from sb3_genoffline.errors import NotFoundError, UserError
-from sb3_genoffline.files.untrusted import conforms
+from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.folders import Run, list_runs
@@ -19,16 +20,34 @@ from .plan import Job, Plan, key_of
 
 WAITING, RUNNING, INTERRUPTED, DONE, FAILED = "waiting", "running", "interrupted", "done", "failed"
 LAST_LINES = 12
-_MAPPING = dict[str, Any]
+_MAPPING, _Number = Mapping[str, Any], float | None
+_RESULT = {"gradient_steps": int, "n_eval_episodes": int, "mean_reward": float, "normalized_score": _Number}
 _PARTS: dict[str, Any] = {
     "key": str,
     "state": Literal["waiting", "running", "interrupted", "done", "failed"],
-    "config": _MAPPING,
-    "clock": _MAPPING | None,
+    "config": {"name": str, "algo": str, "dataset": str, "seed": int, "hyperparameters": _MAPPING, "evaluation": _MAPPING},
     "error": str | None,
+    "clock": _MAPPING | None,
+    "ended": str | None,
+    "note": str | None,
+    "final": _MAPPING | None,
 }
-_DONE_PARTS: dict[str, Any] = {"data": _MAPPING, "last": _MAPPING | None, "best": _MAPPING | None, "curve": _MAPPING | None}
-_CONFIG = {"name", "algo", "dataset", "seed"}
+_DONE_PARTS: dict[str, Any] = {
+    "host": str,
+    "data": {"fingerprint": str, "mean_return": _Number, "normalized_score": _Number},
+    "versions": {"torch": str},
+    "updates_per_second": _Number,
+    "seconds": {"total": float, "fit": float, "training": float, "evaluation": float, "cpu": _Number},
+    "last": _MAPPING | None,
+    "best": _MAPPING | None,
+    "curve": _MAPPING | None,
+}
+_ONCE_EVALUATED: dict[str, Any] = {
+    "last": _RESULT | {"eval_seed": int, "n_eval_envs": int, "env_id": str | None},
+    "best": _RESULT,
+}
+_CURVE: dict[str, Any] = {"timesteps": list[int], "seconds": list[float], "mean": list[float], "std": list[float]}
+"""What the report and the overview read of a record: a part that is not named here may be anything."""
 
 
 def record_path(folder: str | Path, job: Job) -> Path:
@@ -41,11 +60,41 @@ def read_record(path: Path) -> dict[str, Any]:
     :raises UserError: if it is no record of a benchmark
     """
     record = read_json(path, "record of a benchmark")
-    hints = _PARTS | (_DONE_PARTS if record.get("state") == DONE else {})
-    wrong = [name for name, hint in hints.items() if not conforms(record.get(name), hint)]
-    if wrong or not record["config"].keys() >= _CONFIG:
-        raise UserError(f"{path} is no record of a benchmark: its {wrong[0] if wrong else 'config'} is not one's.")
+    _check(record, _PARTS, f"{path} is no record of a benchmark: its")
     return record
+
+
+def read_ended(path: Path) -> dict[str, Any]:
+    """
+    A record, with all that the report reads of it.
+
+    :raises UserError: as :func:`read_record`, or if a part is missing or of another type
+    """
+    record, hints = read_record(path), dict[str, Any]()
+    if record["state"] == DONE:
+        hints = _DONE_PARTS | (_ONCE_EVALUATED if record.get("last") else {})
+        hints |= {"curve": _CURVE} if record.get("curve") else {}
+        hints |= {"final": {"mean": float}} if record.get("final") else {}
+    elif record["state"] == FAILED:
+        hints = {"error": str}
+    _check(record, hints, f"{path} is no record of a benchmark: its")
+    if hints.get("curve") is _CURVE and len({len(record["curve"][name]) for name in _CURVE}) > 1:
+        raise UserError(f"{path} is no record of a benchmark: the lists of its curve have different lengths.")
+    return record
+
+
+def _check(parts: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> None:
+    """
+    :param parts: of a record
+    :param hints: types by name, or what is in a part that is a mapping
+    :param where: they stand, as the beginning of a sentence
+    """
+    for name, hint in hints.items():
+        wrong = misfit(parts.get(name), _MAPPING if isinstance(hint, Mapping) else hint)
+        if wrong is not None:
+            raise UserError(f"{where} {name}, {short(parts.get(name))}, {wrong}.")
+        if isinstance(hint, Mapping):
+            _check(parts[name], hint, f"{where} {name}'s")
 
 
 def new_record(job: Job) -> dict[str, Any]:
@@ -141,7 +190,7 @@ def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
     """
     found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for path in sorted(Path(folder).glob("*.json")):
-        record = read_record(path)
+        record = read_ended(path)
         config = record["config"]
         found.setdefault((config["name"], config["dataset"], config["seed"]), []).append(record)
     cells = [Cell(skip.name, skip.dataset, skip.seed, None, skip.reason) for skip in plan.skipped]
@@ -171,8 +220,8 @@ def _is_of(record: dict[str, Any], job: Job | None) -> bool:
 
 def _known_to_both(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """A config whose defaults are those that the other one has too."""
-    defaults, others = config.get("defaults", {}), other.get("defaults", {})
-    policy, others_policy = defaults.get("policy_kwargs", {}), others.get("policy_kwargs", {})
+    defaults, others = config.get("defaults") or {}, other.get("defaults") or {}
+    policy, others_policy = defaults.get("policy_kwargs") or {}, others.get("policy_kwargs") or {}
     known = policy.keys() & others_policy.keys()
     if "features_extractor_class" in policy or "features_extractor_class" in others_policy:
         known -= {"optimizer_class"}

@@ -108,7 +108,7 @@ def _run_row(cell: Cell, superseded: bool = False) -> dict[str, Any]:
             "best_at": record["best"]["gradient_steps"],
             "return": record["last"]["mean_reward"],
         }
-        minutes = {name: None if (s := record["seconds"][name]) is None else s / 60 for name in minutes}
+        minutes = {name: None if (s := record["seconds"].get(name)) is None else s / 60 for name in minutes}
     spent = {f"minutes_{name}": value for name, value in minutes.items()}
     return {**row, **values, **spent, "key": record["key"] if record else "", "reason": cell.reason}
 
@@ -158,7 +158,7 @@ def _introduction(results: Results) -> str:
         f"torch {record['versions']['torch']}, MuJoCo {record['versions'].get('mujoco')}" for record in records
     )
     hosts = _distinct(record["host"] for record in records)
-    hours = sum(record["seconds"]["cpu"] or 0.0 for record in records) / 3600
+    hours = sum(record["seconds"].get("cpu") or 0.0 for record in records) / 3600
     earlier = sum(not record.get("final") for record in records)
     before = f" (of {earlier} earlier runs: of its last {LATE} evaluations on the way)" if earlier else ""
     return (
@@ -280,7 +280,7 @@ def _dataset(results: Results, dataset: str) -> list[str]:
         row.append(_distinct(f"{record['updates']:,}" for record in records))
         row.append(_mean(record["updates_per_second"] for record in records))
         row.append(_mean(record["seconds"]["total"] / 60 for record in records))
-        row.append(_mean(s / 60 for record in records if (s := record["seconds"]["cpu"]) is not None))
+        row.append(_mean(s / 60 for record in records if (s := record["seconds"].get("cpu")) is not None))
         rows.append(row)
     if data is None:
         return ["No result yet.", _table(header, rows)]

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 import zoo.benchmark.report as report_module
+from sb3_genoffline.errors import UserError
 from zoo.__main__ import main
 from zoo.benchmark.plan import Plan, read_plan
-from zoo.benchmark.records import DONE, FAILED, new_record, read_cells
+from zoo.benchmark.records import DONE, FAILED, new_record, read_cells, read_ended
 from zoo.benchmark.report import write_report
 from zoo.benchmark.results import Published, Results, final_score
 from zoo.benchmark.statistics import improvement, interquartile_mean, interval
@@ -323,3 +324,32 @@ def test_published_numbers_are_found_for_the_same_kind_of_data_only() -> None:
     assert table == pytest.approx(
         totals | {"uwac": 437.4, "mcq": 797.4, "onestep": 716.0, "dac": 836.4, "qdq": 848.0, "cped": 791.7}, abs=0.25
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (["config", "seed"], [], "its config's seed"),
+        (["config", "evaluation"], None, "its config's evaluation"),
+        (["host"], [], "its host"),
+        (["versions"], {}, "its versions's torch"),
+        (["seconds", "total"], "x", "its seconds's total"),
+        (["seconds", "cpu"], 10**400, "its seconds's cpu, 1000.* is too large"),
+        (["curve", "mean"], [1.0], "the lists of its curve"),
+        (["last", "mean_reward"], None, "its last's mean_reward"),
+        (["best"], None, "its best"),
+        (["final", "mean"], float("nan"), "its final's mean"),
+    ],
+)
+def test_a_record_of_another_shape_is_refused_by_the_part(place: list[str], value: Any, message: str, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    fill(plan, tmp_path / "records", {("bc", MAZE, 0): 50.0})
+    (file,) = (tmp_path / "records").iterdir()
+    record = json.loads(file.read_text())
+    part = record
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    file.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=message):
+        read_ended(file)
