@@ -307,7 +307,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         normalizer = clean_q.abs().mean() + _EPS  # C, at the data's actions
         if self.guidance == "denoised":
             assert noise.denoised is not None
-            sampled = self.actor.sample(states, noise.denoised, clip=True).squeeze(1)  # gradient through the whole chain
+            sampled = self.actor.sample(states, noise.denoised).squeeze(1)  # gradient through the whole chain
             return -self.critic_target(states, sampled).mean() / normalizer, {"q_normalizer": normalizer}
         gradient = self.q_gradient(states, x_t) / normalizer  # (B, A)
         weight = self.actor.sigmas[noise.t].unsqueeze(-1) if self.guidance == "soft" else 1.0
