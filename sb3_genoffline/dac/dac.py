@@ -15,7 +15,7 @@ from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
+from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SampleClip, SamplerName
 from sb3_genoffline.nets.ensembles import soft_minimum, soft_update
 
 Guidance = Literal["soft", "hard", "denoised", "none"]
@@ -272,8 +272,9 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         """y = r + γ·mask·v(s'), shape (B,)."""
         next_states = self.policy.normalize_observations(batch.next_observations)
         assert noise.next_actions is not None
+        clip: SampleClip = "clean" if self.clip_denoised else "none"
         next_actions = self.actor_target.sample(
-            next_states, noise.next_actions, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=self.clip_denoised
+            next_states, noise.next_actions, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=clip
         )  # (B, N, A)
         q = self.critic_target.score_samples(next_states, next_actions)  # (H, B, N)
         value = self.reduce_ensemble(q.amax(-1) if self.max_q else q.mean(-1), noise.ensemble_weights)

@@ -328,9 +328,7 @@ class ConditionalDiffusion(ActionDiffusion):
         torch_init: bool = False,
         variance: ReverseVariance = "beta",
     ) -> None:
-        network = NoiseNetwork(
-            state_dim, action_dim, n_diffusion_steps, net_arch, residual=residual, torch_init=torch_init
-        )
+        network = NoiseNetwork(state_dim, action_dim, n_diffusion_steps, net_arch, residual=residual, torch_init=torch_init)
         super().__init__(network, n_diffusion_steps, beta_schedule, variance)
 
 

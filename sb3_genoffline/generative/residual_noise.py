@@ -74,7 +74,13 @@ class ResidualNoiseNetwork(nn.Module):
         super().__init__()
         if time_dim % 2:
             raise UserError(f"time_dim={time_dim} must be even: it is made of cosines and sines.")
-        self.state_dim, self.action_dim, self.width, self.n_blocks, self.dropout = state_dim, action_dim, width, n_blocks, dropout
+        self.state_dim, self.action_dim, self.width, self.n_blocks, self.dropout = (
+            state_dim,
+            action_dim,
+            width,
+            n_blocks,
+            dropout,
+        )
         self.frequencies = nn.Parameter(_FREQUENCY_STD * th.randn(time_dim // 2))
         self.time_net = nn.Sequential(
             nn.Linear(time_dim, 2 * time_dim), activation_fn(), nn.Linear(2 * time_dim, 2 * time_dim)

@@ -55,15 +55,15 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
 
     1. The action is the best of the candidates, which the code evaluates; the draw by importance weights, which the paper
        writes, is ``selection="expectile"``.
-    2. Of each batch's 2048 rows the actor has two updates of 1024, as the code's comments intend. Its slicing leaves the second
-       one empty: a step without a gradient, which moves along Adam's decayed momentum, and a move of the slow copy.
+    2. Of each batch's 2048 rows the actor has two updates of 1024, as the code's comments intend. Its slicing leaves the
+       second one empty: a step without a gradient, which moves along Adam's decayed momentum, and a move of the slow copy.
     3. A denoising step clamps x_t, not x̂0 (code); x_T is not clamped.
     4. The actor's error is summed over action dimensions (code), and V and Q learn from the batch's first 256 rows (code).
     5. The critics' loss is summed over both; the code's is their mean. Adam makes no difference of a factor.
     6. All rows are trained on; the code holds 5 % out for a validation loss.
     7. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
-    8. Of the paper's convex losses the expectile's is built, which all of its results use; the quantile's and the exponential's
-       are not.
+    8. Of the paper's convex losses the expectile's is built, which the code's launcher uses; the quantile's and the
+       exponential's are not.
     9. The later code's recipe is the profile ``head`` (``idql/hyperparameters.yml``).
 
     :param policy: ``"IDQLPolicy"`` (alias ``"MlpPolicy"``) or a class
@@ -184,7 +184,8 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
         noisy_actions = self.actor.add_noise(batch.actions, noise.eps, noise.t)
         share = -(-len(states) // self.actor_updates)
         losses = []
-        for number, rows in enumerate(th.arange(len(states), device=states.device).split(share)):
+        for number, start in enumerate(range(0, len(states), share)):
+            rows = slice(start, start + share)
             dropout = None if noise.dropout is None else noise.dropout[rows]
             predicted = self.actor(states[rows], noisy_actions[rows], noise.t[rows], dropout)
             loss = (predicted - noise.eps[rows]).square().sum(-1).mean()

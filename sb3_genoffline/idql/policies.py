@@ -86,7 +86,8 @@ class IDQLPolicy(CandidatePolicy):
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:
         """(B, S), (B, n, A) -> (B, n), min_i Q̄_i(s, a) − V(s)"""
-        return self.critic_target.score_samples(states, candidates).amin(0) - self.value(states).unsqueeze(1)
+        values: Tensor = self.critic_target.score_samples(states, candidates).amin(0) - self.value(states).unsqueeze(1)
+        return values
 
     def choose(self, values: Tensor) -> Tensor:
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.choose`."""

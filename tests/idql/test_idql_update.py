@@ -1,4 +1,4 @@
-"""Known numbers of IDQL, printed by its authors' functions in double precision or computed from their formulas, and its traps."""
+"""Known numbers of IDQL, of its authors' functions in double precision or of their formulas, and its traps."""
 
 import math
 from typing import Any
@@ -82,7 +82,6 @@ def test_the_weights_of_the_draw_are_known_numbers(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(th, "multinomial", lambda p, n, generator: seen.append(p) or th.zeros(len(p), n, dtype=th.int64))
     make_idql(selection="expectile").policy.choose(th.as_tensor(U)[None])
     close(seen[0] / seen[0].sum(), [[7 / 27, 7 / 27, 7 / 27, 1 / 9, 1 / 9]], 1e-12)
-    assert 7 / 27 == pytest.approx(0.25925926)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +147,7 @@ def test_v_with_a_norm_on_its_states_gives_known_numbers() -> None:
         close(value(th.as_tensor(STATES)), expected, 5e-9)
 
 
-@pytest.mark.parametrize(
-    ("dims", "sizes"), [((11, 3), (1_640_483, 139_778, 69_121)), ((17, 6), (1_643_558, 144_386, 70_657))]
-)
+@pytest.mark.parametrize(("dims", "sizes"), [((11, 3), (1_640_483, 139_778, 69_121)), ((17, 6), (1_643_558, 144_386, 70_657))])
 def test_networks_have_the_codes_sizes(dims: tuple[int, int], sizes: tuple[int, int, int]) -> None:
     """README claim 4."""
     box = (spaces.Box(-np.inf, np.inf, dims[:1]), spaces.Box(-1, 1, dims[1:]))
@@ -165,6 +162,7 @@ def test_networks_have_the_codes_sizes(dims: tuple[int, int], sizes: tuple[int, 
     assert frequencies.numel() == 32 and 0.1 < frequencies.std() < 0.3
 
 
+@pytest.mark.filterwarnings("ignore:After 0 updates")
 def test_the_actors_rate_counts_its_own_updates() -> None:
     """README claim 6."""
     model = make_idql()
