@@ -14,6 +14,7 @@ from sb3_genoffline.dql import DQL, DiffusionQLPolicy
 from sb3_genoffline.eql import EQL, EQLPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
+from sb3_genoffline.idql import IDQL, IDQLPolicy
 from sb3_genoffline.iql import IQL, IQLPolicy
 from sb3_genoffline.mcq import MCQ, MCQPolicy
 from sb3_genoffline.onestep import Onestep, OnestepPolicy
@@ -37,6 +38,7 @@ __all__ = [
     "DAC",
     "DQL",
     "EQL",
+    "IDQL",
     "IQL",
     "MCQ",
     "PLAS",
@@ -55,6 +57,7 @@ __all__ = [
     "EQLPolicy",
     "FlowDensityPolicy",
     "HubError",
+    "IDQLPolicy",
     "IQLPolicy",
     "LatentPolicy",
     "MCQPolicy",

@@ -24,6 +24,7 @@ from sb3_genoffline.eql import EQL
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import CheckpointError, with_zip_suffix
 from sb3_genoffline.files.untrusted import short
+from sb3_genoffline.idql import IDQL
 from sb3_genoffline.iql import IQL
 from sb3_genoffline.mcq import MCQ
 from sb3_genoffline.onestep import Onestep
@@ -93,7 +94,7 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
         return len(self._classes)
 
 
-ALGOS = Algorithms(AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IQL, MCQ, Onestep, PLAS, QDQ, SPOT, SQL, TD3BC, UWAC)
+ALGOS = Algorithms(AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IDQL, IQL, MCQ, Onestep, PLAS, QDQ, SPOT, SQL, TD3BC, UWAC)
 
 
 def register_algorithm(cls: AlgorithmClass) -> AlgorithmClass:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline.common.arguments import NetArch, NonNegative, PositiveInt, split_net_arch
 from sb3_genoffline.common.candidates import CandidatePolicy
-from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, ReverseVariance, SamplerName
+from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, ReverseVariance, SampleClip, SamplerName
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.ensembles import EnsembleQ
 
@@ -108,7 +108,8 @@ class DiffusionPolicy(CandidatePolicy):
         :return: (B, n, A), in [−1, 1]
         """
         noise = self.acting_noise_scale * self.acting_noise(*self.actor.noise_shape(len(states), n_samples))
-        actions = self.actor.sample(states, noise, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=self.clip_denoised)
+        clip: SampleClip = "clean" if self.clip_denoised else "none"
+        actions = self.actor.sample(states, noise, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=clip)
         return actions.clamp(-1.0, 1.0)
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:

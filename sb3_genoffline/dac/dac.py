@@ -15,7 +15,7 @@ from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
+from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SampleClip, SamplerName
 from sb3_genoffline.nets.ensembles import soft_minimum, soft_update
 
 Guidance = Literal["soft", "hard", "denoised", "none"]
@@ -272,8 +272,9 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         """y = r + γ·mask·v(s'), shape (B,)."""
         next_states = self.policy.normalize_observations(batch.next_observations)
         assert noise.next_actions is not None
+        clip: SampleClip = "clean" if self.clip_denoised else "none"
         next_actions = self.actor_target.sample(
-            next_states, noise.next_actions, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=self.clip_denoised
+            next_states, noise.next_actions, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=clip
         )  # (B, N, A)
         q = self.critic_target.score_samples(next_states, next_actions)  # (H, B, N)
         value = self.reduce_ensemble(q.amax(-1) if self.max_q else q.mean(-1), noise.ensemble_weights)
@@ -307,7 +308,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         normalizer = clean_q.abs().mean() + _EPS  # C, at the data's actions
         if self.guidance == "denoised":
             assert noise.denoised is not None
-            sampled = self.actor.sample(states, noise.denoised, clip=True).squeeze(1)  # gradient through the whole chain
+            sampled = self.actor.sample(states, noise.denoised).squeeze(1)  # gradient through the whole chain
             return -self.critic_target(states, sampled).mean() / normalizer, {"q_normalizer": normalizer}
         gradient = self.q_gradient(states, x_t) / normalizer  # (B, A)
         weight = self.actor.sigmas[noise.t].unsqueeze(-1) if self.guidance == "soft" else 1.0

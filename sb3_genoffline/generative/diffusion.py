@@ -22,6 +22,8 @@ from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 
 SamplerName = Literal["ddpm", "ddim"]
+SampleClip = Literal["clean", "step", "none"]
+"""What a sampler clamps to [−1, 1] in each step: the prediction x̂0, the next x_t, or nothing."""
 NoisePrediction = Callable[[Tensor, int], Tensor]
 """Maps noisy actions ``x_t`` and the integer ``t`` to the predicted noise, same shape."""
 
@@ -34,7 +36,12 @@ def predict_clean(schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, clip:
 
 
 def ddpm_sample(
-    predict_noise: NoisePrediction, schedule: NoiseSchedule, noise: Tensor, *, clip: bool = True, temperature: float = 1.0
+    predict_noise: NoisePrediction,
+    schedule: NoiseSchedule,
+    noise: Tensor,
+    *,
+    clip: SampleClip = "clean",
+    temperature: float = 1.0,
 ) -> Tensor:
     """
     Ancestral sampling (Ho et al. 2020, algorithm 2) with the schedule's reverse variances.
@@ -43,7 +50,8 @@ def ddpm_sample(
     :param schedule: T steps
     :param noise: shape (T, ...): ``noise[0]`` is x_T, ``noise[k]`` the standard normal added at step t = T + 1 − k.
         The last step adds none.
-    :param clip: clamp x̂0 (never x_t) to [−1, 1] at every step; the result is then inside as ᾱ_0 = 1
+    :param clip: ``"clean"`` clamps x̂0 (never x_t) to [−1, 1] at every step, ``"step"`` each x_t but x_T, as IDQL's reference;
+        the result is inside either way, as ᾱ_0 = 1. ``"none"`` clamps nothing
     :param temperature: factor of the added noise
     :return: x_0, shape (...)
     """
@@ -51,11 +59,13 @@ def ddpm_sample(
     clean_coefficients, noisy_coefficients = schedule.clean_coefficients, schedule.noisy_coefficients
     x = noise[0]
     for t in range(n_steps, 0, -1):
-        clean = predict_clean(schedule, x, predict_noise(x, t), t, clip)
+        clean = predict_clean(schedule, x, predict_noise(x, t), t, clip == "clean")
         if t == 1:
-            return clean  # the posterior mean at t = 1 is x̂0 itself
+            return clean.clamp(-1.0, 1.0) if clip == "step" else clean  # the posterior mean at t = 1 is x̂0 itself
         x = float(clean_coefficients[t]) * clean + float(noisy_coefficients[t]) * x
         x = x + (temperature * math.sqrt(schedule.reverse_variances[t])) * noise[n_steps + 1 - t]
+        if clip == "step":
+            x = x.clamp(-1.0, 1.0)
     return x
 
 
@@ -65,7 +75,7 @@ def ddim_sample(
     noise: Tensor,
     *,
     stride: int = 1,
-    clip: Literal["clean", "step", "none"] = "clean",
+    clip: SampleClip = "clean",
 ) -> Tensor:
     """
     Deterministic DDIM (Song et al. 2021, η = 0) over the steps T, T − c, …, 0. Correct for every stride; the DAC reference
@@ -207,17 +217,13 @@ class NoiseNetwork(Network):
         return predict_noise
 
 
-class ConditionalDiffusion(Network):
+class ActionDiffusion(Network):
     """
-    A diffusion model p(a | s): the noise network together with its schedule.
+    A diffusion model p(a | s): a noise network together with its schedule.
 
-    :param state_dim: S
-    :param action_dim: A
+    :param noise_net: called as :class:`NoiseNetwork`, with its ``action_dim`` and ``conditioned_on``
     :param n_diffusion_steps: T
     :param beta_schedule: ``"vp"``, ``"linear"`` or ``"cosine"``
-    :param net_arch: hidden widths of the noise network
-    :param residual: use the residual noise network
-    :param torch_init: start the noise network as ``nn.Linear`` does
     :param variance: of the reverse step's noise, see :class:`NoiseSchedule`
     """
 
@@ -226,13 +232,9 @@ class ConditionalDiffusion(Network):
 
     def __init__(
         self,
-        state_dim: int,
-        action_dim: int,
+        noise_net: nn.Module,
         n_diffusion_steps: int = 5,
         beta_schedule: BetaSchedule = "vp",
-        net_arch: Sequence[int] = (256, 256, 256),
-        residual: bool = False,
-        torch_init: bool = False,
         variance: ReverseVariance = "beta",
     ) -> None:
         super().__init__()
@@ -240,18 +242,17 @@ class ConditionalDiffusion(Network):
         for name in ("alpha_bars", "sigmas"):
             constants = th.as_tensor(getattr(self.schedule, name), dtype=th.get_default_dtype())
             self.register_buffer(name, constants, persistent=False)
-        self.noise_net = NoiseNetwork(
-            state_dim, action_dim, n_diffusion_steps, net_arch, residual=residual, torch_init=torch_init
-        )
+        self.noise_net = noise_net
 
     @property
     def n_steps(self) -> int:
         """T"""
         return self.schedule.n_steps
 
-    def forward(self, states: Tensor, noisy_actions: Tensor, t: Tensor) -> Tensor:
-        """ε_θ(s, x_t, t), see :meth:`NoiseNetwork.forward`."""
-        predicted: Tensor = self.noise_net(states, noisy_actions, t)
+    def forward(self, states: Tensor, noisy_actions: Tensor, t: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """ε_θ(s, x_t, t), see :meth:`NoiseNetwork.forward`; ``uniform`` is for the dropout of a network that has any."""
+        given = () if uniform is None else (uniform,)
+        predicted: Tensor = self.noise_net(states, noisy_actions, t, *given)
         return predicted
 
     def add_noise(self, actions: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -266,7 +267,7 @@ class ConditionalDiffusion(Network):
 
     def noise_shape(self, n_states: int, n_samples: int) -> tuple[int, int, int, int]:
         """Shape of the ``noise`` argument of :meth:`sample`."""
-        return (self.n_steps, n_states, n_samples, self.noise_net.action_dim)
+        return (self.n_steps, n_states, n_samples, int(self.noise_net.action_dim))  # type: ignore[arg-type]
 
     def sample(
         self,
@@ -275,7 +276,7 @@ class ConditionalDiffusion(Network):
         *,
         sampler: SamplerName = "ddpm",
         ddim_stride: int = 1,
-        clip: bool = True,
+        clip: SampleClip = "clean",
         temperature: float = 1.0,
     ) -> Tensor:
         """
@@ -285,29 +286,61 @@ class ConditionalDiffusion(Network):
         :param noise: (T, B, n, A), see :func:`ddpm_sample`
         :param sampler: ``"ddpm"`` or ``"ddim"``
         :param ddim_stride: stride of the DDIM sampler
-        :param clip: clamp x̂0 to [−1, 1]
+        :param clip: what is clamped in each step
         :param temperature: factor of the noise that DDPM adds
         :return: (B, n, A)
         """
 
         def draw(part: slice) -> Tensor:
-            predict_noise = self.noise_net.conditioned_on(states[part])
+            predict_noise: NoisePrediction = self.noise_net.conditioned_on(states[part])  # type: ignore[operator]
             if sampler == "ddpm":
                 return ddpm_sample(predict_noise, self.schedule, noise[:, part], clip=clip, temperature=temperature)
-            clipped: Literal["clean", "none"] = "clean" if clip else "none"
-            return ddim_sample(predict_noise, self.schedule, noise[:, part], stride=ddim_stride, clip=clipped)
+            return ddim_sample(predict_noise, self.schedule, noise[:, part], stride=ddim_stride, clip=clip)
 
         if fits_cache(states, noise.shape[2]):
             return draw(slice(None))
         return th.cat([draw(part) for part in state_blocks(len(states), noise.shape[2])])
 
 
+class ConditionalDiffusion(ActionDiffusion):
+    """
+    The diffusion model of DAC and Diffusion-QL, whose noise network is a :class:`NoiseNetwork`.
+
+    :param state_dim: S
+    :param action_dim: A
+    :param n_diffusion_steps: T
+    :param beta_schedule: ``"vp"``, ``"linear"`` or ``"cosine"``
+    :param net_arch: hidden widths of the noise network
+    :param residual: use the residual noise network
+    :param torch_init: start the noise network as ``nn.Linear`` does
+    :param variance: of the reverse step's noise, see :class:`NoiseSchedule`
+    """
+
+    noise_net: NoiseNetwork
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        n_diffusion_steps: int = 5,
+        beta_schedule: BetaSchedule = "vp",
+        net_arch: Sequence[int] = (256, 256, 256),
+        residual: bool = False,
+        torch_init: bool = False,
+        variance: ReverseVariance = "beta",
+    ) -> None:
+        network = NoiseNetwork(state_dim, action_dim, n_diffusion_steps, net_arch, residual=residual, torch_init=torch_init)
+        super().__init__(network, n_diffusion_steps, beta_schedule, variance)
+
+
 __all__ = [
+    "ActionDiffusion",
     "BetaSchedule",
     "ConditionalDiffusion",
     "NoiseNetwork",
     "NoiseSchedule",
     "ReverseVariance",
+    "SampleClip",
     "SamplerName",
     "beta_schedule",
     "ddim_sample",

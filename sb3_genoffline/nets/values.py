@@ -18,6 +18,7 @@ class StateValue(nn.Module):
     :param net_arch: hidden widths; none for a linear V
     :param activation_fn: activation class
     :param layer_norm: LayerNorm, with learned scale and shift, before each activation
+    :param input_norm: the same on the states
     :raises UserError: for widths that are not positive whole numbers
     """
 
@@ -27,6 +28,7 @@ class StateValue(nn.Module):
         net_arch: Sequence[int],
         activation_fn: type[nn.Module] = nn.ReLU,
         layer_norm: bool = False,
+        input_norm: bool = False,
     ) -> None:
         super().__init__()
         widths = checked_widths(net_arch)
@@ -34,6 +36,8 @@ class StateValue(nn.Module):
         if layer_norm:
             for i, width in reversed([*enumerate(widths)]):
                 layers.insert(2 * i + 1, nn.LayerNorm(width, _NORM_EPS))
+        if input_norm:
+            layers.insert(0, nn.LayerNorm(state_dim, _NORM_EPS))
         self.net = nn.Sequential(*layers)
 
     def forward(self, states: Tensor) -> Tensor:

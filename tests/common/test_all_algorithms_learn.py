@@ -48,6 +48,14 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "cql": (1500, {"critic_learning_rate": 1e-3, "bc_steps": 500, "n_actions": 4}),
     "dac": (2000, {"n_critics": 2, "n_q_samples": 1}),
     "dql": (2000, {}),
+    "idql": (
+        1500,
+        {
+            **{"critic_batch_size": 128, "actor_updates": 1, "actor_tau": 0.02, "n_action_samples": 16},
+            **{"reward_transform": None, "expectile": 0.9},
+            "policy_kwargs": {"net_arch": [64, 64], "hidden_dim": 32, "n_blocks": 1, "time_dim": 8, "dropout": 0.0},
+        },
+    ),
     "mcq": (
         2000,
         {"lam": 0.9, "beta": 0.1, "n_actions": 4, "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]}},

@@ -145,7 +145,7 @@ def test_ddpm_with_clamped_clean_actions_follows_the_reference_step_by_step() ->
 
 
 def test_ddpm_without_clamp_has_the_reference_value() -> None:
-    result = ddpm_sample(linear_prediction, NoiseSchedule.make("vp", 5), sampler_noise(1.0), temperature=0.0, clip=False)
+    result = ddpm_sample(linear_prediction, NoiseSchedule.make("vp", 5), sampler_noise(1.0), temperature=0.0, clip="none")
     close(result, (-0.5877225819, -2.9551256658))
 
 
@@ -156,11 +156,11 @@ def test_ddpm_adds_the_reference_noise_and_none_at_the_last_step() -> None:
     close(result, (1, 1))
     schedule = NoiseSchedule.make("vp", 5)
     noise = sampler_noise(0.0)
-    without = ddpm_sample(lambda x, t: th.zeros_like(x), schedule, noise, clip=False)
+    without = ddpm_sample(lambda x, t: th.zeros_like(x), schedule, noise, clip="none")
     for k in range(1, 5):  # with ε̂ = 0 the noise added at step t = 6 − k reaches the end scaled by 1/√ᾱ_{t−1}
         noise = sampler_noise(0.0)
         noise[k] = 1.0
-        shift = ddpm_sample(lambda x, t: th.zeros_like(x), schedule, noise, clip=False) - without
+        shift = ddpm_sample(lambda x, t: th.zeros_like(x), schedule, noise, clip="none") - without
         t = 6 - k
         close(shift, np.sqrt(schedule.betas[t] / schedule.alpha_bars[t - 1]) * np.ones(2))
 
@@ -210,7 +210,7 @@ def test_sampled_actions_lie_in_the_box_for_any_network_if_clamped(sampler: Any,
         assert actions.shape == (16, 4, 2)
         assert actions.abs().max() <= 1
         if scale == 100.0:
-            assert model.sample(states, noise, sampler=sampler, clip=False).abs().max() > 1
+            assert model.sample(states, noise, sampler=sampler, clip="none").abs().max() > 1
 
 
 # ---------------------------------------------------------------------- the noise network
@@ -242,7 +242,7 @@ def test_the_network_reads_state_then_action_then_time() -> None:
 def test_gradients_reach_every_parameter_through_the_whole_chain() -> None:
     th.manual_seed(0)
     model = ConditionalDiffusion(3, 2, n_diffusion_steps=3, net_arch=[8, 8])
-    actions = model.sample(th.randn(4, 3), th.randn(model.noise_shape(4, 2)), clip=False)
+    actions = model.sample(th.randn(4, 3), th.randn(model.noise_shape(4, 2)), clip="none")
     actions.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 

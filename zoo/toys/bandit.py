@@ -170,7 +170,8 @@ def sample(model: BanditDAC, n: int, seed: int = 0, clip: bool | None = None) ->
     :return: (n, 2)
     """
     noise = th.randn(model.actor.noise_shape(1, n), generator=th.Generator().manual_seed(seed))
-    return model.actor.sample(th.zeros(1, 1), noise, clip=model.clip_denoised if clip is None else clip)[0].numpy()
+    clamps = model.clip_denoised if clip is None else clip
+    return model.actor.sample(th.zeros(1, 1), noise, clip="clean" if clamps else "none")[0].numpy()
 
 
 @th.no_grad()
