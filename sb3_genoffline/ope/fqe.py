@@ -179,7 +179,7 @@ class FQE:
                 f"initial_observations has shape {observations.shape}, but (n, {self.dataset.observation_space.shape[0]}) is "
                 "expected: states as the data have them."
             )
-        return observations
+        return np.array(observations, dtype=np.float32)
 
     def _resample(self, n_members: int, bootstrap: bool, rng: np.random.Generator) -> np.ndarray:
         """(H, E)"""
