@@ -62,6 +62,28 @@ class CPEDNoise(NamedTuple):
     smoothing: Tensor
 
 
+class CPEDPhase(NamedTuple):
+    """
+    What an update decides by the updates before it.
+
+    :param density: whether the density takes a step
+    :param flow: whether that is one of its flow, too, and not of the discriminator alone
+    :param critics: whether the critics take one
+    :param targets: whether the targets move
+    :param actor: whether the actor moves with them
+    :param with_q: whether Q enters its loss
+    :param alpha: α of the schedule, if there is one
+    """
+
+    density: bool
+    flow: bool
+    critics: bool
+    targets: bool
+    actor: bool
+    with_q: bool
+    alpha: float | None
+
+
 class CPED(ActorCriticAlgorithm[CPEDNoise]):
     """
     Constrained Policy optimization with Explicit behavior Density: a flow-GAN learns the density of behaviour; a TD3-like
@@ -433,6 +455,20 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         """The random numbers of one update from this algorithm's generator."""
         return CPEDNoise(self.normal_noise(batch_size, self.policy.action_dim))
 
+    def phase(self) -> CPEDPhase:
+        """Which parts run."""
+        t = self._n_updates
+        density = t < self.flow_joint_steps and self.uses_fitted_model()
+        return CPEDPhase(
+            density=density,
+            flow=density and t % self.n_critic_steps == 0,
+            critics=t >= self.critic_start,
+            targets=t % self.policy_delay == 0,
+            actor=t >= self.warmup_steps,
+            with_q=t >= self.q_start,
+            alpha=scheduled_alpha(self.alpha_schedule, t) if self.alpha_mode == "schedule" else None,
+        )
+
     def update(self, batch: TransitionBatch, noise: CPEDNoise) -> dict[str, Tensor]:
         """
         One gradient step of the actor-critic (slides' algorithm 1).
@@ -441,16 +477,16 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         :param noise: all random numbers of the step
         :return: scalars to log, on the device
         """
-        t = self._n_updates
+        phase = self.phase()
         states = self.policy.normalize_observations(batch.observations)  # (B, S)
         info: dict[str, Tensor] = {}
-        if t < self.flow_joint_steps and self.uses_fitted_model():
+        if phase.density:
             self.policy.density.requires_grad_(True)
-            flow_info = self.density_trainer().step(t, batch.observations, batch.actions)
+            flow_info = self.density_trainer().step(batch.observations, batch.actions, phase.flow)
             info |= {f"flow_{name}": value for name, value in flow_info.items()}
             self.policy.density.requires_grad_(False)
 
-        if t >= self.critic_start:
+        if phase.critics:
             target = self.critic_targets(batch, noise)  # (B,)
             q = self.critic(states, batch.actions)  # (2, B)
             critic_loss = 2.0 * mse_loss(q, target.expand_as(q))  # summed over the critics
@@ -464,8 +500,8 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
                 "q_max": q.max(),
             }
 
-        if t % self.policy_delay == 0:
-            if t >= self.warmup_steps:
+        if phase.targets:
+            if phase.actor:
                 info |= self.actor_step(batch, states)
             soft_update(self.critic, self.critic_target, self.tau)
             soft_update(self.actor, self.actor_target, self.tau)
@@ -490,7 +526,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         :param states: (B, S) as the actor sees them
         :return: scalars to log
         """
-        with_q = self._n_updates >= self.q_start
+        with_q = self.phase().with_q
         actions = self.actor(states)  # (B, A)
         loss = actions.new_zeros(())
         info = {"bound_share": (actions.detach().abs() > _AT_BOUND).float().mean()}
@@ -536,8 +572,9 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     def alpha_now(self) -> Tensor:
         """α of the coming actor update."""
-        if self.alpha_mode == "schedule":
-            return th.full_like(self.log_alpha, scheduled_alpha(self.alpha_schedule, self._n_updates), requires_grad=False)
+        scheduled = self.phase().alpha
+        if scheduled is not None:
+            return th.full_like(self.log_alpha, scheduled, requires_grad=False)
         return self.log_alpha.detach().exp()
 
     @th.no_grad()
