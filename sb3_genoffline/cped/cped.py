@@ -35,9 +35,9 @@ from sb3_genoffline.cped.multiplier import (
     Epsilon,
     check_epsilon,
     check_schedule,
-    scheduled_alpha,
 )
 from sb3_genoffline.cped.official import official_arguments
+from sb3_genoffline.cped.phase import CPEDPhase, phase_of
 from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.cped.watching import LARGEST_LOSS, watch
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -60,28 +60,6 @@ class CPEDNoise(NamedTuple):
     """
 
     smoothing: Tensor
-
-
-class CPEDPhase(NamedTuple):
-    """
-    What an update decides by the updates before it.
-
-    :param density: whether the density takes a step
-    :param flow: whether that is one of its flow, too, and not of the discriminator alone
-    :param critics: whether the critics take one
-    :param targets: whether the targets move
-    :param actor: whether the actor moves with them
-    :param with_q: whether Q enters its loss
-    :param alpha: α of the schedule, if there is one
-    """
-
-    density: bool
-    flow: bool
-    critics: bool
-    targets: bool
-    actor: bool
-    with_q: bool
-    alpha: float | None
 
 
 class CPED(ActorCriticAlgorithm[CPEDNoise]):
@@ -457,17 +435,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     def phase(self) -> CPEDPhase:
         """Which parts run."""
-        t = self._n_updates
-        density = t < self.flow_joint_steps and self.uses_fitted_model()
-        return CPEDPhase(
-            density=density,
-            flow=density and t % self.n_critic_steps == 0,
-            critics=t >= self.critic_start,
-            targets=t % self.policy_delay == 0,
-            actor=t >= self.warmup_steps,
-            with_q=t >= self.q_start,
-            alpha=scheduled_alpha(self.alpha_schedule, t) if self.alpha_mode == "schedule" else None,
-        )
+        return phase_of(self)
 
     def update(self, batch: TransitionBatch, noise: CPEDNoise) -> dict[str, Tensor]:
         """
