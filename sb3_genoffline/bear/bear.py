@@ -209,7 +209,7 @@ class BEAR(SupportMatchingAlgorithm[BEARNoise]):
         behaviour, drawn = self.matched_samples(states, noise.latents, noise.actor)  # (B, N, A)
         divergence = self.divergence(behaviour, drawn)  # (B,)
         actor_loss = (self.log_alpha.detach().exp() * (divergence - self.mmd_threshold)).mean()
-        if self._n_updates >= self.warmup_steps:
+        if self.phase():
             q = self.climbed_values(states, drawn.tanh()).mean()
             actor_loss = actor_loss - q
             info["actor_q"] = q.detach()

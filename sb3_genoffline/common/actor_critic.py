@@ -57,15 +57,15 @@ class ActorCriticAlgorithm(OfflineAlgorithm[TransitionBatch, NoiseT]):
         self.add_optimizer("actor", self.actor.parameters())
         self.add_optimizer("critic", self.critic.parameters())
 
-    def actor_rate_now(self, update: int | None = None) -> float:
+    def actor_rate_now(self, every: int = 1) -> float | Tensor:
         """
         Learning rate of the actor's coming update.
 
-        :param update: what the cosine counts (None: updates)
+        :param every: updates between two that the cosine counts
         """
-        return self.rate_now(self.learning_rate, update)
+        return self.rate_now(self.learning_rate, every)
 
-    def critic_rate_now(self) -> float:
+    def critic_rate_now(self) -> float | Tensor:
         """Learning rate of the critics' coming update."""
         rate = self.learning_rate if self.critic_learning_rate is None else self.critic_learning_rate
         return self.rate_now(rate) if self.decays_critic_rate else self.rate_without_decay(rate)

@@ -35,11 +35,12 @@ from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.common.state import LearnerState
+from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.data import REWARD_TRANSFORMS
 from sb3_genoffline.errors import NotMadeError, UserError
 from sb3_genoffline.files.untrusted import short
 
-_MADE_LATER = ("policy", "observation_space", "action_space", "lr_schedule", "generator", "monitor", "state")
+_MADE_LATER = ("policy", "observation_space", "action_space", "lr_schedule", "generator", "monitor", "state", "stepper")
 # Not part of an agent: what it is made from, and what belongs to one machine
 _NO_HYPERPARAMETERS = ("policy", "env", "device", "_init_setup_model", "tensorboard_log", "action_noise")
 _REFUSED = {
@@ -130,6 +131,8 @@ class Learner(OffPolicyAlgorithm):
     policy: OfflinePolicy
     name: ClassVar[str]
     """Key in ``ALGOS`` and in files: the folder's name, or the class's in lower case where it comes from elsewhere."""
+    graph: bool = True
+    """Whether updates run as CUDA graphs where there is CUDA; ``model.graph = False`` refuses. It is not saved."""
     retired_arguments: ClassVar[frozenset[str]] = frozenset()
     """Arguments of earlier versions that changed no result: files may still have them."""
 
@@ -299,6 +302,7 @@ class Learner(OffPolicyAlgorithm):
         if name == "train_freq":
             self._check_train_freq()
         self.policy.act_with(acting)
+        self.stepper.forget()
         if name == "learning_rate":
             self._setup_lr_schedule()
         elif name == "train_freq":
@@ -371,6 +375,7 @@ class Learner(OffPolicyAlgorithm):
         self.monitor = TrainingMonitor(self.device)
         self._seed_generators(int(th.randint(2**62, (1,))) if self.seed is None else self.seed)
         self.state = LearnerState(self, self.device, self.policy.obs_mean.dtype)
+        self.stepper = Stepper(self)
         self.declare_state()
         self._is_set_up = True
 

@@ -29,8 +29,12 @@ class RunningMeans:
 
     def add(self, metrics: dict[str, Tensor]) -> None:
         """:param metrics: scalars of one update by name"""
+        known = [key for key in metrics if key in self._sums]
+        if known:
+            th._foreach_add_([self._sums[key] for key in known], [metrics[key] for key in known])
         for key, value in metrics.items():
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            if key not in self._sums:
+                self._sums[key] = value.clone()  # a graph writes its next one to the same place
             self._counts[key] = self._counts.get(key, 0) + 1
         self.count += 1
 

@@ -4,7 +4,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
@@ -220,6 +220,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     ) -> tuple[int, BaseCallback]:
         """SB3's ``_setup_learn`` without touching the environment."""
         self._learns_offline = True
+        self.stepper.forget()
         self.start_time = time.time_ns()
         if self.ep_info_buffer is None or reset_num_timesteps:
             self.ep_info_buffer = deque(maxlen=self._stats_window_size)
@@ -275,6 +276,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             self.take_buffer(self.empty_buffer())
         self.run_fits(None, None)
         self._learns_offline = False
+        self.stepper.forget()
         with self._closing_logs():
             super().learn(total_timesteps, callback, log_interval, *args, **kwargs)  # type: ignore[arg-type]
             self._dump_the_rest(log_interval)
@@ -287,23 +289,41 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         """
         self.policy.set_training_mode(True)
         for _ in range(gradient_steps):
-            batch: Any = self.batches.draw(batch_size)
-            self.step(batch, self.draw_noise(len(batch[0])))
+            self._count(self.stepper(self.batches.draw(batch_size)))
 
     def step(self, batch: BatchT, noise: NoiseT) -> dict[str, Tensor]:
         """
-        :meth:`update`, counted and logged.
+        :meth:`update` with given random numbers, counted and logged.
 
         :param batch: B rows
         :param noise: all random numbers of the step
         :return: what the update returned
         """
-        metrics = self.update(batch, noise)
+        return self._count(self.update(batch, noise))
+
+    def _count(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """An update that was made, and what it returned."""
         self._n_updates += 1
         self.monitor.means.add(metrics)
         if self.monitor.means.count >= METRICS_EVERY:
             self._flush_metrics()
         return metrics
+
+    def phase(self) -> Hashable:
+        """
+        What the coming update decides by ``self._n_updates``: which of its parts run. :meth:`update` asks this and decides
+        nothing else on the host, as each phase is recorded as a CUDA graph of its own.
+        """
+        return None
+
+    def number_now(self, of: Callable[[], float]) -> float | Tensor:
+        """
+        A number that changes from update to update and is reckoned on the host: a scalar on the device where the update is
+        recorded as a CUDA graph.
+
+        :param of: gives it for the coming update
+        """
+        return of() if self.stepper.at_work is None else self.stepper.at_work.number(of)
 
     def draw_noise(self, batch_size: int) -> NoiseT:
         """All random numbers of one update, from this algorithm's generator."""
@@ -311,7 +331,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
     def update(self, batch: BatchT, noise: NoiseT) -> dict[str, Tensor]:
         """
-        One gradient step, in the paper's order. ``self._n_updates`` are the updates done before it.
+        One gradient step, in the paper's order. What it decides by the updates done before it, it asks :meth:`phase`.
 
         :param batch: B rows
         :param noise: all random numbers of the step
@@ -319,28 +339,33 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         """
         raise NotImplementedError
 
-    def rate_now(self, rate: Rate, update: int | None = None) -> float:
+    def rate_now(self, rate: Rate, every: int = 1) -> float | Tensor:
         """
         A learning rate at the coming update, with the cosine decay of ``lr_decay_steps``.
 
         :param rate: a number or a schedule of the remaining progress
-        :param update: what the cosine counts (None: updates)
+        :param every: updates between two that the cosine counts
         """
-        update = self._n_updates if update is None else update
+        return self.number_now(lambda: self._decayed(rate, self._n_updates // every))
+
+    def _decayed(self, rate: Rate, update: int) -> float:
         if self.lr_decay_steps is not None and update >= self.lr_decay_steps:
             self.monitor.warn_once(
                 "lr_decay",
                 f"After {self._n_updates} updates the learning rate has decayed to 0 (lr_decay_steps={self.lr_decay_steps}): "
                 "nothing is learned any more. To go on, set `model.lr_decay_steps = None` or a larger number.",
             )
-        return self.rate_without_decay(rate) * cosine_decay(update, self.lr_decay_steps)
+        return self._of_progress(rate) * cosine_decay(update, self.lr_decay_steps)
 
-    def rate_without_decay(self, rate: Rate) -> float:
+    def rate_without_decay(self, rate: Rate) -> float | Tensor:
         """
         A learning rate at the coming update.
 
         :param rate: a number or a schedule of the remaining progress
         """
+        return self.number_now(lambda: self._of_progress(rate))
+
+    def _of_progress(self, rate: Rate) -> float:
         return float(rate(self._current_progress_remaining) if callable(rate) else rate)
 
     def normal_noise(self, *shape: int) -> Tensor:

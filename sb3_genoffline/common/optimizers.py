@@ -12,7 +12,7 @@ from sb3_genoffline.errors import UserError
 def gradient_step(
     optimizer: th.optim.Optimizer,
     loss: Tensor,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     max_grad_norm: float | None = None,
     skip: Tensor | None = None,
 ) -> None:
@@ -21,7 +21,7 @@ def gradient_step(
 
     :param optimizer: with one parameter group
     :param loss: scalar
-    :param learning_rate: of this step
+    :param learning_rate: of this step; a scalar on the device where a graph of the update is recorded
     :param max_grad_norm: L2 norm that all gradients together are clipped to (None: no clipping)
     :param skip: scalar bool on the device: where it is true, nothing is changed. Needs a fused optimizer, which looks at it on
         the device, so that nothing is read back.
@@ -33,10 +33,12 @@ def gradient_step(
         parameter.grad = gradient
     if max_grad_norm is not None:
         th.nn.utils.clip_grad_norm_(group["params"], max_grad_norm)
-    group["lr"] = learning_rate
+    before, group["lr"] = group["lr"], learning_rate
     if skip is not None:
         optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
     optimizer.step()
+    if isinstance(learning_rate, Tensor):
+        group["lr"] = before  # a file holds numbers
 
 
 def check_can_skip(cls: type[th.optim.Optimizer], options: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What an algorithm learns, declared once: networks, optimizers, variables. Saving, resuming and restarting follow from it."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +50,14 @@ class OptimizerPlan:
     options: Callable[[Any], dict[str, Any]]
 
     def all_options(self, agent: Any) -> dict[str, Any]:
-        """Those of the agent, and ``fused`` where the class has it and nobody wants it otherwise."""
+        """Those of the agent; ``fused`` where the class has it and nobody wants it otherwise; what CUDA graphs need."""
         own = self.options(agent)
-        return {"fused": True} | own if issubclass(self.cls, _FUSED) and not own.get("foreach") else own
+        usual: dict[str, Any] = {}
+        if "capturable" in inspect.signature(self.cls).parameters:
+            usual["capturable"] = self.parameters[0].is_cuda
+        if issubclass(self.cls, _FUSED) and not own.get("foreach"):
+            usual["fused"] = True
+        return usual | own
 
     def make(self, agent: Any) -> th.optim.Optimizer:
         """:raises UserError: for options that the class does not take"""
@@ -164,8 +170,8 @@ class LearnerState:
             if "optimizers" in changed:  # perhaps another class: what it has averaged starts anew
                 continue
             optimizer.load_state_dict(state["optimizers"][name])
-            for group in optimizer.param_groups:  # the options are the hyper-parameters', as they are now
-                group.update(self.plans[name].options(self.agent))
+            for group in optimizer.param_groups:  # the options are the hyper-parameters' and the device's, as they are now
+                group.update(self.plans[name].all_options(self.agent))
         for name, variable in self.variables.items():
             if variable.argument is None or variable.argument not in changed:
                 variable.tensor.data.copy_(state["variables"][name])

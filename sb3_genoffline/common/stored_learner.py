@@ -174,6 +174,7 @@ class StoredLearner(Learner):
         :param exact_match: see SB3
         :param device: see SB3
         """
+        self.stepper.forget()
         if isinstance(load_path_or_dict, dict):
             super().set_parameters(load_path_or_dict, exact_match, device)
             return

@@ -153,6 +153,10 @@ class SupportMatchingAlgorithm(BatchConstrainedAlgorithm[NoiseT]):
         self.add_variable("log_alpha", lambda agent: math.log(agent.alpha), argument="alpha", requires_grad=True)
         self.add_optimizer("alpha", [self.log_alpha], th.optim.Adam)
 
+    def phase(self) -> bool:
+        """Whether Q enters the actor's loss."""
+        return self._n_updates >= self.warmup_steps
+
     @property
     def has_slow_actor(self) -> bool:
         """Whether the target's actions are a slow copy's."""

@@ -21,7 +21,7 @@ def vae_step(
     states: Tensor,
     actions: Tensor,
     noise: Tensor,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     max_grad_norm: float | None = None,
 ) -> dict[str, Tensor]:
     """
@@ -65,7 +65,7 @@ class VAEFit(Fit):
         states: Tensor,
         actions: Tensor,
         batch_size: int,
-        learning_rate: float,
+        learning_rate: float | Tensor,
         generator: th.Generator,
     ) -> None:
         self.optimizer = th.optim.Adam(policy.density.parameters(), learning_rate, fused=True)

@@ -35,9 +35,9 @@ from sb3_genoffline.cped.multiplier import (
     Epsilon,
     check_epsilon,
     check_schedule,
-    scheduled_alpha,
 )
 from sb3_genoffline.cped.official import official_arguments
+from sb3_genoffline.cped.phase import CPEDPhase, phase_of
 from sb3_genoffline.cped.policies import FlowDensityPolicy
 from sb3_genoffline.cped.watching import LARGEST_LOSS, watch
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -433,6 +433,10 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         """The random numbers of one update from this algorithm's generator."""
         return CPEDNoise(self.normal_noise(batch_size, self.policy.action_dim))
 
+    def phase(self) -> CPEDPhase:
+        """Which parts run."""
+        return phase_of(self)
+
     def update(self, batch: TransitionBatch, noise: CPEDNoise) -> dict[str, Tensor]:
         """
         One gradient step of the actor-critic (slides' algorithm 1).
@@ -441,16 +445,16 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         :param noise: all random numbers of the step
         :return: scalars to log, on the device
         """
-        t = self._n_updates
+        phase = self.phase()
         states = self.policy.normalize_observations(batch.observations)  # (B, S)
         info: dict[str, Tensor] = {}
-        if t < self.flow_joint_steps and self.uses_fitted_model():
+        if phase.density:
             self.policy.density.requires_grad_(True)
-            flow_info = self.density_trainer().step(t, batch.observations, batch.actions)
+            flow_info = self.density_trainer().step(batch.observations, batch.actions, phase.flow)
             info |= {f"flow_{name}": value for name, value in flow_info.items()}
             self.policy.density.requires_grad_(False)
 
-        if t >= self.critic_start:
+        if phase.critics:
             target = self.critic_targets(batch, noise)  # (B,)
             q = self.critic(states, batch.actions)  # (2, B)
             critic_loss = 2.0 * mse_loss(q, target.expand_as(q))  # summed over the critics
@@ -464,8 +468,8 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
                 "q_max": q.max(),
             }
 
-        if t % self.policy_delay == 0:
-            if t >= self.warmup_steps:
+        if phase.targets:
+            if phase.actor:
                 info |= self.actor_step(batch, states)
             soft_update(self.critic, self.critic_target, self.tau)
             soft_update(self.actor, self.actor_target, self.tau)
@@ -490,7 +494,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         :param states: (B, S) as the actor sees them
         :return: scalars to log
         """
-        with_q = self._n_updates >= self.q_start
+        with_q = self.phase().with_q
         actions = self.actor(states)  # (B, A)
         loss = actions.new_zeros(())
         info = {"bound_share": (actions.detach().abs() > _AT_BOUND).float().mean()}
@@ -536,8 +540,9 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     def alpha_now(self) -> Tensor:
         """α of the coming actor update."""
-        if self.alpha_mode == "schedule":
-            return th.full_like(self.log_alpha, scheduled_alpha(self.alpha_schedule, self._n_updates), requires_grad=False)
+        scheduled = self.phase().alpha
+        if scheduled is not None:
+            return th.full_like(self.log_alpha, scheduled, requires_grad=False)
         return self.log_alpha.detach().exp()
 
     @th.no_grad()

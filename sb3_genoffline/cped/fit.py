@@ -47,14 +47,13 @@ class DensityTrainer:
         self.n_critic_steps, self.dequantization = n_critic_steps, dequantization
         self.learning_rates, self.generator = learning_rates, generator
 
-    def step(self, step: int, states: Tensor, actions: Tensor) -> dict[str, Tensor]:
+    def step(self, states: Tensor, actions: Tensor, moves_flow: bool) -> dict[str, Tensor]:
         """
-        One step of the discriminator, and every ``n_critic_steps``-th time one of the flow; without an adversarial term one of
-        the flow.
+        One step of the discriminator, and perhaps one of the flow; without an adversarial term always one of the flow.
 
-        :param step: number of steps done
         :param states: (B, S) raw
         :param actions: (B, A)
+        :param moves_flow: whether the flow's turn has come
         :return: scalars to log, on the device
         """
         if self.dequantization > 0:
@@ -66,7 +65,7 @@ class DensityTrainer:
             loss, info = self.gan.discriminator_loss(self.discriminator, self.density, states, actions, noise)
             gradient_step(self.discriminator_optimizer, loss, self.learning_rates[1])
             info["discriminator_loss"] = loss.detach()
-        if not adversarial or step % self.n_critic_steps == 0:
+        if not adversarial or moves_flow:
             fresh = self.gan.draw_noise(self.density, len(states), self.generator) if adversarial else None
             loss, flow_info = self.gan.flow_loss(self.discriminator, self.density, states, actions, fresh)
             gradient_step(self.density_optimizer, loss, self.learning_rates[0])
@@ -136,7 +135,7 @@ class DensityFit(Fit):
             len(self.trained_on), (self.batch_size,), generator=self.trainer.generator, device=self.trained_on.device
         )
         states, actions = (rows[self.trained_on[drawn]] for rows in self.rows)
-        info = self.trainer.step(self.step, states, actions)
+        info = self.trainer.step(states, actions, self.step % self.trainer.n_critic_steps == 0)
         if len(self.held_out) > 0 and (self.step + 1) % self.eval_every == 0:
             self._look()
         if self.best["weights"]:

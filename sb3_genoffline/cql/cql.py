@@ -156,6 +156,10 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
             following=self.normal_noise(*samples),
         )
 
+    def phase(self) -> bool:
+        """Whether the actor imitates."""
+        return self._n_updates < self.bc_steps
+
     def update(self, batch: TransitionBatch, noise: CQLNoise) -> dict[str, Tensor]:
         """
         One gradient step.
@@ -189,8 +193,7 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
         gradient_step(self.critic_optimizer, td_loss + penalty, critic_rate, self.max_grad_norm)
 
         # ------ E[α·log π(a|s) − min_h Q_h(s, a)], a ~ π(·|s); at first, log π of the data's action in the place of Q
-        imitates = self._n_updates < self.bc_steps
-        gain = self.actor.log_prob(states, batch.actions) if imitates else self.critic(states, actions).amin(0)
+        gain = self.actor.log_prob(states, batch.actions) if self.phase() else self.critic(states, actions).amin(0)
         actor_loss = (entropy_weight * log_prob - gain).mean()
         gradient_step(self.actor_optimizer, actor_loss, actor_rate, self.max_grad_norm)
 

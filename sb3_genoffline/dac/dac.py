@@ -222,6 +222,10 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         weights = th.rand(self.n_critics, batch_size, **factory) if self.q_target == "rand_convex" else None
         return DACNoise(next_actions, t, eps, weights, denoised)
 
+    def phase(self) -> bool:
+        """Whether the actor's target moves."""
+        return self._n_updates > self.actor_ema_start and self._n_updates % self.actor_ema_every == 0
+
     def update(self, batch: TransitionBatch, noise: DACNoise) -> dict[str, Tensor]:
         """
         One gradient step, in the reference's order (paper, algorithm 1).
@@ -263,7 +267,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
                 self.eta_tensor += self.eta_lr * (error - self.bc_threshold).clamp(-1.0, 1.0)
                 self.eta_tensor.clamp_(self.eta_min, self.eta_max)
 
-        if self._n_updates > self.actor_ema_start and self._n_updates % self.actor_ema_every == 0:
+        if self.phase():
             soft_update(self.actor, self.actor_target, self.tau)
         return info
 

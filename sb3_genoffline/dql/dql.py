@@ -163,6 +163,10 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
             twin=th.randint(2, (1,), **factory),
         )
 
+    def phase(self) -> bool:
+        """Whether the actor's target moves."""
+        return self._n_updates >= self.actor_ema_start and self._n_updates % self.actor_ema_every == 0
+
     def update(self, batch: TransitionBatch, noise: DQLNoise) -> dict[str, Tensor]:
         """
         One gradient step (paper, algorithm 1).
@@ -193,7 +197,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         actor_loss = bc_loss + self.eta * q_loss
         gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(), self.max_grad_norm)
 
-        if self._n_updates >= self.actor_ema_start and self._n_updates % self.actor_ema_every == 0:
+        if self.phase():
             soft_update(self.actor, self.actor_target, self.tau)
         soft_update(self.critic, self.critic_target, self.tau)
         return info | {"actor_loss": actor_loss.detach(), "bc_loss": bc_loss.detach(), "q_loss": q_loss.detach()}

@@ -377,6 +377,10 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         normal = th.split(numbers, sizes)
         return QDQNoise(*(part.view(shape) for part, shape in zip(normal, shapes, strict=True)))
 
+    def phase(self) -> bool:
+        """Whether actor and targets move."""
+        return self._n_updates % self.policy_delay == 0
+
     def update(self, batch: TransitionBatch, noise: QDQNoise) -> dict[str, Tensor]:
         """
         One gradient step of phase D (paper, algorithm 1).
@@ -397,10 +401,9 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         gradient_step(self.critic_optimizer, critic_loss, self.critic_rate_now(), self.max_grad_norm)
         losses = {"critic_loss": critic_loss, "loss_h": loss_h, "loss_l": loss_l, "q_mean": q.mean()}
 
-        if self._n_updates % self.policy_delay == 0:
+        if self.phase():
             actor_loss, actor_info = self.actor_loss(states, batch.actions, noise)
-            n_actor_updates = self._n_updates // self.policy_delay
-            gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(n_actor_updates))
+            gradient_step(self.actor_optimizer, actor_loss, self.actor_rate_now(self.policy_delay))
             losses |= {"actor_loss": actor_loss, **actor_info}
             soft_update(self.critic, self.critic_target, self.tau)
             soft_update(self.actor, self.actor_target, self.tau)

@@ -162,6 +162,10 @@ class SPOT(VAEFittingAlgorithm[SPOTNoise]):
         shape = (2, batch_size, sum(self.actor.hidden_widths))
         return SPOTNoise(smoothing, latents, th.rand(shape, generator=self.generator, device=self.device))
 
+    def phase(self) -> bool:
+        """Whether actor and targets move."""
+        return self._n_updates % self.policy_delay == 0
+
     def update(self, batch: TransitionBatch, noise: SPOTNoise) -> dict[str, Tensor]:
         """
         One gradient step of the actor-critic.
@@ -182,7 +186,7 @@ class SPOT(VAEFittingAlgorithm[SPOTNoise]):
         info = self.critic_step(states, batch.actions, target)
 
         # ------ −E[Q_1(s, π(s))]/E|Q_1(s, π(s))| − λ·E[log p(π(s) | s)], the paper's regularised objective
-        if self._n_updates % self.policy_delay == 0:
+        if self.phase():
             actions = self.actor(states, actor_dropout)
             q = self.critic(states, actions)[0]  # (B,)
             actor_loss = -q.mean() / (q.detach().abs().mean() if self.q_normalize else 1.0)

@@ -96,6 +96,10 @@ class TD3BC(ActorCriticAlgorithm[Tensor]):
         """(B, A): the noise on the target actions."""
         return self.normal_noise(batch_size, self.policy.action_dim)
 
+    def phase(self) -> bool:
+        """Whether actor and targets move."""
+        return self._n_updates % self.policy_delay == 0
+
     def update(self, batch: TransitionBatch, noise: Tensor) -> dict[str, Tensor]:
         """
         One gradient step.
@@ -116,7 +120,7 @@ class TD3BC(ActorCriticAlgorithm[Tensor]):
 
         # ------ −λ·E[Q_1(s, π(s))] + E[(π(s) − a)²], λ = α/E|Q_1(s, π(s))| (eqs. 3 and 5); the square is a mean over
         # action dimensions too
-        if self._n_updates % self.policy_delay == 0:
+        if self.phase():
             actions = self.actor(states)
             q = self.critic(states, actions)[0]  # (B,)
             weight = self.alpha / q.detach().abs().mean()

@@ -238,7 +238,7 @@ class UWAC(SupportMatchingAlgorithm[UWACNoise]):
         behaviour, drawn = self.matched_samples(states, noise.latents, noise.actor)  # (B, N, A)
         divergence = self.divergence(behaviour, drawn)  # (B,)
         actor_loss = (self.log_alpha.detach().exp() * (divergence - self.mmd_threshold)).mean()
-        if self._n_updates >= self.warmup_steps:
+        if self.phase():
             self.critic.advance_norms()
             passes = self.critic.passes(states, drawn[:, :1].tanh(), self.n_passes, noise.dropout).squeeze(-1)  # (2, T, B)
             q, actor_weights = passes.mean(1).amin(0), self.weights(passes.detach().var(1).sum(0))  # (B,)

@@ -101,7 +101,7 @@ def test_two_steps_of_the_flow_gan_are_the_authors(scaled: bool, monkeypatch: py
     trainer, batch = model.density_trainer(), golden_batch()
     heads = []
     for step in range(2):
-        info = trainer.step(step, batch.observations, batch.actions)
+        info = trainer.step(batch.observations, batch.actions, step % trainer.n_critic_steps == 0)
         heads.append(model.discriminator.net[-1].weight[:2, :3].tolist())  # type: ignore[union-attr,operator,index]
         if step == 0:
             norms = gradient_norm(model.discriminator), gradient_norm(density)

@@ -216,7 +216,8 @@ def test_an_update_in_each_of_the_authors_modes(mode: tuple[Any, Any, float, flo
     first, log_std, norm = head.weight[:, 0].tolist(), model.actor.log_std.tolist(), gradient_norm(model.actor)
     for n_actor_updates in range(1, 5):  # the critics are held
         loss, _ = model.actor_loss(batch.observations, batch.actions, noise)
-        gradient_step(model.actor_optimizer, loss, model.actor_rate_now(n_actor_updates))
+        model._n_updates = n_actor_updates * model.policy_delay
+        gradient_step(model.actor_optimizer, loss, model.actor_rate_now(model.policy_delay))
         soft_update(model.actor, model.actor_target, model.tau)
     close([info["actor_loss"].item(), norm, *first, *head.weight[:, 0].tolist(), *log_std], expected)
     close(loss, fifth)

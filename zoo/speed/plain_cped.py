@@ -91,7 +91,9 @@ class PlainCPED:
         self.critics = [PlainNetwork.of_critic(model.critic, member) for member in range(2)]
         self.critics_target = [PlainNetwork.of_critic(model.critic_target, member) for member in range(2)]
         self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=model.lr_schedule(1.0))
-        self.critic_optimizers = [th.optim.Adam(critic.parameters(), lr=model.critic_rate_now()) for critic in self.critics]
+        self.critic_optimizers = [
+            th.optim.Adam(critic.parameters(), lr=float(model.critic_rate_now())) for critic in self.critics
+        ]
         self.log_alpha = model.log_alpha.detach().clone().requires_grad_(True)
         alpha_optimizer = th.optim.SGD if model.alpha_sgd else th.optim.Adam
         self.alpha_optimizer = alpha_optimizer([self.log_alpha], lr=model.alpha_learning_rate)
@@ -137,7 +139,7 @@ class PlainCPED:
         if self._skips(total):
             return th.zeros(())
         for optimizer, loss in zip(self.critic_optimizers, losses, strict=True):
-            self._step(optimizer, loss, model.critic_rate_now(), None)
+            self._step(optimizer, loss, float(model.critic_rate_now()), None)
         return total
 
     def actor_step(self, states: Tensor, batch: TransitionBatch) -> dict[str, Tensor]:

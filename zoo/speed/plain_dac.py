@@ -106,7 +106,7 @@ class PlainDAC:
         """Of the critics, before the decay."""
         model = self.model
         rate = model.learning_rate if model.critic_learning_rate is None else model.critic_learning_rate
-        return model.rate_without_decay(rate)
+        return float(model.rate_without_decay(rate))
 
     def sample(self, network: PlainNoiseNetwork, states: Tensor, noise: Tensor, sampler: str, clip: bool) -> Tensor:
         """

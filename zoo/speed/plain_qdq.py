@@ -102,7 +102,7 @@ class PlainQDQ:
         for frozen in (self.actor_target, self.critics_target, self.sampler):
             frozen.requires_grad_(False)
         self.actor_optimizer = th.optim.Adam(self.actor.parameters(), lr=model.lr_schedule(1.0))
-        self.critic_optimizer = th.optim.Adam(self.critics.parameters(), lr=model.critic_rate_now())
+        self.critic_optimizer = th.optim.Adam(self.critics.parameters(), lr=float(model.critic_rate_now()))
         self.n_updates = model._n_updates
 
     def update(self, batch: TransitionBatch, noise: QDQNoise) -> dict[str, Tensor]:
@@ -125,7 +125,7 @@ class PlainQDQ:
         info["loss_h"] = sum((F.mse_loss(q(states, batch.actions), target_h) for q in self.critics), th.zeros(()))
         info["loss_l"] = sum((F.mse_loss(q(states, batch.actions), target_l) for q in self.critics), th.zeros(()))
         info["critic_loss"] = model.alpha * info["loss_h"] + (1 - model.alpha) * info["loss_l"]
-        self._step(self.critic_optimizer, info["critic_loss"], model.critic_rate_now(), model.max_grad_norm)
+        self._step(self.critic_optimizer, info["critic_loss"], float(model.critic_rate_now()), model.max_grad_norm)
 
         if self.n_updates % model.policy_delay == 0:
             log_prob = self.actor(states).log_prob(batch.actions).sum(dim=1)
