@@ -12,18 +12,23 @@ from sb3_genoffline.common.stepping import StaticUpdate
 READS = (th.ops.aten._local_scalar_dense.default, th.ops.aten.nonzero.default, th.ops.aten.is_nonzero.default)
 
 
+def _listed(result: Any) -> Any:
+    return result if isinstance(result, list | tuple) else [result]
+
+
 class Tape(TorchDispatchMode):
     """Runs operators and notes them. Tensors that none of them made keep their place."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.operators: list[tuple[Any, Any, Any, Any]] = []
+        self.operators: list[tuple[Any, Any, Any, Any, list[Any]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func not in READS, f"{func} reads a number from the device"
         result = func(*args, **(kwargs or {}))
         if func.namespace != "profiler":
-            self.operators.append((func, args, kwargs or {}, result))
+            shapes = [getattr(value, "shape", None) for value in _listed(result)]  # an operator in place may change them later
+            self.operators.append((func, args, kwargs or {}, result, shapes))
         return result
 
     def replay(self, wanted: Any) -> Any:
@@ -36,12 +41,11 @@ class Tape(TorchDispatchMode):
         now: dict[int, Tensor] = {}
         current = lambda value: tree_map_only(Tensor, lambda tensor: now.get(id(tensor), tensor), value)  # noqa: E731
         with th.no_grad():
-            for func, args, kwargs, before in self.operators:
+            for func, args, kwargs, before, shapes in self.operators:
                 after = func(*current(args), **current(kwargs))
-                olds, news = (value if isinstance(value, list | tuple) else [value] for value in (before, after))
-                for old, new in zip(olds, news, strict=True):
+                for old, new, shape in zip(_listed(before), _listed(after), shapes, strict=True):
                     if isinstance(old, Tensor):
-                        assert old.shape == new.shape, f"{func} makes a shape that changes"
+                        assert shape == new.shape, f"{func} makes a shape that changes"
                         now[id(old)] = new
         return current(wanted)
 

@@ -38,7 +38,7 @@ from sb3_genoffline.common.state import LearnerState
 from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.data import REWARD_TRANSFORMS
 from sb3_genoffline.errors import NotMadeError, UserError
-from sb3_genoffline.files.untrusted import short
+from sb3_genoffline.files.untrusted import check_sizes, short
 
 _MADE_LATER = ("policy", "observation_space", "action_space", "lr_schedule", "generator", "monitor", "state", "stepper")
 # Not part of an agent: what it is made from, and what belongs to one machine
@@ -368,6 +368,8 @@ class Learner(OffPolicyAlgorithm):
         policy_class: Any = self.policy_class
         arguments = self.policy_arguments() | self.policy_kwargs
         policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
+        sizes = spaces.flatdim(self.observation_space), spaces.flatdim(self.action_space)
+        check_sizes(arguments, *sizes, sum(tensor.numel() for tensor in policy.state_dict().values()))  # raises, as load would
         policy.belong_to(self)
         self.policy = policy.to(self.device)
         self._convert_train_freq()

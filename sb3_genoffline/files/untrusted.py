@@ -160,13 +160,14 @@ def box_from_json(data: Any, name: str) -> spaces.Box:
 
 def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n_stored: int) -> None:
     """
-    Refuse sizes that no agent has before anything is built: an upper bound on a network's entries from the widths of all
-    layers, compared with what the file of the weights holds.
+    Refuse sizes that no agent has: an upper bound on a network's entries from the widths of all layers, compared with what the
+    file of the weights holds. It is asked before anything is built of a file, and of what a constructor has built: what can be
+    made can be loaded.
 
     :param arguments: of the policy
     :param state_dim: S
     :param action_dim: A
-    :param n_stored: entries that the file of the weights holds
+    :param n_stored: entries that the weights have, in the file or built
     :raises CheckpointError: naming the size
     """
     total, multiplier, widest = 0, 1, ("", 0)
@@ -174,7 +175,9 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
         sizes = _integers(value)
         largest = _LARGEST.get(name, _LARGEST_WIDTH)
         if len(sizes) > _MOST_LAYERS or any(not 0 <= size <= largest for size in sizes):
-            raise CheckpointError(f"The agent has {name}={short(value)}, out of bounds (0 to {largest:,}): refused.")
+            raise CheckpointError(
+                f"The agent has {name}={short(value)}, out of bounds (0 to {largest:,}): refused, here and in files."
+            )
         if name in _MULTIPLIERS:
             multiplier *= max(1, *sizes) if sizes else 1
         elif name not in _LARGEST:
@@ -186,7 +189,7 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
     if bound > max(_LARGEST_EXCESS * n_stored, _FREE_ENTRIES):
         raise CheckpointError(
             f"The agent's settings ({widest[0]}, ...) ask for networks of up to {bound:,} numbers, and its weights are "
-            f"{n_stored:,}: refused before anything is built."
+            f"{n_stored:,}: refused, as such a file could fill the memory of whoever loads it."
         )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.diffusion import NoisePrediction, xavier_init
 from sb3_genoffline.nets.activations import Mish
+from sb3_genoffline.nets.network import Network
 
 _NORM_EPS = 1e-6  # Flax's
 _LARGEST = 2.0  # of a truncated normal, in standard deviations
@@ -22,7 +23,7 @@ def _lecun_init(linear: nn.Linear) -> None:
     nn.init.zeros_(linear.bias)
 
 
-class DropoutBlock(nn.Module):
+class DropoutBlock(Network):
     """
     h + W₂·act(W₁·LayerNorm(drop(h))), with a hidden layer four times as wide as h.
 
@@ -46,7 +47,7 @@ class DropoutBlock(nn.Module):
         return h + change
 
 
-class ResidualNoiseNetwork(nn.Module):
+class ResidualNoiseNetwork(Network):
     """
     ε_θ(s, x_t, t) of IDQL: residual blocks on ``[noisy action, state, processed time]``. The time enters as cosines and sines
     of learned frequencies. Without random numbers nothing is dropped, whatever the module's mode.

@@ -1,5 +1,6 @@
 """IDQL (Hansen-Estruch, Kostrikov, Janner, Kuba & Levine 2023, arXiv 2304.10573)."""
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple, Unpack
 
 import torch as th
@@ -170,6 +171,10 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
             dropout=th.rand(shape, **factory) if network.dropout > 0 else None,
         )
 
+    def _rate_of_step(self, number: int) -> float:
+        """The actor's learning rate at one of its steps of the coming update; the cosine counts these steps."""
+        return self._decayed(self.learning_rate, self.actor_updates * self._n_updates + number)
+
     def update(self, batch: TransitionBatch, noise: IDQLNoise) -> dict[str, Tensor]:
         """
         One gradient step of critics and V, and ``actor_updates`` of the actor.
@@ -189,7 +194,7 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
             dropout = None if noise.dropout is None else noise.dropout[rows]
             predicted = self.actor(states[rows], noisy_actions[rows], noise.t[rows], dropout)
             loss = (predicted - noise.eps[rows]).square().sum(-1).mean()
-            rate = self.actor_rate_now(self.actor_updates * self._n_updates + number)
+            rate = self.number_now(partial(self._rate_of_step, number))
             gradient_step(self.actor_optimizer, loss, rate, self.max_grad_norm)
             soft_update(self.actor, self.actor_target, self.actor_tau)
             losses.append(loss.detach())

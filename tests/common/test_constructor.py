@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import gymnasium as gym
 import numpy as np
@@ -199,12 +199,16 @@ def signature(cls: type) -> dict[str, inspect.Parameter]:
 def changed_values(algo: str) -> dict[str, Any]:
     """Every argument at a value that is not its default."""
     changes: dict[str, Any] = {}
+    table = ALGOS[algo].argument_table().arguments
     for name, parameter in signature(ALGOS[algo]).items():
         default = parameter.default
         if isinstance(default, bool):
             changes[name] = not default
         elif isinstance(default, int):
-            changes[name] = default + 1
+            choices = (
+                get_args(table[name].hint) if name in table and get_origin(table[name].hint) is Literal else [default + 1]
+            )
+            changes[name] = next(choice for choice in choices if choice != default)
         elif isinstance(default, float):
             changes[name] = default / 2
     special = {"tensorboard_log", "_init_setup_model", "verbose", "policy", "env", "device"}
@@ -397,3 +401,9 @@ def test_an_agent_that_does_not_know_its_environment_says_what_to_give(agent: Ma
     assert loaded.predict(observation)[0].shape == (2,)
     with pytest.raises(UserError, match=r"The observation lacks \['a'\]"):
         loaded.predict({"b": np.zeros(2)})
+
+
+@pytest.mark.parametrize(("algo", "name", "value"), [("dac", "n_critics", 257), ("bear", "n_action_samples", 10**12)])
+def test_sizes_that_no_file_may_have_are_refused_when_given(algo: str, name: str, value: int) -> None:
+    with pytest.raises(UserError, match=f"{name}={value}.*refused"):
+        ALGOS[algo]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | small_settings(algo) | {name: value}))

@@ -89,9 +89,9 @@ def test_held_out_rows_are_never_trained_on_and_all_others_are(
     seen: list[Tensor] = []
     step = DensityTrainer.step
 
-    def spy(trainer: DensityTrainer, n: int, states: Tensor, actions: Tensor) -> dict[str, Tensor]:
+    def spy(trainer: DensityTrainer, states: Tensor, actions: Tensor, moves_flow: bool) -> dict[str, Tensor]:
         seen.append(th.cat([states, actions], dim=1))
-        return step(trainer, n, states, actions)
+        return step(trainer, states, actions, moves_flow)
 
     monkeypatch.setattr(DensityTrainer, "step", spy)
     watch = Watch()

@@ -86,7 +86,7 @@ class FixedQ(nn.Module):
 @pytest.fixture
 def rest() -> SimpleNamespace:
     """Stands in for an optimizer, so that gradients can be read and nothing moves."""
-    return SimpleNamespace(param_groups=[{}], step=lambda: None)
+    return SimpleNamespace(param_groups=[{"lr": 0.0}], step=lambda: None)
 
 
 def test_the_critic_loss_is_the_mean_over_members_and_rows(

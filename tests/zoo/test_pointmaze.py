@@ -179,7 +179,8 @@ def test_a_fresh_measurement_agrees_with_the_reference_returns(name: str) -> Non
     spec = environments(name)[1]
     for who, reference in zip((None, to_the_goal), REFERENCES[name], strict=True):
         measured = returns(spec, who, n_episodes=4, seed=99)
-        assert abs(measured.mean() - reference) <= 4 * measured.std(ddof=1) / np.sqrt(4) + 0.03 * REFERENCES[name][1]
+        spread = max(measured.std(ddof=1), abs(reference))  # dense returns of chance spread like an exponential
+        assert abs(measured.mean() - reference) <= 4 * spread / np.sqrt(4) + 0.03 * REFERENCES[name][1]
 
 
 def test_every_maze_can_be_collected_with_a_million_steps_and_its_references() -> None:

@@ -45,7 +45,7 @@ def make_bc_record(folder: Path, seed: int, score: float | None, dataset: str = 
     record = {
         "key": "k",
         "state": "done",
-        "config": {"name": "bc", "algo": "bc", "dataset": dataset, "seed": seed},
+        "config": {"name": "bc", "algo": "bc", "dataset": dataset, "seed": seed, "hyperparameters": {}, "evaluation": {}},
         "data": {"fingerprint": f"of {dataset}"},
         "last": None if score is None else result,
         "ended": "2026-01-01",
@@ -100,7 +100,14 @@ def test_behaviour_cloning_stands_beside_agents_of_the_same_data(tmp_path: Path)
     make_bc_record(logs, 1, 10.0)
     make_bc_record(logs, 1, 90.0, ended="2025-01-01")  # made before
     make_bc_record(logs, 2, 50.0, state="failed")
-    before = {"name": "bc", "algo": "bc", "dataset": HOPPER, "seed": 4, "hyperparameters": {"learning_rate": 1.0}}
+    before = {
+        "name": "bc",
+        "algo": "bc",
+        "dataset": HOPPER,
+        "seed": 4,
+        "hyperparameters": {"learning_rate": 1.0},
+        "evaluation": {},
+    }
     make_bc_record(logs, 4, 60.0, config=before, ended="2025-01-01")  # of an older plan
     make_bc_record(logs, 3, None)
     make_bc_record(logs, 0, 70.0, MINE, data={"fingerprint": "of other data with this name"})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.registry import load_agent
 from zoo import quickstart
 from zoo.__main__ import main
@@ -57,22 +57,22 @@ def test_a_signal_ends_both_trainings_saved_and_the_same_command_goes_on(
     monkeypatch.setattr(film, "film", no_film)
     sizes = Sizes(collect_steps=200, n_timesteps=6, n_evaluations=1, eval_episodes=1, final_episodes=1, film_steps=2)
     monkeypatch.setattr(quickstart, "SMOKE", sizes)
-    step, parent, there = OfflineAlgorithm.step, os.getpid(), tmp_path / "there"
+    step, parent, there = Stepper.__call__, os.getpid(), tmp_path / "there"
 
-    def signalled(self: Any, *args: Any) -> Any:
-        if os.getpid() == parent and self._n_updates == 2:
+    def signalled(stepper: Any, *args: Any) -> Any:
+        if os.getpid() == parent and stepper.agent._n_updates == 2:
             while not there.exists():
                 time.sleep(0.01)
             signal.raise_signal(signal.SIGTERM)
-        if os.getpid() != parent and self._n_updates == 3:
+        if os.getpid() != parent and stepper.agent._n_updates == 3:
             there.touch()
             while stopping._active.number is None:
                 time.sleep(0.01)  # the parent asks soon
-        return step(self, *args)
+        return step(stepper, *args)
 
     command = ["quickstart", "--smoke", "-f", str(tmp_path)]
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(OfflineAlgorithm, "step", signalled)
+        patch.setattr(Stepper, "__call__", signalled)
         main(command)
     assert ended.value.code == 143 and "go on with the same command: " in capsys.readouterr().err
     steps = [load_agent(agent).num_timesteps for agent in sorted(tmp_path.rglob("genoffline-hopper-medium-replay-v0.zip"))]

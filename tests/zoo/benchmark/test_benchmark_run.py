@@ -18,6 +18,7 @@ import yaml
 import zoo.benchmark.job as job_module
 import zoo.benchmark.runner as runner_module
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.registry import ALGOS, load_agent
 from zoo.__main__ import main
 from zoo.benchmark.job import EXIT, run_job
@@ -280,17 +281,17 @@ def test_a_signal_ends_a_job_saved_however_often_it_comes(
     plan, folder = write_plan(tmp_path, dataset_id, [0]), tmp_path / "logs"
     (job,) = read_plan(plan).jobs
     open_record(folder, job)
-    step = OfflineAlgorithm.step
+    step = Stepper.__call__
 
-    def signalled(self: Any, *args: Any) -> Any:
-        if self._n_updates == 4:
+    def signalled(stepper: Any, *args: Any) -> Any:
+        if stepper.agent._n_updates == 4:
             signal.raise_signal(number)  # by who signals the whole group
             signal.raise_signal(signal.SIGTERM)  # by the benchmark
-        return step(self, *args)
+        return step(stepper, *args)
 
     monkeypatch.setattr(job_module, "_end_with", lambda parent: None)
     with monkeypatch.context() as patch:
-        patch.setattr(OfflineAlgorithm, "step", signalled)
+        patch.setattr(Stepper, "__call__", signalled)
         code = job_module.main([str(record_path(folder, job))])
     assert code == 128 + number and read_record(record_path(folder, job))["state"] == INTERRUPTED
     (agent,) = folder.glob("td3_bc/*/tiny-hopper-random-v0.zip")

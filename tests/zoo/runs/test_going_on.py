@@ -20,7 +20,7 @@ import torch
 import yaml
 from worlds import members
 
-from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.errors import DivergedError
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
@@ -61,15 +61,15 @@ def runs_of(file: Path, algo: str = "td3_bc") -> list[Run]:
 
 def stopped_at(update: int, number: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
     """The exit code of a command that gets a signal in the midst of an update."""
-    step = OfflineAlgorithm.step
+    step = Stepper.__call__
 
-    def signalled(self: Any, *args: Any) -> Any:
-        if self._n_updates == update - 1:
+    def signalled(stepper: Any, *args: Any) -> Any:
+        if stepper.agent._n_updates == update - 1:
             signal.raise_signal(number)
-        return step(self, *args)
+        return step(stepper, *args)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(OfflineAlgorithm, "step", signalled)
+        patch.setattr(Stepper, "__call__", signalled)
         main(arguments)
     return ended.value.code  # type: ignore[return-value]
 
@@ -152,7 +152,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_again_in_its
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(OfflineAlgorithm, "step", killed)
+        patch.setattr(Stepper, "__call__", killed)
         main(command(file))
     assert not runs_of(file)[0].model_path.exists()
     main(command(file))
@@ -164,7 +164,7 @@ def test_a_run_that_diverged_is_not_gone_on_with(file: Path, monkeypatch: pytest
         raise DivergedError("critic_loss became nan")
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="critic_loss became nan"):
-        patch.setattr(OfflineAlgorithm, "step", diverges)
+        patch.setattr(Stepper, "__call__", diverges)
         main(command(file))
     assert json.loads((runs_of(file)[0].settings / "summary.json").read_text())["error"] == "critic_loss became nan"
     main(command(file))
@@ -184,20 +184,20 @@ def test_what_the_machine_refuses_is_a_sentence_and_the_run_goes_on_afterwards(
 ) -> None:
     arguments = command(file, "--seed", "0", "--save-freq", "4", "--log-interval", "6")
     place, error, sentence = REFUSED[what]
-    step = OfflineAlgorithm.step
+    step = Stepper.__call__
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    def refused_from_the_sixth(self: Any, *args: Any) -> Any:
-        if self._n_updates == 5:
+    def refused_from_the_sixth(stepper: Any, *args: Any) -> Any:
+        if stepper.agent._n_updates == 5:
             monkeypatch.setattr(place, refuse)
             if what == "memory":
                 torch.randint(2, (1,))
-        return step(self, *args)
+        return step(stepper, *args)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(OfflineAlgorithm, "step", refused_from_the_sixth)
+        patch.setattr(Stepper, "__call__", refused_from_the_sixth)
         main(arguments)
     monkeypatch.undo()
     (run,) = runs_of(file)
@@ -245,16 +245,16 @@ def test_a_signal_in_the_evaluation_before_the_first_update_harms_nothing(
 
 def test_a_second_signal_ends_a_training_at_once(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(stopping, "SAME_REQUEST_SECONDS", 0.0)
-    step = OfflineAlgorithm.step
+    step = Stepper.__call__
 
-    def signalled(self: Any, *args: Any) -> Any:
-        if self._n_updates == 6:
+    def signalled(stepper: Any, *args: Any) -> Any:
+        if stepper.agent._n_updates == 6:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
-        return step(self, *args)
+        return step(stepper, *args)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(OfflineAlgorithm, "step", signalled)
+        patch.setattr(Stepper, "__call__", signalled)
         main(command(file, "--save-freq", "4"))
     (run,) = runs_of(file)
     assert ended.value.code == 143 and load_agent(run.model_path).num_timesteps == 4
