@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sb3_genoffline.bcq.policies import VAEPolicy
 from sb3_genoffline.common.arguments import (
+    NCandidates,
     NonNegative,
     Normalized,
     Positive,
@@ -104,7 +105,7 @@ class BCQ(BatchConstrainedAlgorithm[BCQNoise]):
         lam: Share = 0.75,
         max_perturbation: NonNegative = 0.05,
         n_target_samples: PositiveInt = 10,
-        n_action_samples: PositiveInt = 100,
+        n_action_samples: NCandidates = 100,
         latent_clip: Positive = 0.5,
         batch_size: PositiveInt = 100,
         lr_decay_steps: PositiveInt | None = None,

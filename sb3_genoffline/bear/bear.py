@@ -9,6 +9,7 @@ from torch import Tensor
 from sb3_genoffline.bear.policies import BEARPolicy
 from sb3_genoffline.common.arguments import (
     Count,
+    NCandidates,
     NonNegative,
     Normalized,
     Positive,
@@ -130,7 +131,7 @@ class BEAR(SupportMatchingAlgorithm[BEARNoise]):
         q_samples: Climbed = "first",
         lam: Share = 0.75,
         n_target_samples: PositiveInt = 10,
-        n_action_samples: PositiveInt = 100,
+        n_action_samples: NCandidates = 100,
         warmup_steps: Count = 40_000,
         latent_clip: Positive = 0.5,
         beta: Positive = 0.5,

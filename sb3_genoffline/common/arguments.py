@@ -119,6 +119,10 @@ class AtLeastOneLayer:
 
 PositiveInt = Annotated[int, Bounds(1)]
 Count = Annotated[int, Bounds(0)]
+NCandidates = Annotated[int, Bounds(1, 100_000)]
+"""Actions to choose among: no file may ask for more."""
+DiffusionSteps = Annotated[int, Bounds(1, 10_000)]
+"""Steps of a diffusion: no file may ask for more."""
 Positive = Annotated[float, Bounds(0.0, open_low=True)]
 NonNegative = Annotated[float, Bounds(0.0)]
 Share = Annotated[float, Bounds(0.0, 1.0)]

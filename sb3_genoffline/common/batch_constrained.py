@@ -6,7 +6,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import PositiveInt, Rate, Share
+from sb3_genoffline.common.arguments import NCandidates, PositiveInt, Rate, Share
 from sb3_genoffline.common.behavior_vae import BehaviorVAEAlgorithm, BehaviorVAEArguments, BehaviorVAEPolicy
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.common.envs import EnvLike
@@ -36,7 +36,7 @@ class BatchConstrainedPolicy(CandidatePolicy, BehaviorVAEPolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        n_action_samples: PositiveInt = 100,
+        n_action_samples: NCandidates = 100,
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
@@ -72,7 +72,7 @@ class BatchConstrainedAlgorithm(BehaviorVAEAlgorithm[NoiseT]):
         *,
         lam: Share = 0.75,
         n_target_samples: PositiveInt = 10,
-        n_action_samples: PositiveInt = 100,
+        n_action_samples: NCandidates = 100,
         **kwargs: Unpack[BehaviorVAEArguments],
     ) -> None:
         self.lam = lam

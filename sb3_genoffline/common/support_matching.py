@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import Count, NonNegative, Positive, PositiveInt, Rate, Share
+from sb3_genoffline.common.arguments import Count, NCandidates, NonNegative, Positive, PositiveInt, Rate, Share
 from sb3_genoffline.common.batch_constrained import BatchConstrainedAlgorithm, BatchConstrainedPolicy
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.learner import AllArguments
@@ -121,7 +121,7 @@ class SupportMatchingAlgorithm(BatchConstrainedAlgorithm[NoiseT]):
         beta: Positive = 0.5,
         lam: Share = 0.75,
         n_target_samples: PositiveInt = 10,
-        n_action_samples: PositiveInt = 100,
+        n_action_samples: NCandidates = 100,
         warmup_steps: Count = 40_000,
         **kwargs: Unpack[AllArguments],
     ) -> None:

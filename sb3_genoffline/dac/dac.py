@@ -8,7 +8,17 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.arguments import Count, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
+from sb3_genoffline.common.arguments import (
+    Count,
+    DiffusionSteps,
+    NCandidates,
+    NonNegative,
+    Normalized,
+    Positive,
+    PositiveInt,
+    Rate,
+    RewardTransform,
+)
 from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.learner import OfflineArguments
@@ -124,9 +134,9 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         critic_learning_rate: Rate | None = None,
         *,
         n_critics: PositiveInt = 10,
-        n_diffusion_steps: PositiveInt = 5,
+        n_diffusion_steps: DiffusionSteps = 5,
         n_q_samples: PositiveInt = 10,
-        n_action_samples: PositiveInt = 10,
+        n_action_samples: NCandidates = 10,
         softmax_temperature: NonNegative = 0.0,
         acting_noise_scale: NonNegative = 1.0,
         rho: float = 1.0,
@@ -139,7 +149,7 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         bc_threshold: NonNegative = 1.0,
         guidance: Guidance = "soft",
         sampler: SamplerName = "ddpm",
-        ddim_stride: PositiveInt = 1,
+        ddim_stride: DiffusionSteps = 1,
         beta_schedule: BetaSchedule = "vp",
         clip_denoised: bool = True,
         actor_ema_every: PositiveInt = 5,

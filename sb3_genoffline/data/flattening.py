@@ -5,6 +5,7 @@ keys of a ``Dict`` in **alphabetical order, at every level**, and each array in 
 ``dict`` that is what ``gymnasium.wrappers.FlattenObservation`` does too, number for number.
 """
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -100,7 +101,7 @@ def flatten_observations(space: spaces.Space[Any], observations: Any, name: str 
         # The environment's own dtype first, as gymnasium's flatten does: it may round.
         if array.dtype.kind == "f" and np.issubdtype(box.dtype, np.floating):
             array = array.astype(box.dtype, copy=False)
-        parts.append(array.reshape(len(array), -1))
+        parts.append(array.reshape(len(array), math.prod(array.shape[1:])))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 

@@ -8,7 +8,17 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.arguments import Count, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
+from sb3_genoffline.common.arguments import (
+    Count,
+    DiffusionSteps,
+    NCandidates,
+    NonNegative,
+    Normalized,
+    Positive,
+    PositiveInt,
+    Rate,
+    RewardTransform,
+)
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
@@ -104,10 +114,10 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         critic_learning_rate: Rate | None = None,
         *,
         eta: NonNegative = 1.0,
-        n_diffusion_steps: PositiveInt = 5,
+        n_diffusion_steps: DiffusionSteps = 5,
         beta_schedule: BetaSchedule = "vp",
         max_q_backup: bool = False,
-        n_action_samples: PositiveInt = 50,
+        n_action_samples: NCandidates = 50,
         softmax_temperature: NonNegative = 1.0,
         acting_noise_scale: NonNegative = 1.0,
         actor_ema_every: PositiveInt = 5,

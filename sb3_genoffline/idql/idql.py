@@ -10,6 +10,8 @@ from torch import Tensor
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.common.arguments import (
     Bounds,
+    DiffusionSteps,
+    NCandidates,
     NonNegative,
     Normalized,
     Positive,
@@ -105,9 +107,9 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
         critic_batch_size: PositiveInt = 256,
         actor_updates: PositiveInt = 2,
         expectile: Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)] = 0.7,
-        n_diffusion_steps: PositiveInt = 5,
+        n_diffusion_steps: DiffusionSteps = 5,
         beta_schedule: BetaSchedule = "vp",
-        n_action_samples: PositiveInt = 64,
+        n_action_samples: NCandidates = 64,
         selection: Selection = "best",
         actor_tau: PositiveShare = 0.001,
         actor_weight_decay: NonNegative = 0.0,

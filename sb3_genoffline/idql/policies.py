@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import Bounds, PositiveInt, Widths
+from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates, PositiveInt, Widths
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.generative.diffusion import ActionDiffusion, BetaSchedule, xavier_init
 from sb3_genoffline.generative.residual_noise import ResidualNoiseNetwork
@@ -52,9 +52,9 @@ class IDQLPolicy(CandidatePolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        n_diffusion_steps: PositiveInt = 5,
+        n_diffusion_steps: DiffusionSteps = 5,
         beta_schedule: BetaSchedule = "vp",
-        n_action_samples: PositiveInt = 64,
+        n_action_samples: NCandidates = 64,
         selection: Selection = "best",
         expectile: Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)] = 0.7,
         net_arch: Widths = (256, 256),

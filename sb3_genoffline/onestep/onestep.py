@@ -6,7 +6,16 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform, TakenOver
+from sb3_genoffline.common.arguments import (
+    NCandidates,
+    NonNegative,
+    Normalized,
+    Positive,
+    PositiveInt,
+    Rate,
+    RewardTransform,
+    TakenOver,
+)
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.in_sample import exponential_weights
@@ -119,7 +128,7 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
         max_weight: Positive = 100.0,
         n_kl_samples: PositiveInt = 10,
         n_value_samples: PositiveInt = 10,
-        n_action_samples: PositiveInt = 10,
+        n_action_samples: NCandidates = 10,
         distribution: Distribution = "truncated",
         behavior_steps: PositiveInt = 500_000,
         critic_steps: PositiveInt = 2_000_000,

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import NetArch, PositiveInt, split_net_arch
+from sb3_genoffline.common.arguments import NCandidates, NetArch, PositiveInt, split_net_arch
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.nets.bounded_gaussian import BoundedGaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleQ
@@ -100,7 +100,7 @@ class OnestepPolicy(CandidatePolicy):
         lr_schedule: Schedule,
         *,
         improvement: Improvement = "reverse_kl",
-        n_action_samples: PositiveInt = 10,
+        n_action_samples: NCandidates = 10,
         distribution: Distribution = "truncated",
         net_arch: NetArch = (1024, 1024),
         activation_fn: type[nn.Module] = nn.ReLU,

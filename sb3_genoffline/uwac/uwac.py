@@ -9,6 +9,7 @@ from torch import Tensor
 from sb3_genoffline.common.arguments import (
     Bounds,
     Count,
+    NCandidates,
     NonNegative,
     Normalized,
     Positive,
@@ -145,7 +146,7 @@ class UWAC(SupportMatchingAlgorithm[UWACNoise]):
         mmd_noise_clip: Positive | None = None,
         lam: Share = 0.75,
         n_target_samples: PositiveInt = 10,
-        n_action_samples: PositiveInt = 100,
+        n_action_samples: NCandidates = 100,
         warmup_steps: Count = 40_000,
         latent_clip: Positive = 0.5,
         beta: Positive = 0.5,

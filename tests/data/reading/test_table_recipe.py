@@ -1,4 +1,4 @@
-"""The README's way from a table of steps to a dataset."""
+"""The way of the page of data from a table of steps to a dataset."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from gymnasium import spaces
 from labelled_episodes import Episode, arrays, assert_aligned
 
 EPISODES = [Episode(0, 3, "truncated"), Episode(1, 1, "terminated"), Episode(2, 4, "cut"), Episode(3, 2, "terminated")]
-README = (Path(__file__).parents[3] / "README.md").read_text()
+README = (Path(__file__).parents[3] / "sb3_genoffline" / "data" / "README.md").read_text()
 (RECIPE,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "read_csv" in block]
 
 
