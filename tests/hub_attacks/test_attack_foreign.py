@@ -147,7 +147,7 @@ def test_expanded_weights_do_not_vouch_for_large_networks(sb3_victim: Path, watc
     weights = weights_of(sb3_victim) | {"extra": th.ones(1).expand(10**12)}
     text = edited(members_of(sb3_victim)["data"], lambda data: data["policy_kwargs"].update(net_arch=[30_000, 30_000]))
     path = spoilt(sb3_victim, watch, policy_pth=saved(weights), data=text)
-    watch.refused(lambda: load_from_hub(path), "net_arch", "before anything is built")
+    watch.refused(lambda: load_from_hub(path), "net_arch", "ask for networks of up to")
 
 
 def test_a_bomb_in_the_weights_does_not_unpack(sb3_victim: Path, watch: Watch) -> None:

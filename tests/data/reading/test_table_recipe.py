@@ -18,7 +18,7 @@ def table(flags=bool, **more):
     rows = arrays(EPISODES)
     columns = {"reward": rows["rewards"], "terminated": rows["terminations"].astype(flags)} | more
     columns |= {f"obs_{i}": rows["observations"][:, i] for i in range(3)}
-    columns |= {f"act_{i}": rows["actions"][:, i] / 6 for i in range(2)}
+    columns |= {f"act_{i}": rows["actions"][:, i] / 2 for i in range(2)}
     episode, step = rows["observations"][:, :2].astype(int).T
     return pd.DataFrame({"episode": episode, "step": step} | columns).sample(frac=1, random_state=0)
 
@@ -27,8 +27,8 @@ def run(code):
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     dataset = names["dataset"]
-    assert dataset.action_space == spaces.Box(-1, 1, (2,))
-    return dataset.replace(action_space=spaces.Box(-6, 6, (2,)), actions=dataset.actions * 6)
+    assert dataset.action_space == spaces.Box(-3, 3, (2,))
+    return dataset.replace(action_space=spaces.Box(-6, 6, (2,)), actions=dataset.actions * 2)
 
 
 @pytest.mark.parametrize("flags", [bool, int])
