@@ -179,13 +179,7 @@ class BEAR(SupportMatchingAlgorithm[BEARNoise]):
 
     def draw_noise(self, batch_size: int) -> BEARNoise:
         """The random numbers of one update from this algorithm's generator."""
-        action_dim = self.policy.action_dim
-        return BEARNoise(
-            vae=self.normal_noise(batch_size, 1, self.vae.latent_dim),
-            target=self.normal_noise(batch_size, self.n_target_samples, action_dim),
-            latents=self.normal_noise(batch_size, self.n_mmd_samples, self.vae.latent_dim),
-            actor=self.normal_noise(batch_size, self.n_mmd_samples, action_dim),
-        )
+        return BEARNoise(**self.normal_samples(batch_size))
 
     def update(self, batch: TransitionBatch, noise: BEARNoise) -> dict[str, Tensor]:
         """

@@ -162,6 +162,22 @@ class SupportMatchingAlgorithm(BatchConstrainedAlgorithm[NoiseT]):
         """Whether the target's actions are a slow copy's."""
         return hasattr(self.policy, "actor_target")
 
+    def normal_samples(self, batch_size: int) -> dict[str, Tensor]:
+        """
+        The standard normal numbers of one update.
+
+        :param batch_size: B
+        :return: ``vae`` (B, 1, Z), of the VAE's own step; ``target`` (B, n, A), of the next actions; ``latents`` (B, N, Z) and
+            ``actor`` (B, N, A), of the two sides of the MMD
+        """
+        latent_dim, action_dim = self.vae.latent_dim, self.policy.action_dim
+        return {
+            "vae": self.normal_noise(batch_size, 1, latent_dim),
+            "target": self.normal_noise(batch_size, self.n_target_samples, action_dim),
+            "latents": self.normal_noise(batch_size, self.n_mmd_samples, latent_dim),
+            "actor": self.normal_noise(batch_size, self.n_mmd_samples, action_dim),
+        }
+
     def next_actions(self, next_states: Tensor, noise: Tensor) -> Tensor:
         """
         What the target asks the critics about.

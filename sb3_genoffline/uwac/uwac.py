@@ -203,14 +203,7 @@ class UWAC(SupportMatchingAlgorithm[UWACNoise]):
 
     def draw_noise(self, batch_size: int) -> UWACNoise:
         """The random numbers of one update from this algorithm's generator."""
-        action_dim = self.policy.action_dim
-        return UWACNoise(
-            vae=self.normal_noise(batch_size, 1, self.vae.latent_dim),
-            target=self.normal_noise(batch_size, self.n_target_samples, action_dim),
-            latents=self.normal_noise(batch_size, self.n_mmd_samples, self.vae.latent_dim),
-            actor=self.normal_noise(batch_size, self.n_mmd_samples, action_dim),
-            dropout=self.generator,
-        )
+        return UWACNoise(**self.normal_samples(batch_size), dropout=self.generator)
 
     def update(self, batch: TransitionBatch, noise: UWACNoise) -> dict[str, Tensor]:
         """

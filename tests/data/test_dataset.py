@@ -190,3 +190,9 @@ def test_vectors_may_come_as_columns_and_one_dimensional_observations_as_vectors
     )
     assert dataset.observations.shape == dataset.actions.shape == (4, 1) and dataset.rewards.shape == (4,)
     np.testing.assert_array_equal(dataset.episode_ends, [2, 4])
+
+
+@pytest.mark.parametrize("name", ["observations", "actions", "rewards", "next_observations", "terminations", "truncations"])
+def test_an_array_without_rows_among_others_is_named(name):
+    with pytest.raises(UserError, match=r"observations has shape|has 0 rows"):
+        load_dataset(arrays(EPISODES) | {name: np.zeros(0)})

@@ -187,6 +187,8 @@ def _command(args: argparse.Namespace) -> str:
     flags += " --without-expert" if args.without_expert else " --expert-only" if args.expert_only else ""
     if args.expert is not None:
         flags += f" --expert {args.expert:g}"
+    if args.resume_from_state:
+        flags += " --resume-from-state"
     return f"python -m zoo.behavior.train {flags}"
 
 
