@@ -56,17 +56,26 @@ class Runner(Protocol):
 
 
 class Inline:
-    """Runs jobs here, one after the other, on a CPU whose graphs are tapes."""
+    """
+    Runs jobs here, one after the other, on a CPU whose graphs are tapes.
+
+    :param tell: is told of each job that has ended
+    """
+
+    def __init__(self, tell: Callable[[str, dict[str, Any]], None]) -> None:
+        self.tell = tell
 
     def run(self, jobs: Sequence[Job], until: float, at_once: int = 1) -> dict[str, dict[str, Any]]:
         """See :class:`Runner`."""
         from .tape import graphs_on_cpu  # with it comes torch, which a process that does one job need not wait for
 
+        results: dict[str, dict[str, Any]] = {}
         with graphs_on_cpu():
-            return {
-                job.name: attempt(job.function, job.arguments) if time.monotonic() < until else {"skipped": NO_TIME_LEFT}
-                for job in jobs
-            }
+            for job in jobs:
+                has_time = time.monotonic() < until
+                results[job.name] = attempt(job.function, job.arguments) if has_time else {"skipped": NO_TIME_LEFT}
+                self.tell(job.name, results[job.name])
+        return results
 
 
 class Processes:
