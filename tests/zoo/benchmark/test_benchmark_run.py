@@ -233,7 +233,7 @@ def test_a_benchmark_that_is_closed_asks_its_jobs_to_end_and_lets_go_of_its_fold
     events = Benchmark(read_plan(plan), folder).run(Endless, 2)
     for _ in range(3):
         next(events)
-    with pytest.raises(ValueError, match="Another benchmark is running in"):
+    with pytest.raises(ValueError, match="Another process is running jobs in"):
         next(Benchmark(read_plan(plan), folder).run(Endless, 2))
     events.close()
     assert len(asked) == 2
