@@ -19,7 +19,7 @@ from ..benchmark.records import DONE, FAILED
 from ..benchmark.starting import add_job_arguments, starter
 from ..collect.lookup import find_dataset
 from ..runs.envs import env_factory, try_out
-from ..runs.flags import a_folder, algorithm, count, device, positive, seed_number, share
+from ..runs.flags import a_folder, algorithm, device, positive, seed_number, share
 from ..runs.folders import dataset_name
 from ..runs.hyperparameters import parse_pairs
 from ..runs.provenance import command_line
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--algo", type=algorithm, required=True, help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", required=True, help="Minari id or file to train on and to judge by")
-    add("--trials", type=count, default=20, help="settings to try in all, earlier calls included (default: 20)")
+    add("--trials", type=positive, default=20, help="settings to try in all, earlier calls included (default: 20)")
     objectives = "; ".join(f"{name}: {objective.what}" for name, objective in OBJECTIVES.items())
     add("--objective", choices=OBJECTIVES, default="fqe", help=f"what is best (default: fqe). {objectives}")
     add("--scores", type=positive, default=4, help="times that a trial is scored, the end included (default: 4)")
@@ -79,8 +79,8 @@ def main(args: argparse.Namespace) -> None:
         with closing(tuner.run(start, parallel)) as events:
             for ended in events:
                 if ended is not None:
-                    write_results(plan, tuner.study, folder)
-                    _tell(ended, tuner, failures)
+                    write_results(plan, tuner.study, folder, final=False)
+                    _tell(ended, failures)
         if args.reveal:
             for line in reveal(folder, args.reveal):
                 print(f"{datetime.now():%H:%M:%S} {line}", flush=True)
@@ -131,14 +131,13 @@ def _plan(args: argparse.Namespace) -> TunePlan:
     return plan
 
 
-def _tell(ended: Ended, tuner: Tuner, failures: list[str]) -> None:
+def _tell(ended: Ended, failures: list[str]) -> None:
     scores = ended.record.get("scores") or [{}]
     text = {DONE: f"{scores[-1].get('value', 0.0):.4g}"}.get(ended.state, ended.state)
     if ended.state == FAILED:
         failures.append(printable(str(ended.record.get("error")).splitlines()[-1]))
         text = f"failed: {failures[-1]}"
-    what = f"trial {ended.number + 1} of {tuner.n_trials}, {_setting(ended.settings)}: {text}"
-    print(f"{datetime.now():%H:%M:%S} {what}", flush=True)
+    print(f"{datetime.now():%H:%M:%S} trial {ended.number}, {_setting(ended.settings)}: {text}", flush=True)
 
 
 def _setting(values: dict[str, Any]) -> str:

@@ -120,19 +120,21 @@ def profile_text(plan: TunePlan, best: Result, n_trials: int) -> str:
     return "".join(f"# {printable(line)}\n" for line in lines) + body
 
 
-def write_results(plan: TunePlan, study: optuna.Study, folder: Path) -> list[Path]:
+def write_results(plan: TunePlan, study: optuna.Study, folder: Path, final: bool = True) -> list[Path]:
     """
-    Write the profile, the report, the table of the trials, and a picture where the simulator has been asked.
+    Write the profile, the table of the trials and the report; in the end, where the simulator has been asked, what a bandit
+    would choose and its picture as well.
 
     :param plan: of the search
     :param study: Optuna's
     :param folder: of the search
+    :param final: whether this is the end
     :return: the files
     """
     results = results_of(plan, study, folder)
     best = ranked(plan, results)
     files = [folder / TABLE, folder / REPORT]
-    curve, unit = _curve(plan, best)
+    curve, unit = _curve(plan, best) if final else (None, "")
     text = report_text(plan, results, curve, unit)
     trials = [vars(result) for result in results]
     write_json(folder / TABLE, {**plan.described, "objective": plan.evaluation["objective"], "trials": trials})

@@ -103,10 +103,10 @@ class Tuner:
                             if ended.state != INTERRUPTED:
                                 yield ended
                     while len(working) < jobs:
-                        work = waiting.pop(0) if waiting else self._ask()
-                        if work is None:
+                        begun = waiting.pop(0) if waiting else self._ask()
+                        if begun is None:
                             break
-                        working.append(work)
+                        working.append(begun)
                     if not working:
                         return
                     yield None

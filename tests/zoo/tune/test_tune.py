@@ -34,6 +34,7 @@ class Inline:
     done: ClassVar[list[Path]] = []
 
     def __init__(self, record: Path, **options: Any) -> None:
+        assert options == {"threads": 1, "nice": 10, "module": "zoo.tune.job"}
         self.code = EXIT[run_trial(record)]
         self.done.append(record)
 
@@ -83,7 +84,9 @@ def trials_of(folder: Path) -> list[dict[str, Any]]:
 def test_the_best_trial_becomes_a_profile_that_train_reads(
     tune: Callable[..., Path], data: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    folder = tune("--trials", "3", "--search", "alpha:[0.5,2.5,10.0]", "policy_kwargs:dict(net_arch=[[8],[8,8]])")
+    folder = tune(
+        "--trials", "3", "--scores", "1", "--search", "alpha:[0.5,2.5,10.0]", "policy_kwargs:dict(net_arch=[[8],[8,8]])"
+    )
     trials = trials_of(folder)
     assert [trial["state"] for trial in trials] == ["complete"] * 3
     assert trials[0]["settings"] == {"alpha": 2.5, "policy_kwargs.net_arch": [8, 8]}  # as it is without a search
@@ -100,8 +103,8 @@ def test_the_best_trial_becomes_a_profile_that_train_reads(
 
 
 def test_a_search_that_was_stopped_goes_on_as_one_that_was_not(tune: Callable[..., Path], tmp_path: Path) -> None:
-    words = ["--search", "alpha:dict(low=0.1,high=10,log=True)", "--scores", "2"]
-    folder = tune(*words, "--trials", "4")
+    words = ["--search", "alpha:dict(low=0.1,high=10,log=True)", "--scores", "1"]
+    folder = tune(*words, "--trials", "3")
     whole = trials_of(folder)
     folder.rename(tmp_path / "whole")
     tune(*words, "--trials", "1")
@@ -110,11 +113,11 @@ def test_a_search_that_was_stopped_goes_on_as_one_that_was_not(tune: Callable[..
         file.write(b'{"op_code":4,"worker_id":"killed in the mid')
     for record in (folder / "jobs").glob("*.json"):
         record.with_suffix(".lock").touch()
-    tune(*words, "--trials", "4")
+    tune(*words, "--trials", "3")
     assert trials_of(folder) == whole
-    assert len(Inline.done) == 8
-    tune(*words, "--trials", "4")
-    assert len(Inline.done) == 8
+    assert len(Inline.done) == 6
+    tune(*words, "--trials", "3")
+    assert len(Inline.done) == 6
 
 
 def test_a_trial_that_was_killed_goes_on_from_its_checkpoint_and_is_scored_once(
@@ -332,17 +335,17 @@ def test_scores_that_others_wrote_are_checked(tmp_path: Path) -> None:
 
 
 def test_the_simulator_is_counted_and_the_bandits_choice_told(tune: Callable[..., Path], dataset_id: str) -> None:
-    words = ["--objective", "simulator", "--episodes", "2", "--scores", "2", "--search", "alpha:[1.0,2.5,10.0]"]
-    folder = tune(*words, "--trials", "3", dataset=dataset_id)
+    words = ["--objective", "simulator", "--episodes", "2", "--scores", "2", "--search", "alpha:[1.0,2.5]"]
+    folder = tune(*words, dataset=dataset_id)
     trials = trials_of(folder)
-    assert [trial["evaluations"] for trial in trials] == [4, 4, 4]
+    assert [trial["evaluations"] for trial in trials] == [4, 4]
     report = (folder / "report.md").read_text()
-    assert "12 episodes" in report and "| 100 |" in report and "normalised score of the policy taken" in report
+    assert "8 episodes" in report and "| 100 |" in report and "normalised score of the policy taken" in report
     assert (folder / "bandit.png").stat().st_size and (folder / "bandit.svg").stat().st_size
 
 
 def test_a_choice_from_data_alone_is_held_against_the_simulator(tune: Callable[..., Path], dataset_id: str) -> None:
-    words = ["--search", "alpha:[1.0,2.5,10.0]", "--trials", "3", "--scores", "1"]
+    words = ["--search", "alpha:[1.0,2.5]", "--scores", "1"]
     folder = tune(*words, dataset=dataset_id)
     assert "run the command with --reveal 10" in (folder / "report.md").read_text()
     tune(*words, "--reveal", "2", dataset=dataset_id)
