@@ -84,8 +84,8 @@ class OfflineProgressBarCallback(BaseCallback, FitListener):
 class OfflineEvalCallback(EvalCallback):
     """
     SB3's ``EvalCallback`` (same files: ``evaluations.npz``, ``best_model.zip``) that starts every evaluation from the same
-    environment seeds, tells the policy its rewards if it acts by them, and adds ``eval/normalized_score``, on D4RL's scale where
-    0 is random and 100 expert.
+    environment seeds, tells the policy its rewards if it acts by them, and adds ``eval/normalized_score``, on D4RL's scale
+    where 0 is random and 100 expert.
 
     :param eval_env: environment(s) to evaluate on; a ``VecEnv`` of n steps n episodes at once with batched sampling
     :param score_range: reference (min, max) returns; None: no normalised score

@@ -10,8 +10,8 @@ EvaluationCallback = Callable[[dict[str, Any], dict[str, Any]], None]
 
 def with_rewards(model: Any, callback: EvaluationCallback | None = None) -> EvaluationCallback:
     """
-    A ``callback`` of SB3's ``evaluate_policy`` that tells the policy what it was rewarded with, as a Decision Transformer wants
-    to know: ``evaluate_policy(model, env, callback=with_rewards(model))``. Other policies take no notice.
+    A ``callback`` of SB3's ``evaluate_policy`` that tells the policy its rewards, as a Decision Transformer wants to know:
+    ``evaluate_policy(model, env, callback=with_rewards(model))``. Other policies take no notice.
     :class:`~sb3_genoffline.common.callbacks.OfflineEvalCallback` does it by itself.
 
     :param model: the agent that is evaluated

@@ -146,7 +146,7 @@ class DecisionTransformer(SequenceAlgorithm[DropoutMasks | None]):
         assert batch.returns_to_go is not None
         returns_to_go = batch.returns_to_go / self.return_scale  # (B, K)
 
-        # ------ E[(π(R̂_{t−K+1..t}, s_{t−K+1..t}, a_{t−K+1..t−1}) − a_t)²], over steps that are no padding and action dimensions
+        # ------ E[(π(R̂_{t−K+1..t}, s_{t−K+1..t}, a_{t−K+1..t−1}) − a_t)²], over steps that are no padding, and dimensions
         predicted = self.actor(states, batch.actions, returns_to_go, batch.timesteps, batch.valid, noise)  # (B, K, A)
         errors = (predicted - batch.actions).square().mean(-1)
         loss = (errors * batch.valid).sum() / batch.valid.sum()

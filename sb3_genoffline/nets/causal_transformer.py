@@ -26,10 +26,10 @@ class DropoutMasks(NamedTuple):
     outputs: Tensor
 
 
-class SequenceLinear(nn.Linear):
+class SequenceLinear(Network, nn.Linear):
     """
-    A linear layer on sequences. Without gradients, as in acting, each sequence is multiplied apart: its result is then the same
-    to the last bit, whichever others are in the batch.
+    A linear layer on sequences. Without gradients, as in acting, each sequence is multiplied apart: its result is then the
+    same to the last bit, whichever others are in the batch.
     """
 
     def forward(self, input: Tensor) -> Tensor:

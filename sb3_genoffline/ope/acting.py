@@ -36,8 +36,8 @@ class TargetPolicy:
         self._policy = policy if isinstance(policy, OfflinePolicy) else None
         if self._policy is not None and self._policy.has_memory:
             raise UserError(
-                f"{type(policy).__name__} acts by its history, and what is judged here acts by the observation alone: evaluate it "
-                "in its environment."
+                f"{type(policy).__name__} acts by its history, and what is judged here acts by the observation alone: "
+                "evaluate it in its environment."
             )
         self.seed = seed
         self._generator = None if self._policy is None else th.Generator(self._policy.device)
