@@ -25,6 +25,7 @@ COMMANDS = {
     "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
     "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),
     "speed": ("speed.command", "measure the speed of training updates"),
+    "gpu-check": ("gpu_check.command", "check on a CUDA machine what needs one, and measure it"),
     "quickstart": ("quickstart", "collect, train, evaluate, draw and film in a few minutes"),
 }
 SCRIPTS = {
