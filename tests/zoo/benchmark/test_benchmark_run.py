@@ -470,7 +470,7 @@ def test_the_overview_shows_marks_scores_and_how_far_jobs_at_work_are(tmp_path: 
     failed = {"state": FAILED, "error": "first\nlast"}
     write_json(record_path(folder, jobs["td3_bc", 1]), open_record(folder, jobs["td3_bc", 1]) | failed)
     for number, (job, log) in enumerate(
-        ((jobs["td3_bc", 3], "time/total_timesteps,x\n7,\n14,\n"), (jobs["qdq", 0], "teacher/n_steps,x\n3000,1\n")), 1
+        ((jobs["td3_bc", 3], "time/total_timesteps,x\n7,\n14,\n2e"), (jobs["qdq", 0], "teacher/n_steps,x\n3000,1\n")), 1
     ):
         run = folder / job.name / f"a-b-v0_{number}"
         (run / "a-b-v0").mkdir(parents=True)
