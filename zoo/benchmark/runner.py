@@ -279,7 +279,7 @@ def progress_of(folder: Path, record: dict[str, Any]) -> tuple[str, int]:
     with logs[-1].open() as file:
         names, last = file.readline().rstrip("\n").split(","), ""
         for line in file:
-            last = line
+            last = line if line.endswith("\n") else last  # it is being written
     row = {name: value for name, value in zip(names, last.rstrip("\n").split(","), strict=False) if value}
     if "time/total_timesteps" in row:
         return "", int(float(row["time/total_timesteps"]))
