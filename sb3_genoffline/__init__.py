@@ -13,6 +13,7 @@ from sb3_genoffline.data import OfflineDataset, combine, export_hdf5, export_min
 from sb3_genoffline.data.recording import RecordDatasetCallback
 from sb3_genoffline.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
 from sb3_genoffline.dql import DQL, DiffusionQLPolicy
+from sb3_genoffline.envs import register_envs
 from sb3_genoffline.eql import EQL, EQLPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
@@ -88,3 +89,5 @@ __all__ = [
     "split",
     "with_rewards",
 ]
+
+register_envs()
