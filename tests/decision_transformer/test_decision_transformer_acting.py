@@ -23,6 +23,7 @@ from sb3_genoffline.decision_transformer.policies import History
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.ope.acting import TargetPolicy
 from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, PointEnv
+from zoo.plot.maze import walk
 from zoo.runs.film import play
 from zoo.runs.sweeping import sweep
 
@@ -233,6 +234,15 @@ def test_playing_is_evaluating() -> None:
     play(model, env, 11)
     evaluate_policy(model, envs, 2, deterministic=True, callback=with_rewards(model))
     assert np.array_equal(env.actions, actions_of(envs, 0)[:11])
+
+
+def test_walks_through_a_maze_end_one_by_one_and_the_others_keep_their_history() -> None:
+    """README claim 9: as `zoo plot maze` draws them."""
+    model, numbers = trained(), iter(range(3))
+    together = walk(model, lambda: Walk(next(numbers)), 3)
+    for number, ours in enumerate(together):
+        (alone,) = walk(model, lambda number=number: Walk(number), 1)  # type: ignore[misc]
+        assert len(ours.path) == 4 + 2 * number and np.array_equal(ours.path, alone.path)
 
 
 def test_target_returns_are_swept() -> None:

@@ -21,7 +21,7 @@ from zoo.runs.hyperparameters import load_hyperparameters
     ],
 )
 def test_a_dataset_gets_the_codes_setting_for_its_kind(dataset: str, target: float | None, scale: float) -> None:
-    """README claim 12."""
+    """README claim 13."""
     settings = load_hyperparameters("decision_transformer", dataset)
     model: Any = DecisionTransformer(settings.policy, SPACES, device="cpu", **settings.arguments)
     assert settings.n_timesteps == DecisionTransformer.default_gradient_steps == 100_000
