@@ -21,6 +21,7 @@ COMMANDS = {
     "judge": ("judge.command", "rank the agents of all runs from logged data alone, without an environment"),
     "benchmark": ("benchmark.command", "train and evaluate algorithms x datasets x seeds from one plan, and report on them"),
     "enjoy": ("enjoy", "watch or film a trained agent"),
+    "export": ("export", "write a trained agent as an ONNX file, which acts without PyTorch"),
     "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
     "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),
     "speed": ("speed.command", "measure the speed of training updates"),
