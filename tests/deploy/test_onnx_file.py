@@ -131,7 +131,7 @@ def test_parts_of_an_observation_are_inputs_of_their_own(tmp_path: Path) -> None
 
 def test_a_file_that_acts_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, forward = make_agent("bc"), onnx_file.Acting.forward
-    monkeypatch.setattr(onnx_file.Acting, "forward", lambda *inputs: forward(*inputs) + 0.1)
+    monkeypatch.setattr(onnx_file.Acting, "forward", lambda self, states, numbers: forward(self, states, numbers) + 0.1)
     with pytest.raises(UserError, match=r"would not act as BC: for 1 observation.* of their range from predict's"):
         model.export_onnx(tmp_path / "wrong.onnx")
     assert not [*tmp_path.iterdir()]
