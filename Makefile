@@ -34,7 +34,7 @@ $(ZOO): pyproject.toml setup.py constraints.txt
 	touch $@
 
 $(DEV): $(ZOO)
-	$(INSTALL) -e ".[zoo,onnx,dev]"
+	$(INSTALL) -e ".[zoo,dev]"
 	touch $@
 
 clean:

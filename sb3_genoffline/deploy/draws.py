@@ -33,11 +33,12 @@ def _shape_of(func: Any, first: Any) -> Sequence[int]:
 
 def _drawn(func: Any, args: Any, numbers: Tensor) -> Tensor:
     """What a draw makes of its numbers."""
+    first: Tensor = args[0]
     if func is Tensor.bernoulli_:
-        return (numbers < args[1]).to(args[0].dtype)
+        return (numbers < args[1]).to(first.dtype)
     if func in (th.multinomial, Tensor.multinomial):
-        # the smallest of exponential times, each divided by its rate, as PyTorch draws one of several
-        return (args[0] / -th.log1p(-numbers)).argmax(-1, keepdim=True)
+        # who comes first, by exponential times at these rates, as PyTorch draws one of several
+        return (first / -th.log1p(-numbers)).argmax(-1, keepdim=True)
     return numbers
 
 

@@ -24,6 +24,7 @@ from sb3_genoffline.version import __version__
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_BATCHES = (1, 5)
 _TOLERANCE = 1e-3  # of an action's range; candidates pass through many layers before one is chosen
+_Shapes = list[tuple[int | str, ...]]
 _SEED_NOTE = "nothing is drawn inside: seed the generator that you draw the inputs of random numbers from"
 
 
@@ -110,7 +111,7 @@ def write_onnx(
 
 def _translated(acting: Acting, observations: Mapping[str, tuple[int, ...]], draws: Sequence[DrawnInput]) -> Any:
     """The function as an ``onnx_ir.Model``."""
-    shapes = [(BATCH, *shape) for shape in observations.values()], [draw.shape for draw in draws]
+    shapes: tuple[_Shapes, _Shapes] = [(BATCH, *shape) for shape in observations.values()], [draw.shape for draw in draws]
     like, batch = acting.policy.obs_mean, th.export.Dim(BATCH, min=1)
     examples = tuple([like.new_zeros([3 if size == BATCH else size for size in shape]) for shape in part] for part in shapes)
     dynamic = tuple([{shape.index(BATCH): batch} for shape in part] for part in shapes)
@@ -121,7 +122,7 @@ def _translated(acting: Acting, observations: Mapping[str, tuple[int, ...]], dra
     return _tidied(translated.model, [*shapes[0], *shapes[1], (BATCH, acting.policy.action_dim)])
 
 
-def _tidied(model: Any, shapes: Sequence[Sequence[int | str]]) -> Any:
+def _tidied(model: Any, shapes: _Shapes) -> Any:
     """
     The model without what the exporter has noted of each operation, such as lines of code and where they lie on this machine.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import onnxruntime
 import pytest
 import torch as th
@@ -19,7 +20,7 @@ from sb3_genoffline.td3_bc import TD3BC
 from sb3_genoffline.version import __version__
 
 EXPORTED = [name for name, cls in ALGOS.items() if cls.no_export is None]
-SMALL: dict[str, dict[str, Any]] = {"dql": {"n_diffusion_steps": 2}}
+ONE_LAYER = {"policy_kwargs": {"net_arch": [8]}}
 GOAL_SPACE = spaces.Dict(
     position=spaces.Box(-np.inf, np.inf, (2,), np.float64),
     camera=spaces.Tuple([spaces.Box(-1, 1, (2, 2)), spaces.Box(0, 9, (1,), np.int64)]),
@@ -39,7 +40,7 @@ def raw_observations(n: int) -> np.ndarray:
 
 
 def with_statistics(algo: str, **changes: Any) -> OfflineAlgorithm:
-    model = make_agent(algo, **SMALL.get(algo, {}), **changes)
+    model = make_agent(algo, **changes)
     model.policy.set_observation_statistics(th.tensor([2.0, 1.0, 3.0]), th.tensor([3.0, 2.0, 4.0]))
     return model
 
@@ -47,7 +48,7 @@ def with_statistics(algo: str, **changes: Any) -> OfflineAlgorithm:
 @pytest.fixture(scope="module")
 def sampling(tmp_path_factory: pytest.TempPathFactory) -> tuple[OfflineAlgorithm, Path]:
     """DQL, which denoises candidates and draws one of them."""
-    model = with_statistics("dql")
+    model = with_statistics("dql", n_diffusion_steps=2, **ONE_LAYER)
     return model, model.export_onnx(tmp_path_factory.mktemp("onnx") / "agent.v1")
 
 
@@ -92,7 +93,7 @@ def test_the_file_says_what_it_is_and_nothing_of_the_machine_it_was_made_on(
 
 
 def test_exporting_leaves_training_and_the_stream_of_acting_as_they_were(tmp_path: Path) -> None:
-    model, other = (with_statistics("onestep").learn_offline(make_dataset(), 2) for _ in range(2))
+    model, other = (with_statistics("onestep", **ONE_LAYER).learn_offline(make_dataset(), 2) for _ in range(2))
     for each in (model, other):
         each.predict(raw_observations(2))
     exported = session_of(model.export_onnx(tmp_path / "sampled", deterministic=False))
@@ -109,7 +110,7 @@ def test_exporting_leaves_training_and_the_stream_of_acting_as_they_were(tmp_pat
 
 
 def test_parts_of_an_observation_are_inputs_of_their_own(tmp_path: Path) -> None:
-    model = make_agent("uwac", (GOAL_SPACE, ACTION_SPACE))  # candidates, and passes with dropout
+    model = make_agent("uwac", (GOAL_SPACE, ACTION_SPACE), **ONE_LAYER)  # candidates, and passes with dropout
     session = session_of(model.export_onnx(tmp_path / "goal.onnx"))
     shapes = {each.name: each.shape for each in session.get_inputs()}
     assert {name: shape for name, shape in shapes.items() if name.startswith("observation")} == {
@@ -129,11 +130,12 @@ def test_parts_of_an_observation_are_inputs_of_their_own(tmp_path: Path) -> None
     np.testing.assert_allclose(session.run(["action"], inputs)[0], expected, rtol=0, atol=1e-5)
 
 
-def test_a_file_that_acts_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, forward = make_agent("bc"), onnx_file.Acting.forward
-    monkeypatch.setattr(onnx_file.Acting, "forward", lambda self, states, numbers: forward(self, states, numbers) + 0.1)
-    with pytest.raises(UserError, match=r"would not act as BC: for 1 observation.* of their range from predict's"):
-        model.export_onnx(tmp_path / "wrong.onnx")
+def test_a_file_that_acts_otherwise_is_not_written(
+    sampling: tuple[OfflineAlgorithm, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "_translated", lambda *_: onnx_ir.load(sampling[1]))  # another agent's
+    with pytest.raises(UserError, match=r"would not act as DQL: for \d observation.* of their range from predict's"):
+        with_statistics("dql", n_diffusion_steps=2, seed=1, **ONE_LAYER).export_onnx(tmp_path / "wrong.onnx")
     assert not [*tmp_path.iterdir()]
 
 

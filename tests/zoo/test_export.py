@@ -20,7 +20,7 @@ def test_a_file_is_written_beside_the_agent(
     assert (tmp_path / "agent.onnx").is_file()
     assert "Observations are one vector" in told and "acts as predict(deterministic=False)" in told
     assert "batch × 3" in told and "standard normal" in told
-    assert "predict " in told and "onnxruntime " in told and "for 4 observation(s)" in told
+    assert "predict " in told and "onnxruntime " in told and "a call of 4 observation(s)" in told
     with pytest.raises(SystemExit, match="could not be made"):
         main([*words, "--env", "No-Such-v0"])
     with pytest.raises(SystemExit):
