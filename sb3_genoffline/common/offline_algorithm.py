@@ -301,6 +301,10 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         """
         return self._count(self.update(batch, noise))
 
+    def draw_and_update(self, batch: BatchT) -> dict[str, Tensor]:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.draw_and_update`."""
+        return self.update(batch, self.draw_noise(len(batch[0])))  # type: ignore[index]
+
     def _count(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
         """An update that was made, and what it returned."""
         self._n_updates += 1
@@ -323,7 +327,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
         :param of: gives it for the coming update
         """
-        return of() if self.stepper.at_work is None else self.stepper.at_work.number(of)
+        return self.stepper.number(of)
 
     def draw_noise(self, batch_size: int) -> NoiseT:
         """All random numbers of one update, from this algorithm's generator."""

@@ -35,7 +35,8 @@ def _drawn(func: Any, args: Any, numbers: Tensor) -> Tensor:
     """What a draw makes of its numbers."""
     first: Tensor = args[0]
     if func is Tensor.bernoulli_:
-        return (numbers < args[1]).to(first.dtype)
+        kept: Tensor = numbers < args[1]
+        return kept.to(first.dtype)
     if func in (th.multinomial, Tensor.multinomial):
         # who comes first, by exponential times at these rates, as PyTorch draws one of several
         return (first / -th.log1p(-numbers)).argmax(-1, keepdim=True)

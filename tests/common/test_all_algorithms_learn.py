@@ -7,7 +7,8 @@ from crossing import ACTION_SPACE, OBSERVATION_SPACE, make_crossing, mean_return
 
 from sb3_genoffline.registry import ALGOS
 
-IMITATION = {"bc"}
+IMITATION = {"bc", "decision_transformer"}
+"""What does as the data did, also where a return is asked for that no episode from there had."""
 MARGIN = 2.0
 """Half of what lies between the data's mean return, 5, and that of its better half, 9."""
 SHARED: dict[str, Any] = {
@@ -47,6 +48,13 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     ),
     "cql": (1500, {"critic_learning_rate": 1e-3, "bc_steps": 500, "n_actions": 4}),
     "dac": (2000, {"n_critics": 2, "n_q_samples": 1}),
+    "decision_transformer": (
+        1000,
+        {
+            **{"context_length": 10, "return_scale": 10.0, "warmup_steps": 100, "max_episode_steps": 10},
+            "policy_kwargs": {"embed_dim": 32, "n_layers": 1, "dropout": 0.0},
+        },
+    ),
     "dql": (2000, {}),
     "idql": (
         1500,
