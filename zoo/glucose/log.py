@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def write_log(path: str | Path, n_patients: int = 400, seed: int = 0) -> int:
     return n_rows
 
 
-def _write_patient(writer: "csv._writer", stays: Stays, patient: int, length: int, outcome: str) -> int:
+def _write_patient(writer: Any, stays: Stays, patient: int, length: int, outcome: str) -> int:
     here = int(stays.present[:, patient].sum())
     if here <= length and stays.ended[here - 1, patient]:
         length, outcome = here, "intensive care"
