@@ -86,6 +86,8 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
 
     obs_mean: Tensor
     obs_std: Tensor
+    has_memory: ClassVar[bool] = False
+    """Whether it acts by the history that ``predict`` takes and returns as ``state``."""
     acts_with_targets: ClassVar[tuple[str, ...]] = ()
     """The target networks that the policy acts with, instead of those that they follow."""
     adds_noise: bool = True
@@ -246,6 +248,15 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
                 missing + name.removeprefix(kept): tensor for name, tensor in tensors.items() if name.startswith(f"{kept}.")
             }
         return whole
+
+    def observe_rewards(self, state: Any, rewards: Any, which: Any = slice(None)) -> None:
+        """
+        Tell what the actions of the last ``predict`` were rewarded with. A policy without a memory takes no notice.
+
+        :param state: that ``predict`` returned
+        :param rewards: (n,), as the environments gave them
+        :param which: environments whose rewards these are (default: all)
+        """
 
     def seed_acting(self, seed: int) -> None:
         """
