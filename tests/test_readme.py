@@ -13,11 +13,12 @@ from zoo.collect.make import collect
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-GLUCOSE = ROOT / "zoo/glucose/README.md"  # its blocks are run one after another: tests/zoo/test_glucose_page.py
+ZOO = ROOT / "zoo"
+GLUCOSE = ZOO / "glucose" / "README.md"  # its blocks are run one after another: tests/zoo/test_glucose_page.py
 PAGES = [
     ROOT / "README.md",
-    ROOT / "zoo" / "README.md",
-    ROOT / "zoo/tune/README.md",
+    ZOO / "README.md",
+    ZOO / "tune" / "README.md",
     GLUCOSE,
     *sorted((ROOT / "sb3_genoffline").rglob("README.md")),
 ]

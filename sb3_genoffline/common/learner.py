@@ -485,10 +485,10 @@ class Learner(OffPolicyAlgorithm):
         best of some samples, so it differs from call to call: call :meth:`set_acting_seed` before to get the same again.
 
         :param observation: one or a batch of them; vectors, or what the agent's own environment gives (Dict observations, say)
-        :param state: passed through: no policy has a memory
-        :param episode_start: unused
+        :param state: passed through, except by policies with a memory: of those what the last call returned
+        :param episode_start: (n,) which environments begin an episode, for policies with a memory
         :param deterministic: the best known action, instead of one to explore with
-        :return: action or actions, and ``state``
+        :return: action or actions, and the state for the next call
         :raises UserError: if the agent has no policy yet, or the observation can't be made a vector
         """
         if not hasattr(self, "policy"):

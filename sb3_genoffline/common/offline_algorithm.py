@@ -156,6 +156,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :param progress_bar: show one for each fit
         :return: self
         """
+        log_interval = _LOG_INTERVAL.check(log_interval)
         self.set_dataset(dataset)
         name = tb_log_name or type(self).__name__
         _, callbacks = self._setup_learn_offline(0, callback, False, name, progress_bar)
@@ -191,6 +192,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :return: self
         """
         steps = self.usual_gradient_steps() if gradient_steps is None else _GRADIENT_STEPS.check(gradient_steps)
+        log_interval = _LOG_INTERVAL.check(log_interval)
         self.set_dataset(dataset)
         total_timesteps, callback = self._setup_learn_offline(
             steps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
@@ -440,4 +442,4 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
 
 AnyAlgorithm = OfflineAlgorithm[Any, Any]
-_GRADIENT_STEPS = Argument("gradient_steps", Count, 0)
+_GRADIENT_STEPS, _LOG_INTERVAL = Argument("gradient_steps", Count, 0), Argument("log_interval", int | None, None)

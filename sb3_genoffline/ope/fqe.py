@@ -382,9 +382,10 @@ class FQE:
             raise CheckpointError(f"{path} holds no FQE.")
         if (tree["data"], tree["gamma"]) != (self.dataset.fingerprint, self.gamma):
             raise UserError(f"{path} was fitted on other data or with gamma={tree['gamma']}: give the same ones.")
+        step = tree["fit"].get("step") if isinstance(tree["fit"], dict) else None
+        if misfit(step, Count) is not None:
+            raise CheckpointError(f"{path} says to have made {short(step)} updates: take another copy.")
         try:
-            if misfit(tree["fit"]["step"], Count) is not None:
-                raise CheckpointError(f"{path} says to have made {short(tree['fit']['step'])} updates: take another copy.")
             self._fit.load_state_dict(tree["fit"])
             self.history = [(int(step), float(value)) for step, value in tree["history"]]
         except (RuntimeError, KeyError, TypeError, ValueError) as error:

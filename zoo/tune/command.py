@@ -25,7 +25,7 @@ from ..runs.hyperparameters import parse_pairs
 from ..runs.provenance import command_line
 from ..runs.scoring import CHOOSING_SEEDS
 from ..runs.stopping import advised
-from .objectives import OBJECTIVES, SIMULATOR, Judge, own_critic
+from .objectives import OBJECTIVES, SIMULATOR, check_judged
 from .plan import TunePlan, Wish, check_objective
 from .results import ranked, results_of, write_results
 from .revealing import reveal
@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trials", type=positive, default=20, help="settings to try in all, earlier calls included (default: 20)")
     objectives = "; ".join(f"{name}: {objective.what}" for name, objective in OBJECTIVES.items())
     add("--objective", choices=OBJECTIVES, default="fqe", help=f"what is best (default: fqe). {objectives}")
-    add("--scores", type=positive, default=4, help="times that a trial is scored, the end included (default: 4)")
+    add("--scores", type=positive, default=3, help="times that a trial is scored, the end included (default: 3)")
     add("--prune", action=argparse.BooleanOptionalAction, default=True, help="end trials that fall behind (default)")
     add("--held-out", type=share, default=0.2, help="share of the episodes that no trial is trained on (default: 0.2)")
-    add("--fit-steps", type=positive, default=20_000, help="updates of each fit of fqe (default: 20,000)")
+    add("--fit-steps", type=positive, default=20_000, help="updates of FQE, a quarter of them on the way (default: 20,000)")
     add("--episodes", type=positive, default=10, help="episodes of each score of the simulator (default: 10)")
     add(
         "--reveal", type=positive, metavar="N", help="in the end run N episodes of each trial in the simulator, for the report"
@@ -125,9 +125,7 @@ def _plan(args: argparse.Namespace) -> TunePlan:
     plan = TunePlan(wish, data)
     if args.objective == SIMULATOR or args.reveal:
         try_out(env_factory(data, args.env, plan.base.env_kwargs))
-    if OBJECTIVES[args.objective].critic:
-        judge = Judge(plan.evaluation, data, args.seed, "cpu")
-        own_critic(ALGOS[args.algo](plan.base.policy, judge.training, device="cpu", **plan.base.arguments))
+    check_judged(args.objective, ALGOS[args.algo](plan.base.policy, data, device="cpu", **plan.base.arguments))
     return plan
 
 
