@@ -20,15 +20,7 @@ KINDS = {NORMAL: "standard normal", UNIFORM: "uniform in [0, 1)"}
 _TIE = 1e-4  # of the largest value: what float32 may get the other way round
 _BATCHES = (2, 3)
 
-_DRAWS: Mapping[Any, str] = {
-    **{th.randn: NORMAL, th.rand: UNIFORM},
-    **{th.multinomial: UNIFORM, Tensor.multinomial: UNIFORM, Tensor.bernoulli_: UNIFORM},
-}
-
-
-def _shape_of(func: Any, first: Any) -> Sequence[int]:
-    """Of the numbers behind a draw, from the draw's first argument."""
-    return first if _DRAWS[func] == NORMAL or func is th.rand else first.shape  # type: ignore[no-any-return]
+_DRAWS: Mapping[Any, str] = {th.randn: NORMAL, th.rand: UNIFORM, th.multinomial: UNIFORM, Tensor.bernoulli_: UNIFORM}
 
 
 def _drawn(func: Any, args: Any, numbers: Tensor) -> Tensor:
@@ -37,7 +29,7 @@ def _drawn(func: Any, args: Any, numbers: Tensor) -> Tensor:
     if func is Tensor.bernoulli_:
         kept: Tensor = numbers < args[1]
         return kept.to(first.dtype)
-    if func in (th.multinomial, Tensor.multinomial):
+    if func is th.multinomial:
         # who comes first, by exponential times at these rates, as PyTorch draws one of several
         return (first / -th.log1p(-numbers)).argmax(-1, keepdim=True)
     return numbers
@@ -77,7 +69,7 @@ class RecordedDraws(_Watched):
 
     def draw(self, func: Any, args: Any, kwargs: Any) -> Tensor:
         """The draw itself."""
-        if func in (th.multinomial, Tensor.multinomial):
+        if func is th.multinomial:
             weights = args[0]
             times = th.empty_like(weights).exponential_(generator=kwargs["generator"])
             drawn, numbers = self._first_of(weights / times, -1, True), -th.expm1(-times)
@@ -96,7 +88,7 @@ class RecordedDraws(_Watched):
     def _first_of(self, values: Tensor, dim: int, keepdim: bool = False) -> Tensor:
         if values.shape[dim] > 1:
             best, second = values.topk(2, dim).values.unbind(dim)
-            self.ties = self.ties | (best - second <= _TIE * best.abs())
+            self.ties = self.ties | (best - second <= _TIE * values.abs().amax(dim))
         return values.argmax(dim, keepdim=keepdim)
 
 
@@ -113,7 +105,8 @@ class GivenDraws(_Watched):
 
     def draw(self, func: Any, args: Any, kwargs: Any) -> Tensor:
         """Made of the next tensor."""
-        numbers, shape = next(self._left), _shape_of(func, args[0])
+        numbers, first = next(self._left), args[0]
+        shape = first.shape if isinstance(first, Tensor) else first
         return _drawn(func, args, numbers if numbers.ndim == len(shape) else numbers.reshape(shape))
 
     def other(self, func: Any, args: Any, kwargs: Any) -> Any:
