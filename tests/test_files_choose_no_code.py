@@ -10,6 +10,7 @@ ROOT = Path(sb3_genoffline.__file__).parents[1]
 BY_USER = "what the user names"
 OURS = "of our own recipes"
 PLACES: dict[str, dict[str, str]] = {
+    "exec": {"zoo.glucose.record": "the examples of our own page"},
     "gym.make": {
         "sb3_genoffline.common.envs": BY_USER,
         "sb3_genoffline.data.environments": "by a spec that the user gave, or by what `registered_spec` lets through",
@@ -27,6 +28,7 @@ PLACES: dict[str, dict[str, str]] = {
     },
     "importlib.import_module": {
         "sb3_genoffline.data.environments": "a package that this library names",
+        "sb3_genoffline.deploy.onnx_file": "the three packages that it names",
         "zoo.__main__": "a command of the zoo",
         "zoo.speed.agents": "a plain form of ours, by the name of an algorithm that the user gave",
     },

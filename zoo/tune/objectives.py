@@ -14,6 +14,7 @@ from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.transforms import scale_actions
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.ope import FQE, scores
+from sb3_genoffline.ope.acting import TargetPolicy
 from sb3_genoffline.ope.report import split_episodes
 from sb3_genoffline.ope.scores import Value
 
@@ -70,6 +71,18 @@ def own_critic(model: AnyAlgorithm) -> Value:
         return critic(states, th.as_tensor(scaled, device=policy.device)).mean(0).double().cpu().numpy()
 
     return value
+
+
+def check_judged(objective: str, model: AnyAlgorithm) -> None:
+    """
+    :param objective: name in :data:`OBJECTIVES`
+    :param model: an agent of the kind to be judged, which need not be trained
+    :raises UserError: if such agents can't be judged by it
+    """
+    if objective != SIMULATOR:
+        TargetPolicy(model, cast(spaces.Box, model.action_space))
+    if OBJECTIVES[objective].critic:
+        own_critic(model)
 
 
 class Judge:
