@@ -40,7 +40,7 @@ class _Watched(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _DRAWS:
+        if func in _DRAWS and not (func is th.multinomial and args[1] != 1):
             return self.draw(func, args, kwargs)
         if kwargs.get("generator") is not None:
             raise UserError(f"The policy draws by {func.__name__}, whose random numbers can't be the input of a file.")
