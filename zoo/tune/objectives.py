@@ -14,6 +14,7 @@ from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.transforms import scale_actions
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.ope import FQE, scores
+from sb3_genoffline.ope.acting import check_acts_by_observation
 from sb3_genoffline.ope.report import split_episodes
 from sb3_genoffline.ope.scores import Value
 
@@ -128,6 +129,7 @@ class Judge:
         return {"value": found.interval[0] if low else found.value, "interval": list(found.interval)}
 
     def _cheap(self, model: AnyAlgorithm) -> float:
+        check_acts_by_observation(model)
         model.policy.seed_acting(self.seed)
 
         def act(observations: np.ndarray) -> np.ndarray:
