@@ -10,6 +10,7 @@ ROOT = Path(sb3_genoffline.__file__).parents[1]
 BY_USER = "what the user names"
 OURS = "of our own recipes"
 PLACES: dict[str, dict[str, str]] = {
+    "exec": {"zoo.glucose.record": "the examples of our own page"},
     "gym.make": {
         "sb3_genoffline.common.envs": BY_USER,
         "sb3_genoffline.data.environments": "by a spec that the user gave, or by what `registered_spec` lets through",

@@ -22,6 +22,7 @@ COMMANDS = {
     "benchmark": ("benchmark.command", "train and evaluate algorithms x datasets x seeds from one plan, and report on them"),
     "tune": ("tune.command", "choose hyper-parameters by what logged data say, or by a simulator"),
     "enjoy": ("enjoy", "watch or film a trained agent"),
+    "export": ("export", "write a trained agent as an ONNX file, which acts without PyTorch"),
     "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
     "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),
     "glucose": ("glucose.command", "write the made-up hospital's log of the page that goes from a log to a decision"),

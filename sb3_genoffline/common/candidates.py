@@ -56,4 +56,4 @@ class CandidatePolicy(OfflinePolicy):
         if n_samples == 1:
             return candidates.squeeze(1)
         chosen = self.choose(self.candidate_values(states, candidates))  # (B,)
-        return candidates[th.arange(len(states), device=chosen.device), chosen]
+        return candidates[th.arange(states.shape[0], device=chosen.device), chosen]

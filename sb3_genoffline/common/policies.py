@@ -396,7 +396,7 @@ class GaussianActorCriticPolicy(ActorCriticPolicy):
 
     def explore(self, states: Tensor) -> Tensor:
         """See :meth:`ActorCriticPolicy.explore`."""
-        return self.actor.sample(states, self.acting_noise(len(states), self.action_dim))
+        return self.actor.sample(states, self.acting_noise(states.shape[0], self.action_dim))
 
 
 class SquashedActorCriticPolicy(ActorCriticPolicy):
@@ -418,4 +418,4 @@ class SquashedActorCriticPolicy(ActorCriticPolicy):
 
     def explore(self, states: Tensor) -> Tensor:
         """See :meth:`ActorCriticPolicy.explore`."""
-        return self.actor.sample(states, self.acting_noise(len(states), self.action_dim))[0]
+        return self.actor.sample(states, self.acting_noise(states.shape[0], self.action_dim))[0]

@@ -33,7 +33,10 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "pixels": (["320"], ["0", "9999"]),
     "niceness": (["0", "19"], ["-1", "20"]),
 }
-OTHERS = ("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file")
+OTHERS = (
+    *("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file"),
+    "onnx_file",
+)
 NO_WHOLE_NUMBERS = [
     "",
     "abc",

@@ -78,4 +78,4 @@ def test_a_log_says_how_each_stay_ended_in_its_last_row(tmp_path):
 def test_the_page_says_what_the_record_says():
     recorded, text = json.loads(record.RECORD.read_text()), record.PAGE.read_text()
     assert record.with_outputs(text, recorded["outputs"]) == text
-    assert len(re.findall(r"```text\n.", text)) == 6
+    assert len(re.findall(r"```text\n.", text)) == 7

@@ -14,7 +14,8 @@ from worlds import EXPECTED_WARNINGS, PointEnv
 
 from sb3_genoffline import load_agent
 from sb3_genoffline.errors import UserError
-from zoo.gpu_check import checks, command, jobs
+from zoo.gpu_check import checks, command, jobs, speeds
+from zoo.gpu_check.speeds import FORMS
 from zoo.gpu_check.tape import graphs_on_cpu
 
 pytestmark = pytest.mark.filterwarnings(f"ignore:{EXPECTED_WARNINGS}")
@@ -39,14 +40,11 @@ def test_the_whole_of_it_runs_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFix
     assert equal["dac"]["same_bits"] and equal["dac"]["distance"] == 0
     assert printed["checks"]["resumes"]["dac"]["distance_to_uninterrupted"] == 0
     for name in ("dac 8", "dac 16", "onestep 8", "onestep 16"):
-        speeds = printed["speeds"][name]
-        assert (
-            speeds["graph"] > 0 < speeds["eager"]
-            and ("plain" in speeds) == name.startswith("dac")
-            and speeds["not_recorded"] is None
-            and speeds["graphs"] > 0
-        )
-        assert speeds["fits"].keys() == ({"behavior", "critic"} if name.startswith("onestep") else set())
+        found = printed["speeds"][name]
+        assert found["graph"] > 0 < found["eager"] and found["graphs"] > 0 and found["not_recorded"] is None
+        assert ("plain" in found) == name.startswith("dac")
+        fits = ("behavior", "critic") if name.startswith("onestep") else ()
+        assert all(found[f"{fit} {form}"] > 0 for fit in fits for form in FORMS)
     assert "failures" not in printed["side_by_side"]["2 processes"] and printed["side_by_side"]["most_over_one"] > 0
     assert printed["aims"]["dac"] == {"aim": 2000, "found": printed["speeds"]["dac 8"]["graph"], "met": False}
     assert printed["aims"]["iql"] == {"aim": 6000, "found": None, "met": False}
@@ -77,6 +75,20 @@ def test_what_fails_is_told_and_stops_nothing_else(
     assert printed["checks"]["resumes"]["bc"]["error"] == "RuntimeError: CUDA error: an illegal memory access"
     assert "test_gpu_check.py" in printed["speeds"]["bc 8"]["where"]
     assert printed["side_by_side"]["most_over_one"] is None
+
+
+def test_a_form_that_fails_leaves_the_others_their_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, source: Any) -> None:
+            pass
+
+        def update(self, batch: Any, noise: Any) -> None:
+            raise RuntimeError("on another device")
+
+    monkeypatch.setattr(speeds, "plain_form", lambda cls: Broken)
+    found = speeds.updates_per_second("bc", "tiny", "cpu", 8, 0.0, 250)
+    assert found["error"] == "plain: RuntimeError: on another device" and found["plain"] is None
+    assert found["eager"] > 0 < found["graph"]
 
 
 def test_an_update_that_python_steers_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:

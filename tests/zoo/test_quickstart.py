@@ -60,11 +60,11 @@ def test_a_signal_ends_both_trainings_saved_and_the_same_command_goes_on(
     step, parent, there = Stepper.__call__, os.getpid(), tmp_path / "there"
 
     def signalled(stepper: Any, *args: Any) -> Any:
-        if os.getpid() == parent and stepper.agent._n_updates == 2:
+        if os.getpid() == parent and stepper.owner._n_updates == 2:
             while not there.exists():
                 time.sleep(0.01)
             signal.raise_signal(signal.SIGTERM)
-        if os.getpid() != parent and stepper.agent._n_updates == 3:
+        if os.getpid() != parent and stepper.owner._n_updates == 3:
             there.touch()
             while stopping._active.number is None:
                 time.sleep(0.01)  # the parent asks soon

@@ -26,27 +26,33 @@ def write_log(path: str | Path, n_patients: int = 400, seed: int = 0) -> int:
     """
     rng = np.random.default_rng((seed, 1))
     stays = play(Clinician(rng), n_patients, LONGEST, seed)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["patient", "time", *COLUMNS, "dose", "outcome"])
-    n_rows = 0
+    rows: list[list[object]] = []
     for patient in range(n_patients):
         length, outcome = int(rng.integers(SHORTEST, LONGEST + 1)), "discharged"
         if rng.random() < LOSES_SENSOR:
             length, outcome = int(rng.integers(2, length)), "sensor lost"
-        n_rows += _write_patient(writer, stays, patient, length, outcome)
+        rows += _rows_of(stays, patient, length, outcome)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["patient", "time", *COLUMNS, "dose", "outcome"])
+    writer.writerows(rows)
     write_text(Path(path), table.getvalue())
-    return n_rows
+    return len(rows)
 
 
-def _write_patient(writer: "csv._writer", stays: Stays, patient: int, length: int, outcome: str) -> int:
+def _rows_of(stays: Stays, patient: int, length: int, outcome: str) -> list[list[object]]:
+    """What is written of a patient; whoever comes into intensive care before the end of the stay ends there."""
     here = int(stays.present[:, patient].sum())
     if here <= length and stays.ended[here - 1, patient]:
         length, outcome = here, "intensive care"
-    for step in range(length):
-        seen = [f"{value:.5g}" for value in stays.observations[step, patient]]
-        last = step == length - 1
-        writer.writerow(
-            [f"P{patient:04}", step * STEP / 60, *seen, f"{stays.doses[step, patient]:.2f}", outcome if last else ""]
-        )
-    return length
+    outcomes = [""] * (length - 1) + [outcome]
+    return [
+        [
+            f"P{patient:04}",
+            step * STEP / 60,
+            *(f"{value:.5g}" for value in stays.observations[step, patient]),
+            f"{stays.doses[step, patient]:.2f}",
+            outcomes[step],
+        ]
+        for step in range(length)
+    ]

@@ -123,7 +123,7 @@ def time_side_by_side(plan: Plan, runner: Runner, algo: str, where: str) -> dict
         results = runner.run(many, plan.until(0.8), at_once=n).values()
         rate = sum(result.get("updates_per_second", math.nan) for result in results)
         found[f"{n} processes"] = {"updates_per_second": rate, "late": any(result.get("late") for result in results)}
-        if wrong := failures(results):
+        if wrong := [result["error"] for result in results if "error" in result]:
             found[f"{n} processes"]["failures"] = wrong
     rates = {name: result.get("updates_per_second", math.nan) for name, result in found.items()}
     over_one = [rate / rates["1 streams"] for rate in rates.values() if rate / rates["1 streams"] > 0]

@@ -8,10 +8,14 @@ from typing import Any
 import torch as th
 
 from sb3_genoffline import ALGOS
+from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.errors import UserError
 
 from ..speed.agents import build, make_fits, plain_form
 from .checks import SHAPE, until_recorded
+
+FORMS = {"eager": False, "graph": True}
+"""How updates are run, and whether that is as graphs."""
 
 
 def synchronize(device: th.device) -> None:
@@ -54,39 +58,36 @@ def updates_per_second(
     :param n_rows: of the data; None: as many as ``python -m zoo speed`` takes
     :return: updates/s of each form that there is, steps/s of the fits, and memory
     """
-    model = build(algo, SHAPE, setting, device, n_rows)
-    where, warm_up = model.device, until_recorded()
+    model, form = build(algo, SHAPE, setting, device, n_rows), plain_form(ALGOS[algo])
     found: dict[str, Any] = {"algo": algo, "batch_size": batch_size, "setting": setting}
-    form = plain_form(ALGOS[algo])
+
+    def rate(name: str, run: Callable[[], Any], warm_up: int) -> None:
+        try:
+            found[name] = per_second(run, seconds, model.device, warm_up)
+        except Exception as error:  # the other forms are measured all the same
+            found[name], found["error"] = None, f"{name}: {type(error).__name__}: {error}"
+
+    for name, graph in FORMS.items():
+        model.graph = graph
+        rate(name, lambda: model.train(1, batch_size), until_recorded() if graph else 3)
+    found |= {"compiled": None, "graphs": model.stepper.n_graphs, "not_recorded": model.stepper.failure}  # none is compiled
+    for fit in make_fits(algo, SHAPE, setting, device, n_rows):
+        for name, graph in FORMS.items():
+            fit.graph = graph
+            rate(f"{fit.name} {name}", lambda fit=fit: step(fit), until_recorded() if graph else 3)  # type: ignore[misc]
     if form is not None:
         with contextlib.suppress(UserError):  # there is none of this setting
             plain = form(build(algo, SHAPE, setting, device, n_rows))
-
-            def plain_update() -> None:
-                batch = model.batches.draw(batch_size)
-                plain.update(batch, model.draw_noise(len(batch[0])))
-
-            found["plain"] = per_second(plain_update, seconds, where, 3)
-    for form_name, graph in (("eager", False), ("graph", True)):
-        model.graph = graph
-        found[form_name] = per_second(lambda: model.train(1, batch_size), seconds, where, warm_up if graph else 3)
-    found |= {"graphs": model.stepper.n_graphs, "not_recorded": model.stepper.failure}
-    found["compiled"] = None  # no algorithm offers it
-    fits: dict[str, dict[str, float]] = {}
-    found["fits"] = fits
-    for fit in make_fits(algo, SHAPE, setting, device, n_rows):
-        fits[fit.name] = {}
-        for form_name, graph in (("eager", False), ("graph", True)):
-            fit.graph = graph
-
-            def step(fit: Any = fit) -> None:
-                fit.update()
-                fit.step += 1
-
-            fits[fit.name][form_name] = per_second(step, seconds / 2, where, warm_up if graph else 3)
-    if where.type == "cuda":
-        found["peak_mib"] = round(th.cuda.max_memory_allocated(where) / 2**20)
+            rate("plain", lambda: plain.update(batch := model.batches.draw(batch_size), model.draw_noise(len(batch[0]))), 3)
+    if model.device.type == "cuda":
+        found["peak_mib"] = round(th.cuda.max_memory_allocated(model.device) / 2**20)
     return found
+
+
+def step(fit: Fit) -> None:
+    """One step of a fit, counted."""
+    fit.update()
+    fit.step += 1
 
 
 def one_of_many(algo: str, setting: str, device: str, begin_at: float, seconds: float, n_rows: int | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ..runs.hyperparameters import parse_pairs
 from ..runs.provenance import command_line
 from ..runs.scoring import CHOOSING_SEEDS
 from ..runs.stopping import advised
-from .objectives import OBJECTIVES, SIMULATOR, Judge, own_critic
+from .objectives import OBJECTIVES, SIMULATOR, check_judged
 from .plan import TunePlan, Wish, check_objective
 from .results import ranked, results_of, write_results
 from .revealing import reveal
@@ -125,9 +125,7 @@ def _plan(args: argparse.Namespace) -> TunePlan:
     plan = TunePlan(wish, data)
     if args.objective == SIMULATOR or args.reveal:
         try_out(env_factory(data, args.env, plan.base.env_kwargs))
-    if OBJECTIVES[args.objective].critic:
-        judge = Judge(plan.evaluation, data, args.seed, "cpu")
-        own_critic(ALGOS[args.algo](plan.base.policy, judge.training, device="cpu", **plan.base.arguments))
+    check_judged(args.objective, ALGOS[args.algo](plan.base.policy, data, device="cpu", **plan.base.arguments))
     return plan
 
 

@@ -14,7 +14,7 @@ from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.transforms import scale_actions
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.ope import FQE, scores
-from sb3_genoffline.ope.acting import check_acts_by_observation
+from sb3_genoffline.ope.acting import TargetPolicy
 from sb3_genoffline.ope.report import split_episodes
 from sb3_genoffline.ope.scores import Value
 
@@ -73,6 +73,18 @@ def own_critic(model: AnyAlgorithm) -> Value:
     return value
 
 
+def check_judged(objective: str, model: AnyAlgorithm) -> None:
+    """
+    :param objective: name in :data:`OBJECTIVES`
+    :param model: an agent of the kind to be judged, which need not be trained
+    :raises UserError: if such agents can't be judged by it
+    """
+    if objective != SIMULATOR:
+        TargetPolicy(model, cast(spaces.Box, model.action_space))
+    if OBJECTIVES[objective].critic:
+        own_critic(model)
+
+
 class Judge:
     """
     Scores agents in one way.
@@ -129,7 +141,6 @@ class Judge:
         return {"value": found.interval[0] if low else found.value, "interval": list(found.interval)}
 
     def _cheap(self, model: AnyAlgorithm) -> float:
-        check_acts_by_observation(model)
         model.policy.seed_acting(self.seed)
 
         def act(observations: np.ndarray) -> np.ndarray:

@@ -298,7 +298,7 @@ def test_a_signal_ends_a_job_saved_however_often_it_comes(
     step = Stepper.__call__
 
     def signalled(stepper: Any, *args: Any) -> Any:
-        if stepper.agent._n_updates == 4:
+        if stepper.owner._n_updates == 4:
             signal.raise_signal(number)  # by who signals the whole group
             signal.raise_signal(signal.SIGTERM)  # by the benchmark
         return step(stepper, *args)

@@ -64,7 +64,7 @@ def stopped_at(update: int, number: int, monkeypatch: pytest.MonkeyPatch, argume
     step = Stepper.__call__
 
     def signalled(stepper: Any, *args: Any) -> Any:
-        if stepper.agent._n_updates == update - 1:
+        if stepper.owner._n_updates == update - 1:
             signal.raise_signal(number)
         return step(stepper, *args)
 
@@ -190,7 +190,7 @@ def test_what_the_machine_refuses_is_a_sentence_and_the_run_goes_on_afterwards(
         raise error
 
     def refused_from_the_sixth(stepper: Any, *args: Any) -> Any:
-        if stepper.agent._n_updates == 5:
+        if stepper.owner._n_updates == 5:
             monkeypatch.setattr(place, refuse)
             if what == "memory":
                 torch.randint(2, (1,))
@@ -248,7 +248,7 @@ def test_a_second_signal_ends_a_training_at_once(file: Path, monkeypatch: pytest
     step = Stepper.__call__
 
     def signalled(stepper: Any, *args: Any) -> Any:
-        if stepper.agent._n_updates == 6:
+        if stepper.owner._n_updates == 6:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
         return step(stepper, *args)

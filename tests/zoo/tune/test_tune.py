@@ -289,6 +289,8 @@ def test_flags_that_do_not_fit_the_data_are_refused(tune: Callable[..., Path]) -
         tune("--objective", "simulator")
     with pytest.raises(SystemExit, match="BC has no critic to ask: choose another --objective"):
         tune("--objective", "soft-opc", algo="bc")
+    with pytest.raises(SystemExit, match="DecisionTransformerPolicy acts by its history"):
+        tune(algo="decision_transformer")
     with pytest.raises(SystemExit, match="TD3BC has no hyper-parameter 'alpa'; did you mean 'alpha'"):
         tune("--search", "alpa:[1.0]")
 
