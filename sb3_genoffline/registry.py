@@ -30,6 +30,7 @@ from sb3_genoffline.mcq import MCQ
 from sb3_genoffline.onestep import Onestep
 from sb3_genoffline.plas import PLAS
 from sb3_genoffline.qdq import QDQ
+from sb3_genoffline.sfbc import SfBC
 from sb3_genoffline.spot import SPOT
 from sb3_genoffline.sql import SQL
 from sb3_genoffline.td3_bc import TD3BC
@@ -94,7 +95,9 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
         return len(self._classes)
 
 
-ALGOS = Algorithms(AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IDQL, IQL, MCQ, Onestep, PLAS, QDQ, SPOT, SQL, TD3BC, UWAC)
+ALGOS = Algorithms(
+    AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IDQL, IQL, MCQ, Onestep, PLAS, QDQ, SfBC, SPOT, SQL, TD3BC, UWAC
+)
 
 
 def register_algorithm(cls: AlgorithmClass) -> AlgorithmClass:

@@ -20,6 +20,7 @@ MAX_SPACE_DIM = 100_000
 _LARGEST_EXCESS, _FREE_ENTRIES = 64, 2**26
 _LARGEST = {
     **{"n_diffusion_steps": 10_000, "ddim_stride": 10_000, "n_action_samples": 100_000},
+    **{"n_solver_steps": 10_000, "solver_order": 3, "n_selected": 100_000},
     **{"flow_transforms": 1000, "n_lstm_layers": 16},
 }
 _MULTIPLIERS = ("n_critics", "flow_transforms", "flow_bins", "n_lstm_layers")
