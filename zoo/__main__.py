@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "evaluate a trained agent and write results.json"),
     "judge": ("judge.command", "rank the agents of all runs from logged data alone, without an environment"),
     "benchmark": ("benchmark.command", "train and evaluate algorithms x datasets x seeds from one plan, and report on them"),
+    "tune": ("tune.command", "choose hyper-parameters by what logged data say, or by a simulator"),
     "enjoy": ("enjoy", "watch or film a trained agent"),
     "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
     "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),

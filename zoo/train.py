@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust_argument(parser)
     add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters over those of the file")
     add("-conf", "--conf-file", help="YAML file instead of the algorithm's own hyperparameters.yml")
-    add("--profile", help="overlay of the hyper-parameter file, such as cpu")
+    add("--profile", help="overlay of the hyper-parameter file, such as cpu, or a file with one, as tune writes it")
     add("-uuid", "--uuid", action="store_true", default=None, help="append a uuid to the run's folder")
     add("-P", "--progress", action=argparse.BooleanOptionalAction, help="show a progress bar (default)")
     add("--collect", action="store_true", help="collect a dataset of ours that is not there yet")

@@ -37,15 +37,16 @@ class RayProcess:
     :param threads: that it may use, and that Ray reserves for it
     :param nice: how much it yields to other processes
     :param gpus: that Ray reserves for it; 0.25 lets four jobs share one
+    :param options: of :class:`~zoo.benchmark.runner.LocalProcess`
     """
 
-    def __init__(self, record: Path, threads: int, nice: int, gpus: float = 0.0) -> None:
+    def __init__(self, record: Path, threads: int, nice: int, gpus: float = 0.0, **options: str) -> None:
         import ray
 
         self._stop_file = _stop_file(record)
         self._stop_file.unlink(missing_ok=True)
         task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(_work)
-        self._task = task.remote(str(record.resolve()), threads, nice)
+        self._task = task.remote(str(record.resolve()), threads, nice, **options)
 
     def poll(self) -> int | None:
         """Exit code, None while it works or waits for a machine."""
@@ -75,12 +76,12 @@ def _stop_file(record: Path) -> Path:
     return record.with_suffix(".stop")
 
 
-def _work(record: str, threads: int, nice: int) -> int:
+def _work(record: str, threads: int, nice: int, **options: str) -> int:
     """The body of a Ray task: the job as a process of its own, whose threads are pinned and whose crash harms nothing."""
     path = Path(record)
     if _stop_file(path).exists():
         return EXIT[INTERRUPTED]
-    process, asked = LocalProcess(path, threads, nice), False
+    process, asked = LocalProcess(path, threads, nice, **options), False
     while (code := process.poll()) is None:
         if not asked and _stop_file(path).exists():
             process.stop()

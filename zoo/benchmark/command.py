@@ -10,19 +10,18 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sb3_genoffline.errors import UserError
 
-from ..runs.flags import a_folder, jobs, new_folder, niceness, share_of_gpus
+from ..runs.flags import a_folder, new_folder
 from ..runs.provenance import command_line
 from ..runs.stopping import advised
+from .starting import add_job_arguments, starter
 
 if TYPE_CHECKING:
     from .plan import Plan
-    from .runner import Starter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("plan", help="YAML file, such as zoo/benchmarks/cpu.yml")
     add("-f", "--folder", "--log-folder", type=a_folder, default="logs/benchmark", help="of the records, logs and runs")
-    add("--jobs", type=jobs, help="runs at a time (default: 1; on a Ray cluster, what fits)")
-    add("--threads", type=jobs, default=1, help="threads of each run")
-    add("--nice", type=niceness, default=10, help="how much the runs yield to other processes")
+    add_job_arguments(parser)
     add("--retry-failed", action="store_true", help="also run those that failed before")
     add("--collect", action="store_true", help="collect datasets of ours that are not there yet")
-    add("--ray", metavar="ADDRESS", help="run on the Ray cluster there; `local` starts one on this machine")
-    add("--gpus", type=share_of_gpus, default=0.0, help="GPUs of each run on a Ray cluster; 0.25 lets four share one")
     add("--status", action="store_true", help="show what is done, and end")
     add("--report", type=new_folder, metavar="DIR", help="write the report there, with the records it is made of, and end")
     add("--records", type=a_folder, metavar="DIR", help="make the report of these records instead of the folder's")
@@ -60,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
         print_overview(overview)
         print(last_words(overview, folder))
         return
-    start, parallel = _starter(args)
+    start, parallel = starter(args)
     overview = Overview(benchmark, active=True, parallel=parallel)
     try:
         with shown(overview) as screen, closing(benchmark.run(start, parallel, args.collect)) as events:
@@ -74,19 +69,6 @@ def main(args: argparse.Namespace) -> None:
     problems = last_words(overview, folder)
     if problems:
         sys.exit(problems)
-
-
-def _starter(args: argparse.Namespace) -> tuple[Starter, int]:
-    """What starts a job, and how many work at a time."""
-    from .runner import LocalProcess
-
-    if args.ray is None:
-        return partial(LocalProcess, threads=args.threads, nice=args.nice), args.jobs or 1
-    from .cluster import RayProcess, connect
-
-    processors = connect(args.ray)
-    start = partial(RayProcess, threads=args.threads, nice=args.nice, gpus=args.gpus)
-    return start, args.jobs or max(1, processors // args.threads)
 
 
 def _report(plan: Plan, args: argparse.Namespace) -> None:

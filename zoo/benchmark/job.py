@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..collect.lookup import find_dataset
 from ..runs.envs import NoEnvironment, env_factory
 from ..runs.evaluations import episodes_needed, late_checkpoints, scores_of
 from ..runs.folders import Run
-from ..runs.learning import train
+from ..runs.learning import TrainedRun, train
 from ..runs.provenance import versions
 from ..runs.rendering import prefer_offscreen
 from ..runs.scoring import evaluate
@@ -51,6 +51,15 @@ def run_job(path: Path) -> str:
     :param path: of the record, in the folder ``jobs`` of the benchmark
     :return: its state afterwards
     """
+    return work_on(path, _work)
+
+
+def work_on(path: Path, work: Callable[[Path, dict[str, Any]], bool]) -> str:
+    """
+    :param path: of a record
+    :param work: does what it says and adds to it; returns False if it was interrupted
+    :return: the record's state afterwards, as it is written
+    """
     with FileLock(path.with_suffix(".lock")):  # a process of a benchmark that was killed may be at its last update
         record = read_record(path)
         if record["state"] == DONE:
@@ -58,7 +67,7 @@ def run_job(path: Path) -> str:
         record |= {"state": RUNNING, "error": None}
         write_json(path, record)
         try:
-            record["state"] = DONE if _work(path, record) else INTERRUPTED
+            record["state"] = DONE if work(path, record) else INTERRUPTED
         except KeyboardInterrupt:
             record["state"] = INTERRUPTED
         except Exception:
@@ -76,10 +85,7 @@ def _work(path: Path, record: dict[str, Any]) -> bool:
     """Train and evaluate; False if it was interrupted."""
     folder, config = path.parent.parent, record["config"]
     data = find_dataset(config["dataset"], env=config.get("env"))
-    run = job_run(folder, record, data.fingerprint)
-    if run is not None and not run.model_path.is_file():
-        shutil.rmtree(run.folder)  # killed before its first checkpoint
-        run = None
+    run = run_to_go_on(folder, record, data)
     clock = Stopwatch(**record.get("clock", {})) if run is not None else Stopwatch()
     updates = 0
     if run is not None:
@@ -87,12 +93,22 @@ def _work(path: Path, record: dict[str, Any]) -> bool:
         if record.get("attempt"):
             clock.add_killed(record["attempt"], run.model_path, updates)
     total = config["hyperparameters"]["n_timesteps"]
-    record |= {"clock": clock.as_dict(), "attempt": time.time(), "pid": os.getpid(), "host": _host()}
+    record |= {"clock": clock.as_dict(), "attempt": time.time(), "pid": os.getpid(), "host": host()}
     record.setdefault("started", _now())
     write_json(path, record)
     if updates < total:
         cpu = time.process_time()
-        trained = _train(folder, record, data, run)
+        evaluation = config["evaluation"]
+        trained = train_as_recorded(
+            folder,
+            record,
+            data,
+            run,
+            eval_freq=evaluation["freq"],
+            eval_episodes=evaluation["episodes"],
+            save_freq=evaluation["freq"],
+            env_id=config.get("env"),
+        )
         run = trained.run
         clock.add(trained, time.process_time() - cpu)
         record |= {"clock": clock.as_dict(), "attempt": None}
@@ -113,19 +129,34 @@ def _work(path: Path, record: dict[str, Any]) -> bool:
     return True
 
 
-def _train(folder: Path, record: dict[str, Any], data: OfflineDataset, run: Run | None) -> Any:
+def run_to_go_on(folder: Path, record: dict[str, Any], data: OfflineDataset) -> Run | None:
+    """The run that a job left when it was interrupted or killed; one without a checkpoint is deleted."""
+    run = job_run(folder, record, data.fingerprint)
+    if run is not None and not run.model_path.is_file():
+        shutil.rmtree(run.folder)
+        return None
+    return run
+
+
+def train_as_recorded(
+    folder: Path, record: dict[str, Any], data: OfflineDataset, run: Run | None, **options: Any
+) -> TrainedRun:
+    """
+    :param folder: of the runs
+    :param record: of the job, whose ``config`` has algorithm, seed, device and resolved hyper-parameters
+    :param data: to train on
+    :param run: that goes on; None: a new one
+    :param options: of :func:`~zoo.runs.learning.train`, ``save_freq`` among them
+    """
     config = record["config"]
-    hyperparameters, evaluation = config["hyperparameters"], config["evaluation"]
+    hyperparameters = config["hyperparameters"]
     shared: dict[str, Any] = {
         "log_folder": folder,
-        "eval_freq": evaluation["freq"],
-        "eval_episodes": evaluation["episodes"],
-        "save_freq": evaluation["freq"],
-        "log_interval": min(1000, evaluation["freq"]),
+        "log_interval": min(1000, options["save_freq"]),
         "device": config["device"],
-        "env_id": config.get("env"),
         "progress": False,
         "arguments": {"benchmark": record["key"]},
+        **options,
     }
     if run is not None:
         env_kwargs = hyperparameters.get("env_kwargs")  # the plan's, which the run's files are not trusted to repeat
@@ -172,7 +203,8 @@ def _results(run: Run, data: OfflineDataset, config: dict[str, Any], curve: dict
     return {"last": last, "best": best, "final": final}
 
 
-def _host() -> str:
+def host() -> str:
+    """Processor, threads and GPU of this process, as results tell them."""
     import torch
 
     processor = platform.processor() or platform.machine()
@@ -215,9 +247,10 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, run: Callable[[Path], str] = run_job) -> int:
     """
     :param argv: the record, and how many threads and how much courtesy
+    :param run: does the job of a record
     :return: exit code, see :data:`EXIT`
     """
     parser = argparse.ArgumentParser(description=__doc__)
@@ -233,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prefer_offscreen()
     try:
         with stoppable(child=True, to_the_end=argv is None) as stop:  # Ray's workers block the signals
-            state = run_job(args.record)
+            state = run(args.record)
     except Stopped as stopped:
         return stopped.code
     return EXIT[state] if stop.number is None or state != INTERRUPTED else 128 + stop.number

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,11 +66,12 @@ class LocalProcess:
     :param record: of the job; its output goes into the ``.log`` beside it
     :param threads: that it may use
     :param nice: how much it yields to other processes
+    :param module: that does such jobs
     """
 
-    def __init__(self, record: Path, threads: int, nice: int) -> None:
+    def __init__(self, record: Path, threads: int, nice: int, module: str = f"{__package__}.job") -> None:
         pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        command = [sys.executable, "-m", f"{__package__}.job", str(record.resolve())]
+        command = [sys.executable, "-m", module, str(record.resolve())]
         with record.with_suffix(".log").open("ab") as log, shielding_children():
             self._process = subprocess.Popen(
                 [*command, "--threads", str(threads), "--nice", str(nice)],
@@ -142,7 +143,7 @@ class Benchmark:
         """
         output_folder(str(self.folder))
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(self.folder):
+        with alone(self.folder):
             self._prepare(collect)
             try:
                 while self.waiting or self.working:
@@ -155,7 +156,8 @@ class Benchmark:
                     yield None
                     time.sleep(POLL_SECONDS)
             finally:
-                self._stop()
+                stop_all(self.working.values())
+                self.working.clear()
 
     def records(self) -> dict[Job, dict[str, Any]]:
         """What is known of all jobs now."""
@@ -187,47 +189,58 @@ class Benchmark:
             self.waiting.append(job)
 
     def _ended(self, job: Job, code: int | None) -> Event:
-        path = record_path(self.folder, job)
-        record = read_record(path)
-        if is_stop(code) and record["state"] in (WAITING, RUNNING):  # asked to end before it began
-            record["state"] = INTERRUPTED
-            write_json(path, record)
-        elif not is_end(code, record["state"]):  # it could not write its end itself
-            log = path.with_suffix(".log")
-            text = log.read_text(errors="replace") if log.is_file() else ""
-            how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-            record |= {"state": FAILED, "error": last_lines(f"{text.rstrip()}\n{how}")}
-            write_json(path, record)
+        record = ended_record(record_path(self.folder, job), code)
         return Event(job, record["state"], record)
 
-    def _stop(self) -> None:
-        """End the jobs at work, with what they have done in their checkpoints; at once at a second signal."""
-        try:
-            for process in self.working.values():
-                with contextlib.suppress(ProcessLookupError):
-                    process.stop()
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            while any(process.poll() is None for process in self.working.values()) and time.monotonic() < deadline:
-                time.sleep(0.1)
-        finally:
-            for process in self.working.values():
-                if process.poll() is None:
-                    process.kill()
-            self.working.clear()
+
+def ended_record(path: Path, code: int | None) -> dict[str, Any]:
+    """
+    The record of a job whose process has ended, with what the process could not write any more.
+
+    :param path: of the record
+    :param code: exit code of the process
+    """
+    record = read_record(path)
+    if is_stop(code) and record["state"] in (WAITING, RUNNING):  # asked to end before it began
+        record["state"] = INTERRUPTED
+        write_json(path, record)
+    elif not is_end(code, record["state"]):
+        log = path.with_suffix(".log")
+        text = log.read_text(errors="replace") if log.is_file() else ""
+        how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        record |= {"state": FAILED, "error": last_lines(f"{text.rstrip()}\n{how}")}
+        write_json(path, record)
+    return record
+
+
+def stop_all(processes: Collection[Process]) -> None:
+    """End jobs, with what they have done in their checkpoints; at once at a second signal."""
+    try:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.stop()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """
     Hold the folder's lock, which ends with the process, however it ends.
 
+    :param folder: of a benchmark, or of the trials of ``zoo tune``
     :raises UserError: if another process has it
     """
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"Another benchmark is running in {folder}: wait for it, or use another folder.") from None
+        raise UserError(f"Another process is running jobs in {folder}: wait for it, or use another folder.") from None
     try:
         yield
     finally:
@@ -239,7 +252,7 @@ def is_running(folder: Path) -> bool:
     if not (folder / _LOCK).is_file():
         return False
     try:
-        with _alone(folder):
+        with alone(folder):
             return False
     except UserError:
         return True

@@ -65,30 +65,68 @@ def load_hyperparameters(
 
     :param algo: name in ``ALGOS``
     :param dataset: id of the dataset, or the name of its file
-    :param profile: name below ``profiles:``
+    :param profile: name below ``profiles:``, or a file of its own (``.yml``) with what stands below such a name
     :param overrides: by name; values as in YAML
     :param conf_file: YAML file to read instead of the algorithm's :func:`own_file`
     :raises UserError: for an unknown algorithm, profile or key (naming the nearest), or a value of the wrong type
     :raises NotFoundError: if there is no such file
     """
+    file = read_settings(algo, conf_file)
+    entry = find_entry(file.entries, dataset)
+    if entry is None:
+        raise UserError(f"{_short(file.path)} has neither an entry for {dataset!r} nor a `default`: add one.")
+    merged = named_values(file.entries[entry], f"{file.path}, {entry},")
+    if profile is not None:
+        overlays, where = file.profile(profile)
+        for key in dict.fromkeys(["default", find_entry(overlays, dataset) or "default"]):
+            merged = deep_merge(merged, named_values(overlays.get(key), f"{where} {key},"))
+    merged = deep_merge(merged, overrides or {})
+    return make_hyperparameters(ALGOS[algo], merged, entry)
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """
+    A file of hyper-parameters.
+
+    :param path: of it
+    :param entries: settings by dataset
+    :param profiles: overlays by name
+    :param search: values to try by name of the setting, see ``zoo tune``
+    """
+
+    path: Path
+    entries: dict[str, Any]
+    profiles: dict[str, Any]
+    search: dict[str, Any]
+
+    def profile(self, name: str) -> tuple[dict[str, Any], str]:
+        """
+        :param name: of a profile, or of a file that holds one
+        :return: the overlays by dataset, and where they stand, for errors
+        """
+        if name.endswith((".yml", ".yaml")):
+            return read_yaml(Path(name)), f"{name},"
+        if name not in self.profiles:
+            known = ", ".join(self.profiles) or "none"
+            raise UserError(
+                f"--profile {name!r} is not in {_short(self.path)}{nearest(name, self.profiles)} There are: {known}."
+            )
+        where = f"{self.path}, profile {name},"
+        return named_values(self.profiles[name], where), where
+
+
+def read_settings(algo: str, conf_file: str | Path | None = None) -> SettingsFile:
+    """
+    :param algo: name in ``ALGOS``
+    :param conf_file: YAML file to read instead of the algorithm's :func:`own_file`
+    """
     if algo not in ALGOS:
         raise UserError(f"--algo {algo!r} is not known{nearest(algo, ALGOS)} There are: {', '.join(ALGOS)}.")
     path = own_file(ALGOS[algo]) if conf_file is None else Path(conf_file)
     content = {"default": {}} if conf_file is None and not path.is_file() else read_yaml(path)
-    profiles = named_values(content.pop("profiles", None), f"{path}, profiles,")
-    entry = find_entry(content, dataset)
-    if entry is None:
-        raise UserError(f"{_short(path)} has neither an entry for {dataset!r} nor a `default`: add one.")
-    merged = named_values(content[entry], f"{path}, {entry},")
-    if profile is not None:
-        if profile not in profiles:
-            known = ", ".join(profiles) or "none"
-            raise UserError(f"--profile {profile!r} is not in {_short(path)}{nearest(profile, profiles)} There are: {known}.")
-        overlays = named_values(profiles[profile], f"{path}, profile {profile},")
-        for key in dict.fromkeys(["default", find_entry(overlays, dataset) or "default"]):
-            merged = deep_merge(merged, named_values(overlays.get(key), f"{path}, profile {profile}, {key},"))
-    merged = deep_merge(merged, overrides or {})
-    return make_hyperparameters(ALGOS[algo], merged, entry)
+    profiles, search = (named_values(content.pop(name, None), f"{path}, {name},") for name in ("profiles", "search"))
+    return SettingsFile(path, content, profiles, search)
 
 
 def own_file(cls: type[AnyAlgorithm]) -> Path:

@@ -100,6 +100,7 @@ def train(
     progress: bool = True,
     resume: bool = False,
     arguments: Mapping[str, Any] | None = None,
+    callback: BaseCallback | None = None,
 ) -> TrainedRun:
     """
     Train, evaluate on the way, and write the run's files (see :class:`~zoo.runs.folders.Run`).
@@ -134,6 +135,7 @@ def train(
     :param resume: go on with the latest unfinished run of the same ``arguments``, hyper-parameters and data below
         ``log_folder``, if there is one that no process is at work on
     :param arguments: recorded as ``args.yml``
+    :param callback: called after each update, once what is to be saved then is saved
     :raises UserError: for bad hyper-parameters, a resumed agent that has done its updates already, or is of another algorithm
         or seed, or whose run is trained by another process
     """
@@ -205,6 +207,7 @@ def train(
             checkpoints.n_calls = model.num_timesteps  # a resumed run saves at the same updates
             callbacks.append(checkpoints)
         callbacks.append(SaveLast(run.model_path, save_freq if save_freq > 0 else _SAVE_LAST_EVERY))
+        callbacks += [] if callback is None else [callback]
         before, started = model.num_timesteps, time.perf_counter()
         with stop.later(), _explained(run):
             model.learn_offline(

@@ -112,6 +112,20 @@ def test_a_job_is_a_process_of_its_own_that_finds_this_package(dataset_id: str, 
     assert record["error"].splitlines()[-1].startswith("sb3_genoffline.errors.UserError: reward_transform='nosuch'")
 
 
+def test_a_machine_of_a_cluster_is_told_which_module_does_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zoo.benchmark.cluster as cluster
+
+    class Ended:
+        def __init__(self, record: Path, threads: int, nice: int, **options: str) -> None:
+            assert options == {"module": "zoo.tune.job"}
+
+        def poll(self) -> int:
+            return 7
+
+    monkeypatch.setattr(cluster, "LocalProcess", Ended)
+    assert cluster._work(str(tmp_path / "record.json"), 1, 10, module="zoo.tune.job") == 7
+
+
 @pytest.mark.parametrize("algo", ALGOS)
 def test_every_algorithm_can_be_a_job(algo: str, dataset_id: str, tmp_path: Path) -> None:
     settings = {"profile": "tiny", "n_timesteps": 2, "evaluations": 1, "final_episodes": 1, "hyperparameters": {}}
@@ -233,7 +247,7 @@ def test_a_benchmark_that_is_closed_asks_its_jobs_to_end_and_lets_go_of_its_fold
     events = Benchmark(read_plan(plan), folder).run(Endless, 2)
     for _ in range(3):
         next(events)
-    with pytest.raises(ValueError, match="Another benchmark is running in"):
+    with pytest.raises(ValueError, match="Another process is running jobs in"):
         next(Benchmark(read_plan(plan), folder).run(Endless, 2))
     events.close()
     assert len(asked) == 2

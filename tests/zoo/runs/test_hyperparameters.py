@@ -270,7 +270,7 @@ PROFILES = [(algo, profile) for algo in ALGOS for profile in (None, *read_yaml(o
 def test_every_entry_makes_an_agent_with_and_without_each_profile(algo: str, profile: str | None) -> None:
     made: list[dict[str, Any]] = []
     for dataset in read_yaml(own_file(ALGOS[algo])):
-        if dataset != "profiles":
+        if dataset not in ("profiles", "search"):
             settings = load_hyperparameters(algo, dataset, profile)
             if settings.arguments not in made:  # the networks of the first alone: making them takes most of the time
                 ALGOS[algo](settings.policy, None if made else SPACES, device="cpu", **settings.arguments)

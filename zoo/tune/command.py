@@ -1,0 +1,144 @@
+"""
+Choose an algorithm's hyper-parameters: Optuna over the `search:` block of its hyperparameters.yml. Trials are judged from
+logged episodes that they have not seen, or by a simulator (--objective simulator); those that fall behind are ended early.
+
+Stop or kill it: the same command goes on, and with more --trials it goes further. The best setting is a file that
+`python -m zoo train --profile FILE` reads.
+"""
+
+import argparse
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sb3_genoffline.errors import UserError, printable
+from sb3_genoffline.registry import ALGOS
+
+from ..benchmark.records import DONE, FAILED
+from ..benchmark.starting import add_job_arguments, starter
+from ..collect.lookup import find_dataset
+from ..runs.envs import env_factory, try_out
+from ..runs.flags import a_folder, algorithm, device, positive, seed_number, share
+from ..runs.folders import dataset_name
+from ..runs.hyperparameters import parse_pairs
+from ..runs.provenance import command_line
+from ..runs.scoring import CHOOSING_SEEDS
+from ..runs.stopping import advised
+from .objectives import OBJECTIVES, SIMULATOR, Judge, own_critic
+from .plan import TunePlan, Wish, check_objective
+from .results import ranked, results_of, write_results
+from .revealing import reveal
+from .study import load_optuna
+from .tuner import Ended, Tuner
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo tune``"""
+    add = parser.add_argument
+    add("--algo", type=algorithm, required=True, help=f"algorithm: {', '.join(ALGOS)}")
+    add("--dataset", required=True, help="Minari id or file to train on and to judge by")
+    add("--trials", type=positive, default=20, help="settings to try in all, earlier calls included (default: 20)")
+    objectives = "; ".join(f"{name}: {objective.what}" for name, objective in OBJECTIVES.items())
+    add("--objective", choices=OBJECTIVES, default="fqe", help=f"what is best (default: fqe). {objectives}")
+    add("--scores", type=positive, default=4, help="times that a trial is scored, the end included (default: 4)")
+    add("--prune", action=argparse.BooleanOptionalAction, default=True, help="end trials that fall behind (default)")
+    add("--held-out", type=share, default=0.2, help="share of the episodes that no trial is trained on (default: 0.2)")
+    add("--fit-steps", type=positive, default=20_000, help="updates of each fit of fqe (default: 20,000)")
+    add("--episodes", type=positive, default=10, help="episodes of each score of the simulator (default: 10)")
+    add(
+        "--reveal", type=positive, metavar="N", help="in the end run N episodes of each trial in the simulator, for the report"
+    )
+    add(
+        "--search",
+        nargs="+",
+        metavar="NAME:VALUES",
+        help="instead of the file's, as alpha:[1,2.5] tau:dict(low=0.005,high=0.05)",
+    )
+    add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters of all trials, not searched then")
+    add("-n", "--n-timesteps", type=positive, help="gradient updates of a trial (default: the hyper-parameters')")
+    add("-conf", "--conf-file", help="YAML file instead of the algorithm's own hyperparameters.yml")
+    add("--profile", help="overlay of the hyper-parameter file, such as cpu")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs/tune", help="root of the searches (default: logs/tune)")
+    add("--env", help="environment of the simulator (default: the dataset's)")
+    add("--seed", type=seed_number, default=0, help="of all trainings, of the split and of the search")
+    add("--device", type=device, default="auto", help="cpu, cuda or auto")
+    add("--collect", action="store_true", help="collect a dataset of ours that is not there yet")
+    add_job_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    load_optuna()
+    plan = _plan(args)
+    folder = Path(args.folder) / f"{args.algo}-{dataset_name(args.dataset)}"
+    tuner = Tuner(plan, folder, args.trials, args.prune)
+    start, parallel = starter(args, module=f"{__package__}.job")
+    failures: list[str] = []
+    try:
+        with closing(tuner.run(start, parallel)) as events:
+            for ended in events:
+                if ended is not None:
+                    write_results(plan, tuner.study, folder, final=False)
+                    _tell(ended, failures)
+        if args.reveal:
+            for line in reveal(folder, args.reveal):
+                print(f"{datetime.now():%H:%M:%S} {line}", flush=True)
+    except KeyboardInterrupt as stop:
+        raise advised(stop, f"go on with the same command: {command_line()}") from None
+    best = ranked(plan, results_of(plan, tuner.study, folder))
+    for file in write_results(plan, tuner.study, folder):
+        print(f"wrote {file}")
+    if tuner.left_over:
+        print(f"{tuner.left_over} trials were interrupted: the same command goes on")
+    if not best:
+        raise UserError(f"No trial came to its end. {failures[-1] if failures else 'The same command goes on.'}")
+    print(f"best: trial {best[0].number}, {_setting(best[0].settings)}: {best[0].value:.4g}")
+
+
+def _plan(args: argparse.Namespace) -> TunePlan:
+    """What is asked for, once it is known that it can be done."""
+    data = find_dataset(args.dataset, collect=args.collect, env=args.env)
+    objective: dict[str, Any] = {"objective": args.objective, "scores": args.scores}
+    if args.objective == SIMULATOR:
+        objective |= {"episodes": args.episodes, "eval_seed": CHOOSING_SEEDS.start}
+    else:
+        objective |= {"held_out": args.held_out}
+    if args.objective.startswith("fqe"):
+        objective |= {"fit_steps": args.fit_steps}
+    overrides = parse_pairs(args.hyperparams)
+    if args.n_timesteps is not None:
+        overrides["n_timesteps"] = args.n_timesteps
+    wish = Wish(
+        args.algo,
+        str(Path(args.dataset).resolve()) if Path(args.dataset).is_file() else args.dataset,
+        args.seed,
+        objective,
+        args.device,
+        args.profile,
+        overrides,
+        None if args.search is None else parse_pairs(args.search),
+        args.conf_file,
+        args.env,
+    )
+    check_objective(objective, data)
+    plan = TunePlan(wish, data)
+    if args.objective == SIMULATOR or args.reveal:
+        try_out(env_factory(data, args.env, plan.base.env_kwargs))
+    if OBJECTIVES[args.objective].critic:
+        judge = Judge(plan.evaluation, data, args.seed, "cpu")
+        own_critic(ALGOS[args.algo](plan.base.policy, judge.training, device="cpu", **plan.base.arguments))
+    return plan
+
+
+def _tell(ended: Ended, failures: list[str]) -> None:
+    scores = ended.record.get("scores") or [{}]
+    text = {DONE: f"{scores[-1].get('value', 0.0):.4g}"}.get(ended.state, ended.state)
+    if ended.state == FAILED:
+        failures.append(printable(str(ended.record.get("error")).splitlines()[-1]))
+        text = f"failed: {failures[-1]}"
+    print(f"{datetime.now():%H:%M:%S} trial {ended.number}, {_setting(ended.settings)}: {text}", flush=True)
+
+
+def _setting(values: dict[str, Any]) -> str:
+    return printable(", ".join(f"{name} {value}" for name, value in values.items()))

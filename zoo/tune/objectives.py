@@ -1,0 +1,160 @@
+"""What a trial's agent is worth: by an offline estimate on episodes that it has not seen, or by a simulator."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
+from sb3_genoffline.data import OfflineDataset
+from sb3_genoffline.data.transforms import scale_actions
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.ope import FQE, scores
+from sb3_genoffline.ope.report import split_episodes
+from sb3_genoffline.ope.scores import Act, Value
+
+from ..runs.callbacks import StopWhenAsked
+from ..runs.envs import env_factory
+from ..runs.scoring import evaluate
+from ..runs.stopping import StopSignals
+
+Score = dict[str, Any]
+"""``value``; of a simulator ``returns`` and ``lengths`` of the episodes and ``normalized_score``; ``seconds``."""
+SIMULATOR = "simulator"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """
+    :param what: it is, for people
+    :param largest: whether the largest value is best; else the smallest
+    :param critic: whether it asks the agent's own critic, which some agents lack
+    """
+
+    what: str
+    largest: bool = True
+    critic: bool = False
+
+
+OBJECTIVES = {
+    "fqe": Objective("value by fitted Q evaluation on held-out episodes"),
+    "fqe-low": Objective("lower end of the 90 % interval of that value"),
+    "initial-value": Objective("the agent's own Q in first states of held-out episodes", critic=True),
+    "soft-opc": Objective("the agent's own Q in the best quarter of held-out episodes, above that of all", critic=True),
+    "action-distance": Objective("mean squared distance to the actions of held-out episodes", largest=False),
+    SIMULATOR: Objective("mean return in the simulator"),
+}
+
+
+def own_critic(model: AnyAlgorithm) -> Value:
+    """
+    :param model: an agent
+    :return: the mean of its critics, in units of the rewards as they were transformed
+    :raises UserError: if it has none
+    """
+    policy = model.policy
+    if not hasattr(policy, "critic"):
+        raise UserError(f"{type(model).__name__} has no critic to ask: choose another --objective, such as fqe.")
+
+    @th.no_grad()
+    def value(observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        states = policy.normalize_observations(th.as_tensor(np.array(observations), device=policy.device))
+        scaled = scale_actions(np.array(actions), cast(spaces.Box, model.action_space))
+        critic = cast(Callable[..., th.Tensor], policy.critic)
+        return critic(states, th.as_tensor(scaled, device=policy.device)).mean(0).double().cpu().numpy()
+
+    return value
+
+
+class Judge:
+    """
+    Scores agents in one way.
+
+    :param settings: ``objective``, and what it needs of ``held_out``, ``gamma``, ``fit_steps``, ``episodes``, ``eval_seed``
+    :param data: all of the data
+    :param seed: of the split and of all that is drawn
+    :param device: of the networks
+    :param env: to evaluate in (None: the data's own)
+    :param env_kwargs: its arguments
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        data: OfflineDataset,
+        seed: int,
+        device: str,
+        env: str | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.settings, self.data, self.seed, self.device = settings, data, seed, device
+        self.env, self.env_kwargs = env, env_kwargs
+        self.training, self.held_out = data, data
+        if settings["objective"] != SIMULATOR:
+            self.training, self.held_out = split_episodes(data, settings["held_out"], seed)
+
+    def score(self, model: AnyAlgorithm, stop: StopSignals) -> Score | None:
+        """
+        :param model: an agent
+        :param stop: breaks a fit off
+        :return: None if it was broken off
+        """
+        started = time.perf_counter()
+        found = self._methods()[self.settings["objective"]](model, stop)
+        return found and {**found, "seconds": round(time.perf_counter() - started, 2)}
+
+    def _methods(self) -> dict[str, Callable[[AnyAlgorithm, StopSignals], Score | None]]:
+        return {
+            "fqe": self._fqe,
+            "fqe-low": self._fqe,
+            "initial-value": lambda model, _: self._cheap(scores.initial_state_value, model),
+            "soft-opc": lambda model, _: self._cheap(self._soft_opc, model),
+            "action-distance": lambda model, _: self._cheap(
+                lambda value, act, data: scores.action_difference(act, data), model
+            ),
+            SIMULATOR: lambda model, _: self.simulate(model, self.settings["episodes"], self.settings["eval_seed"]),
+        }
+
+    def _fqe(self, model: AnyAlgorithm, stop: StopSignals) -> Score | None:
+        starts = self.data.observations[self.data.episode_starts]
+        gamma, names = self.settings["gamma"], {"seed": self.seed, "device": self.device, "initial_observations": starts}
+        fqe = FQE(model, self.held_out, gamma=gamma, **names)
+        fqe.fit(self.settings["fit_steps"], callback=StopWhenAsked(stop), log_interval=None)
+        if stop.number is not None:
+            return None
+        found = fqe.estimate()
+        low = self.settings["objective"] == "fqe-low"
+        return {"value": found.interval[0] if low else found.value, "interval": list(found.interval)}
+
+    def _cheap(self, measure: Callable[[Value, Act, OfflineDataset], float], model: AnyAlgorithm) -> Score:
+        value = own_critic(model) if OBJECTIVES[self.settings["objective"]].critic else _no_value
+        model.policy.seed_acting(self.seed)
+        return {"value": measure(value, lambda states: model.predict(states, deterministic=True)[0], self.held_out)}
+
+    @staticmethod
+    def _soft_opc(value: Value, act: Act, data: OfflineDataset) -> float:
+        return scores.soft_opc(value, data, float(np.quantile(data.episode_returns(), 0.75)))
+
+    def simulate(self, model: AnyAlgorithm, episodes: int, eval_seed: int) -> Score:
+        """
+        :param model: an agent
+        :param episodes: to run
+        :param eval_seed: of the episodes
+        """
+        make = env_factory(self.data, self.env, self.env_kwargs)
+        found = evaluate(model, make, episodes, eval_seed=eval_seed)
+        by_success = found["success_rate"] is not None
+        return {
+            "value": found["normalized_score"] if by_success else found["mean_reward"],
+            "returns": found["returns"],
+            "lengths": found["lengths"],
+            "normalized_score": found["normalized_score"],
+        }
+
+
+def _no_value(observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    raise AssertionError("an objective without a critic asks none")

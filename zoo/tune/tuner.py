@@ -1,0 +1,204 @@
+"""Run trials, several at a time, each a job of its own; tell Optuna what they scored, and end those that fall behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sb3_genoffline.common.arguments import Count, misfit
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
+
+from ..benchmark import runner
+from ..benchmark.records import DONE, FAILED, INTERRUPTED, open_record, read_record, record_path
+from ..benchmark.runner import Process, Starter, alone, ended_record, stop_all
+from ..runs.places import output_folder
+from ..runs.writing import write_json
+from .plan import TunePlan
+from .study import load_optuna, open_study, sampler
+
+if TYPE_CHECKING:
+    import optuna
+
+PRUNED = "pruned"
+
+
+@dataclass
+class _Work:
+    """
+    A trial that has not ended.
+
+    :param trial: of Optuna
+    :param settings: values that it tries
+    :param path: of the record of its job, which trials of the same settings share
+    :param reported: scores that Optuna knows
+    :param behind: it is to be ended
+    """
+
+    trial: optuna.Trial
+    settings: dict[str, Any]
+    path: Path
+    reported: int = 0
+    behind: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """
+    A trial that has ended.
+
+    :param number: of it
+    :param settings: values that it tried
+    :param state: of its job, or ``pruned``
+    :param record: of its job
+    """
+
+    number: int
+    settings: dict[str, Any]
+    state: str
+    record: dict[str, Any]
+
+
+class Tuner:
+    """
+    :param plan: of the search
+    :param folder: of the journal, the records (``jobs/``) and the runs
+    :param n_trials: in all, those of earlier calls included; fewer if that is all there is to try
+    :param prune: end trials whose score is worse than the median of the earlier ones' at the same updates
+    """
+
+    def __init__(self, plan: TunePlan, folder: str | Path, n_trials: int, prune: bool = True) -> None:
+        self.plan, self.folder, self.n_trials, self.prune = plan, Path(folder), n_trials, prune
+        self.study: optuna.Study
+        self.processes: dict[Path, Process] = {}
+        self.left_over = 0
+        """Trials that were interrupted from outside, which the next call goes on with."""
+
+    def run(self, start: Starter, jobs: int) -> Generator[Ended | None]:
+        """
+        Run trials until there are enough. Yields those that end, and None twice a second. Closed or interrupted in between, it
+        asks the jobs at work to save and end, and waits for them; the next call goes on with them.
+
+        :param start: starts the job of a record
+        :param jobs: how many work at a time
+        :raises UserError: if another process runs trials in this folder, or its study is of another plan
+        """
+        load_optuna()
+        output_folder(str(self.folder))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.folder):
+            self.study = open_study(self.folder, self.plan, self.prune)
+            waiting, working = self._unfinished(), list[_Work]()
+            try:
+                while True:
+                    for work in [*working]:
+                        ended = self._look(work, start, jobs)
+                        if ended is not None:
+                            working.remove(work)
+                            if ended.state != INTERRUPTED:
+                                yield ended
+                    while len(working) < jobs:
+                        begun = waiting.pop(0) if waiting else self._ask()
+                        if begun is None:
+                            break
+                        working.append(begun)
+                    if not working:
+                        return
+                    yield None
+                    time.sleep(runner.POLL_SECONDS)
+            finally:
+                stop_all(self.processes.values())
+                self.processes.clear()
+
+    def _unfinished(self) -> list[_Work]:
+        """Trials that an earlier call began."""
+        optuna = load_optuna()
+        found = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        return [self._work(optuna.Trial(self.study, trial._trial_id), len(trial.intermediate_values)) for trial in found]
+
+    def _ask(self) -> _Work | None:
+        """A new trial; None if there are enough, or every setting has been tried."""
+        trials = self.study.get_trials(deepcopy=False)
+        begun = [trial for trial in trials if trial.state.name != "WAITING"]
+        if len(begun) >= self.n_trials:
+            return None
+        grid, seed = self.plan.space.grid(), [self.plan.wish.seed, len(begun)]
+        if grid is not None and len(begun) == len(trials):
+            untried = [point for point in grid if point not in [trial.params for trial in begun]]
+            if not untried:
+                return None
+            self.study.enqueue_trial(untried[np.random.default_rng(seed).integers(len(untried))])
+        self.study.sampler = sampler(seed)
+        return self._work(self.study.ask())
+
+    def _work(self, trial: optuna.Trial, reported: int = 0) -> _Work:
+        parameters = self.plan.space.suggest(trial)
+        job = self.plan.job(self.plan.space.settings(parameters))
+        open_record(self.folder, job)
+        return _Work(trial, self.plan.space.values(parameters), record_path(self.folder, job), reported)
+
+    def _look(self, work: _Work, start: Starter, jobs: int) -> Ended | None:
+        """Start a trial's job if need be, tell Optuna its new scores, and return it once it has ended."""
+        process = self.processes.get(work.path)
+        code = None if process is None else process.poll()
+        if process is not None and code is not None:
+            del self.processes[work.path]
+            record = ended_record(work.path, code)
+        else:
+            record = read_record(work.path)
+        scores = scores_of(record, work.path)
+        for score in scores[work.reported :]:
+            work.trial.report(float(score["value"]), score["updates"])
+        work.reported = max(work.reported, len(scores))
+        if record["state"] in (DONE, FAILED) and code is None and process is not None:
+            return None  # at its last line
+        if record["state"] == DONE:
+            return self._tell(work, DONE, record, float(scores[-1]["value"]))
+        if record["state"] == FAILED:
+            return self._tell(work, FAILED, record)
+        work.behind |= record.get(PRUNED) is True or bool(work.reported and work.trial.should_prune())
+        if process is None or code is not None:
+            if work.behind:
+                write_json(work.path, record | {PRUNED: True})
+                return self._tell(work, PRUNED, record)
+            if code is not None:
+                self.left_over += 1
+                return Ended(work.trial.number, work.settings, INTERRUPTED, record)
+            if len(self.processes) < jobs:
+                self.processes[work.path] = start(work.path)
+        elif work.behind:
+            process.stop()
+        return None
+
+    def _tell(self, work: _Work, state: str, record: dict[str, Any], value: float | None = None) -> Ended:
+        states = load_optuna().trial.TrialState
+        if state == FAILED:
+            work.trial.set_user_attr("error", str(record.get("error")).splitlines()[-1])
+        told = {DONE: states.COMPLETE, FAILED: states.FAIL, PRUNED: states.PRUNED}[state]
+        self.study.tell(work.trial, value, state=told, skip_if_finished=True)
+        return Ended(work.trial.number, work.settings, state, record)
+
+
+def scores_of(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """
+    The scores of a trial so far.
+
+    :param record: of its job
+    :param path: of it
+    :raises UserError: if they are none
+    """
+    scores = record.get("scores", [])
+    wrong = misfit(scores, list[dict[str, Any]])
+    for score in [] if wrong else scores:
+        for name, hint in {"updates": Count, "value": float, "returns": list[float] | None}.items():
+            wrong = wrong or misfit(score.get(name), hint)
+    if wrong is None and record["state"] == DONE and not scores:
+        wrong = "must not be empty"
+    if wrong is not None:
+        raise UserError(f"{path} is no record of a trial: its scores, {short(scores)}, are wrong: a part {wrong}.")
+    return scores
