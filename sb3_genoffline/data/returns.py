@@ -1,5 +1,6 @@
 """Rows with the return that followed, as methods need them that regress Q on returns, and returns improved by planning."""
 
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from sb3_genoffline.errors import UserError
 
 PlanningTarget = Literal["code", "paper"]
 _SMALLEST_SCALE = 0.1
+_FEW_ROWS = 0.5
 
 
 def planned_returns(
@@ -86,6 +88,12 @@ class ReturnSampler:
                 f"{lengths.max()}."
             )
         rows = np.flatnonzero(np.repeat(kept, lengths))
+        if len(rows) < _FEW_ROWS * len(dataset):
+            warnings.warn(
+                f"Only {len(rows)} of {len(dataset)} rows are learned from: the others are of episodes that are shorter than "
+                f"min_episode_length={min_episode_length}.",
+                stacklevel=2,
+            )
         self.buffer, self.replacement = buffer, replacement
         self._rows = th.as_tensor(rows, device=buffer.device)
         self._rewards = buffer.reward_scale * dataset.rewards[rows].astype(np.float64) + buffer.reward_shift

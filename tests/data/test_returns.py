@@ -111,6 +111,8 @@ def test_short_episodes_are_left_out() -> None:
     close(sampler.observations_at(slice(None)), data.observations[4:57], 0)
     sampler.replan(np.zeros(53), 0.9)
     assert len(sampler.returns) == 53
+    with pytest.warns(UserWarning, match="Only 17 of 60 rows are learned from.*min_episode_length=11"):
+        make_sampler(dataset=short, min_episode_length=11)
     with pytest.raises(UserError, match="min_episode_length=18 leaves no row: the longest of 7 episodes has 17"):
         make_sampler(dataset=short, min_episode_length=18)
 
