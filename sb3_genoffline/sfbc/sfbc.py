@@ -188,6 +188,13 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
         settings: dict[str, Any] = {"min_episode_length": self.min_episode_length, "replacement": self.replacement}
         return ReturnSampler(buffer, self.gamma, **settings, seed=self._buffer_seed)
 
+    def overestimation_hint(self) -> str:
+        """The arguments that help."""
+        return (
+            f"What helps: planning_target='paper', whose returns are lower, a smaller n_planning_iterations="
+            f"{self.n_planning_iterations}, or more critic_steps={self.critic_steps}, so that planning asks a better critic."
+        )
+
     def usual_gradient_steps(self) -> int:
         """All iterations."""
         return self.n_planning_iterations * self.critic_steps

@@ -9,10 +9,12 @@ import pytest
 import torch as th
 from exact import close
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor, nn
 from worlds import PointEnv, make_agent, make_dataset, snapshot
 
 from sb3_genoffline import SfBC
+from sb3_genoffline.common.fitting import Fit, FitListener
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.score import ScoreBehaviour
 from sb3_genoffline.nets.ensembles import EnsembleLinear, EnsembleQ
@@ -259,6 +261,34 @@ def test_a_training_that_was_saved_between_plannings_goes_on_bit_for_bit(updates
     loaded = SfBC.load(file, device="cpu").learn_offline(make_dataset(), 12 - updates, reset_num_timesteps=False)
     whole._total_timesteps = loaded._total_timesteps
     assert snapshot(whole) == snapshot(loaded)
+
+
+def test_a_fit_that_was_stopped_goes_on_bit_for_bit() -> None:
+    """README claim 9."""
+
+    class Stop(BaseCallback, FitListener):
+        def on_fit_step(self, fit: Fit, metrics: dict[str, float]) -> bool:
+            return fit.step < 2
+
+        def _on_step(self) -> bool:
+            return True
+
+    whole, file = make().learn_offline(make_dataset(), 8), io.BytesIO()
+    make().learn_offline(make_dataset(), 8, callback=Stop()).save(file)
+    assert snapshot(whole) == snapshot(SfBC.load(file, device="cpu").learn_offline(make_dataset(), 8))
+
+
+def test_planned_returns_stay_where_other_random_numbers_are_wanted() -> None:
+    """README claim 9: the order of rows is another seed's, what planning has found is the agent's."""
+    model, file = make().learn_offline(make_dataset(), 8), io.BytesIO()
+    model.save(file)
+    model.set_dataset(make_dataset())
+    for changes in ({}, {"seed": 9}):
+        loaded = SfBC.load(file, device="cpu", **changes)
+        loaded.set_dataset(make_dataset())
+        assert loaded.batches.n_plans == 1 and (loaded.batches.returns == model.batches.returns).all()
+        drawn = (agent.batches.draw(16).returns for agent in (model, loaded))
+        assert th.equal(*drawn) != bool(changes)
 
 
 def test_one_behaviour_serves_agents_with_other_settings() -> None:
