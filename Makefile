@@ -6,7 +6,7 @@ ZOO := $(VENV)/.zoo
 DEV := $(VENV)/.dev
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: quickstart test test-slow check format clean
+.PHONY: quickstart test test-slow gpu-check check format clean
 
 quickstart: $(ZOO)
 	$(RUN) -m zoo quickstart $(ARGS)
@@ -16,6 +16,10 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 -m slow --timeout 3600 $(ARGS)
+
+# On a CUDA machine: installs nothing, and takes .venv if there is one, else PYTHON with what is installed there
+gpu-check:
+	$(if $(wildcard $(RUN)),$(RUN),$(PYTHON)) -m zoo gpu-check $(ARGS)
 
 check: $(DEV)
 	$(RUN) -m ruff format --check .

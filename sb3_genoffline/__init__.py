@@ -4,13 +4,16 @@ from sb3_genoffline.awac import AWAC, AWACPolicy
 from sb3_genoffline.bc import BC, BCPolicy
 from sb3_genoffline.bcq import BCQ, VAEPolicy
 from sb3_genoffline.bear import BEAR, BEARPolicy
+from sb3_genoffline.common.evaluation import with_rewards
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.cped import CPED, FlowDensityPolicy
 from sb3_genoffline.cql import CQL, CQLPolicy
 from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, combine, export_hdf5, export_minari, load_dataset, split
 from sb3_genoffline.data.recording import RecordDatasetCallback
+from sb3_genoffline.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
 from sb3_genoffline.dql import DQL, DiffusionQLPolicy
+from sb3_genoffline.envs import register_envs
 from sb3_genoffline.eql import EQL, EQLPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.hub import HubError, download_from_hub, load_from_hub, push_to_hub
@@ -53,6 +56,8 @@ __all__ = [
     "BEARPolicy",
     "CQLPolicy",
     "ConsistencyQPolicy",
+    "DecisionTransformer",
+    "DecisionTransformerPolicy",
     "DiffusionPolicy",
     "DiffusionQLPolicy",
     "EQLPolicy",
@@ -85,4 +90,7 @@ __all__ = [
     "push_to_hub",
     "register_algorithm",
     "split",
+    "with_rewards",
 ]
+
+register_envs()

@@ -19,6 +19,7 @@ from sb3_genoffline.common.saving import AgentFile
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.cql import CQL
 from sb3_genoffline.dac import DAC
+from sb3_genoffline.decision_transformer import DecisionTransformer
 from sb3_genoffline.dql import DQL
 from sb3_genoffline.eql import EQL
 from sb3_genoffline.errors import UserError
@@ -96,7 +97,27 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
 
 
 ALGOS = Algorithms(
-    AWAC, BC, BCQ, BEAR, CPED, CQL, DAC, DQL, EQL, IDQL, IQL, MCQ, Onestep, PLAS, QDQ, SfBC, SPOT, SQL, TD3BC, UWAC
+    AWAC,
+    BC,
+    BCQ,
+    BEAR,
+    CPED,
+    CQL,
+    DAC,
+    DecisionTransformer,
+    DQL,
+    EQL,
+    IDQL,
+    IQL,
+    MCQ,
+    Onestep,
+    PLAS,
+    QDQ,
+    SfBC,
+    SPOT,
+    SQL,
+    TD3BC,
+    UWAC,
 )
 
 

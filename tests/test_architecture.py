@@ -20,10 +20,10 @@ LONGEST = 425
 # Rooms in the order imports run: a module may import its own room and those before it. Any other folder of the package
 # holds one algorithm.
 RANKS = {
-    **{"version": 0, "errors": 0, "nets": 1, "files": 1, "generative": 2, "data": 2, "common": 3},
-    **{"registry": 5, "ope": 6, "hub": 6, "testing": 6, "zoo": 7},
+    **{"version": 0, "errors": 0, "nets": 1, "files": 1, "envs": 1, "generative": 2, "data": 2, "deploy": 3, "common": 4},
+    **{"registry": 6, "ope": 7, "hub": 7, "testing": 7, "zoo": 8},
 }
-ALGORITHM = 4
+ALGORITHM = 5
 
 
 def name_of(path: Path) -> str:

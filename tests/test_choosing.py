@@ -8,6 +8,7 @@ import pytest
 from worlds import make_agent
 
 from sb3_genoffline import ALGOS
+from sb3_genoffline.deploy.onnx_file import draws_of
 from sb3_genoffline.testing import observations
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,13 @@ def draws_to_act(algo: str) -> bool:
     return actions[0] != actions[1]
 
 
+def onnx_file_of(algo: str) -> str:
+    """Whether there is one, and the random numbers that it takes."""
+    if OURS[algo].no_export is not None:
+        return "no"
+    return ": ".join(["yes", *filter(None, [", ".join(sorted({f"`{drawn.kind}`" for drawn in draws_of(make_agent(algo))}))])])
+
+
 def row_of(algo: str) -> str:
     """The line of the matrix that an algorithm has to have."""
     cls = OURS[algo]
@@ -46,6 +54,7 @@ def row_of(algo: str) -> str:
         f"`{fitted}`" if fitted else "–",
         "yes" if cls.goes_online else "no",
         "yes" if draws_to_act(algo) else "no",
+        onnx_file_of(algo),
         f"{cls.default_gradient_steps:,}",
         switched_off.replace("'", '"') or "–",
     )

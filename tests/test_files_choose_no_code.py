@@ -28,7 +28,7 @@ PLACES: dict[str, dict[str, str]] = {
     "importlib.import_module": {
         "sb3_genoffline.data.environments": "a package that this library names",
         "zoo.__main__": "a command of the zoo",
-        "zoo.speed.command": "a plain form of ours, by the name of an algorithm that the user gave",
+        "zoo.speed.agents": "a plain form of ours, by the name of an algorithm that the user gave",
     },
     "entry_points": {"sb3_genoffline.registry": "of installed packages"},
     "pickle._Unpickler": {"sb3_genoffline.data.reading.pickled": "whose names stand for nothing"},

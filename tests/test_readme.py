@@ -13,10 +13,13 @@ from zoo.collect.make import collect
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+ZOO = ROOT / "zoo"
+GLUCOSE = ZOO / "glucose" / "README.md"  # its blocks are run one after another: tests/zoo/test_glucose_page.py
 PAGES = [
     ROOT / "README.md",
-    ROOT / "zoo" / "README.md",
-    ROOT / "zoo/tune/README.md",
+    ZOO / "README.md",
+    ZOO / "tune" / "README.md",
+    GLUCOSE,
     *sorted((ROOT / "sb3_genoffline").rglob("README.md")),
 ]
 
@@ -33,6 +36,7 @@ def name_of(page: Path) -> str:
 PYTHON_BLOCKS = [
     pytest.param(block, id=f"{name_of(page)}: {block.splitlines()[0]}")
     for page in PAGES
+    if page != GLUCOSE
     for block in blocks_of(page, "python")
 ]
 COMMANDS = [

@@ -22,9 +22,12 @@ COMMANDS = {
     "benchmark": ("benchmark.command", "train and evaluate algorithms x datasets x seeds from one plan, and report on them"),
     "tune": ("tune.command", "choose hyper-parameters by what logged data say, or by a simulator"),
     "enjoy": ("enjoy", "watch or film a trained agent"),
+    "export": ("export", "write a trained agent as an ONNX file, which acts without PyTorch"),
     "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
     "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),
+    "glucose": ("glucose.command", "write the made-up hospital's log of the page that goes from a log to a decision"),
     "speed": ("speed.command", "measure the speed of training updates"),
+    "gpu-check": ("gpu_check.command", "check on a CUDA machine what needs one, and measure it"),
     "quickstart": ("quickstart", "collect, train, evaluate, draw and film in a few minutes"),
 }
 SCRIPTS = {
@@ -32,6 +35,7 @@ SCRIPTS = {
     "behavior.gait": "search the gait of the ant in AntMaze",
     "behavior.tables": "write the scores of the behaviour policies into their README",
     "recipes.antmaze": "measure how often the ant reaches the goal",
+    "glucose.record": "run that page and write down what it prints",
     "collect.rate": "compare the rate of collecting with the bare simulator's",
 }
 """What the zoo itself is made with; each is run as a module of its own."""

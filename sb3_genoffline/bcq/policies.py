@@ -62,6 +62,6 @@ class VAEPolicy(BatchConstrainedPolicy):
 
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.sample_actions`."""
-        noise = self.acting_noise(len(states), n_samples, self.vae.latent_dim)
+        noise = self.acting_noise(states.shape[0], n_samples, self.vae.latent_dim)
         perturbed: Tensor = self.actor(states, self.propose(states, noise))
         return perturbed

@@ -12,6 +12,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_genoffline.common.evaluation import tell_reward
 from sb3_genoffline.common.fitting import Fit, FitListener
 from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.files.writing import replace_file
@@ -83,7 +84,8 @@ class OfflineProgressBarCallback(BaseCallback, FitListener):
 class OfflineEvalCallback(EvalCallback):
     """
     SB3's ``EvalCallback`` (same files: ``evaluations.npz``, ``best_model.zip``) that starts every evaluation from the same
-    environment seeds and adds ``eval/normalized_score``, on D4RL's scale where 0 is random and 100 expert.
+    environment seeds, tells the policy its rewards if it acts by them, and adds ``eval/normalized_score``, on D4RL's scale
+    where 0 is random and 100 expert.
 
     :param eval_env: environment(s) to evaluate on; a ``VecEnv`` of n steps n episodes at once with batched sampling
     :param score_range: reference (min, max) returns; None: no normalised score
@@ -120,6 +122,10 @@ class OfflineEvalCallback(EvalCallback):
             self.logger.dump(self.num_timesteps)  # SB3 has dumped already: later, the score would count for a later step
             self.model.last_metrics["normalized_score"] = self.last_normalized_score  # type: ignore[attr-defined]
         return proceed
+
+    def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
+        tell_reward(self.model, locals_)
+        super()._log_success_callback(locals_, globals_)
 
     @contextmanager
     def _whole_file(self) -> Iterator[None]:

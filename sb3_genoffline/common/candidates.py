@@ -53,7 +53,7 @@ class CandidatePolicy(OfflinePolicy):
         :return: (B, A), the action to take
         """
         chosen = self.choose(values)  # (B,)
-        return candidates[th.arange(len(candidates), device=chosen.device), chosen]
+        return candidates[th.arange(candidates.shape[0], device=chosen.device), chosen]
 
     def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         return self._predict(observation, deterministic)

@@ -107,7 +107,7 @@ class DiffusionPolicy(CandidatePolicy):
         :param n_samples: n
         :return: (B, n, A), in [−1, 1]
         """
-        noise = self.acting_noise_scale * self.acting_noise(*self.actor.noise_shape(len(states), n_samples))
+        noise = self.acting_noise_scale * self.acting_noise(*self.actor.noise_shape(states.shape[0], n_samples))
         clip: SampleClip = "clean" if self.clip_denoised else "none"
         actions = self.actor.sample(states, noise, sampler=self.sampler, ddim_stride=self.ddim_stride, clip=clip)
         return actions.clamp(-1.0, 1.0)

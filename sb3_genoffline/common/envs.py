@@ -84,6 +84,13 @@ def source_space(env: VecEnv | None) -> spaces.Space[Any] | None:
     return layer.source_space if isinstance(layer, SpacesEnv) else None
 
 
+def env_id(env: VecEnv | None) -> str | None:
+    """The id that the environment is registered under; None if there is none, or no environment."""
+    first: Any = next(iter(getattr(env.unwrapped, "envs", [])), None) if env is not None else None
+    spec = None if first is None else first.unwrapped.spec
+    return None if spec is None else str(spec.id)
+
+
 def flat_observation(observation: Any, source: spaces.Space[Any] | None, dim: int) -> Any:
     """
     :param observation: one or a batch, flat or as the environment gives it

@@ -1,7 +1,7 @@
 """What is trained before the policy: generative models that an algorithm fits first, leaves alone, and may share by file."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import METRICS_EVERY, RunningMeans, TrainingMonitor
+from sb3_genoffline.common.optimizers import load_optimizer
+from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.errors import DivergedError, UserError
 from sb3_genoffline.files.archive import (
     CheckpointError,
@@ -29,23 +31,32 @@ class Fit:
     One model to be fitted: modules, optimizers, and a number of steps. Its state is saved with the agent while it runs, so
     that an interrupted fit goes on exactly.
 
+    A subclass says in :meth:`draw` what a step learns from and in :meth:`step_on` what it does, which on CUDA is recorded as a
+    graph; :meth:`look` is for what the host decides. One that can't be cut so overrides :meth:`update`.
+
     :param n_steps: steps in all
     :param modules: everything whose tensors change, or were made by an earlier fit, and that the agent does not save by
         itself, by name
     :param optimizers: likewise
+    :param generator: of the random numbers that :meth:`step_on` draws; None if it draws none
     """
 
     name: ClassVar[str]
     """Prefix of the log keys, and what the progress bar shows."""
+    graph: bool = True
+    """Whether steps run as CUDA graphs where there is CUDA."""
 
     def __init__(
         self,
         n_steps: int,
         modules: Mapping[str, nn.Module] | None = None,
         optimizers: Mapping[str, th.optim.Optimizer] | None = None,
+        generator: th.Generator | None = None,
     ) -> None:
         self.n_steps = n_steps
         self.modules, self.optimizers = dict(modules or {}), dict(optimizers or {})
+        self.generator = generator
+        self.stepper = Stepper(self, self.step_on)
         self.step = 0
 
     @property
@@ -62,7 +73,37 @@ class Fit:
 
         :return: scalars to log, on the device
         """
+        return self.stepper(self.draw()) | self.look()
+
+    def draw(self) -> tuple[Tensor, ...]:
+        """What the coming step learns from, on the device."""
         raise NotImplementedError
+
+    def step_on(self, batch: Any) -> dict[str, Tensor]:
+        """
+        The step on what was drawn. What it decides by ``self.step``, it asks :meth:`phase`; numbers that change from step to
+        step, :meth:`number_now`.
+
+        :param batch: of :meth:`draw`
+        :return: scalars to log, on the device
+        """
+        raise NotImplementedError
+
+    def look(self) -> dict[str, Tensor]:
+        """
+        What the host does after a step, before it is counted.
+
+        :return: further scalars to log, on the device
+        """
+        return {}
+
+    def phase(self) -> Hashable:
+        """Which parts of the coming step run: each phase is recorded as a CUDA graph of its own."""
+        return None
+
+    def number_now(self, of: Callable[[], float]) -> float | Tensor:
+        """See :meth:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm.number_now`."""
+        return self.stepper.number(of)
 
     def finish(self) -> None:
         """Called after the last step."""
@@ -82,7 +123,7 @@ class Fit:
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_optimizer(optimizer, state["optimizers"][name])
 
 
 class FitListener:

@@ -246,6 +246,8 @@ class FittingLearner(StoredLearner):
                 )
             else:
                 self.begin_fits()
+        for fit in self.fits.left or ():
+            fit.graph = self.graph
         logger = self.logger if hasattr(self, "_logger") else Logger(None, [])  # SB3's learn() makes its own later
         return self.fits.run(callback, log_interval, logger, self.monitor)
 

@@ -132,7 +132,7 @@ class Learner(OffPolicyAlgorithm):
     name: ClassVar[str]
     """Key in ``ALGOS`` and in files: the folder's name, or the class's in lower case where it comes from elsewhere."""
     graph: bool = True
-    """Whether updates run as CUDA graphs where there is CUDA; ``model.graph = False`` refuses. It is not saved."""
+    """Whether updates and fits run as CUDA graphs where there is CUDA; ``model.graph = False`` refuses. It is not saved."""
     retired_arguments: ClassVar[frozenset[str]] = frozenset()
     """Arguments of earlier versions that changed no result: files may still have them."""
 
@@ -377,7 +377,7 @@ class Learner(OffPolicyAlgorithm):
         self.monitor = TrainingMonitor(self.device)
         self._seed_generators(int(th.randint(2**62, (1,))) if self.seed is None else self.seed)
         self.state = LearnerState(self, self.device, self.policy.obs_mean.dtype)
-        self.stepper = Stepper(self)
+        self.stepper = Stepper(self, self.draw_and_update)
         self.declare_state()
         self._is_set_up = True
 
@@ -386,6 +386,10 @@ class Learner(OffPolicyAlgorithm):
         self.env, self.n_envs = env, env.num_envs
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self._setup_model()
+
+    def draw_and_update(self, batch: Any) -> dict[str, Tensor]:
+        """One update on a batch, its random numbers drawn now: what is recorded as a CUDA graph."""
+        raise NotImplementedError
 
     def declare_state(self) -> None:
         """Say what is learned: :meth:`add_networks`, :meth:`add_optimizer`, :meth:`add_variable`."""
@@ -481,10 +485,10 @@ class Learner(OffPolicyAlgorithm):
         best of some samples, so it differs from call to call: call :meth:`set_acting_seed` before to get the same again.
 
         :param observation: one or a batch of them; vectors, or what the agent's own environment gives (Dict observations, say)
-        :param state: passed through: no policy has a memory
-        :param episode_start: unused
+        :param state: passed through, except by policies with a memory: of those what the last call returned
+        :param episode_start: (n,) which environments begin an episode, for policies with a memory
         :param deterministic: the best known action, instead of one to explore with
-        :return: action or actions, and ``state``
+        :return: action or actions, and the state for the next call
         :raises UserError: if the agent has no policy yet, or the observation can't be made a vector
         """
         if not hasattr(self, "policy"):

@@ -156,6 +156,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :param progress_bar: show one for each fit
         :return: self
         """
+        log_interval = _LOG_INTERVAL.check(log_interval)
         self.set_dataset(dataset)
         name = tb_log_name or type(self).__name__
         _, callbacks = self._setup_learn_offline(0, callback, False, name, progress_bar)
@@ -191,6 +192,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :return: self
         """
         steps = self.usual_gradient_steps() if gradient_steps is None else _GRADIENT_STEPS.check(gradient_steps)
+        log_interval = _LOG_INTERVAL.check(log_interval)
         self.set_dataset(dataset)
         total_timesteps, callback = self._setup_learn_offline(
             steps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
@@ -301,6 +303,10 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         """
         return self._count(self.update(batch, noise))
 
+    def draw_and_update(self, batch: BatchT) -> dict[str, Tensor]:
+        """See :meth:`~sb3_genoffline.common.learner.Learner.draw_and_update`."""
+        return self.update(batch, self.draw_noise(len(batch[0])))  # type: ignore[index]
+
     def _count(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
         """An update that was made, and what it returned."""
         self._n_updates += 1
@@ -323,7 +329,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
         :param of: gives it for the coming update
         """
-        return of() if self.stepper.at_work is None else self.stepper.at_work.number(of)
+        return self.stepper.number(of)
 
     def draw_noise(self, batch_size: int) -> NoiseT:
         """All random numbers of one update, from this algorithm's generator."""
@@ -436,4 +442,4 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
 
 AnyAlgorithm = OfflineAlgorithm[Any, Any]
-_GRADIENT_STEPS = Argument("gradient_steps", Count, 0)
+_GRADIENT_STEPS, _LOG_INTERVAL = Argument("gradient_steps", Count, 0), Argument("log_interval", int | None, None)

@@ -1,12 +1,61 @@
 """One optimizer step, the same for all losses."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch as th
 from torch import Tensor
 
+from sb3_genoffline.common import stepping
 from sb3_genoffline.errors import UserError
+
+_FUSED = (th.optim.Adam, th.optim.AdamW, th.optim.SGD, th.optim.Adagrad)
+
+
+def usual_options(cls: type[th.optim.Optimizer], device: th.device, own: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    :param cls: of an optimizer
+    :param device: of what it moves
+    :param own: options
+    :return: the same, ``fused`` where the class has it and nobody wants it otherwise, and what CUDA graphs need
+    """
+    usual: dict[str, Any] = {}
+    if "capturable" in inspect.signature(cls).parameters:
+        usual["capturable"] = device.type in stepping.GRAPH_DEVICES
+    if issubclass(cls, _FUSED) and not own.get("foreach"):
+        usual["fused"] = True
+    return usual | dict(own)
+
+
+def make_optimizer(
+    cls: type[th.optim.Optimizer], parameters: Iterable[Tensor], learning_rate: float, **own: Any
+) -> th.optim.Optimizer:
+    """
+    An optimizer with its :func:`usual_options`, whose steps can be recorded as a part of a CUDA graph.
+
+    :param cls: its class
+    :param parameters: moved by it
+    :param learning_rate: before the first step
+    :param own: its options
+    """
+    parameters = list(parameters)
+    optimizer = cls(parameters, lr=learning_rate, **usual_options(cls, parameters[0].device, own))  # type: ignore[call-arg]
+    # torch warns where such an optimizer steps outside a recording, as it does before each
+    optimizer._warned_capturable_if_run_uncaptured = True
+    return optimizer
+
+
+def load_optimizer(optimizer: th.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """
+    Take over what an optimizer has averaged. Its options stay those that it was made with, here and on this device: torch puts
+    its count of steps where they want it.
+
+    :param optimizer: of one group
+    :param state: of the same, perhaps on another device
+    """
+    own = {name: value for name, value in optimizer.param_groups[0].items() if name not in ("params", "lr")}
+    optimizer.load_state_dict({**state, "param_groups": [group | own for group in state["param_groups"]]})
 
 
 def gradient_step(
@@ -36,9 +85,11 @@ def gradient_step(
     before, group["lr"] = group["lr"], learning_rate
     if skip is not None:
         optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
-    optimizer.step()
-    if isinstance(learning_rate, Tensor):
-        group["lr"] = before  # a file holds numbers
+    try:
+        optimizer.step()
+    finally:
+        if isinstance(learning_rate, Tensor):
+            group["lr"] = before  # a file holds numbers
 
 
 def check_can_skip(cls: type[th.optim.Optimizer], options: Mapping[str, Any]) -> None:

@@ -86,6 +86,8 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
 
     obs_mean: Tensor
     obs_std: Tensor
+    has_memory: ClassVar[bool] = False
+    """Whether it acts by the history that ``predict`` takes and returns as ``state``."""
     acts_with_targets: ClassVar[tuple[str, ...]] = ()
     """The target networks that the policy acts with, instead of those that they follow."""
     adds_noise: bool = True
@@ -247,6 +249,15 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
             }
         return whole
 
+    def observe_rewards(self, state: Any, rewards: Any, which: Any = slice(None)) -> None:
+        """
+        Tell what the actions of the last ``predict`` were rewarded with. A policy without a memory takes no notice.
+
+        :param state: that ``predict`` returned
+        :param rewards: (n,), as the environments gave them
+        :param which: environments whose rewards these are (default: all)
+        """
+
     def seed_acting(self, seed: int) -> None:
         """
         Restart the stream of random numbers that actions are sampled with: after the same seed, the same observations in the
@@ -385,7 +396,7 @@ class GaussianActorCriticPolicy(ActorCriticPolicy):
 
     def explore(self, states: Tensor) -> Tensor:
         """See :meth:`ActorCriticPolicy.explore`."""
-        return self.actor.sample(states, self.acting_noise(len(states), self.action_dim))
+        return self.actor.sample(states, self.acting_noise(states.shape[0], self.action_dim))
 
 
 class SquashedActorCriticPolicy(ActorCriticPolicy):
@@ -407,4 +418,4 @@ class SquashedActorCriticPolicy(ActorCriticPolicy):
 
     def explore(self, states: Tensor) -> Tensor:
         """See :meth:`ActorCriticPolicy.explore`."""
-        return self.actor.sample(states, self.acting_noise(len(states), self.action_dim))[0]
+        return self.actor.sample(states, self.acting_noise(states.shape[0], self.action_dim))[0]

@@ -21,6 +21,16 @@ def cosine_decay(update: int, horizon: int | None) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(update, horizon) / horizon))
 
 
+def warm_up(update: int, horizon: int) -> float:
+    """
+    Factor min((k + 1)/K, 1) on the learning rate of update k.
+
+    :param update: k, the number of updates already done
+    :param horizon: K; 0 leaves the rate as it is
+    """
+    return min((update + 1) / horizon, 1.0) if horizon else 1.0
+
+
 def is_storable_schedule(schedule: Any) -> bool:
     """Whether :func:`schedule_to_json` can store it."""
     if type(schedule) is FloatSchedule:

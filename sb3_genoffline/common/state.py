@@ -1,6 +1,5 @@
 """What an algorithm learns, declared once: networks, optimizers, variables. Saving, resuming and restarting follow from it."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +7,9 @@ from typing import Any
 import torch as th
 from torch import Tensor, nn
 
+from sb3_genoffline.common.optimizers import load_optimizer, make_optimizer, usual_options
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
-
-_FUSED = (th.optim.Adam, th.optim.AdamW, th.optim.SGD, th.optim.Adagrad)
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,13 @@ class OptimizerPlan:
     options: Callable[[Any], dict[str, Any]]
 
     def all_options(self, agent: Any) -> dict[str, Any]:
-        """Those of the agent; ``fused`` where the class has it and nobody wants it otherwise; what CUDA graphs need."""
-        own = self.options(agent)
-        usual: dict[str, Any] = {}
-        if "capturable" in inspect.signature(self.cls).parameters:
-            usual["capturable"] = self.parameters[0].is_cuda
-        if issubclass(self.cls, _FUSED) and not own.get("foreach"):
-            usual["fused"] = True
-        return usual | own
+        """Those of the agent, and :func:`~sb3_genoffline.common.optimizers.usual_options`."""
+        return usual_options(self.cls, self.parameters[0].device, self.options(agent))
 
     def make(self, agent: Any) -> th.optim.Optimizer:
         """:raises UserError: for options that the class does not take"""
         try:
-            return self.cls(self.parameters, lr=self.learning_rate, **self.all_options(agent))  # type: ignore[call-arg]
+            return make_optimizer(self.cls, self.parameters, self.learning_rate, **self.options(agent))
         except Exception as error:
             own = short(self.options(agent))
             raise UserError(f"optimizer_kwargs: {self.cls.__name__} does not take {own}: {error}.") from error
@@ -169,9 +161,7 @@ class LearnerState:
         for name, optimizer in self.optimizers.items():
             if "optimizers" in changed:  # perhaps another class: what it has averaged starts anew
                 continue
-            optimizer.load_state_dict(state["optimizers"][name])
-            for group in optimizer.param_groups:  # the options are the hyper-parameters' and the device's, as they are now
-                group.update(self.plans[name].all_options(self.agent))
+            load_optimizer(optimizer, state["optimizers"][name])
         for name, variable in self.variables.items():
             if variable.argument is None or variable.argument not in changed:
                 variable.tensor.data.copy_(state["variables"][name])

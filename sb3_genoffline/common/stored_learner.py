@@ -4,15 +4,16 @@ import io
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch as th
 
-from sb3_genoffline.common.envs import EnvLike
+from sb3_genoffline.common.envs import EnvLike, env_id, source_space
 from sb3_genoffline.common.learner import Learner
 from sb3_genoffline.common.saving import AgentFile, save_archive, save_folder, split_custom_objects
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sampling import Sampler
+from sb3_genoffline.deploy.onnx_file import write_onnx
 from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.archive import PathOrFile, read_archive, tree_from_members, tree_to_members, write_archive
 from sb3_genoffline.files.untrusted import short
@@ -27,6 +28,8 @@ class StoredLearner(Learner):
     The arguments are those of :class:`~sb3_genoffline.common.learner.Learner`.
     """
 
+    no_export: ClassVar[str | None] = None
+    """Why its policy can't be an ONNX file, as a sentence; None: it can."""
     replay_buffer: OfflineBuffer | None  # type: ignore[assignment]
     batches: Sampler[Any]
     _resumed_sampler: dict[str, Any] | None = None
@@ -130,6 +133,28 @@ class StoredLearner(Learner):
         :raises UserError: if the environment's spaces are not the agent's, or a change is wrong
         """
         return AgentFile.from_folder(Path(folder)).build(cls, env, device, None, changes)  # type: ignore[no-any-return]
+
+    def export_onnx(self, path: str | Path, deterministic: bool = True) -> Path:
+        """
+        Write the policy as one ONNX file that needs neither this library nor PyTorch to act: raw observations in, actions in
+        the environment's units out, any number of them at once. Random numbers that the policy draws are inputs too. What the
+        file does is compared with :meth:`predict`, with the same random numbers, before it is written.
+
+        Inputs are float32, and their first axis of unknown size is named ``batch``: ``observation`` (B, S), or, where the
+        agent's environment has ``Dict`` or ``Tuple`` observations, ``observation.KEY`` for each of them; ``noise``, standard
+        normal; ``uniform``, within [0, 1). The output is ``action`` (B, A).
+
+        :param path: file name (``.onnx`` is added)
+        :param deterministic: as in :meth:`predict`
+        :return: the file
+        :raises MissingPackageError: without the packages of the extra ``[onnx]``
+        :raises UserError: if the policy can't be such a file, or the file would not act as the policy
+        :raises NotWrittenError: if the system refuses it: a full disk, no permission
+        """
+        if self.no_export is not None:
+            raise UserError(f"{type(self).__name__} can't be exported: {self.no_export}")
+        facts = {"algorithm": type(self).name, "environment": env_id(self.env), "dataset": self.dataset_info.get("id")}
+        return write_onnx(self, Path(path), source_space(self.env) or self.policy.observation_space, deterministic, facts)
 
     def training_state(self) -> dict[str, Any]:
         """What only resuming needs, as plain data and tensors."""

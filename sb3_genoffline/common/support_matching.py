@@ -73,7 +73,7 @@ class SupportMatchingPolicy(BatchConstrainedPolicy):
 
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.sample_actions`."""
-        return self.actor.raw_sample(states, self.acting_noise(len(states), n_samples, self.action_dim)).tanh()
+        return self.actor.raw_sample(states, self.acting_noise(states.shape[0], n_samples, self.action_dim)).tanh()
 
 
 class SupportMatchingAlgorithm(BatchConstrainedAlgorithm[NoiseT]):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.common.fitting import Fit
-from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.optimizers import gradient_step, make_optimizer
 from sb3_genoffline.generative.vae import ConditionalVAE
 
 NoiseT = TypeVar("NoiseT")
@@ -65,21 +65,26 @@ class VAEFit(Fit):
         states: Tensor,
         actions: Tensor,
         batch_size: int,
-        learning_rate: float | Tensor,
+        learning_rate: float,
         generator: th.Generator,
     ) -> None:
-        self.optimizer = th.optim.Adam(policy.density.parameters(), learning_rate, fused=True)
-        super().__init__(n_steps, optimizers={"vae": self.optimizer})  # the agent saves the VAE, which is its policy's
+        self.optimizer = make_optimizer(th.optim.Adam, policy.density.parameters(), learning_rate)
+        # the agent saves the VAE, which is its policy's
+        super().__init__(n_steps, optimizers={"vae": self.optimizer}, generator=generator)
         self.policy, self.rows = policy, (states, actions)
-        self.batch_size, self.learning_rate, self.generator = batch_size, learning_rate, generator
+        self.batch_size, self.learning_rate = batch_size, learning_rate
 
-    def update(self) -> dict[str, Tensor]:
-        """One step on a batch."""
-        density = self.policy.density.requires_grad_(True)
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """States (B, S) and actions (B, A)."""
         states, actions = self.rows
         drawn = th.randint(len(states), (self.batch_size,), generator=self.generator, device=states.device)
-        noise = density.draw_noise(self.batch_size, self.generator)
-        return vae_step(density, self.optimizer, states[drawn], actions[drawn], noise, self.learning_rate)
+        return states[drawn], actions[drawn]
+
+    def step_on(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """One step down the released loss."""
+        density = self.policy.density.requires_grad_(True)
+        noise = density.draw_noise(len(batch[0]), self.generator)
+        return vae_step(density, self.optimizer, *batch, noise, self.learning_rate)
 
     def finish(self) -> None:
         """The VAE counts as fitted."""

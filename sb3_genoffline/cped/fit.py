@@ -110,13 +110,15 @@ class DensityFit(Fit):
         freeze: bool,
         seed: int,
     ) -> None:
-        super().__init__(n_steps)  # the agent saves density, discriminator and their optimizers itself
+        # the agent saves density, discriminator and their optimizers itself
+        super().__init__(n_steps, generator=trainer.generator)
         self.trainer, self.policy, self.rows = trainer, policy, (states, actions)
         self.batch_size, self.eval_every, self.patience = batch_size, eval_every, patience
         self.quantile, self.freeze = quantile, freeze
         self.n_held_out = min(int(held_out * len(states)), _HELD_OUT_ROWS)
         self._split(seed)
         self.best: dict[str, Any] = {"nll": float("inf"), "stale": 0, "weights": {}}
+        self._seen: dict[str, Tensor] = {}
 
     def _split(self, seed: int) -> None:
         states, _ = self.rows
@@ -128,22 +130,28 @@ class DensityFit(Fit):
         """After all steps, or when the held-out NLL no longer falls."""
         return self.step >= self.n_steps or self.best["stale"] >= self.patience
 
-    def update(self) -> dict[str, Tensor]:
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """States (B, S) and actions (B, A)."""
+        rows = self.trained_on
+        drawn = rows[th.randint(len(rows), (self.batch_size,), generator=self.generator, device=rows.device)]
+        return self.rows[0][drawn], self.rows[1][drawn]
+
+    def phase(self) -> bool:
+        """Whether the flow's turn has come."""
+        return self.step % self.trainer.n_critic_steps == 0
+
+    def step_on(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step on a batch."""
         self.trainer.density.requires_grad_(True)
-        drawn = th.randint(
-            len(self.trained_on), (self.batch_size,), generator=self.trainer.generator, device=self.trained_on.device
-        )
-        states, actions = (rows[self.trained_on[drawn]] for rows in self.rows)
-        info = self.trainer.step(states, actions, self.step % self.trainer.n_critic_steps == 0)
-        if len(self.held_out) > 0 and (self.step + 1) % self.eval_every == 0:
-            self._look()
-        if self.best["weights"]:
-            seen = {"nll_val": self.best["last"], "nll_kept": self.best["nll"]}
-            info = info | {name: th.tensor(value, device=states.device) for name, value in seen.items()}
-        return info
+        return self.trainer.step(*batch, self.phase())
 
-    def _look(self) -> None:
+    def look(self) -> dict[str, Tensor]:
+        """From time to time, at the held-out rows."""
+        if len(self.held_out) > 0 and (self.step + 1) % self.eval_every == 0:
+            self._look_at_held_out()
+        return self._seen
+
+    def _look_at_held_out(self) -> None:
         nll = self.policy.nll_of_rows(*(rows[self.held_out] for rows in self.rows)).mean().item()
         self.best["last"] = nll
         if nll < self.best["nll"]:
@@ -151,6 +159,13 @@ class DensityFit(Fit):
             self.best |= {"nll": nll, "stale": 0, "weights": weights}
         else:
             self.best["stale"] += 1
+        self._note_seen()
+
+    def _note_seen(self) -> None:
+        """The NLLs to log, put on the device when they change and not in each step."""
+        if self.best["weights"]:
+            seen = {"nll_val": self.best["last"], "nll_kept": self.best["nll"]}
+            self._seen = {name: th.tensor(value, device=self.held_out.device) for name, value in seen.items()}
 
     def finish(self) -> None:
         """Keep the best weights, freeze them, and note what NLLs the data have."""
@@ -170,4 +185,5 @@ class DensityFit(Fit):
         """Inverse of :meth:`state_dict`."""
         super().load_state_dict(state)
         self.best = state["best"]
+        self._note_seen()
         self._split(state["seed"])  # an agent without a seed would hold out other rows, and train on these

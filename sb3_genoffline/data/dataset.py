@@ -67,6 +67,8 @@ class OfflineDataset:
         validation.check_observation_space(self.observation_space)
         validation.check_action_space(self.action_space)
         obs_dim, act_dim = self.observation_space.shape[0], self.action_space.shape[0]
+        if not isinstance(self.id, str | None):
+            raise UserError(f"id = {repr(self.id)[:60]} is no word; give the data a name, or None.")
         rows = {
             "observations": validation.float_rows("observations", self.observations, obs_dim),
             "actions": validation.float_rows("actions", self.actions, act_dim),
@@ -93,11 +95,10 @@ class OfflineDataset:
         for name, array in rows.items():
             object.__setattr__(self, name, array)
         reference = (self.ref_min_score, self.ref_max_score)
-        if reference == (None, None):
+        if self.ref_min_score is None and self.ref_max_score is None:
             reference = known_reference(self.id, self.eval_env_spec, self.env_spec) or (None, None)
-        for name, value in zip(("ref_min_score", "ref_max_score"), reference, strict=True):
-            object.__setattr__(self, name, None if value is None else float(value))
-        check_reference(self.ref_min_score, self.ref_max_score)
+        for name, value in zip(("ref_min_score", "ref_max_score"), check_reference(*reference), strict=True):
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.observations)

@@ -60,20 +60,32 @@ class ScoreScale:
         return np.asarray(100.0 * np.asarray(successes, dtype=np.float64))
 
 
-def check_reference(low: float | None, high: float | None) -> None:
+def check_reference(low: Any, high: Any) -> tuple[float | None, float | None]:
     """
     :param low: return that counts as 0, if known
     :param high: return that counts as 100, if known
-    :raises UserError: unless those that are known are finite, and low is below high
+    :return: both as plain numbers
+    :raises UserError: unless those that are known are finite numbers, and low is below high
     """
-    for name, value in (("ref_min_score", low), ("ref_max_score", high)):
-        if value is not None and not np.isfinite(value):
-            raise UserError(f"{name} = {value} is not finite; give a return, or None if it is not known.")
+    low, high = _as_return("ref_min_score", low), _as_return("ref_max_score", high)
     if low is not None and high is not None and not high > low:
         raise UserError(
             f"ref_max_score = {high} must be above ref_min_score = {low}: scores are normalised by their difference. Give the "
             "returns of an expert and of a random policy, or None for both."
         )
+    return low, high
+
+
+def _as_return(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float | np.generic | np.ndarray) and not isinstance(value, bool)
+    number = np.asarray(value) if is_number else np.empty(0)
+    if number.size != 1 or number.dtype.kind not in "iuf":
+        raise UserError(f"{name} = {repr(value)[:60]} is no number; give a return, or None if it is not known.")
+    if not np.isfinite(number).all():
+        raise UserError(f"{name} = {number.item()} is not finite; give a return, or None if it is not known.")
+    return float(number.item())
 
 
 class Reference(NamedTuple):

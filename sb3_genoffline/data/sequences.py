@@ -31,6 +31,7 @@ class SequenceSampler:
         that are shorter have none
     :param counts: (E,) number of windows of each episode, which start at its first rows (None: as many as ``padding`` says)
     :param discount: γ of ``returns_to_go``; None leaves them out
+    :param raw_returns: whether ``returns_to_go`` are of the dataset's rewards, not of the transformed ones
     :param termination_penalty: added, in ``returns_to_go`` alone, to the reward of a step that terminates its episode
     :param replacement: draw windows with replacement
     :param seed: of the sampler's generator; None takes one from torch's global generator
@@ -46,6 +47,7 @@ class SequenceSampler:
         padding: Padding | None = None,
         counts: Any = None,
         discount: float | None = None,
+        raw_returns: bool = False,
         termination_penalty: float = 0.0,
         replacement: bool = False,
         seed: int | None = None,
@@ -74,7 +76,9 @@ class SequenceSampler:
         self._ends = th.as_tensor(dataset.episode_ends.copy(), device=source.device)
         self._returns: Tensor | None = None
         if discount is not None:
-            rewards = source.reward_scale * dataset.rewards.astype(np.float64) + source.reward_shift
+            rewards = dataset.rewards.astype(np.float64)
+            if not raw_returns:
+                rewards = source.reward_scale * rewards + source.reward_shift
             rewards = rewards + termination_penalty * dataset.terminations
             returns = returns_to_go(rewards, dataset.episode_ends, discount)
             self._returns = th.as_tensor(returns, dtype=th.float32, device=source.device)

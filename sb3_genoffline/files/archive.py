@@ -3,6 +3,7 @@
 import io
 import json
 import lzma
+import os
 import pathlib
 import struct
 import zipfile
@@ -154,12 +155,22 @@ def write_archive(path: PathOrFile, members: Mapping[str, bytes]) -> None:
     :param members: contents by name
     :raises NotWrittenError: if the system refuses it
     """
-    if not isinstance(path, str | pathlib.Path):
+    path = _place(path)
+    if not isinstance(path, pathlib.Path):
         _write_zip(path, members)
         return
     file = io.BytesIO()
     _write_zip(file, members)
     replace_file(with_zip_suffix(path), file.getvalue())
+
+
+def _place(path: Any) -> pathlib.Path | io.BufferedIOBase:
+    """:raises UserError: if it is neither a file's name nor an open binary file"""
+    if isinstance(path, str | os.PathLike):
+        return pathlib.Path(path)
+    if isinstance(path, io.TextIOBase) or not (hasattr(path, "read") or hasattr(path, "write")):
+        raise UserError(f"A {type(path).__name__} is no place for a file: give a name, or a file that is open in binary mode.")
+    return path  # type: ignore[no-any-return]
 
 
 def _write_zip(file: Any, members: Mapping[str, bytes]) -> None:
@@ -175,8 +186,8 @@ def read_archive(path: PathOrFile) -> dict[str, bytes]:
     :raises FileNotFoundError: if there is no such file
     :raises CheckpointError: if it is no zip file or a damaged one
     """
-    if isinstance(path, str | pathlib.Path):
-        given = pathlib.Path(path)
+    path = given = _place(path)
+    if isinstance(given, pathlib.Path):
         path = given if given.is_file() or not given.name else given.with_name(given.name + ".zip")
         if not path.is_file():
             raise NotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it){near_files(given)}")

@@ -21,9 +21,10 @@ _LARGEST_EXCESS, _FREE_ENTRIES = 64, 2**26
 _LARGEST = {
     **{"n_diffusion_steps": 10_000, "ddim_stride": 10_000, "n_action_samples": 100_000},
     **{"n_solver_steps": 10_000, "solver_order": 3, "n_selected": 100_000},
-    **{"flow_transforms": 1000, "n_lstm_layers": 16},
+    **{"flow_transforms": 1000, "n_lstm_layers": 16, "context_length": 1000, "max_episode_steps": 10_000},
 }
-_MULTIPLIERS = ("n_critics", "flow_transforms", "flow_bins", "n_lstm_layers")
+_MULTIPLIERS = {"n_critics": 1, "flow_transforms": 1, "flow_bins": 1, "n_lstm_layers": 1, "n_layers": 12, "n_blocks": 8}
+# how many matrices of the widest layer's size each of them has
 _LARGEST_WIDTH, _MOST_LAYERS, _DEFAULT_ENTRIES = 10_000_000, 64, 750**2
 
 
@@ -180,7 +181,7 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
                 f"The agent has {name}={short(value)}, out of bounds (0 to {largest:,}): refused, here and in files."
             )
         if name in _MULTIPLIERS:
-            multiplier *= max(1, *sizes) if sizes else 1
+            multiplier *= _MULTIPLIERS[name] * max(1, *sizes) if sizes else 1
         elif name not in _LARGEST:
             total += sum(sizes)
         widest = max(widest, (f"{name}={short(value)}", sum(sizes)), key=lambda setting: setting[1])

@@ -103,19 +103,16 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def temporary_folder(parent: Path, name: str, prefix: str | None = None) -> Iterator[Path]:
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     An empty folder of this process, removed at the end. What killed processes left beside it is removed now.
 
     :param parent: where it is made
     :param name: of what it is for
-    :param prefix: of its own name, instead of the usual form; then the caller removes what was left
     """
-    if prefix is None:
-        remove_leftovers(parent)
+    remove_leftovers(parent)
     while True:
-        start, end = (f".{name[:_LONGEST_NAME]}.", TEMPORARY) if prefix is None else (prefix, "")
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=start, suffix=end))
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name[:_LONGEST_NAME]}.", suffix=TEMPORARY))
         lock = _lock(folder)
         if lock is not False:
             break
@@ -165,6 +162,12 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
                 put_back(folder)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, at once for whoever looks for its name; what a killed process leaves of it the next writer removes."""
+    with temporary_folder(folder.parent, folder.name) as hidden:
+        os.rename(folder, hidden / "removed")
+
+
 def standing(folder: Path) -> Path:
     """The folder, or where a process that was killed while it replaced it has left it."""
     return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
@@ -176,7 +179,8 @@ def put_back(folder: Path) -> None:
     if not old.is_dir():
         return
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):
+            remove_folder(old)
     else:
         os.rename(old, folder)
 
@@ -206,10 +210,10 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith((TEMPORARY, PENDING, _OLD))
 
 
-def remove_leftovers(folder: Path, prefix: str = ".", suffix: str = TEMPORARY) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders that killed processes left in a folder."""
     try:
-        names = [name for name in os.listdir(folder) if name.startswith(prefix) and name.endswith(suffix)]
+        names = [name for name in os.listdir(folder) if name.startswith(".") and name.endswith(TEMPORARY)]
     except OSError:
         return
     for name in names:

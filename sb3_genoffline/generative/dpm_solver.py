@@ -8,6 +8,7 @@ Lu et al., "DPM-Solver: a fast ODE solver for diffusion probabilistic model samp
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -32,20 +33,24 @@ class ContinuousVP:
     beta_min: float = 0.1
     beta_max: float = 20.0
 
-    def log_alpha(self, t: Tensor) -> Tensor:
-        """
-        :param t: any shape
-        :return: the same shape
-        """
-        return -0.25 * t.square() * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+    def _log_alpha(self, t: Any) -> Any:
+        return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
     def at(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """
         :param t: any shape
         :return: α_t and σ_t, each of that shape
         """
-        log_alpha = self.log_alpha(t)
+        log_alpha: Tensor = self._log_alpha(t)
         return log_alpha.exp(), (-th.expm1(2.0 * log_alpha)).sqrt()
+
+    def levels(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        :param times: any shape
+        :return: α_t and σ_t, as :func:`dpm_solver` takes them
+        """
+        log_alphas: np.ndarray = self._log_alpha(times)
+        return np.exp(log_alphas), np.sqrt(-np.expm1(2.0 * log_alphas))
 
 
 def step_orders(n_steps: int, order: int) -> list[int]:

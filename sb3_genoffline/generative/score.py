@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
 from torch import Tensor, nn
 
@@ -214,15 +215,14 @@ class ScoreBehaviour(BehaviourModel):
         """
         if noise.ndim == states.ndim:
             return self.sample(states, noise.unsqueeze(-2), n_steps=n_steps, order=order).squeeze(-2)
-        times = th.linspace(1.0, _LAST, n_steps + 1, dtype=th.float64)
-        alphas, sigmas = (level.numpy() for level in self.process.at(times))
-        moments = times.to(noise)
+        times = np.linspace(1.0, _LAST, n_steps + 1)
+        alphas, sigmas = self.process.levels(times)
 
         def draw(part: slice) -> Tensor:
             embedded = self.noise_net.embed_states(self.standardise(states[part])).unsqueeze(-2)
 
             def predict(x: Tensor, k: int) -> Tensor:
-                return self.noise_net.predict(embedded, x, moments[k])
+                return self.noise_net.predict(embedded, x, x.new_tensor(float(times[k])))
 
             return dpm_solver(predict, alphas, sigmas, noise[part], order)
 

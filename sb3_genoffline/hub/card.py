@@ -65,7 +65,7 @@ def make_card(
         *(f"{part}.\n" for part in paper),
         _baseline(results),
         "![training curve](training_curve.png)\n" if "training_curve.png" in sizes else "",
-        _usage(cls.__name__, address, name, results, training),
+        _usage(model, address, name, results, training),
         _results(results),
         _training(config, results, command, "hyperparameters.yml" in sizes),
         _files(sizes, name, training),
@@ -164,7 +164,25 @@ def _baseline(results: Mapping[str, Any]) -> str:
     return f"This agent is a baseline, with the method's idea switched off: {markdown(name)}.\n" if name else ""
 
 
-def _usage(algorithm: str, address: str, name: str, results: Mapping[str, Any], training: bool) -> str:
+_LOOPS = {
+    False: (
+        "done, total = False, 0.0",
+        "while not done:",
+        "    action, _ = model.predict(observation, deterministic=True)",
+        "    observation, reward, terminated, truncated, _ = env.step(action)",
+    ),
+    True: (
+        "done, total, state = False, 0.0, None",
+        "while not done:",
+        "    action, state = model.predict(observation, state, deterministic=True)",
+        "    observation, reward, terminated, truncated, _ = env.step(action)",
+        "    model.policy.observe_rewards(state, reward)",
+    ),
+}
+"""An episode, of agents without a memory and with one."""
+
+
+def _usage(model: AnyAlgorithm, address: str, name: str, results: Mapping[str, Any], training: bool) -> str:
     env_id, spec = results.get("env_id"), results.get("env_spec")
     lines = ["from sb3_genoffline import load_from_hub", "", f"model = load_from_hub({python_string(address)})"]
     if env_id is None:
@@ -179,14 +197,11 @@ def _usage(algorithm: str, address: str, name: str, results: Mapping[str, Any], 
             *(_spec_lines(env_id, spec) if spec else []),
             f"env = flatten_env(gym.make({made}))" if maze else f"env = gym.make({made})",
             "observation, _ = env.reset(seed=0)",
-            "done, total = False, 0.0",
-            "while not done:",
-            "    action, _ = model.predict(observation, deterministic=True)",
-            "    observation, reward, terminated, truncated, _ = env.step(action)",
+            *_LOOPS[model.policy.has_memory],
             "    done, total = terminated or truncated, total + float(reward)",
             'print(f"return {total:.1f}")',
         ]
-    archive = code(f'{algorithm}.load(download_from_hub({python_string(address)}, "{name}.zip"))')
+    archive = code(f'{type(model).__name__}.load(download_from_hub({python_string(address)}, "{name}.zip"))')
     if training:
         more = f"To go on with training exactly where it stopped, load the whole archive: {archive}."
     else:

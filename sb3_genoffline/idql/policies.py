@@ -81,7 +81,7 @@ class IDQLPolicy(CandidatePolicy):
 
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.sample_actions`."""
-        noise = self.acting_noise(*self.actor_target.noise_shape(len(states), n_samples))
+        noise = self.acting_noise(*self.actor_target.noise_shape(states.shape[0], n_samples))
         return self.actor_target.sample(states, noise, clip="step")
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:

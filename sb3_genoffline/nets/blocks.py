@@ -1,21 +1,39 @@
 """Passes of a network over many rows, in blocks whose activations stay in a CPU's cache."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch as th
 from torch import Tensor
 
 # 640 rows of 256 floats are 0.66 MB, about a core's second-level cache.
 CPU_BLOCK_ROWS = 640
+_undivided = ContextVar("undivided", default=False)
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """No pass is divided inside, so that the same operations run for any number of rows: those of an exported graph."""
+    before = _undivided.set(True)
+    try:
+        yield
+    finally:
+        _undivided.reset(before)
+
+
+def in_one_pass() -> bool:
+    """Whether all rows go through a network together, however many they are: for gradients, or :func:`undivided`."""
+    return th.is_grad_enabled() or _undivided.get()
 
 
 def fits_cache(states: Tensor, n_samples: int) -> bool:
     """
     :param states: (B, …)
     :param n_samples: n, rows per state
-    :return: whether one pass over B·n rows is as good as several: it has few rows, needs gradients, or runs on a GPU
+    :return: whether one pass over B·n rows is as good as several: it has few rows, runs on a GPU, or must be one
     """
-    return states.is_cuda or th.is_grad_enabled() or len(states) * n_samples <= CPU_BLOCK_ROWS
+    return states.is_cuda or in_one_pass() or len(states) * n_samples <= CPU_BLOCK_ROWS
 
 
 def state_blocks(n_states: int, n_samples: int, n_rows: int = CPU_BLOCK_ROWS) -> Iterator[slice]:

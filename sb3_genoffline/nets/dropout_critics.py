@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from torch.nn.utils import parametrize
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.blocks import in_one_pass
 from sb3_genoffline.nets.ensembles import EnsembleLinear, EnsembleQ
 
 _START_ITERATIONS = 15  # torch's
@@ -111,7 +112,7 @@ class DropoutQ(EnsembleQ):
             w_action, state_part = self._first_layer(states)
             hidden = actions.unsqueeze(0) @ w_action[members].unsqueeze(1) + state_part[members].unsqueeze(2)  # (H, B, n, h)
             hidden = hidden.flatten(1, 2).unsqueeze(1)  # (H, 1, B·n, h)
-            block = n_passes if th.is_grad_enabled() else _passes_at_once(rows, actions)
+            block = n_passes if in_one_pass() else _passes_at_once(rows, actions)
             values = [
                 self._drop_through(hidden, min(block, n_passes - start), generator, members)
                 for start in range(0, n_passes, block)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.fitting import Fit
-from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.optimizers import gradient_step, make_optimizer
 from sb3_genoffline.data.batches import SarsaBatch
 from sb3_genoffline.nets.ensembles import soft_update
 from sb3_genoffline.onestep.policies import OnestepPolicy
@@ -27,14 +27,18 @@ class BehaviorFit(Fit):
     name = "behavior"
 
     def __init__(self, n_steps: int, policy: OnestepPolicy, draw: Callable[[], SarsaBatch], learning_rate: float) -> None:
-        self.policy, self.draw, self.learning_rate = policy, draw, learning_rate
+        self.policy, self.draw_batch, self.learning_rate = policy, draw, learning_rate
         self.behavior = policy.behavior_and_q.behavior
-        self.optimizer = th.optim.Adam(self.behavior.parameters(), learning_rate, fused=True)
+        self.optimizer = make_optimizer(th.optim.Adam, self.behavior.parameters(), learning_rate)
         super().__init__(n_steps, optimizers={"behavior": self.optimizer})
 
-    def update(self) -> dict[str, Tensor]:
+    def draw(self) -> SarsaBatch:
+        """The next batch."""
+        return self.draw_batch()
+
+    def step_on(self, batch: SarsaBatch) -> dict[str, Tensor]:
         """One step down −E[log β̂(a | s)]."""
-        batch, behavior = self.draw(), self.behavior.requires_grad_(True)
+        behavior = self.behavior.requires_grad_(True)
         states = self.policy.normalize_observations(batch.observations)
         loss = -behavior.distribution(states).log_prob(batch.actions).mean()
         gradient_step(self.optimizer, loss, self.learning_rate)
@@ -71,16 +75,24 @@ class SarsaFit(Fit):
         tau: float,
         target_update_interval: int,
     ) -> None:
-        self.policy, self.draw, self.learning_rate = policy, draw, learning_rate
+        self.policy, self.draw_batch, self.learning_rate = policy, draw, learning_rate
         self.gamma, self.tau, self.target_update_interval = gamma, tau, target_update_interval
         self.critic = policy.behavior_and_q.critic
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.optimizer = th.optim.Adam(self.critic.parameters(), learning_rate, fused=True)
+        self.optimizer = make_optimizer(th.optim.Adam, self.critic.parameters(), learning_rate)
         super().__init__(n_steps, {"critic_target": self.critic_target}, {"critic": self.optimizer})
 
-    def update(self) -> dict[str, Tensor]:
+    def draw(self) -> SarsaBatch:
+        """The next batch."""
+        return self.draw_batch()
+
+    def phase(self) -> bool:
+        """Whether Q's slow copy moves."""
+        return (self.step + 1) % self.target_update_interval == 0
+
+    def step_on(self, batch: SarsaBatch) -> dict[str, Tensor]:
         """One step down E[(r + γ·m·Q̄(s', a') − Q(s, a))²], a' the action that the data took in s'."""
-        batch, critic = self.draw(), self.critic.requires_grad_(True)
+        critic = self.critic.requires_grad_(True)
         states = self.policy.normalize_observations(batch.observations)  # (B, S)
         next_states = self.policy.normalize_observations(batch.next_observations)
         with th.no_grad():
@@ -88,7 +100,7 @@ class SarsaFit(Fit):
         q = critic(states, batch.actions)  # (H, B)
         loss = critic.n_critics * mse_loss(q, target.expand_as(q))  # the mean over critics, times their number
         gradient_step(self.optimizer, loss, self.learning_rate)
-        if (self.step + 1) % self.target_update_interval == 0:
+        if self.phase():
             soft_update(critic, self.critic_target, self.tau)
         return {"loss": loss.detach(), "q_mean": q.detach().mean()}
 

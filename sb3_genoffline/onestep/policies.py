@@ -126,7 +126,7 @@ class OnestepPolicy(CandidatePolicy):
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """(B, S) -> (B, n, A), of π, or of β̂ where there is no π"""
         actor = self.behavior_and_q.behavior if self.improvement == "easy_bcq" else self.actor
-        draws = actor.draws(len(states), n_samples, self.action_dim, generator=self.acting_generator)
+        draws = actor.draws(states.shape[0], n_samples, self.action_dim, generator=self.acting_generator)
         return actor.distribution(states).sample(draws).clamp(-1.0, 1.0)
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:

@@ -34,6 +34,11 @@ class TargetPolicy:
         self.model, self.action_space, self.deterministic = model, action_space, deterministic
         policy = getattr(model, "policy", model)
         self._policy = policy if isinstance(policy, OfflinePolicy) else None
+        if self._policy is not None and self._policy.has_memory:
+            raise UserError(
+                f"{type(policy).__name__} acts by its history, and what is judged here acts by the observation alone: "
+                "evaluate it in its environment."
+            )
         self.seed = seed
         self._generator = None if self._policy is None else th.Generator(self._policy.device)
         self.restart()

@@ -26,6 +26,7 @@ from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
 from sb3_genoffline.common.checked_calls import checked
 from sb3_genoffline.common.fitting import Fit, FitListener, Fits
 from sb3_genoffline.common.metrics import TrainingMonitor
+from sb3_genoffline.common.optimizers import make_optimizer
 from sb3_genoffline.common.policy_files import global_rng_preserved
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.buffers import OfflineBuffer
@@ -200,8 +201,9 @@ class FQE:
             critic = EnsembleQ(n_members, spaces[0].shape[0], spaces[1].shape[0], self.net_arch, th.nn.ReLU, torch_init=True)
         critic = critic.to(self.device)
         target = copy.deepcopy(critic).requires_grad_(False)
-        optimizer = th.optim.AdamW(
-            critic.parameters(), lr=self._settings["learning_rate"], weight_decay=self._settings["weight_decay"]
+        weight_decay = self._settings["weight_decay"]
+        optimizer = make_optimizer(
+            th.optim.AdamW, critic.parameters(), self._settings["learning_rate"], weight_decay=weight_decay
         )
         ends = [0.0] if data.terminations.any() else []
         extremes = [*ends, *(float(r) / self.reward_scale for r in (data.rewards.min(), data.rewards.max()))]
@@ -380,9 +382,10 @@ class FQE:
             raise CheckpointError(f"{path} holds no FQE.")
         if (tree["data"], tree["gamma"]) != (self.dataset.fingerprint, self.gamma):
             raise UserError(f"{path} was fitted on other data or with gamma={tree['gamma']}: give the same ones.")
+        step = tree["fit"].get("step") if isinstance(tree["fit"], dict) else None
+        if misfit(step, Count) is not None:
+            raise CheckpointError(f"{path} says to have made {short(step)} updates: take another copy.")
         try:
-            if misfit(tree["fit"]["step"], Count) is not None:
-                raise CheckpointError(f"{path} says to have made {short(tree['fit']['step'])} updates: take another copy.")
             self._fit.load_state_dict(tree["fit"])
             self.history = [(int(step), float(value)) for step, value in tree["history"]]
         except (RuntimeError, KeyError, TypeError, ValueError) as error:

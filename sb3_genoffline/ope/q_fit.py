@@ -1,7 +1,7 @@
 """The fit of FQE's ensemble: Q-functions of a fixed policy by temporal differences."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -53,6 +53,28 @@ class NextActions:
         if state["n"]:
             self.prepare(state["n"], state["cached"])
         self.policy.set_stream(state["stream"])
+
+
+class QBatch(NamedTuple):
+    """
+    What a step learns from.
+
+    :param observations: (B, S) raw
+    :param actions: (B, A)
+    :param rewards: (B,)
+    :param masks: (B,)
+    :param next_observations: (B, S) raw
+    :param next_actions: (B, M, A) the policy's
+    :param weights: (H, B) of each member
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    masks: Tensor
+    next_observations: Tensor
+    next_actions: Tensor
+    weights: Tensor
 
 
 class QFit(Fit):
@@ -110,15 +132,21 @@ class QFit(Fit):
         mean, std = self.statistics
         return (states - mean) / std
 
-    def update(self) -> dict[str, Tensor]:
-        """One step on a batch."""
+    def draw(self) -> QBatch:
+        """Rows, the policy's actions that follow them, and how much each member counts them."""
         indices = self.sampler.next_indices(self.batch_size)
         batch, rows = self.buffer.rows_at(indices), indices.cpu().numpy()
-        actions = th.as_tensor(self.next_actions.at(rows), device=indices.device)  # (B, M, A)
-        wanted, clipped = self.targets(batch.rewards, batch.masks, batch.next_observations, actions)
+        next_actions = th.as_tensor(self.next_actions.at(rows), device=indices.device)
+        weights = self.row_weights[:, th.as_tensor(self.episodes[rows], device=indices.device)]
+        return QBatch(
+            batch.observations, batch.actions, batch.rewards, batch.masks, batch.next_observations, next_actions, weights
+        )
+
+    def step_on(self, batch: QBatch) -> dict[str, Tensor]:
+        """One step on a batch."""
+        wanted, clipped = self.targets(batch.rewards, batch.masks, batch.next_observations, batch.next_actions)
         q = self.critic(self.standardised(batch.observations), batch.actions)  # (H, B)
-        weights = self.row_weights[:, th.as_tensor(self.episodes[rows], device=indices.device)]  # (H, B)
-        losses = (weights * (q - wanted).square()).sum(1) / weights.sum(1).clamp(min=1.0)
+        losses = (batch.weights * (q - wanted).square()).sum(1) / batch.weights.sum(1).clamp(min=1.0)
         gradient_step(self.optimizer, losses.sum(), self.learning_rate)
         soft_update(self.critic, self.target, self.tau)
         q = q.detach()

@@ -107,24 +107,28 @@ class OfflineReport:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Plain JSON: what is not finite, as the drift of a very short fit, is None."""
         rows = {
             name: {
-                "value": found.fqe.value,
-                "interval": list(found.fqe.interval),
+                "value": _finite(found.fqe.value),
+                "interval": [_finite(bound) for bound in found.fqe.interval],
                 "level": found.fqe.level,
-                "spread": found.fqe.spread,
-                "per_step": found.fqe.per_step,
-                "drift": found.drift,
-                "clipped": found.clipped,
-                "held_out_td_error": found.held_out_td_error,
-                "wdr": found.wdr,
-                "ess": found.ess,
+                "spread": _finite(found.fqe.spread),
+                "per_step": _finite(found.fqe.per_step),
+                "drift": _finite(found.drift),
+                "clipped": _finite(found.clipped),
+                "held_out_td_error": _finite(found.held_out_td_error),
+                "wdr": _finite(found.wdr),
+                "ess": _finite(found.ess),
                 "warnings": found.warnings,
             }
             for name, found in self.judgements.items()
         }
         return {"gamma": self.gamma, "data_value": self.data_value, "policies": rows}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
 
 
 def split_episodes(dataset: OfflineDataset, share: float, seed: int = 0) -> tuple[OfflineDataset, OfflineDataset]:

@@ -4,7 +4,7 @@ import torch as th
 from torch import Tensor
 
 from sb3_genoffline.common.fitting import Fit
-from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.optimizers import gradient_step, make_optimizer
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.generative.consistency import (
     ConsistencyModel,
@@ -72,16 +72,24 @@ class TeacherFit(Fit):
     name = "teacher"
 
     def __init__(self, n_steps: int, items: QItems, teacher: DiffusionTeacher, learning_rate: float) -> None:
-        self.optimizer = th.optim.Adam(teacher.parameters(), lr=learning_rate, fused=True)
-        super().__init__(n_steps, {"teacher": teacher}, {"teacher": self.optimizer})
+        self.optimizer = make_optimizer(th.optim.Adam, teacher.parameters(), learning_rate)
+        super().__init__(n_steps, {"teacher": teacher}, {"teacher": self.optimizer}, items.generator)
         self.items, self.teacher, self.learning_rate = items, teacher, learning_rate
 
-    def update(self) -> dict[str, Tensor]:
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """A batch of D_Q."""
+        return self.items.draw()
+
+    def rate_now(self) -> float | Tensor:
+        """Learning rate of the coming step."""
+        return self.number_now(lambda: self.learning_rate * cosine_decay(self.step, self.n_steps))
+
+    def step_on(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step on a batch of D_Q."""
-        c, x_0 = self.items.draw()
+        c, x_0 = batch
         t = draw_noise_levels(self.items.randn())
         loss = denoising_loss(self.teacher, c, x_0, t, self.items.randn(), self.teacher.network.data_std)
-        gradient_step(self.optimizer, loss, self.learning_rate * cosine_decay(self.step, self.n_steps))
+        gradient_step(self.optimizer, loss, self.rate_now())
         return {"loss": loss.detach()}
 
 
@@ -122,9 +130,9 @@ class DistillationFit(Fit):
         keep_average: bool = False,
     ) -> None:
         self.online = sampler.model.requires_grad_(True)
-        self.optimizer = th.optim.RAdam(self.online.parameters(), lr=learning_rate)
+        self.optimizer = make_optimizer(th.optim.RAdam, self.online.parameters(), learning_rate)
         modules = {"teacher": teacher, "online": self.online, "target": target}
-        super().__init__(n_steps, modules, {"online": self.optimizer})
+        super().__init__(n_steps, modules, {"online": self.optimizer}, items.generator)
         self.items, self.teacher, self.sampler, self.target = items, teacher, sampler, target
         self.grid = karras_grid(n_levels).to(items.x)
         self.first_index, self.from_teacher, self.learning_rate = first_index, from_teacher, learning_rate
@@ -136,13 +144,25 @@ class DistillationFit(Fit):
             self.online.load_state_dict(self.teacher.state_dict())
             self.target.load_state_dict(self.teacher.state_dict())
 
-    def update(self) -> dict[str, Tensor]:
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """A batch of D_Q."""
+        return self.items.draw()
+
+    def phase(self) -> bool:
+        """Whether the moving average moves."""
+        return (self.step + 1) % self.ema_every == 0
+
+    def rate_now(self) -> float | Tensor:
+        """Learning rate of the coming step."""
+        return self.number_now(lambda: self.learning_rate * cosine_decay(self.step, self.n_steps))
+
+    def step_on(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step on a batch of D_Q."""
-        c, x_0 = self.items.draw()
+        c, x_0 = batch
         draws = DistillationDraws(self.items.randint(self.first_index, len(self.grid) - 1), self.items.randn())
         loss = distillation_loss(self.online, self.target, self.teacher, self.grid, c, x_0, draws)
-        gradient_step(self.optimizer, loss, self.learning_rate * cosine_decay(self.step, self.n_steps))
-        if (self.step + 1) % self.ema_every == 0:
+        gradient_step(self.optimizer, loss, self.rate_now())
+        if self.phase():
             soft_update(self.online, self.target, self.ema)
         return {"loss": loss.detach()}
 

@@ -4,7 +4,8 @@ import torch as th
 from torch import Tensor
 
 from sb3_genoffline.common.fitting import Fit
-from sb3_genoffline.common.optimizers import gradient_step
+from sb3_genoffline.common.optimizers import gradient_step, make_optimizer
+from sb3_genoffline.data.batches import ReturnBatch
 from sb3_genoffline.data.returns import ReturnSampler
 from sb3_genoffline.sfbc.policies import SfBCPolicy
 
@@ -32,17 +33,21 @@ class BehaviorFit(Fit):
         learning_rate: float,
         generator: th.Generator,
     ) -> None:
-        self.policy, self.batches, self.generator = policy, batches, generator
+        self.policy, self.batches, self.rows_generator = policy, batches, generator
         self.batch_size, self.learning_rate = batch_size, learning_rate
         self.behavior = policy.behavior
-        self.optimizer = th.optim.Adam(self.behavior.parameters(), learning_rate, fused=True)
-        super().__init__(n_steps, optimizers={"behavior": self.optimizer})
+        self.optimizer = make_optimizer(th.optim.Adam, self.behavior.parameters(), learning_rate)
+        super().__init__(n_steps, optimizers={"behavior": self.optimizer}, generator=generator)
 
-    def update(self) -> dict[str, Tensor]:
+    def draw(self) -> ReturnBatch:
+        """The next batch."""
+        return self.batches.draw_by(self.rows_generator, self.batch_size)
+
+    def step_on(self, batch: ReturnBatch) -> dict[str, Tensor]:
         """One step down E[Σ_A (z − ε̂(α_t·a + σ_t·z, t | s))²]."""
-        batch, behavior = self.batches.draw_by(self.generator, self.batch_size), self.behavior.requires_grad_(True)
+        behavior = self.behavior.requires_grad_(True)
         states = self.policy.normalize_observations(batch.observations)
-        loss = behavior.loss(states, batch.actions, behavior.draw_noise(self.batch_size, self.generator))
+        loss = behavior.loss(states, batch.actions, behavior.draw_noise(len(states), self.rows_generator))
         gradient_step(self.optimizer, loss, self.learning_rate)
         return {"loss": loss.detach()}
 

@@ -78,7 +78,7 @@ class SfBCPolicy(CandidatePolicy):
 
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """(B, S) -> (B, n, A), which :meth:`pick` clips"""
-        return self.behave(states, self.acting_noise(len(states), n_samples, self.action_dim))
+        return self.behave(states, self.acting_noise(states.shape[0], n_samples, self.action_dim))
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:
         """(B, S), (B, n, A) -> (B, n), Q in standard deviations of the returns"""

@@ -63,9 +63,10 @@ def make_crossing(n_episodes: int = 600, seed: int = 0) -> OfflineDataset:
 def mean_return(model: OfflineAlgorithm, n_starts: int = 50) -> float:
     """Of an agent that starts below, at heights that the behaviour started from."""
     heights = -START + np.linspace(-0.05, 0.05, n_starts)
-    total = np.zeros(n_starts)
+    total, state = np.zeros(n_starts), None
     for step in range(N_STEPS):
-        actions, _ = model.predict(observe(step, heights), deterministic=True)
+        actions, state = model.predict(observe(step, heights), state, deterministic=True)
         heights, rewards = move(step, heights, actions[:, 0])
+        model.policy.observe_rewards(state, rewards)
         total += rewards
     return float(total.mean())

@@ -47,6 +47,13 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     ),
     "cql": (1500, {"critic_learning_rate": 1e-3, "bc_steps": 500, "n_actions": 4}),
     "dac": (2000, {"n_critics": 2, "n_q_samples": 1}),
+    "decision_transformer": (
+        600,
+        {
+            **{"context_length": 2, "return_scale": 10.0, "warmup_steps": 100, "max_episode_steps": 10},
+            "policy_kwargs": {"embed_dim": 32, "n_layers": 1, "dropout": 0.0},
+        },
+    ),
     "dql": (2000, {}),
     "idql": (
         1500,

@@ -23,6 +23,7 @@ from worlds import ACTION_SPACE, EXAMPLES, EXPECTED_WARNINGS, OBSERVATION_SPACE,
 from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.errors import UserError
 
 MakeAgent = Callable[..., OfflineAlgorithm]
 every_algorithm = pytest.mark.parametrize("algo", sorted(ALGOS))
@@ -85,6 +86,10 @@ def test_no_gradient_steps_change_nothing_and_a_negative_number_is_refused(agent
     assert all(th.equal(before[name], parameter) for name, parameter in model.policy.named_parameters())
     with pytest.raises(ValueError, match="gradient_steps=-1"):
         model.learn_offline(dataset, -1)
+    with pytest.raises(UserError, match=r"log_interval='x' must be a whole number"):
+        model.learn_offline(dataset, 1, log_interval="x")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"log_interval=1\.5 must be a whole number"):
+        model.pretrain(dataset, log_interval=1.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("built_from", ["env", "spaces"])

@@ -33,6 +33,7 @@ from worlds import (
 
 from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import CheckpointError
 
 MakeAgent = Callable[..., OfflineAlgorithm]
@@ -145,6 +146,13 @@ def test_stable_baselines3_reads_our_archives_without_unpickling(
 def test_a_missing_file_is_named(agent: MakeAgent, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere.*nowhere\.zip"):
         type(agent()).load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("place", [3, None, ["a.zip"], b"a.zip", io.StringIO()], ids=lambda place: type(place).__name__)
+def test_what_is_no_place_for_a_file_is_named(agent: MakeAgent, place: Any) -> None:
+    for act in (agent().save, type(agent()).load, agent().policy.save):
+        with pytest.raises(UserError, match=rf"A {type(place).__name__} is no place for a file: give a name"):
+            act(place)
 
 
 def test_an_agent_of_stable_baselines3_is_recognised(agent: MakeAgent, tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import pytest
 import torch as th
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from torch import nn
+from worlds import small_settings
 
 from sb3_genoffline import ALGOS, UserError
 from sb3_genoffline.files.archive import CheckpointError
 from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, observations, point_dataset
 
 SPACES = (OBSERVATION_SPACE, ACTION_SPACE)
-NETWORKS = {"policy_kwargs": {"net_arch": [8, 8]}}
 
 
 def td3_bc(**policy_kwargs: Any) -> Any:
@@ -24,12 +24,9 @@ def td3_bc(**policy_kwargs: Any) -> Any:
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_an_optimizer_class_and_its_arguments_are_used_for_all_networks(algo: str) -> None:
-    agent = ALGOS[algo](
-        "MlpPolicy",
-        SPACES,
-        device="cpu",
-        policy_kwargs={"net_arch": [8, 8], "optimizer_class": th.optim.AdamW, "optimizer_kwargs": {"weight_decay": 0.25}},
-    )
+    small = small_settings(algo)
+    small["policy_kwargs"] |= {"optimizer_class": th.optim.AdamW, "optimizer_kwargs": {"weight_decay": 0.25}}
+    agent = ALGOS[algo]("MlpPolicy", SPACES, device="cpu", **small)
     for name in agent.state.aliases:
         optimizer = agent.state.optimizers.get(name)
         if optimizer is not None:
@@ -102,7 +99,7 @@ def test_arguments_that_an_algorithm_does_not_take_are_refused_in_words(name: st
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_a_policy_is_saved_and_loaded_without_its_algorithm(algo: str, tmp_path: Path) -> None:
-    agent = ALGOS[algo]("MlpPolicy", SPACES, seed=0, device="cpu", **NETWORKS)
+    agent = ALGOS[algo]("MlpPolicy", SPACES, seed=0, device="cpu", **small_settings(algo))
     agent.policy.save(tmp_path / "policy")
     loaded = type(agent.policy).load(tmp_path / "policy", device="cpu")
     for deterministic in (True, False):

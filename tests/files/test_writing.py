@@ -18,7 +18,14 @@ from sb3_genoffline.files.archive import CheckpointError, write_archive
 from sb3_genoffline.files.manifest import folder_files, open_folder, write_manifest
 from sb3_genoffline.files.pair import read_pair, replace_pair
 from sb3_genoffline.files.untrusted import parse_json
-from sb3_genoffline.files.writing import replace_file, replaced_folder, scratch_folder, standing, temporary_folder
+from sb3_genoffline.files.writing import (
+    remove_folder,
+    replace_file,
+    replaced_folder,
+    scratch_folder,
+    standing,
+    temporary_folder,
+)
 
 FAULTS = [None, KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
 
@@ -70,6 +77,22 @@ def test_a_file_is_the_old_or_the_new_one_and_nothing_stays_beside_it(fault: Any
         replace_file(path.with_name("another"), b"")  # whatever it writes, the next writer tidies up
         assert sorted(os.listdir(path.parent)) == ["agent.zip", "another"]
         replace_file(path, b"old")
+
+
+def test_a_folder_is_removed_at_once_and_of_a_killed_process_the_next_writer_removes_the_rest(tmp_path: Path) -> None:
+    fill(tmp_path / "agent", "old")
+    for _ in every_state(tmp_path, lambda: remove_folder(tmp_path / "agent"), None):
+        assert not (tmp_path / "agent").exists() or filled(tmp_path / "agent") == "old"
+        replace_file(tmp_path / "another", b"")
+        assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+
+
+def test_no_half_of_an_old_folder_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / "agent"
+    fill(folder, "old")
+    for _ in every_state(tmp_path, lambda: fill(folder, "new"), None):
+        shutil.rmtree(folder, ignore_errors=True)
+        assert not standing(folder).exists() or filled(folder) == "old"
 
 
 def test_weights_of_another_agent_are_noticed(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch as th
 from problems import Linear, linear_data
-from worlds import differing, make_agent, make_dataset, snapshot
+from worlds import differing, make_agent, make_dataset, members, snapshot
 
 from sb3_genoffline import UserError
+from sb3_genoffline.files.archive import CheckpointError, tree_from_members, tree_to_members, write_archive
 from sb3_genoffline.ope import FQE
 
 STATES, CHOSEN = np.array([[-1.0], [0.5], [2.0]], np.float32), np.array([[0.5], [-1.0], [1.5]], np.float32)
@@ -114,6 +115,34 @@ def test_a_file_of_other_data_or_arguments_is_refused():
         linear(Linear(), linear_data(120), net_arch=(4,)).load(io.BytesIO(file.getvalue()))
 
 
+@pytest.mark.parametrize("step", [-1, 1.5, "3", None, [1], True])
+def test_a_file_whose_number_of_updates_is_none_is_refused(step: Any):
+    fqe, file = linear(Linear(), linear_data(80)), io.BytesIO()
+    fqe.save(file)
+    tree = tree_from_members(members(file), "fqe", "cpu")
+    tree["fit"]["step"] = step
+    write_archive(changed := io.BytesIO(), tree_to_members(tree, "fqe"))
+    with pytest.raises(CheckpointError, match=r"says to have made .* updates: take another copy"):
+        fqe.load(changed)
+    assert fqe._fit.step == 0
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "message"),
+    [
+        (STATES[:2], CHOSEN, r"observations \(2, 1\) and actions \(3, 1\) must have the shapes \(B, 1\) and \(B, 1\)"),
+        (STATES, np.zeros((3, 2)), r"actions \(3, 2\) must have"),
+        (STATES[:, 0], CHOSEN, r"observations of shape \(3,\) must be finite numbers in two axes"),
+        (STATES, CHOSEN * np.nan, r"actions of shape \(3, 1\) must be finite numbers"),
+        (STATES, "x", "actions must be numbers, not 'x'"),
+        (None, CHOSEN, "observations"),
+    ],
+)
+def test_values_are_asked_for_in_the_datas_shapes(observations: Any, actions: Any, message: str):
+    with pytest.raises(UserError, match=message):
+        linear(Linear(), linear_data(80)).predict_value(observations, actions)
+
+
 @pytest.mark.parametrize("algo", ["dac", "qdq", "bc"])
 def test_judging_leaves_the_agent_as_it_was(algo: str):
     data = make_dataset()
@@ -161,6 +190,7 @@ class Wrong:
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
+        (Linear, "Linear is a class, and no agent yet: make one of it"),
         (object(), "object has no predict, so it can't be judged"),
         (Wrong(lambda o: np.zeros((len(o), 3))), r"returned actions of shape .* not \(\d+, 1\)"),
         (Wrong(lambda o: np.full((len(o), 1), np.nan)), "returned actions that are not finite"),

@@ -42,6 +42,15 @@ def test_policies_are_ranked(report: OfflineReport):
     assert json.loads(json.dumps(report.as_dict()))["policies"].keys() == {"0.5", "0.0", "-0.5"}
 
 
+def test_what_is_not_finite_is_none_in_json():
+    one = evaluate_offline(Linear(), linear_data(80), device="cpu", n_members=1, **(SETTINGS | {"gradient_steps": 1}))
+    judged = one.judgements["policy"]
+    assert np.isnan([judged.drift, judged.fqe.spread, *judged.fqe.interval]).all()
+    found = json.loads(json.dumps(one.as_dict(), allow_nan=False))["policies"]["policy"]
+    assert found["drift"] is found["spread"] is None and found["interval"] == [None, None]
+    assert found["value"] == judged.fqe.value
+
+
 def test_few_effective_episodes_are_a_doubt(report: OfflineReport):
     for judgement in report.judgements.values():
         assert judgement.ess is not None and judgement.ess <= 4

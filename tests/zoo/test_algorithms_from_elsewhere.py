@@ -14,6 +14,7 @@ from zoo.__main__ import main
 from zoo.benchmark.plan import read_plan
 from zoo.plot.curves import baseline_of
 from zoo.runs.folders import find_run
+from zoo.speed import agents
 from zoo.speed import command as speed
 
 CODE = """
@@ -84,7 +85,7 @@ def test_a_plan_knows_it(flags: list[str], tmp_path: Path) -> None:
 def test_it_is_timed_beside_its_plain_form_and_its_baseline_has_a_name(
     flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(speed, "N_ROWS", 300)
+    monkeypatch.setattr(agents, "N_ROWS", 300)
     monkeypatch.setattr(speed, "PEAK_SIZES", (16,))
     setting = "tiny" if "tiny" in flags else "paper"
     main(["speed", "--algo", "theirs", "--setting", setting, "--batch-size", "8", "--updates", "1", "--rounds", "1"])

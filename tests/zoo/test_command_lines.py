@@ -33,7 +33,10 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "pixels": (["320"], ["0", "9999"]),
     "niceness": (["0", "19"], ["-1", "20"]),
 }
-OTHERS = ("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file")
+OTHERS = (
+    *("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file"),
+    "onnx_file",
+)
 NO_WHOLE_NUMBERS = [
     "",
     "abc",
@@ -158,6 +161,7 @@ LINES = {
     "train --dataset own.npz -params policy:[1]": r"policy=\[1\] is not known",
     "train --dataset own.npz -params env_kwargs:3": "env_kwargs=3 must be a mapping",
     "train --dataset own.npz --env-kwargs render_mode:human --eval-freq 3": "would open a window",
+    "train --dataset own.npz -conf empty.yml": "zoo train: empty.yml has neither an entry for 'own' nor a `default`",
     "train --dataset own.npz -conf folder.yml": "is no YAML file: it is a folder",
     "train --dataset own.npz -conf text.yml": "is not plain YAML",
     "train --dataset own.npz -conf picture.yml": "holds no text",

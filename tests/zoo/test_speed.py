@@ -10,13 +10,14 @@ from gymnasium import spaces
 
 from sb3_genoffline import ALGOS, DAC
 from sb3_genoffline.errors import UserError
+from zoo.speed import agents
 from zoo.speed import command as speed
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows, and small matrices for the peak."""
-    monkeypatch.setattr(speed, "N_ROWS", 300)
+    monkeypatch.setattr(agents, "N_ROWS", 300)
     monkeypatch.setattr(speed, "PEAK_SIZES", (16,))
 
 
@@ -42,7 +43,7 @@ def test_the_cost_model_of_qdq_is_the_sum_of_its_parts() -> None:
     target = 256 * (actor_row + 2 * critic_row)
     critics = 2 * 256 * (3 * critic_row - 2 * 14 * 256)
     actor = 256 * (3 * actor_row - 2 * 11 * 256 + 2 * 2 * critic_row) / 2  # every second update
-    model = speed.make_agent("qdq", "hopper", "paper", "cpu")
+    model = agents.make_agent("qdq", "hopper", "paper", "cpu")
     assert qdq_flops(model, 256) == sampler + target + critics + actor
     assert (sampler + target + critics + actor) / 1e9 == pytest.approx(4.229, abs=0.0005)
 
@@ -59,7 +60,7 @@ def test_the_cost_model_of_cped_is_the_sum_of_its_parts(setting: str, density: i
     target = actor + 2 * critic
     critics = 2 * (3 * critic - 14 * 256)
     actor_step = 3 * actor - 11 * 256 + 2 * 2 * critic + 3 * density  # the density: there and back, and the batch's mean
-    model = speed.make_agent("cped", "hopper", setting, "cpu")
+    model = agents.make_agent("cped", "hopper", setting, "cpu")
     assert cped_flops(model, 256) == 2 * 256 * (target + critics + actor_step / 2)
 
 
@@ -109,13 +110,13 @@ def test_the_command_prints_every_variant_and_fit_with_its_rates(algo: str, caps
 
 
 def test_a_setting_is_the_papers_a_profile_or_an_entry() -> None:
-    assert speed.setting_arguments("qdq", "paper") == {}
-    light, cpu = (speed.setting_arguments("qdq", setting) for setting in ("light", "cpu"))
+    assert agents.setting_arguments("qdq", "paper") == {}
+    light, cpu = (agents.setting_arguments("qdq", setting) for setting in ("light", "cpu"))
     assert light["policy_kwargs"] == {"net_arch": [256, 256], "q_net_arch": [64, 64, 64]}
     assert light.keys() == cpu.keys() and light["cd_n"] == cpu["cd_n"] == 18 and cpu["policy_kwargs"]["critic_layer_norm"]
-    assert speed.setting_arguments("cped", "hopper-medium-v2")["flow"] == "nice"
+    assert agents.setting_arguments("cped", "hopper-medium-v2")["flow"] == "nice"
     with pytest.raises(UserError, match="huge is not known; use one of paper, light, paper, cpu, tiny, or a dataset"):
-        speed.setting_arguments("qdq", "huge")
+        agents.setting_arguments("qdq", "huge")
 
 
 def test_a_setting_that_the_plain_form_does_not_have_is_timed_without_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,7 @@ class Overview:
 
     def _expected(self, job: Job) -> float | None:
         """Wall seconds of a job: as finished ones of its algorithm, else by its own progress, else as all finished ones."""
-        took = [(other.name, record["seconds"]["total"]) for other, record in self.records.items() if "seconds" in record]
+        took = [(other.name, record["seconds"]["total"]) for other, record in self.records.items() if record["state"] == DONE]
         own = [seconds for name, seconds in took if name == job.name]
         fit, steps = self.progress.get(job, ("", 0))
         if not own and not fit and steps:

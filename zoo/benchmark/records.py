@@ -28,6 +28,7 @@ _PARTS: dict[str, Any] = {
     "config": {"name": str, "algo": str, "dataset": str, "seed": int, "hyperparameters": _MAPPING, "evaluation": _MAPPING},
     "error": str | None,
     "clock": _MAPPING | None,
+    "attempt": _Number,
     "ended": str | None,
     "note": str | None,
     "final": _MAPPING | None,
@@ -46,6 +47,10 @@ _ONCE_EVALUATED: dict[str, Any] = {
     "last": _RESULT | {"eval_seed": int, "n_eval_envs": int, "env_id": str | None},
     "best": _RESULT,
 }
+_CLOCK: dict[str, Any] = {
+    **dict.fromkeys(("total", "fit", "training", "wall", "cpu"), float),
+    **{"updates": int, "timesteps": list[int], "seconds": list[float]},
+}
 _CURVE: dict[str, Any] = {"timesteps": list[int], "seconds": list[float], "mean": list[float], "std": list[float]}
 """What the report and the overview read of a record: a part that is not named here may be anything."""
 
@@ -57,27 +62,21 @@ def record_path(folder: str | Path, job: Job) -> Path:
 
 def read_record(path: Path) -> dict[str, Any]:
     """
-    :raises UserError: if it is no record of a benchmark
-    """
-    record = read_json(path, "record of a benchmark")
-    _check(record, _PARTS, f"{path} is no record of a benchmark: its")
-    return record
+    A record, with all that the report and the overview read of it.
 
-
-def read_ended(path: Path) -> dict[str, Any]:
+    :raises UserError: if it is no record of a benchmark: a part is missing or of another type
     """
-    A record, with all that the report reads of it.
-
-    :raises UserError: as :func:`read_record`, or if a part is missing or of another type
-    """
-    record, hints = read_record(path), dict[str, Any]()
+    record, where = read_json(path, "record of a benchmark"), f"{path} is no record of a benchmark: its"
+    _check(record, _PARTS, where)
+    clock = record.get("clock") or {}
+    hints: dict[str, Any] = {"clock": {name: hint for name, hint in _CLOCK.items() if name in clock}} if clock else {}
     if record["state"] == DONE:
-        hints = _DONE_PARTS | (_ONCE_EVALUATED if record.get("last") else {})
+        hints |= _DONE_PARTS | (_ONCE_EVALUATED if record.get("last") else {})
         hints |= {"curve": _CURVE} if record.get("curve") else {}
         hints |= {"final": {"mean": float}} if record.get("final") else {}
     elif record["state"] == FAILED:
-        hints = {"error": str}
-    _check(record, hints, f"{path} is no record of a benchmark: its")
+        hints |= {"error": str}
+    _check(record, hints, where)
     if hints.get("curve") is _CURVE and len({len(record["curve"][name]) for name in _CURVE}) > 1:
         raise UserError(f"{path} is no record of a benchmark: the lists of its curve have different lengths.")
     return record
@@ -190,7 +189,7 @@ def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
     """
     found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for path in sorted(Path(folder).glob("*.json")):
-        record = read_ended(path)
+        record = read_record(path)
         config = record["config"]
         found.setdefault((config["name"], config["dataset"], config["seed"]), []).append(record)
     cells = [Cell(skip.name, skip.dataset, skip.seed, None, skip.reason) for skip in plan.skipped]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,8 +156,7 @@ class Benchmark:
                     yield None
                     time.sleep(POLL_SECONDS)
             finally:
-                stop_all(self.working.values())
-                self.working.clear()
+                stop_all(self.working)
 
     def records(self) -> dict[Job, dict[str, Any]]:
         """What is known of all jobs now."""
@@ -213,8 +212,13 @@ def ended_record(path: Path, code: int | None) -> dict[str, Any]:
     return record
 
 
-def stop_all(processes: Collection[Process]) -> None:
-    """End jobs, with what they have done in their checkpoints; at once at a second signal."""
+def stop_all(working: MutableMapping[Any, Process]) -> None:
+    """
+    End jobs, with what they have done in their checkpoints; at once at a second signal.
+
+    :param working: processes, none of which is left in it afterwards
+    """
+    processes = list(working.values())
     try:
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
@@ -226,6 +230,7 @@ def stop_all(processes: Collection[Process]) -> None:
         for process in processes:
             if process.poll() is None:
                 process.kill()
+        working.clear()
 
 
 @contextlib.contextmanager
@@ -274,7 +279,7 @@ def progress_of(folder: Path, record: dict[str, Any]) -> tuple[str, int]:
     with logs[-1].open() as file:
         names, last = file.readline().rstrip("\n").split(","), ""
         for line in file:
-            last = line
+            last = line if line.endswith("\n") else last  # it is being written
     row = {name: value for name, value in zip(names, last.rstrip("\n").split(","), strict=False) if value}
     if "time/total_timesteps" in row:
         return "", int(float(row["time/total_timesteps"]))

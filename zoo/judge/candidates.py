@@ -58,9 +58,14 @@ def load_candidates(paths: dict[str, Path], device: str) -> tuple[dict[str, AnyA
     refused: list[str] = []
     for name, path in paths.items():
         try:
-            agents[name] = load_agent(path, device=device)
+            agent = load_agent(path, device=device)
         except UserError as error:
             refused.append(f"{name} is left out: {printable(error)}")
+            continue
+        if agent.policy.has_memory:
+            refused.append(f"{name} is left out: it acts by its history, which logged data judge only as a whole.")
+        else:
+            agents[name] = agent
     if not agents:
         raise UserError(f"No agent can be judged. {refused[0]}")
     return agents, refused

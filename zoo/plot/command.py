@@ -1,13 +1,15 @@
-"""Draw learning curves (`curves`), the 2-D bandit, QDQ's `uncertainty`, CPED's `density` or a `maze`, to PNG and SVG."""
+"""Draw learning curves (`curves`), the 2-D bandit, QDQ's `uncertainty`, CPED's `density`, a `maze` or a `sweep`."""
 
 import argparse
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot``"""
-    from . import bandit, curves, density, maze, uncertainty
+    from . import bandit, curves, density, maze, sweep, uncertainty
 
-    modules = {"curves": curves, "bandit": bandit, "uncertainty": uncertainty, "density": density, "maze": maze}
+    modules: dict[str, Any] = {"curves": curves, "bandit": bandit, "uncertainty": uncertainty, "density": density}
+    modules |= {"maze": maze, "sweep": sweep}
     what = parser.add_subparsers(dest="what", required=True, metavar=f"{{{','.join(modules)}}}")
     for name, module in modules.items():
         child = what.add_parser(name, help=(module.__doc__ or "").partition("\n")[0], description=module.__doc__)

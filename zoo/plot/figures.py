@@ -7,6 +7,7 @@ from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.writing import replaced
 
 DPI = 150
+_LONGEST_TEXT = 80
 
 
 def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
@@ -27,8 +28,14 @@ def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[A
 
 
 def plain(text: object) -> str:
-    """What somebody else wrote, as text of a picture: no formula comes of it, and no error of what looks like a broken one."""
-    return printable(text).replace("$", r"\$")
+    """
+    What somebody else wrote, as text of a picture: no formula comes of it, and no error of what looks like a broken one; of
+    what is too long for a picture the start and the end.
+    """
+    words = printable(text)
+    if len(words) > _LONGEST_TEXT:
+        words = f"{words[: _LONGEST_TEXT // 2]}…{words[-_LONGEST_TEXT // 2 + 1 :]}"
+    return words.replace("$", r"\$")
 
 
 def save_figure(figure: Any, output: str | Path) -> list[Path]:

@@ -85,18 +85,20 @@ def walk(model: AnyAlgorithm, make: EnvFactory, n_episodes: int, seed: int = EVA
     model.policy.seed_acting(seed)
     paths = [[observation[:2].copy()] for observation in observations]
     totals, successes = np.zeros(n_episodes), np.zeros(n_episodes, dtype=bool)
-    running = list(range(n_episodes))
+    running, state = list(range(n_episodes)), None
     while running:
-        actions, _ = model.predict(observations[running], deterministic=True)
+        actions, state = model.predict(observations[running], state, deterministic=True)
         still = []
-        for i, action in zip(running, actions, strict=True):
+        for place, (i, action) in enumerate(zip(running, actions, strict=True)):
             observations[i], reward, terminated, truncated, info = envs[i].step(action)
             paths[i].append(observations[i, :2].copy())
             totals[i] += float(reward)
+            model.policy.observe_rewards(state, float(reward), place)
             successes[i] |= bool(info.get("success", False))
             if not (terminated or truncated):
-                still.append(i)
-        running = still
+                still.append(place)
+        running = [running[place] for place in still]
+        state = None if state is None else tuple(part[still] for part in state)
     for env in envs:
         env.close()
     return [Walk(np.array(path), float(t), bool(s)) for path, t, s in zip(paths, totals, successes, strict=True)]

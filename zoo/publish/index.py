@@ -90,7 +90,7 @@ def _newest_settings(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def settings(record: dict[str, Any]) -> dict[str, Any]:
         return {**record["config"], "seed": None}
 
-    ordered = sorted(records, key=lambda record: record["ended"])
+    ordered = sorted(records, key=lambda record: record.get("ended") or "")
     seeds = {record["config"]["seed"]: record for record in ordered if settings(record) == settings(ordered[-1])}
     return [seeds[seed] for seed in sorted(seeds)]
 

@@ -105,6 +105,7 @@ def data_of_agent(
     :raises NotFoundError: if they are not on this machine
     :raises UserError: if they are not known
     """
+    given = env
     load, env = load or load_dataset, env or (model.observation_space, model.action_space)
     if named is not None:
         return load(named, env=env)
@@ -112,7 +113,9 @@ def data_of_agent(
     if isinstance(file, str) and Path(file).is_absolute():
         data = load(file, env=env) if Path(file).is_file() else None
         if data is None or data.fingerprint != model.dataset_info.get("fingerprint"):
-            what = "is not there any more" if data is None else "holds other data than the agent was trained on"
+            bounds = " (or --env has other bounds than the one of the training)" if given is not None else ""
+            other = f"holds other data than the agent was trained on{bounds}"
+            what = "is not there any more" if data is None else other
             raise NotFoundError(f"{file}, which the run names, {what}: give the data with --dataset.")
         return data
     source = model.dataset_info.get("id")

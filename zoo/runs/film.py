@@ -64,10 +64,11 @@ def play(
     try:
         check_agent_spaces((model.observation_space, model.action_space), (env.observation_space, env.action_space))
         observation, _ = env.reset(seed=seed)
-        total, length = 0.0, 0
+        total, length, state = 0.0, 0, None
         for step in range(n_steps):
-            action, _ = model.predict(observation, deterministic=deterministic)
+            action, state = model.predict(observation, state, deterministic=deterministic)
             observation, reward, terminated, truncated, _ = env.step(action)
+            model.policy.observe_rewards(state, float(reward))
             total, length = total + float(reward), length + 1
             if after_step is not None:
                 after_step(step)
@@ -75,7 +76,7 @@ def play(
                 returns.append(total)
                 lengths.append(length)
                 observation, _ = env.reset()
-                total, length = 0.0, 0
+                total, length, state = 0.0, 0, None
     finally:
         env.close()
     return Play(returns, lengths, n_steps, 0, time.perf_counter() - started)

@@ -97,7 +97,9 @@ def algorithm(word: str) -> str:
 device = _of_sentences(check_device)
 """argparse's ``type`` of a device that is here."""
 picture_file, new_folder, a_folder = map(_of_sentences, (output_file, output_folder, folder))
-json_file, film_file, markdown_file = (_of_sentences(partial(output_file, suffix=end)) for end in (".json", ".mp4", ".md"))
+json_file, film_file, markdown_file, csv_file, onnx_file = (
+    _of_sentences(partial(output_file, suffix=end)) for end in (".json", ".mp4", ".md", ".csv", ".onnx")
+)
 
 
 def sentence_of(error: Exception) -> str | None:

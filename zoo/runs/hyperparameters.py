@@ -336,5 +336,5 @@ def _schedule(name: str, text: str) -> LinearSchedule:
 
 
 def _short(path: Path) -> str:
-    """``dac/hyperparameters.yml``: the files of all algorithms have the same name."""
-    return f"{path.parent.name}/{path.name}"
+    """``dac/hyperparameters.yml`` of our own files, which all have the same name; of others the path as it was given."""
+    return f"{path.parent.name}/{path.name}" if path in map(own_file, ALGOS.values()) else str(path)

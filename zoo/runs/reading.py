@@ -21,7 +21,7 @@ from sb3_genoffline.errors import NotFoundError, UserError, printable
 from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.untrusted import short
 
-LARGEST_FILE, MOST_VALUES = 2**17, 50_000
+LARGEST_FILE, MOST_VALUES, DEEPEST = 2**17, 50_000, 50
 _LONGEST_NUMBER = 100
 
 
@@ -55,6 +55,13 @@ class _PlainLoader(yaml.SafeLoader):
     Numbers, words, lists and mappings; a date stays a word. A name that stands twice in a mapping is an error, since one of
     the two would not count. ``1.0e+6`` and ``!!float 1e6``, which rl-zoo's files write, are whole numbers, ``32.0`` is none.
     """
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """The scanner's time grows with the square of the brackets that are open."""
+        if self.flow_level >= DEEPEST:
+            problem = f"more than {DEEPEST} brackets are open"
+            raise yaml.scanner.ScannerError(None, None, problem, self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

@@ -8,6 +8,7 @@ import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_genoffline.common.envs import check_agent_spaces
+from sb3_genoffline.common.evaluation import with_rewards
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data.scores import ScoreScale, known_reference
 from sb3_genoffline.errors import UserError, printable
@@ -68,7 +69,12 @@ def evaluate(
         envs.seed(eval_seed)
         model.policy.seed_acting(eval_seed)
         rewards, lengths = evaluate_policy(
-            model, envs, n_eval_episodes, deterministic=deterministic, return_episode_rewards=True, callback=note_success
+            model,
+            envs,
+            n_eval_episodes,
+            deterministic=deterministic,
+            return_episode_rewards=True,
+            callback=with_rewards(model, note_success),
         )
     finally:
         envs.close()

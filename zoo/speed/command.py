@@ -5,64 +5,24 @@ machine slows all alike.
 """
 
 import argparse
-import importlib
-import importlib.util
-import sys
-import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from sb3_genoffline import ALGOS
-from sb3_genoffline.common.fitting import Fit
-from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
 
 from ..runs.flags import algorithm, device, jobs, positive
-from ..runs.hyperparameters import load_hyperparameters, own_file, read_yaml
+from .agents import SHAPES, build, make_fits, measure, plain_form
 
-SHAPES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "antmaze": (29, 8)}
-
-
-N_ROWS = 100_000
-"""Of the data that updates are timed on."""
 PEAK_SIZES = (512, 1024, 2048)
 """Of the square matrices whose products give the peak."""
-_NOT_PLAIN = ("critic_layer_norm", "critic_activation_fn", "activation_fn")
-"""What the plain forms do not have, and the profile for a CPU has."""
-
-
-def setting_arguments(algo: str, setting: str) -> dict[str, Any]:
-    """
-    :param algo: name in ``ALGOS``
-    :param setting: ``"paper"``: the constructor's defaults; ``"light"``: the profile for a CPU with the networks of the plain
-        forms; else another profile, or a dataset with an entry of its own
-    :raises UserError: naming the settings that there are
-    """
-    if setting == "paper":
-        return {}
-    content = read_yaml(own_file(ALGOS[algo])) if own_file(ALGOS[algo]).is_file() else {}
-    profiles = content.get("profiles") or {}
-    profile = "cpu" if setting == "light" else setting
-    if profile in profiles:
-        found = dict(load_hyperparameters(algo, "default", profile).arguments)
-        if setting == "light":
-            kwargs = found.get("policy_kwargs") or {}
-            found["policy_kwargs"] = {name: value for name, value in kwargs.items() if name not in _NOT_PLAIN}
-        return found
-    if setting not in content:
-        known = ["paper", *(["light"] if "cpu" in profiles else []), *profiles]
-        raise UserError(f"--setting {setting} is not known; use one of {', '.join(known)}, or a dataset with an entry.")
-    return load_hyperparameters(algo, setting).arguments
 
 
 @dataclass
@@ -80,20 +40,6 @@ class Variant:
     onednn: bool = False
 
 
-def synthetic_data(obs_dim: int, action_dim: int, n: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random transitions, each of which goes on from the last: speed does not depend on what they say."""
-    rng = np.random.default_rng(seed)
-    states = rng.normal(size=(n + 1, obs_dim)).astype(np.float32)
-    return {
-        "observations": states[:-1],
-        "actions": rng.uniform(-1, 1, (n, action_dim)).astype(np.float32),
-        "rewards": rng.normal(size=n).astype(np.float32),
-        "next_observations": states[1:],
-        "terminals": np.arange(1, n + 1) % 100 == 0,
-        "timeouts": np.zeros(n, dtype=bool),
-    }
-
-
 def set_onednn(enabled: bool) -> None:
     """PyTorch's public switch that sends float32 products to oneDNN. It permits bf16 arithmetic where the CPU has it (AMX)."""
     th.backends.mkldnn.matmul.fp32_precision = "bf16" if enabled else "ieee"  # type: ignore[attr-defined]
@@ -108,18 +54,6 @@ def onednn_is_exact() -> bool:
     error = ((a @ b).double() - exact).abs().max().item()
     set_onednn(False)
     return error < 1e-3  # float32 errs by about 1e-4 here, bf16 by more than 0.1
-
-
-def measure(run: Callable[[], Any], repeats: int, device: th.device) -> float:
-    """Seconds per call."""
-    if device.type == "cuda":
-        th.cuda.synchronize(device)
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    if device.type == "cuda":
-        th.cuda.synchronize(device)
-    return (time.perf_counter() - start) / repeats
 
 
 class _Products(TorchDispatchMode):
@@ -151,20 +85,6 @@ def update_flops(model: Any, batch_size: int) -> float:
     return products.flops * batch_size / sum(len(batch[0]) for batch in batches)
 
 
-def plain_form(cls: type[AnyAlgorithm]) -> Callable[[Any], Any] | None:
-    """
-    :param cls: an algorithm
-    :return: the class ``Plain<its name>`` of the module ``plain_<its key>`` here, or of the module ``plain`` beside its own:
-        the update as one would first write it; None if nobody has
-    """
-    theirs = getattr(sys.modules.get(cls.__module__), "__package__", None)
-    for name, package in ((f".plain_{cls.name}", __package__), (".plain", theirs)):
-        if package and importlib.util.find_spec(name, package) is not None:
-            found: Callable[[Any], Any] | None = getattr(importlib.import_module(name, package), f"Plain{cls.__name__}", None)
-            return found
-    return None
-
-
 def matmul_peak(device: th.device) -> float:
     """Best float32 matrix-multiply rate seen over a few square sizes, in FLOP/s."""
     best = 0.0
@@ -173,41 +93,6 @@ def matmul_peak(device: th.device) -> float:
         measure(lambda a=a, b=b: a @ b, 2, device)  # type: ignore[misc]
         best = max(best, 2 * size**3 / measure(lambda a=a, b=b: a @ b, 4, device))  # type: ignore[misc]
     return best
-
-
-def make_agent(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> Any:
-    """An agent of the given setting."""
-    obs_dim, action_dim = SHAPES[shape]
-    box = spaces.Box(-np.inf, np.inf, (obs_dim,)), spaces.Box(-1, 1, (action_dim,))
-    arguments = setting_arguments(algo, setting) | kwargs
-    return ALGOS[algo](next(iter(ALGOS[algo].policy_aliases)), box, seed=0, device=device, **arguments)
-
-
-def build(algo: str, shape: str, setting: str, device: str, **kwargs: Any) -> Any:
-    """
-    An agent of the given setting with its buffer filled, ready to update. Each fit takes one step, and everything learns from
-    the first update on: updates cost the same however long what came before them was.
-    """
-    starts = {name: 0 for name in ALGOS[algo].argument_table().arguments if name.endswith(("_start", "warmup_steps"))}
-    model = make_agent(algo, shape, setting, device, **{**starts, **kwargs})
-    data = model.set_dataset(synthetic_data(*SHAPES[shape], N_ROWS))
-    if model.uses_fitted_model():
-        model.begin_fits()
-        for fit in model.fits.left:
-            fit.n_steps = 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about what was learned: nothing, and there was nothing to learn
-        return model.learn_offline(data, gradient_steps=2, log_interval=None)
-
-
-def make_fits(algo: str, shape: str, setting: str, device: str) -> list[Fit]:
-    """What an agent of the given setting fits before its updates, each fit ready for its first step."""
-    model = make_agent(algo, shape, setting, device)
-    model.set_dataset(synthetic_data(*SHAPES[shape], N_ROWS))
-    fits: list[Fit] = model.make_fits() if model.uses_fitted_model() else []
-    for fit in fits:
-        fit.begin()
-    return fits
 
 
 def variants(args: argparse.Namespace) -> list[Variant]:

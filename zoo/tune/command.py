@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trials", type=positive, default=20, help="settings to try in all, earlier calls included (default: 20)")
     objectives = "; ".join(f"{name}: {objective.what}" for name, objective in OBJECTIVES.items())
     add("--objective", choices=OBJECTIVES, default="fqe", help=f"what is best (default: fqe). {objectives}")
-    add("--scores", type=positive, default=4, help="times that a trial is scored, the end included (default: 4)")
+    add("--scores", type=positive, default=3, help="times that a trial is scored, the end included (default: 3)")
     add("--prune", action=argparse.BooleanOptionalAction, default=True, help="end trials that fall behind (default)")
     add("--held-out", type=share, default=0.2, help="share of the episodes that no trial is trained on (default: 0.2)")
-    add("--fit-steps", type=positive, default=20_000, help="updates of each fit of fqe (default: 20,000)")
+    add("--fit-steps", type=positive, default=20_000, help="updates of FQE, a quarter of them on the way (default: 20,000)")
     add("--episodes", type=positive, default=10, help="episodes of each score of the simulator (default: 10)")
     add(
         "--reveal", type=positive, metavar="N", help="in the end run N episodes of each trial in the simulator, for the report"

@@ -47,7 +47,8 @@ def _score_once(path: Path, record: dict[str, Any], judge: Judge, stop: StopSign
     done = [score["updates"] for score in record["scores"]]
     if model.num_timesteps in done:
         return True
-    found = judge.score(model, stop)
+    final = model.num_timesteps >= record["config"]["hyperparameters"]["n_timesteps"]
+    found = judge.score(model, stop, final)
     if found is None:
         return False
     record["scores"].append({"updates": model.num_timesteps, **found})

@@ -36,6 +36,7 @@ class _Work:
     :param trial: of Optuna
     :param settings: values that it tries
     :param path: of the record of its job, which trials of the same settings share
+    :param updates: of its training
     :param reported: scores that Optuna knows
     :param behind: it is to be ended
     """
@@ -43,6 +44,7 @@ class _Work:
     trial: optuna.Trial
     settings: dict[str, Any]
     path: Path
+    updates: int
     reported: int = 0
     behind: bool = False
 
@@ -112,8 +114,7 @@ class Tuner:
                     yield None
                     time.sleep(runner.POLL_SECONDS)
             finally:
-                stop_all(self.processes.values())
-                self.processes.clear()
+                stop_all(self.processes)
 
     def _unfinished(self) -> list[_Work]:
         """Trials that an earlier call began."""
@@ -140,7 +141,7 @@ class Tuner:
         parameters = self.plan.space.suggest(trial)
         job = self.plan.job(self.plan.space.settings(parameters))
         open_record(self.folder, job)
-        return _Work(trial, self.plan.space.values(parameters), record_path(self.folder, job), reported)
+        return _Work(trial, self.plan.space.values(parameters), record_path(self.folder, job), job.updates, reported)
 
     def _look(self, work: _Work, start: Starter, jobs: int) -> Ended | None:
         """Start a trial's job if need be, tell Optuna its new scores, and return it once it has ended."""
@@ -161,7 +162,8 @@ class Tuner:
             return self._tell(work, DONE, record, float(scores[-1]["value"]))
         if record["state"] == FAILED:
             return self._tell(work, FAILED, record)
-        work.behind |= record.get(PRUNED) is True or bool(work.reported and work.trial.should_prune())
+        at_its_end = scores and scores[-1]["updates"] >= work.updates
+        work.behind |= record.get(PRUNED) is True or bool(scores and not at_its_end and work.trial.should_prune())
         if process is None or code is not None:
             if work.behind:
                 write_json(work.path, record | {PRUNED: True})

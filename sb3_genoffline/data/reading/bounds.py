@@ -9,6 +9,7 @@ import math
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def check_arrays(path: Path, items: dict[str, Any]) -> None:
     declared = 0
     for name, item in items.items():
         declared += check_stored_here(path, name, item.id)
-        if item.dtype.kind not in "biuf":
+        if item.shape is None or item.dtype.kind not in "biuf":
             raise UserError(f"{path}: {name!r} has dtype {item.dtype}; numbers are needed. Write it as an array of numbers.")
     check_declared(path, declared)
 
@@ -101,7 +102,7 @@ def check_described(path: Path, items: dict[str, Any]) -> None:
     """
     for name, item in items.items():
         declared = check_stored_here(path, f"metadata/{name}", item.id)
-        if declared > _LARGEST_TEXT or (item.dtype.kind not in "biuf" and item.shape != ()):
+        if declared > _LARGEST_TEXT or item.shape is None or (item.dtype.kind not in "biuf" and item.shape != ()):
             raise UserError(f"{path}: 'metadata/{name}' has the shape {item.shape}, which is no description. Write it again.")
 
 
@@ -148,7 +149,7 @@ def npz_shapes(path: Path, archive: zipfile.ZipFile) -> dict[str, tuple[tuple[in
                 version = np.lib.format.read_magic(file)
                 read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
                 shape, _, dtype = read(file)
-            except (ValueError, KeyError) as error:
+            except (ValueError, KeyError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
                 raise UserError(f"{path}: the member {member.filename!r} is no array of numbers ({error}).") from error
         if dtype.hasobject:
             raise UserError(f"{path} cannot be read as .npz: {name!r} holds Python objects; save plain arrays.")

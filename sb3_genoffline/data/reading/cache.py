@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 import warnings
 import zlib
@@ -27,12 +26,11 @@ from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.reading.columns import Arrays, Columns, DiskError, FileColumns, MemoryColumns, disk_errors, mapped
 from sb3_genoffline.data.reading.paths import expanded
 from sb3_genoffline.errors import UserError, printable
-from sb3_genoffline.files.writing import remove_leftovers, replace_file, temporary_folder
+from sb3_genoffline.files.writing import remove_folder, replace_file, temporary_folder
 
 FORMAT = 1
 # A file changed less than this many seconds before it was hashed may change again without its time stamps showing it.
 _RACY_SECONDS = 2.0
-_TEMPORARY = ".tmp-"
 
 Build = Callable[[Columns], None]
 Check = Callable[[Arrays], object]
@@ -146,8 +144,7 @@ def _make(
     with contextlib.ExitStack() as stack:
         with disk_errors():
             folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(folder, _TEMPORARY, "")
-            temporary = stack.enter_context(temporary_folder(folder, entry.name, _TEMPORARY))
+            temporary = stack.enter_context(temporary_folder(folder, entry.name))
         with FileColumns(temporary) as columns:
             build(columns)
             arrays = columns.finish()
@@ -162,7 +159,7 @@ def _make(
                 os.replace(temporary, entry)
             except OSError:  # another process was faster, or its entry is damaged
                 if _read(entry) is None:
-                    shutil.rmtree(entry, ignore_errors=True)
+                    remove_folder(entry)
                     os.replace(temporary, entry)
     _remove_superseded(folder, entry, source)
     return _read(entry)
@@ -183,6 +180,6 @@ def _remove_superseded(folder: Path, entry: Path, source: str) -> None:
             continue
         try:
             if json.loads((other / "meta.json").read_text())["source"] == source:
-                shutil.rmtree(other, ignore_errors=True)
+                remove_folder(other)
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -126,8 +126,10 @@ def from_hdf5(path: Path, env: Any = None, trust_env: bool = False, cache: bool 
     if antmaze is not None:
         arrays = mark_cuts(arrays, str(path))
     dataset = from_arrays(arrays, env, str(path), antmaze or path.stem)
-    if described:
+    try:
         dataset = dataset.replace(**{key: _decoded(key, value, path, trust_env) for key, value in described.items()})
+    except UserError as error:
+        raise UserError(f"{path}, metadata: {error}") from error
     key = reference_key(path.stem)
     if dataset.env_spec is None and key in EVAL_ENVS:
         dataset = dataset.replace(env_spec=gym.spec(EVAL_ENVS[key]))

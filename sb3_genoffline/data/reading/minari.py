@@ -122,7 +122,7 @@ def open_minari(dataset_id: str, env: Any = None, trust_env: bool = False) -> An
             how = f"`python -m zoo collect {dataset_id}` makes it if it is one that `python -m zoo datasets` lists"
         raise NoSuchDatasetError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}")
     try:
-        metadata = json.loads((folder / "metadata.json").read_text())
+        metadata = dict(json.loads((folder / "metadata.json").read_text()))
         found = {name: deserialize_space(metadata[name]) if name in metadata else None for name in _SPACES}
     except Exception as error:  # whatever a damaged description raises
         raise _damaged(dataset_id, error) from error
@@ -138,8 +138,10 @@ def open_minari(dataset_id: str, env: Any = None, trust_env: bool = False) -> An
             warnings.filterwarnings("ignore", message=".*Gym.*", category=DeprecationWarning)
             return MinariDataset(storage)
     except Exception as error:
-        if isinstance(error, ImportError) or "does not support the dataset" in str(error):
-            raise  # a missing pyarrow, another Minari version: Minari says what to install
+        if isinstance(error, ImportError):
+            raise  # a missing pyarrow: Minari says what to install
+        if "does not support the dataset" in str(error):
+            raise UserError(f"{dataset_id} can't be read by the Minari that is installed: {error}") from error
         raise _damaged(dataset_id, error) from error
 
 
@@ -212,12 +214,11 @@ def _reference(dataset: Any) -> tuple[float | None, float | None]:
     """The reference scores of the metadata; none, with a warning, if no score can be normalised with them."""
     low, high = (dataset.storage.metadata.get(name) for name in ("ref_min_score", "ref_max_score"))
     try:
-        check_reference(low, high)
+        return check_reference(low, high)
     except UserError as error:
         name = printable(dataset.id)
         warnings.warn(f"The metadata of {name} hold no scale of scores and are not used for one: {error}", stacklevel=3)
         return None, None
-    return low, high
 
 
 def _read_episodes(dataset: Any, files: list[Path], columns: Columns) -> None:
@@ -237,15 +238,18 @@ def _read_episodes(dataset: Any, files: list[Path], columns: Columns) -> None:
             if len(lossy_columns(observations)):
                 n_coarse, coarsest = n_coarse + 1, max(coarsest, observations, key=len)
             lengths.append(length)
-    except (OSError, KeyError, RuntimeError, AssertionError) as error:
+        announced = dataset.total_steps
+    except UserError:
+        raise
+    except (OSError, KeyError, RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise _damaged(dataset.id, error) from error
     if not lengths:
         raise UserError(f"The dataset {dataset.id} is empty: it holds no transition. At least one is needed.")
     if 2 * n_coarse >= len(lengths):
         warn_of_lost_digits(f"observations of {dataset.id}", coarsest)
-    if sum(lengths) != dataset.total_steps:
+    if sum(lengths) != announced:
         warnings.warn(
-            f"The metadata of {printable(dataset.id)} speak of {dataset.total_steps} steps, but its storage holds "
+            f"The metadata of {printable(dataset.id)} speak of {announced} steps, but its storage holds "
             f"{sum(lengths)}; what the storage holds is used.",
             stacklevel=2,
         )

@@ -5,12 +5,14 @@ import warnings
 
 import numpy as np
 import pytest
+from faults import every_state
 from labelled_episodes import Episode, assert_aligned, write_minari
 
 from sb3_genoffline.data import load_dataset
 from sb3_genoffline.data.reading import cache
 from sb3_genoffline.data.reading import minari as minari_source
 from sb3_genoffline.data.reading.columns import FileColumns, add_all
+from sb3_genoffline.files.writing import is_temporary
 
 EPISODES = [Episode(0, 3, "truncated"), Episode(1, 2, "terminated")]
 OTHERS = [Episode(4, 3, "truncated"), Episode(5, 2, "terminated")]
@@ -119,9 +121,26 @@ def test_a_writer_that_is_killed_leaves_no_entry(own_folders, monkeypatch):
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     left = entries(own_folders)
-    assert [p.name.startswith(".tmp-") for p in left] == [True]
+    assert [is_temporary(p.name) for p in left] == [True]
     assert_aligned(load_dataset("cache/one-v0"), EPISODES)
-    assert [p.name.startswith(".tmp-") for p in entries(own_folders)] == [False]  # what was left is removed at once
+    assert [is_temporary(p.name) for p in entries(own_folders)] == [False]  # what was left is removed at once
+
+
+def test_of_a_killed_process_no_half_of_a_superseded_entry_stays(own_folders):
+    source = own_folders / "source"
+
+    def load(contents):
+        source.write_text(contents)
+        return cache.cached_arrays("one", [source], lambda columns: columns.add("a", np.full(3, float(contents))))[
+            "a"
+        ].tolist()
+
+    load("1")
+    folder = own_folders / "cache" / "v1"
+    for _ in every_state(folder, lambda: load("2"), None):
+        assert load("2") == [2.0] * 3
+        assert load("3") == [3.0] * 3
+        assert len(entries(own_folders)) == 1
 
 
 @pytest.mark.parametrize("obstacle", ["a file in its place", "no space"])

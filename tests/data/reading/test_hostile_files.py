@@ -105,6 +105,34 @@ def test_the_description_in_a_file_is_bounded_too(tmp_path):
         load_dataset(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("metadata/id", 3.0, r"theirs\.hdf5, metadata: id = .*3\.0.* is no word"),
+        ("metadata/id", h5py.Empty("f"), r"theirs\.hdf5: 'metadata/id' has the shape None"),
+        ("metadata/ref_min_score", "x", r"theirs\.hdf5, metadata: ref_min_score = 'x' is no number"),
+        ("metadata/ref_min_score", np.zeros(2), r"theirs\.hdf5, metadata: ref_min_score = array"),
+        ("rewards", h5py.Empty("f"), r"theirs\.hdf5: 'rewards' has dtype float32; numbers are needed"),
+    ],
+)
+def test_what_a_file_says_of_itself_is_of_its_type(tmp_path, name, value, message):
+    path = export_hdf5(load_dataset(plain()), tmp_path / "theirs.hdf5")
+    with h5py.File(path, "a") as file:
+        if name in file:
+            del file[name]
+        file[name] = value
+    with pytest.raises(UserError, match=message):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize("header", [b"(" * 500, b"{'descr': '<f4'", b"f(", b"[" * 9000], ids=len)
+def test_a_member_of_an_npz_whose_header_is_none_is_named(tmp_path, header):
+    with zipfile.ZipFile(tmp_path / "theirs.npz", "w") as archive:
+        archive.writestr("rewards.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(UserError, match=r"theirs\.npz: the member 'rewards\.npy' is no array of numbers"):
+        load_dataset(tmp_path / "theirs.npz")
+
+
 def test_a_zip_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path):
     np.savez_compressed(tmp_path / "bomb.npz", **plain(), qpos=np.zeros(12_000_000))
     with pytest.raises(UserError, match="more than 100 times as many"):

@@ -1,5 +1,6 @@
 """What goes wrong with sources, and what the errors say."""
 
+import json
 import warnings
 
 import h5py
@@ -113,6 +114,41 @@ def test_minari_metadata_that_make_no_scale_are_left_out_with_a_warning():
     with pytest.warns(UserWarning, match=r"metadata of meta/one-v0 hold no scale.*ref_max_score = 7.0 must be above"):
         dataset = load_dataset("meta/one-v0")
     assert (dataset.ref_min_score, dataset.ref_max_score) == (None, None)
+
+
+@pytest.mark.parametrize("low", ["x", [], {}, 10**400, True], ids=lambda low: type(low).__name__)
+def test_minari_references_that_are_no_numbers_are_left_out_with_a_warning(low):
+    write_minari("meta/one-v0", EPISODES).storage.update_metadata({"ref_min_score": low, "ref_max_score": 7.0})
+    with pytest.warns(UserWarning, match=r"metadata of meta/one-v0 hold no scale.*ref_min_score = .* is no number"):
+        assert load_dataset("meta/one-v0").ref_max_score is None
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda data: [1], "truncated or damaged"),
+        (lambda data: data | {"total_steps": "x"}, "truncated or damaged"),
+        (lambda data: data | {"total_steps": []}, "truncated or damaged"),
+        (lambda data: data | {"minari_version": "x"}, "can't be read by the Minari that is installed: .*0.5"),
+    ],
+)
+def test_minari_metadata_of_other_types_are_named(own_folders, edit, message):
+    write_minari("broken/one-v0", EPISODES)
+    path = own_folders / "minari/broken/one-v0/data/metadata.json"
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=message):
+        load_dataset("broken/one-v0")
+
+
+@pytest.mark.parametrize("name", ["actions", "rewards", "terminations"])
+@pytest.mark.parametrize("value", [0.0, "x", h5py.Empty("f")], ids=["a number", "a word", "nothing"])
+def test_a_minari_array_that_is_none_is_named(own_folders, name, value):
+    write_minari("broken/one-v0", EPISODES)
+    with h5py.File(own_folders / "minari/broken/one-v0/data/main_data.hdf5", "a") as file:
+        del file[f"episode_1/{name}"]
+        file[f"episode_1/{name}"] = value
+    with pytest.raises(UserError, match=rf"broken/one-v0 are truncated or damaged|{name} of episode 1"):
+        load_dataset("broken/one-v0")
 
 
 def test_minari_ids_that_the_table_knows_get_its_references():

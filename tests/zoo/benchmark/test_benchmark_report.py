@@ -14,7 +14,7 @@ import zoo.benchmark.report as report_module
 from sb3_genoffline.errors import UserError
 from zoo.__main__ import main
 from zoo.benchmark.plan import Plan, read_plan
-from zoo.benchmark.records import DONE, FAILED, new_record, read_cells, read_ended
+from zoo.benchmark.records import DONE, FAILED, new_record, read_cells, read_record, record_path
 from zoo.benchmark.report import write_report
 from zoo.benchmark.results import Published, Results, final_score
 from zoo.benchmark.statistics import improvement, interquartile_mean, interval
@@ -324,6 +324,7 @@ def test_published_numbers_are_found_for_the_same_kind_of_data_only() -> None:
     assert table == pytest.approx(
         totals
         | {
+            "decision_transformer": 672.6,
             "idql": 739.2,
             "sfbc": 680.3,
             "uwac": 437.4,
@@ -363,4 +364,23 @@ def test_a_record_of_another_shape_is_refused_by_the_part(place: list[str], valu
     part[place[-1]] = value
     file.write_text(json.dumps(record))
     with pytest.raises(UserError, match=message):
-        read_ended(file)
+        read_record(file)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"state": DONE}, "its host, None, must be"),
+        ({"state": FAILED, "error": 3}, "its error"),
+        ({"state": "running", "clock": {"total": "x"}}, "its clock's total"),
+        ({"state": "running", "attempt": "x"}, "its attempt"),
+    ],
+)
+def test_who_looks_at_a_benchmark_asks_of_a_record_what_the_report_asks(
+    parts: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    plan = make_plan(tmp_path)
+    job = plan.jobs[0]
+    write_json(record_path(tmp_path / "logs", job), new_record(job) | parts)
+    with pytest.raises(SystemExit, match=f"is no record of a benchmark: {message}"):
+        main(["benchmark", str(tmp_path / "plan.yml"), "-f", str(tmp_path / "logs"), "--status"])

@@ -438,6 +438,21 @@ def test_a_stopwatch_counts_each_update_once(tmp_path: Path) -> None:
     assert summary["seconds"] == {"total": 62.0, "fit": 41.0, "training": 20.0, "evaluation": 1.0, "cpu": 31.0}
 
 
+def done(seconds: float, score: float | None = None) -> dict[str, Any]:
+    """The parts of a record of a job that took some seconds, with its score or without an evaluation."""
+    each = {"gradient_steps": 8, "n_eval_episodes": 1, "mean_reward": 0.0, "normalized_score": score}
+    last = None if score is None else each | {"eval_seed": 0, "n_eval_envs": 1, "env_id": None}
+    return {
+        "state": DONE,
+        "host": "a machine",
+        "data": {"fingerprint": "f", "mean_return": None, "normalized_score": None},
+        "versions": {"torch": "2"},
+        "seconds": {"total": seconds, "fit": 0.0, "training": seconds, "evaluation": 0.0, "cpu": None},
+        "last": last,
+        "best": None if score is None else each,
+    }
+
+
 def test_the_time_left_is_told_from_runs_of_the_same_algorithm(tmp_path: Path) -> None:
     plan = read_plan(write_plan(tmp_path, "a/b-v0", [0, 1, 2], {"td3_bc": None, "dac": None}))
     benchmark, folder = Benchmark(plan, tmp_path / "logs"), tmp_path / "logs"
@@ -446,8 +461,7 @@ def test_the_time_left_is_told_from_runs_of_the_same_algorithm(tmp_path: Path) -
     assert Overview(benchmark, active=True).seconds_left() is None
     quick, slow = (next(job for job in plan.jobs if job.name == name) for name in ("td3_bc", "dac"))
     for job, seconds in ((quick, 10.0), (slow, 100.0)):
-        record = {"state": DONE, "seconds": {"total": seconds}, "last": None, "data": {}}
-        write_json(record_path(folder, job), open_record(folder, job) | record)
+        write_json(record_path(folder, job), open_record(folder, job) | done(seconds))
     assert Overview(benchmark, active=True).seconds_left() == 2 * 10 + 2 * 100
     overview = Overview(benchmark, active=True, parallel=2)
     assert overview.seconds_left() == 110
@@ -462,9 +476,8 @@ def test_the_time_left_is_told_from_runs_of_the_same_algorithm(tmp_path: Path) -
 def test_the_first_run_of_an_algorithm_tells_its_time_by_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = read_plan(write_plan(tmp_path, "a/b-v0", [0], {"td3_bc": None, "dac": None}))
     benchmark, folder = Benchmark(plan, tmp_path / "logs"), tmp_path / "logs"
-    done = {"state": DONE, "seconds": {"total": 10.0}, "last": None, "data": {}}
     begun = {"state": "running", "clock": {"total": 60.0}}
-    for job, record in zip(plan.jobs, (done, begun), strict=True):
+    for job, record in zip(plan.jobs, (done(10.0), begun), strict=True):
         write_json(record_path(folder, job), open_record(folder, job) | record)
     for progress, left in ((("", 6), 20.0), (("", 0), 0.0), (("teacher", 6), 0.0)):
         monkeypatch.setattr("zoo.benchmark.overview.progress_of", lambda folder, record, found=progress: found)
@@ -479,12 +492,12 @@ def test_the_overview_shows_marks_scores_and_how_far_jobs_at_work_are(tmp_path: 
     benchmark, folder = Benchmark(plan, tmp_path / "logs"), tmp_path / "logs"
     jobs = {(job.name, job.seed): job for job in plan.jobs}
     for seed, score in ((0, 10.0), (2, 20.0)):
-        done = {"state": DONE, "seconds": {"total": 60.0}, "last": {"normalized_score": score}, "data": {}}
-        write_json(record_path(folder, jobs["td3_bc", seed]), open_record(folder, jobs["td3_bc", seed]) | done)
+        record = open_record(folder, jobs["td3_bc", seed]) | done(60.0, score)
+        write_json(record_path(folder, jobs["td3_bc", seed]), record)
     failed = {"state": FAILED, "error": "first\nlast"}
     write_json(record_path(folder, jobs["td3_bc", 1]), open_record(folder, jobs["td3_bc", 1]) | failed)
     for number, (job, log) in enumerate(
-        ((jobs["td3_bc", 3], "time/total_timesteps,x\n7,\n14,\n"), (jobs["qdq", 0], "teacher/n_steps,x\n3000,1\n")), 1
+        ((jobs["td3_bc", 3], "time/total_timesteps,x\n7,\n14,\n2e"), (jobs["qdq", 0], "teacher/n_steps,x\n3000,1\n")), 1
     ):
         run = folder / job.name / f"a-b-v0_{number}"
         (run / "a-b-v0").mkdir(parents=True)

@@ -30,6 +30,12 @@ def assert_plain(text: str) -> None:
     assert not [line for line in text.splitlines() if line.startswith("forged")]
 
 
+def test_of_a_long_name_a_picture_shows_the_start_and_the_end() -> None:
+    assert plain("a" * 80) == "a" * 80
+    shown = plain("a" * 500 + "b" * 500)
+    assert len(shown) == 80 and shown.startswith("a" * 40 + "…") and shown.endswith("b" * 39)
+
+
 def test_ids_are_printed_as_text(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     export_hdf5(make_dataset().replace(id=EVIL), "own.hdf5")

@@ -129,11 +129,11 @@ def test_a_trial_that_was_killed_goes_on_from_its_checkpoint_and_is_scored_once(
     judged: list[int] = []
     score = objectives.Judge.score
 
-    def killed_once(self: Any, model: Any, stop: Any) -> Any:
+    def killed_once(self: Any, model: Any, *others: Any) -> Any:
         judged.append(model.num_timesteps)
         if len(judged) == 2:
             raise KeyboardInterrupt
-        return score(self, model, stop)
+        return score(self, model, *others)
 
     monkeypatch.setattr(objectives.Judge, "score", killed_once)
     tune_folder = tmp_path / "tune" / "td3_bc-data"
@@ -246,7 +246,7 @@ def test_a_search_of_another_plan_is_refused(tune: Callable[..., Path], scripted
     folder = tune(*SEARCHED, "--trials", "1")
     for changed, what in (
         (["--seed", "1"], "seed is 0 there, and 1 now"),
-        (["--scores", "3"], r"evaluation\.scores is 4 there, and 3 now"),
+        (["--scores", "2"], r"evaluation\.scores is 3 there, and 2 now"),
         (["-params", "n_timesteps:4", "tau:0.5"], r"hyperparameters\.tau is None there, and 0\.5 now"),
         (["--search", "alpha:[1.0,2.0]"], r"search\.alpha is \[1\.0, 2\.0, 3\.0"),
     ):
@@ -262,10 +262,10 @@ def test_trials_that_fail_are_told_and_do_not_end_the_search(
 ) -> None:
     score = objectives.Judge.score
 
-    def fails(self: Any, model: Any, stop: Any) -> Any:
+    def fails(self: Any, model: Any, *others: Any) -> Any:
         if model.alpha == 1.0:
             raise UserError("it diverged")
-        return score(self, model, stop)
+        return score(self, model, *others)
 
     monkeypatch.setattr(objectives.Judge, "score", fails)
     folder = tune("--search", "alpha:[1.0,2.5]", "--trials", "4", "--scores", "1")

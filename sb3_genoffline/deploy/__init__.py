@@ -1,0 +1,1 @@
+"""Acting without this library: a policy as an ONNX file."""

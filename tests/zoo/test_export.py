@@ -1,0 +1,28 @@
+"""``zoo export`` writes a file beside the agent, and says what it takes and how long acting takes."""
+
+from pathlib import Path
+
+import pytest
+from worlds import make_agent
+
+from zoo import export
+from zoo.__main__ import main
+
+
+def test_a_file_is_written_beside_the_agent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "TIMED_SECONDS", 0.0)
+    make_agent("bc").save(tmp_path / "agent.zip")
+    words = ["export", "--model", str(tmp_path / "agent.zip"), "--stochastic", "--batch", "4", "--device", "cpu"]
+    main(words)
+    told = capsys.readouterr().out
+    assert (tmp_path / "agent.onnx").is_file()
+    assert "Observations are one vector" in told and "acts as predict(deterministic=False)" in told
+    assert "batch × 3" in told and "standard normal" in told
+    assert "predict " in told and "onnxruntime " in told and "a call of 4 observation(s)" in told
+    with pytest.raises(SystemExit, match="could not be made"):
+        main([*words, "--env", "No-Such-v0"])
+    with pytest.raises(SystemExit):
+        main([*words, "-o", str(tmp_path / "agent.zip")])
+    assert "is no .onnx file" in capsys.readouterr().err

@@ -1,0 +1,98 @@
+"""
+Write a trained agent as an ONNX file: raw observations in, actions in the environment's units out, without this library and
+without PyTorch. What the file does is compared with the agent, and both are timed.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_genoffline.deploy.draws import BATCH, KINDS, NORMAL
+from sb3_genoffline.errors import printable
+
+from .runs.agents import add_agent_arguments, agent_and_env
+from .runs.envs import NoEnvironment
+from .runs.flags import onnx_file, positive
+
+TIMED_SECONDS = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo export``"""
+    add_agent_arguments(parser)
+    add = parser.add_argument
+    add("-o", "--output", type=onnx_file, help="file to write (default: the agent's name with .onnx, beside it)")
+    add("--batch", type=positive, default=1, help="observations of each call that is timed (default: 1)")
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    model, make, path, _ = agent_and_env(args)
+    try:
+        model.set_env(make())  # knows the names of Dict observations
+    except NoEnvironment as error:
+        if args.env is not None:
+            raise
+        print(f"Observations are one vector: {printable(str(error))}")
+    file = model.export_onnx(args.output or path.with_suffix(".onnx"), deterministic=args.deterministic)
+    print(f"wrote {file}: {file.stat().st_size / 1024:.0f} KiB, acts as predict(deterministic={args.deterministic})")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    for given in session.get_inputs():
+        kind = KINDS.get(given.name.partition("_")[0], "raw")
+        print(f"  {printable(given.name):24}{' × '.join(map(str, given.shape)):24}{kind}")
+    observations = np.zeros((args.batch, model.policy.state_dim), np.float32)
+    for name, seconds in call_times(
+        {
+            "predict": lambda: model.predict(observations, deterministic=args.deterministic),
+            "onnxruntime": lambda: act_at_zero(session, args.batch, np.random.default_rng(0)),
+        }
+    ).items():
+        fastest, usual = 1e3 * min(seconds), 1e3 * median(seconds)
+        print(f"{name:12}{usual:8.3f} ms a call of {args.batch} observation(s) on one thread, {fastest:.3f} ms the fastest")
+
+
+def act_at_zero(session: Any, batch: int, rng: np.random.Generator) -> Any:
+    """
+    Actions for observations that are 0, the random numbers drawn included.
+
+    :param session: onnxruntime's, of a file of ours
+    :param batch: number of observations
+    :param rng: draws the random numbers
+    """
+    inputs = {}
+    for given in session.get_inputs():
+        shape = [batch if size == BATCH else size for size in given.shape]
+        kind = given.name.partition("_")[0]
+        draw: Callable[..., Any] = rng.standard_normal if kind == NORMAL else rng.random if kind in KINDS else np.zeros
+        inputs[given.name] = draw(shape, dtype=np.float32)
+    return session.run(["action"], inputs)[0]
+
+
+def call_times(ways: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """
+    Seconds of each call, on one thread.
+
+    :param ways: to act, which take turns
+    """
+    threads = th.get_num_threads()
+    th.set_num_threads(1)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    try:
+        end = time.perf_counter() + TIMED_SECONDS
+        while time.perf_counter() < end or len(times[next(iter(ways))]) < 3:
+            for name, act in ways.items():
+                start = time.perf_counter()
+                act()
+                times[name].append(time.perf_counter() - start)
+    finally:
+        th.set_num_threads(threads)
+    return times

@@ -1,0 +1,23 @@
+"""
+Write a made-up log of insulin doses as CSV: what a hospital would have, for the page that goes from such a log to a decision
+(zoo/glucose/README.md). The patients are those of genoffline/Glucose-v0.
+"""
+
+import argparse
+
+from ..runs.flags import csv_file, positive, seed_number
+from .log import write_log
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """:param parser: takes the flags of ``python -m zoo glucose``"""
+    add = parser.add_argument
+    add("output", type=csv_file, nargs="?", default="log.csv", metavar="FILE", help="CSV file to write (default: log.csv)")
+    add("--patients", type=positive, default=400, help="patients (default: 400)")
+    add("--seed", type=seed_number, default=0, help="of all that is drawn")
+
+
+def main(args: argparse.Namespace) -> None:
+    """:param args: as parsed with :func:`add_arguments`"""
+    n_rows = write_log(args.output, args.patients, args.seed)
+    print(f"wrote {args.output}: {n_rows:,} half hours of {args.patients:,} patients")

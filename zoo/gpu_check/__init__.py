@@ -1,0 +1,1 @@
+"""Whether the library does on CUDA what its tests can't ask of a CPU, and how fast."""
