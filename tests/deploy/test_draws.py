@@ -90,12 +90,9 @@ def test_the_axis_of_observations_is_found(two: tuple[int, ...], three: tuple[in
     assert drawn.shape == shape and drawn.sized(9) == tuple(9 if size == "batch" else size for size in shape)
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [lambda rng: th.randint(5, (2,), generator=rng), lambda rng: th.multinomial(th.ones(1, 3), 2, generator=rng)],
-)
+@pytest.mark.parametrize("draw", [lambda rng: th.randint(5, (2,), generator=rng), lambda rng: th.randperm(5, generator=rng)])
 def test_other_draws_are_refused_by_name(draw: Callable[[th.Generator], th.Tensor]) -> None:
-    with RecordedDraws(), pytest.raises(UserError, match=r"The policy draws by (randint|multinomial)"):
+    with RecordedDraws(), pytest.raises(UserError, match=r"The policy draws by (randint|randperm)"):
         draw(th.Generator())
 
 
