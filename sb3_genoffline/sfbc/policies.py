@@ -94,7 +94,7 @@ class SfBCPolicy(CandidatePolicy):
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.pick`: the mean of those that are drawn."""
         n = min(self.n_selected, values.shape[1])
         drawn = th.multinomial(self.selection_probabilities(values), n, generator=self.acting_generator)  # (B, n)
-        return candidates.gather(1, drawn.unsqueeze(2).expand(-1, -1, self.action_dim)).mean(1)
+        return candidates.gather(1, drawn.unsqueeze(2).expand(-1, -1, candidates.shape[2])).mean(1)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
         return super()._predict(observation, deterministic).clamp(-1.0, 1.0)
