@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "niceness": (["0", "19"], ["-1", "20"]),
 }
 OTHERS = (
-    *("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file"),
+    *("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file", "csv_file"),
     "onnx_file",
 )
 NO_WHOLE_NUMBERS = [
