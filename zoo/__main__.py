@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 
-from .runs.provenance import PROGRAM
+from .runs.provenance import PROGRAM, as_command
 from .runs.rendering import prefer_offscreen
 from .runs.stopping import ending_in_order
 
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     module.add_arguments(parser)
     arguments = parser.parse_args(rest)
     try:
-        with ending_in_order(name, to_the_end=is_whole_process):
+        with as_command(argv), ending_in_order(name, to_the_end=is_whole_process):
             module.main(arguments)
     except Exception as error:
         sentence = None if os.environ.get("ZOO_TRACEBACK") else flags.sentence_of(error)

@@ -309,7 +309,7 @@ class FQE:
     def _scores(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """(B, S), (B, M, A) scaled -> (H, B, M)"""
         states = self._fit.standardised(th.as_tensor(np.array(observations, np.float32), device=self.device))
-        scores = self._fit.critic.score_samples(states, th.as_tensor(actions, dtype=th.float32, device=self.device))
+        scores = self._fit.critic.score_samples(states, th.tensor(actions, dtype=th.float32, device=self.device))
         return scores.double().cpu().numpy() * (self.reward_scale / (1.0 - self.gamma))
 
     def state_values(self, observations: np.ndarray, n_samples: int = 10) -> np.ndarray:

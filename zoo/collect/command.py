@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..recipes import chosen, load_recipe
 from ..runs.flags import jobs, positive, seed_number
@@ -66,7 +67,8 @@ def _make(dataset_id: str, args: argparse.Namespace) -> None:
         dataset, stats = write_dataset(
             recipe, args.seed, args.n_envs, args.overwrite, progress, args.author, args.author_email, args.jobs
         )
-    print(f"{dataset_id} -> {dataset.spec.data_path}")
+    path = Path(dataset.spec.data_path)
+    print(f"{dataset_id} -> {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     print(stats.text(recipe.ref_min_score, recipe.ref_max_score), flush=True)
 
 

@@ -1,9 +1,12 @@
 """What a result was made by: the versions, the command."""
 
+import contextlib
 import functools
 import platform
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,8 +31,28 @@ def _versions() -> dict[str, str]:
     return found
 
 
+_command: ContextVar[str | None] = ContextVar("command", default=None)
+
+
+@contextlib.contextmanager
+def as_command(argv: Sequence[str]) -> Iterator[None]:
+    """
+    Within, :func:`command_line` is this command of the zoo, whatever started the process (a notebook, say).
+
+    :param argv: name of the command, and its arguments
+    """
+    token = _command.set(f"{PROGRAM} {shlex.join(argv)}")
+    try:
+        yield
+    finally:
+        _command.reset(token)
+
+
 def command_line() -> str:
-    """How this process was started, for a shell."""
+    """The command at work, else how this process was started, for a shell."""
+    given = _command.get()
+    if given is not None:
+        return given
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is None:  # a script
         return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -81,7 +81,8 @@ def _root() -> Path:
         )
     import minari
 
-    return Path(minari.storage.datasets_root_dir.get_dataset_path(""))
+    # absolute: below a relative root Minari does not find the files whose sizes it adds up
+    return Path(minari.storage.datasets_root_dir.get_dataset_path("")).absolute()
 
 
 def _download(dataset_id: str, folder: Path) -> None:

@@ -153,6 +153,13 @@ def test_a_malformed_id_is_refused_before_anything_is_written(root, bad):
     assert not root.exists()
 
 
+def test_the_root_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "data")
+    assert write_minari(NAME, buffers(2), **SPACES).total_episodes == 2
+    assert (tmp_path / "data" / NAME).is_dir()
+
+
 def test_nothing_to_write_and_nowhere_to_take_spaces_from_are_errors(root):
     with pytest.raises(UserError, match="would be empty: no episode was given"):
         write_minari(NAME, [], **SPACES)
