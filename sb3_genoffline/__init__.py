@@ -25,6 +25,7 @@ from sb3_genoffline.onestep import Onestep, OnestepPolicy
 from sb3_genoffline.plas import PLAS, LatentPolicy
 from sb3_genoffline.qdq import QDQ, ConsistencyQPolicy
 from sb3_genoffline.registry import ALGOS, load_agent, register_algorithm
+from sb3_genoffline.sfbc import SfBC, SfBCPolicy
 from sb3_genoffline.spot import SPOT, VAEDensityPolicy
 from sb3_genoffline.sql import SQL, SQLPolicy
 from sb3_genoffline.td3_bc import TD3BC
@@ -75,6 +76,8 @@ __all__ = [
     "OnestepPolicy",
     "RecordDatasetCallback",
     "SQLPolicy",
+    "SfBC",
+    "SfBCPolicy",
     "UWACPolicy",
     "UserError",
     "VAEDensityPolicy",

@@ -32,6 +32,7 @@ from sb3_genoffline.mcq import MCQ
 from sb3_genoffline.onestep import Onestep
 from sb3_genoffline.plas import PLAS
 from sb3_genoffline.qdq import QDQ
+from sb3_genoffline.sfbc import SfBC
 from sb3_genoffline.spot import SPOT
 from sb3_genoffline.sql import SQL
 from sb3_genoffline.td3_bc import TD3BC
@@ -114,6 +115,7 @@ ALGOS = Algorithms(
     Onestep,
     PLAS,
     QDQ,
+    SfBC,
     SPOT,
     SQL,
     TD3BC,

@@ -28,6 +28,7 @@ PLACES: dict[str, dict[str, str]] = {
     },
     "importlib.import_module": {
         "sb3_genoffline.data.environments": "a package that this library names",
+        "sb3_genoffline.deploy.onnx_file": "the three packages that it names",
         "zoo.__main__": "a command of the zoo",
         "zoo.speed.agents": "a plain form of ours, by the name of an algorithm that the user gave",
     },

@@ -46,6 +46,15 @@ class CandidatePolicy(OfflinePolicy):
         """
         return values.argmax(dim=1)
 
+    def pick(self, candidates: Tensor, values: Tensor) -> Tensor:
+        """
+        :param candidates: (B, n, A)
+        :param values: (B, n)
+        :return: (B, A), the action to take
+        """
+        chosen = self.choose(values)  # (B,)
+        return candidates[th.arange(candidates.shape[0], device=chosen.device), chosen]
+
     def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         return self._predict(observation, deterministic)
 
@@ -55,5 +64,4 @@ class CandidatePolicy(OfflinePolicy):
         candidates = self.sample_actions(states, n_samples)
         if n_samples == 1:
             return candidates.squeeze(1)
-        chosen = self.choose(self.candidate_values(states, candidates))  # (B,)
-        return candidates[th.arange(states.shape[0], device=chosen.device), chosen]
+        return self.pick(candidates, self.candidate_values(states, candidates))

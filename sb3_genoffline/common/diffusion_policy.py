@@ -33,8 +33,8 @@ class DiffusionPolicy(CandidatePolicy):
     :param n_action_samples: N_a, candidates when acting
     :param softmax_temperature: 0 takes the best candidate; above, a candidate is drawn with probability
         ∝ exp(Q / (temperature · mean |Q|)), the mean over the candidates
-    :param sampler: ``"ddpm"`` or ``"ddim"``
-    :param ddim_stride: stride of the DDIM sampler
+    :param sampler: ``"ddpm"``, ``"ddim"`` or ``"dpm_solver"``
+    :param ddim_stride: stride of the last two
     :param acting_noise_scale: factor of all noise that actions are sampled from, the start x_T and what each step adds; the
         papers' is 1. At 0 there is one candidate, always the same
     :param clip_denoised: clamp x̂0 to [−1, 1] when sampling

@@ -179,8 +179,11 @@ class StoredLearner(Learner):
                 raise UserError(f"its {key} is {short(state[key])}, which is not a state")
         self.state.load_state_dict(state, changed)
         self.fits.load_state_dict(state["fit"])
-        if "seed" in changed:
-            return  # other random numbers are wanted
+        self._resumed_sampler = state["sampler"]  # which leaves alone the order of rows of another kind of device
+        if "seed" in changed:  # other random numbers are wanted
+            if self._resumed_sampler is not None:
+                self._resumed_sampler = {**self._resumed_sampler, "device": "none"}
+            return
         if state["device"] != self.device.type:
             warnings.warn(
                 f"The agent was trained on {state['device']} and is loaded on {self.device.type}, which draws other random "
@@ -189,7 +192,6 @@ class StoredLearner(Learner):
             )
             return
         self.generator.set_state(state["generator"])
-        self._resumed_sampler = state["sampler"]
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
         """

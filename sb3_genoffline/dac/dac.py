@@ -105,8 +105,8 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
     :param bc_threshold: b, the imitation error (per action dimension) the dual step aims at; 1 is that of predicting no noise
     :param guidance: ``"soft"`` (σ_t·∇Q at the noisy action), ``"hard"`` (∇Q), ``"denoised"`` (Q of a full sample, as
         Diffusion-QL) or ``"none"`` (imitation)
-    :param sampler: ``"ddpm"`` or ``"ddim"``
-    :param ddim_stride: stride of the DDIM sampler
+    :param sampler: ``"ddpm"``, ``"ddim"`` or ``"dpm_solver"``
+    :param ddim_stride: stride of the last two
     :param beta_schedule: ``"vp"``, ``"linear"`` or ``"cosine"``
     :param clip_denoised: clamp x̂0 to [−1, 1] in every sampling step
     :param actor_ema_every: updates between two moves of the actor's target

@@ -1,4 +1,4 @@
-"""What a sampler hands to an update: transitions, transitions with the next action, or windows of episodes."""
+"""What a sampler hands to an update: transitions, these with the next action, rows with returns, or windows of episodes."""
 
 from typing import NamedTuple
 
@@ -41,6 +41,24 @@ class SarsaBatch(NamedTuple):
     next_observations: Tensor
     masks: Tensor
     next_actions: Tensor
+
+
+class ReturnBatch(NamedTuple):
+    """
+    B rows with what followed.
+
+    :param observations: (B, S)
+    :param actions: (B, A), scaled to [−1, 1]
+    :param returns: (B,)
+    :param mean: (), of the returns of all rows
+    :param scale: (), their standard deviation, or 0.1 if that is less
+    """
+
+    observations: Tensor
+    actions: Tensor
+    returns: Tensor
+    mean: Tensor
+    scale: Tensor
 
 
 class SequenceBatch(NamedTuple):

@@ -30,9 +30,14 @@ def _drawn(func: Any, args: Any, numbers: Tensor) -> Tensor:
         kept: Tensor = numbers < args[1]
         return kept.to(first.dtype)
     if func is th.multinomial:
-        # who comes first, by exponential times at these rates, as PyTorch draws one of several
-        return (first / -th.log1p(-numbers)).argmax(-1, keepdim=True)
+        # who comes first, by exponential times at these rates, as PyTorch draws some of several without replacement
+        return _leaders(first / -th.log1p(-numbers), args[1])
     return numbers
+
+
+def _leaders(values: Tensor, n: int) -> Tensor:
+    """(B, M) -> (B, n), the indices of the largest"""
+    return values.argmax(-1, keepdim=True) if n == 1 else values.topk(n).indices
 
 
 class _Watched(TorchFunctionMode):
@@ -70,9 +75,10 @@ class RecordedDraws(_Watched):
     def draw(self, func: Any, args: Any, kwargs: Any) -> Tensor:
         """The draw itself."""
         if func is th.multinomial:
-            weights = args[0]
+            weights, n = args
             times = th.empty_like(weights).exponential_(generator=kwargs["generator"])
-            drawn, numbers = self._first_of(weights / times, -1, True), -th.expm1(-times)
+            self._note_ties(weights / times, n)
+            drawn, numbers = _leaders(weights / times, n), -th.expm1(-times)
         else:
             drawn = func(*args, **kwargs)
             numbers = 1.0 - drawn if func is Tensor.bernoulli_ else drawn
@@ -82,14 +88,14 @@ class RecordedDraws(_Watched):
     def other(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The call itself, and whether it was a close choice."""
         if func in (th.argmax, Tensor.argmax) and args[0].ndim == 2:
-            return self._first_of(*args, **kwargs)
+            self._note_ties(args[0], 1)
         return func(*args, **kwargs)
 
-    def _first_of(self, values: Tensor, dim: int, keepdim: bool = False) -> Tensor:
-        if values.shape[dim] > 1:
-            best, second = values.topk(2, dim).values.unbind(dim)
-            self.ties = self.ties | (best - second <= _TIE * values.abs().amax(dim))
-        return values.argmax(dim, keepdim=keepdim)
+    def _note_ties(self, values: Tensor, n: int) -> None:
+        """(B, M) values of which the n largest are taken"""
+        if values.shape[1] > n:
+            taken, left = values.topk(n + 1).values[:, -2:].unbind(1)
+            self.ties = self.ties | (taken - left <= _TIE * taken.abs())
 
 
 class GivenDraws(_Watched):

@@ -200,10 +200,16 @@ def play(doctor: Doctor, n_patients: int = 300, n_steps: int = 192, seed: int = 
     ward = Ward(n_patients, np.random.default_rng(seed))
     steps = []
     here = np.ones(n_patients, dtype=bool)
+    policy: Any = getattr(doctor, "policy", doctor)
+    memory: dict[str, Any] = {}
     for _ in range(n_steps):
         seen = ward.observe()
-        doses = np.clip(np.asarray(doctor.predict(seen, deterministic=True)[0], dtype=np.float64).reshape(-1), 0, MAX_DOSE)
+        said, state = doctor.predict(seen, deterministic=True, **memory)
+        doses = np.clip(np.asarray(said, dtype=np.float64).reshape(-1), 0, MAX_DOSE)
         rewards, ended = ward.step(doses)
+        if getattr(policy, "has_memory", False):
+            policy.observe_rewards(state, rewards)
+            memory = {"state": state}
         steps.append((seen, doses, rewards, ended & here, here, ward.bodies.glucose(ward.states)))
         here = here & ~ended
     return Stays(*(np.stack(column) for column in zip(*steps, strict=True)))

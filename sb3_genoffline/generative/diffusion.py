@@ -1,5 +1,6 @@
 """
-Conditional diffusion over actions: the noise network ε_θ(s, x_t, t), and the DDPM and DDIM samplers.
+Conditional diffusion over actions: the noise network ε_θ(s, x_t, t), and the DDPM, DDIM and
+DPM-Solver samplers.
 
 Plain modules and pure functions: no optimizer, no EMA, no environment. Index 0 of every schedule is the clean action, so
 ``t = 1..T`` index it directly. All randomness of a sample is one tensor the caller draws, see :func:`ddpm_sample`.
@@ -15,13 +16,14 @@ import torch as th
 from torch import Tensor, nn
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.generative.dpm_solver import dpm_solver
 from sb3_genoffline.generative.schedules import BetaSchedule, NoiseSchedule, ReverseVariance, beta_schedule
 from sb3_genoffline.nets.activations import Mish, mish
 from sb3_genoffline.nets.blocks import fits_cache, state_blocks
 from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 
-SamplerName = Literal["ddpm", "ddim"]
+SamplerName = Literal["ddpm", "ddim", "dpm_solver"]
 SampleClip = Literal["clean", "step", "none"]
 """What a sampler clamps to [−1, 1] in each step: the prediction x̂0, the next x_t, or nothing."""
 NoisePrediction = Callable[[Tensor, int], Tensor]
@@ -89,13 +91,9 @@ def ddim_sample(
         ``"none"`` nothing
     :return: x_0, shape (...)
     """
-    if stride < 1:
-        raise UserError(f"stride={stride} must be at least 1.")
     alpha_bars, sigmas = schedule.alpha_bars, schedule.sigmas
     x = noise[0]
-    t = schedule.n_steps
-    while t > 0:
-        following = max(t - stride, 0)
+    for t, following in pairwise(_visited(schedule, stride)):
         eps = predict_noise(x, t)
         clean = predict_clean(schedule, x, eps, t, clip == "clean")
         if clip == "clean":
@@ -103,8 +101,49 @@ def ddim_sample(
         x = math.sqrt(alpha_bars[following]) * clean + float(sigmas[following]) * eps
         if clip == "step":
             x = x.clamp(-1.0, 1.0)
-        t = following
     return x
+
+
+def dpm_sample(
+    predict_noise: NoisePrediction,
+    schedule: NoiseSchedule,
+    noise: Tensor,
+    *,
+    stride: int = 1,
+    clip: SampleClip = "clean",
+    order: int = 3,
+) -> Tensor:
+    """
+    :func:`~sb3_genoffline.generative.dpm_solver.dpm_solver` over the steps T, T − c, …, 0. The last step, to 0, is x̂0.
+
+    :param predict_noise: ε̂(x_t, t)
+    :param schedule: T steps
+    :param noise: shape (≥ 1, ...): only ``noise[0]`` = x_T is used
+    :param stride: c; the network is called T/c times, rounded up
+    :param clip: ``"clean"`` clamps each x̂0 to [−1, 1] and takes the ε̂ that goes with it, ``"step"`` clamps the result alone,
+        ``"none"`` nothing
+    :param order: largest order of a step, 1 to 3; 1 is DDIM
+    :return: x_0, shape (...)
+    """
+    times = _visited(schedule, stride)
+    alphas, sigmas = np.sqrt(schedule.alpha_bars[times]), schedule.sigmas[times]
+
+    def predict(x: Tensor, k: int) -> Tensor:
+        eps = predict_noise(x, times[k])
+        if clip != "clean":
+            return eps
+        clean = predict_clean(schedule, x, eps, times[k], True)
+        return (x - float(alphas[k]) * clean) * (1.0 / float(sigmas[k]))
+
+    x = dpm_solver(predict, alphas, sigmas, noise[0], order)
+    return x if clip == "none" else x.clamp(-1.0, 1.0)
+
+
+def _visited(schedule: NoiseSchedule, stride: int) -> list[int]:
+    """Steps that a deterministic sampler goes through, T to 0."""
+    if stride < 1:
+        raise UserError(f"stride={stride} must be at least 1.")
+    return [*range(schedule.n_steps, 0, -stride), 0]
 
 
 def time_embedding(n_steps: int, dim: int) -> Tensor:
@@ -284,8 +323,8 @@ class ActionDiffusion(Network):
 
         :param states: (B, S)
         :param noise: (T, B, n, A), see :func:`ddpm_sample`
-        :param sampler: ``"ddpm"`` or ``"ddim"``
-        :param ddim_stride: stride of the DDIM sampler
+        :param sampler: ``"ddpm"``, ``"ddim"`` or ``"dpm_solver"``
+        :param ddim_stride: stride of the last two
         :param clip: what is clamped in each step
         :param temperature: factor of the noise that DDPM adds
         :return: (B, n, A)
@@ -295,7 +334,8 @@ class ActionDiffusion(Network):
             predict_noise: NoisePrediction = self.noise_net.conditioned_on(states[part])  # type: ignore[operator]
             if sampler == "ddpm":
                 return ddpm_sample(predict_noise, self.schedule, noise[:, part], clip=clip, temperature=temperature)
-            return ddim_sample(predict_noise, self.schedule, noise[:, part], stride=ddim_stride, clip=clip)
+            deterministic = ddim_sample if sampler == "ddim" else dpm_sample
+            return deterministic(predict_noise, self.schedule, noise[:, part], stride=ddim_stride, clip=clip)
 
         if fits_cache(states, noise.shape[2]):
             return draw(slice(None))
@@ -345,6 +385,7 @@ __all__ = [
     "beta_schedule",
     "ddim_sample",
     "ddpm_sample",
+    "dpm_sample",
     "mish",
     "predict_clean",
     "time_embedding",

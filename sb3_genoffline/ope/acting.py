@@ -34,11 +34,7 @@ class TargetPolicy:
         self.model, self.action_space, self.deterministic = model, action_space, deterministic
         policy = getattr(model, "policy", model)
         self._policy = policy if isinstance(policy, OfflinePolicy) else None
-        if self._policy is not None and self._policy.has_memory:
-            raise UserError(
-                f"{type(policy).__name__} acts by its history, and what is judged here acts by the observation alone: "
-                "evaluate it in its environment."
-            )
+        check_acts_by_observation(model)
         self.seed = seed
         self._generator = None if self._policy is None else th.Generator(self._policy.device)
         self.restart()
@@ -107,3 +103,16 @@ class TargetPolicy:
                 finally:
                     policy._acting_generator = kept
             self._state = th.get_rng_state()
+
+
+def check_acts_by_observation(model: Any) -> None:
+    """
+    :param model: an agent or a policy
+    :raises UserError: if its actions depend on more than the observation: logged rows can't judge those
+    """
+    policy = getattr(model, "policy", model)
+    if getattr(policy, "has_memory", False):
+        raise UserError(
+            f"{type(policy).__name__} acts by its history, and what is judged here acts by the observation alone: "
+            "evaluate it in its environment."
+        )

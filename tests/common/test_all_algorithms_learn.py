@@ -100,6 +100,14 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
             "policy_kwargs": {"net_arch": [64, 64], "q_net_arch": [64, 64]},
         },
     ),
+    "sfbc": (
+        1500,
+        {
+            **{"behavior_steps": 1500, "behavior_learning_rate": 1e-3, "critic_steps": 750},
+            **{"n_planning_samples": 8, "n_solver_steps": 8, "n_action_samples": 16, "planning_target": "paper"},
+            "policy_kwargs": {"net_arch": [64, 64], "behavior_net_arch": [64, 32], "embed_dim": 32},
+        },
+    ),
     "spot": (3000, {"vae_steps": 1500, "lam": 0.2, "policy_kwargs": {"net_arch": [64, 64], "vae_net_arch": [64, 64]}}),
     "uwac": (
         2000,

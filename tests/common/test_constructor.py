@@ -25,6 +25,7 @@ from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.data import FlatFloatObservation, export_hdf5
 from sb3_genoffline.data.environments import recorded
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import check_sizes
 from sb3_genoffline.registry import ALGOS
 
 MakeAgent = Callable[..., OfflineAlgorithm]
@@ -410,3 +411,9 @@ def test_sizes_that_no_file_may_have_are_refused_when_given() -> None:
     with pytest.raises(UserError, match="n_action_samples"):
         model.n_action_samples = 10**12
     assert model.n_action_samples < 1000
+
+
+@pytest.mark.parametrize("sizes", [{"n_layers": 7_000, "embed_dim": 128}, {"n_blocks": 7_000, "hidden_dim": 256}])
+def test_layers_and_blocks_multiply_their_width(sizes: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="ask for networks of up to"):
+        check_sizes(sizes, 3, 2, 10_000)

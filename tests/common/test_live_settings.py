@@ -25,6 +25,7 @@ OTHERS: dict[str, list[Any]] = {
     "alpha_schedule": ["antmaze", [[0, 3.0], [2, 1.0]]],
     "density": ["a-file"],
     "q_sampler": ["a-file"],
+    "behavior": ["a-file"],
     "behavior_and_q": ["a-file"],
 }
 

@@ -1,5 +1,6 @@
 """Decision Transformer acts by its history, which SB3 hands back, and by the rewards that it is told."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sb3_genoffline import DecisionTransformer, load_from_hub, with_rewards
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
 from sb3_genoffline.decision_transformer.policies import History
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.hub.card import _usage
 from sb3_genoffline.ope.acting import TargetPolicy
 from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, PointEnv
 from zoo.plot.maze import walk
@@ -243,6 +245,22 @@ def test_walks_through_a_maze_end_one_by_one_and_the_others_keep_their_history()
     for number, ours in enumerate(together):
         (alone,) = walk(model, lambda number=number: Walk(number), 1)  # type: ignore[misc]
         assert len(ours.path) == 4 + 2 * number and np.array_equal(ours.path, alone.path)
+
+
+def test_the_snippet_of_a_published_agents_card_hands_on_history_and_rewards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """README claim 9."""
+    gym.register("dt-tests/Walk-v0", entry_point=lambda: Walk(1))
+    model = trained()
+    total = play(model, Walk(1), 5).returns[0]
+    results: Any = {"env_id": "dt-tests/Walk-v0", "env_spec": None}
+    snippet = _usage(model, str(model.save_pretrained(tmp_path / "agent")), "agent", results, False)
+    (code,) = re.findall(r"```python\n(.*?)```", snippet, flags=re.DOTALL)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=f".*{UNTOLD}")
+        exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out == f"return {total:.1f}\n"
 
 
 def test_target_returns_are_swept() -> None:

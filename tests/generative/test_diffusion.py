@@ -197,7 +197,7 @@ def test_a_stride_of_zero_is_refused() -> None:
         ddim_sample(linear_prediction, NoiseSchedule.make("vp", 5), sampler_noise(0.0), stride=0)
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
 def test_sampled_actions_lie_in_the_box_for_any_network_if_clamped(sampler: Any, scale: float) -> None:
     th.manual_seed(0)

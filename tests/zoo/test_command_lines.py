@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "niceness": (["0", "19"], ["-1", "20"]),
 }
 OTHERS = (
-    *("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file"),
+    *("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file", "csv_file"),
     "onnx_file",
 )
 NO_WHOLE_NUMBERS = [
@@ -67,18 +67,30 @@ def test_a_kind_of_number_takes_what_it_says_and_names_what_it_does_not(kind: st
             read(word)
 
 
-def actions() -> Iterator[tuple[str, argparse.Action]]:
-    parsers = []
+def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Of every command, and of what follows its name in ``plot``."""
+    found = []
     for name, (module, _) in COMMANDS.items():
         parser = flags.FlagParser(prog=name)
         importlib.import_module(f"zoo.{module}").add_arguments(parser)
-        parsers.append((name, parser))
-    for name, parser in parsers:
+        found.append((name, parser))
+    for name, parser in found:
+        yield name, parser
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
-                parsers += action.choices.items()
-            else:
+                found += action.choices.items()
+
+
+def actions() -> Iterator[tuple[str, argparse.Action]]:
+    for name, parser in parsers():
+        for action in parser._actions:
+            if not isinstance(action, argparse._SubParsersAction):
                 yield name, action
+
+
+def test_every_command_can_print_its_help() -> None:
+    for name, parser in parsers():
+        assert parser.format_help().startswith(f"usage: {parser.prog}"), name
 
 
 def test_every_flag_that_takes_a_number_an_algorithm_a_device_or_a_place_says_which_kind() -> None:

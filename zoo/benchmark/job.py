@@ -32,7 +32,7 @@ from ..runs.rendering import prefer_offscreen
 from ..runs.scoring import evaluate
 from ..runs.stopping import Stopped, stoppable
 from ..runs.writing import write_json, write_yaml
-from .records import DONE, FAILED, INTERRUPTED, RUNNING, job_run, last_lines, read_record
+from .records import DONE, FAILED, INTERRUPTED, RUNNING, Reader, job_run, last_lines, read_record
 from .results import score
 from .stopwatch import Stopwatch
 
@@ -54,14 +54,15 @@ def run_job(path: Path) -> str:
     return work_on(path, _work)
 
 
-def work_on(path: Path, work: Callable[[Path, dict[str, Any]], bool]) -> str:
+def work_on(path: Path, work: Callable[[Path, dict[str, Any]], bool], read: Reader = read_record) -> str:
     """
     :param path: of a record
     :param work: does what it says and adds to it; returns False if it was interrupted
+    :param read: reads a record of its kind
     :return: the record's state afterwards, as it is written
     """
     with FileLock(path.with_suffix(".lock")):  # a process of a benchmark that was killed may be at its last update
-        record = read_record(path)
+        record = read(path)
         if record["state"] == DONE:
             return DONE
         record |= {"state": RUNNING, "error": None}

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,11 +53,27 @@ _CLOCK: dict[str, Any] = {
 }
 _CURVE: dict[str, Any] = {"timesteps": list[int], "seconds": list[float], "mean": list[float], "std": list[float]}
 """What the report and the overview read of a record: a part that is not named here may be anything."""
+Reader = Callable[[Path], dict[str, Any]]
+"""Reads a record, and refuses one with wrong parts."""
 
 
 def record_path(folder: str | Path, job: Job) -> Path:
     """Where a job's record is; its log lies beside it."""
     return Path(folder) / "jobs" / f"{job.label}.json"
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    """
+    A record without its results, which are not checked.
+
+    :raises UserError: if it is no record of a job: a part is missing or of another type
+    """
+    record, where = read_json(path, "record of a benchmark"), f"{path} is no record of a benchmark: its"
+    _check(record, _PARTS, where)
+    clock = record.get("clock") or {}
+    hints: dict[str, Any] = {"clock": {name: hint for name, hint in _CLOCK.items() if name in clock}} if clock else {}
+    _check(record, hints | ({"error": str} if record["state"] == FAILED else {}), where)
+    return record
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -66,17 +82,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
     :raises UserError: if it is no record of a benchmark: a part is missing or of another type
     """
-    record, where = read_json(path, "record of a benchmark"), f"{path} is no record of a benchmark: its"
-    _check(record, _PARTS, where)
-    clock = record.get("clock") or {}
-    hints: dict[str, Any] = {"clock": {name: hint for name, hint in _CLOCK.items() if name in clock}} if clock else {}
+    record, hints = read_job(path), dict[str, Any]()
     if record["state"] == DONE:
-        hints |= _DONE_PARTS | (_ONCE_EVALUATED if record.get("last") else {})
+        hints = _DONE_PARTS | (_ONCE_EVALUATED if record.get("last") else {})
         hints |= {"curve": _CURVE} if record.get("curve") else {}
         hints |= {"final": {"mean": float}} if record.get("final") else {}
-    elif record["state"] == FAILED:
-        hints |= {"error": str}
-    _check(record, hints, where)
+    _check(record, hints, f"{path} is no record of a benchmark: its")
     if hints.get("curve") is _CURVE and len({len(record["curve"][name]) for name in _CURVE}) > 1:
         raise UserError(f"{path} is no record of a benchmark: the lists of its curve have different lengths.")
     return record
@@ -101,15 +112,19 @@ def new_record(job: Job) -> dict[str, Any]:
     return {"key": job.key, "state": WAITING, "config": job.config}
 
 
-def open_record(folder: str | Path, job: Job) -> dict[str, Any]:
+def open_record(folder: str | Path, job: Job, read: Reader = read_record) -> dict[str, Any]:
     """
     A job's record, written if there is none.
+
+    :param folder: of the records
+    :param job: the job
+    :param read: reads a record of its kind
 
     :raises UserError: if it is another job's: what a record says is done, and only the plan says what is to be done
     """
     path = record_path(folder, job)
     if path.is_file():
-        record = read_record(path)
+        record = read(path)
         if key_of(record["config"]) != job.key:
             raise UserError(f"{path} is the record of another job than the plan's: move it away, and the job is done anew.")
         return record

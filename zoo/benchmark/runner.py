@@ -27,6 +27,7 @@ from .records import (
     INTERRUPTED,
     RUNNING,
     WAITING,
+    Reader,
     job_run,
     last_lines,
     new_record,
@@ -192,14 +193,15 @@ class Benchmark:
         return Event(job, record["state"], record)
 
 
-def ended_record(path: Path, code: int | None) -> dict[str, Any]:
+def ended_record(path: Path, code: int | None, read: Reader = read_record) -> dict[str, Any]:
     """
     The record of a job whose process has ended, with what the process could not write any more.
 
     :param path: of the record
     :param code: exit code of the process
+    :param read: reads a record of its kind
     """
-    record = read_record(path)
+    record = read(path)
     if is_stop(code) and record["state"] in (WAITING, RUNNING):  # asked to end before it began
         record["state"] = INTERRUPTED
         write_json(path, record)

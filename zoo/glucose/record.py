@@ -2,7 +2,7 @@
 Run the page of the example and write down what it prints: ``python -m zoo.glucose.record``, in a checkout.
 
 The page's own blocks are run, one after another in one namespace; what a block of Python prints replaces the block of text
-below it. The outputs, versions and processor time go into ``record.json``, the picture into ``zoo/figures``.
+below it. The outputs, versions and processor time go into ``zoo/figures``, and so does the picture.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ from ..runs.writing import write_json, write_text
 from .log import write_log
 
 HERE = Path(__file__).parent
-PAGE, RECORD, FIGURE = HERE / "README.md", HERE / "record.json", HERE.parent / "figures" / "glucose.png"
+PAGE, FIGURE = HERE / "README.md", HERE.parent / "figures" / "glucose.png"
+RECORD = FIGURE.with_suffix(".json")
 BLOCK = re.compile(r"```(python|sh|text)\n(.*?)```", re.DOTALL)
 
 

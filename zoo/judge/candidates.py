@@ -5,6 +5,7 @@ from pathlib import Path
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.errors import NotFoundError, UserError, printable
+from sb3_genoffline.ope.acting import check_acts_by_observation
 from sb3_genoffline.registry import ALGOS, load_agent
 
 from ..runs.folders import Run, list_runs, run_number
@@ -59,11 +60,9 @@ def load_candidates(paths: dict[str, Path], device: str) -> tuple[dict[str, AnyA
     for name, path in paths.items():
         try:
             agent = load_agent(path, device=device)
+            check_acts_by_observation(agent)
         except UserError as error:
             refused.append(f"{name} is left out: {printable(error)}")
-            continue
-        if agent.policy.has_memory:
-            refused.append(f"{name} is left out: it acts by its history, which logged data judge only as a whole.")
         else:
             agents[name] = agent
     if not agents:

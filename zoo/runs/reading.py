@@ -178,7 +178,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(read_text(path, what))
-    except NotFoundError:
+    except UserError:
         raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no {what}: {error}") from error

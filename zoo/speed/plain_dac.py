@@ -87,6 +87,8 @@ class PlainDAC:
     """
 
     def __init__(self, model: DAC) -> None:
+        if model.sampler not in ("ddpm", "ddim"):
+            raise UserError(f"The plain form samples by DDPM or DDIM, not sampler={model.sampler!r}.")
         self.model = model
         self.actor, self.actor_target = (PlainNoiseNetwork(net.noise_net) for net in (model.actor, model.actor_target))
         members = range(model.n_critics)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--algo", type=algorithm, required=True, help=f"algorithm: {', '.join(ALGOS)}")
     add("--dataset", required=True, help="Minari id or file to train on and to judge by")
     add("--trials", type=positive, default=20, help="settings to try in all, earlier calls included (default: 20)")
-    objectives = "; ".join(f"{name}: {objective.what}" for name, objective in OBJECTIVES.items())
+    objectives = "; ".join(f"{name}: {objective.what}" for name, objective in OBJECTIVES.items()).replace("%", "%%")
     add("--objective", choices=OBJECTIVES, default="fqe", help=f"what is best (default: fqe). {objectives}")
     add("--scores", type=positive, default=3, help="times that a trial is scored, the end included (default: 3)")
     add("--prune", action=argparse.BooleanOptionalAction, default=True, help="end trials that fall behind (default)")

@@ -19,6 +19,7 @@ from ..runs.provenance import versions
 from ..runs.stopping import StopSignals, stoppable
 from ..runs.writing import write_json
 from .objectives import Judge
+from .trials import read_trial
 
 
 def rungs(total: int, n_scores: int) -> list[int]:
@@ -73,7 +74,6 @@ def _work(path: Path, record: dict[str, Any]) -> bool:
     folder, config = path.parent.parent, record["config"]
     judge, total = judge_of(config), config["hyperparameters"]["n_timesteps"]
     steps = rungs(total, config["evaluation"]["scores"])
-    record.setdefault("scores", [])
     record["host"] = host()
     run = run_to_go_on(folder, record, judge.training)
     with stoppable() as stop:
@@ -102,7 +102,7 @@ def _work(path: Path, record: dict[str, Any]) -> bool:
     return True
 
 
-run_trial = partial(work_on, work=_work)
+run_trial = partial(work_on, work=_work, read=read_trial)
 """Do the trial of a record, or what is left of it; returns its state afterwards."""
 
 

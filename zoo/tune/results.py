@@ -12,14 +12,13 @@ import yaml
 from sb3_genoffline.errors import printable, printable_lines
 from sb3_genoffline.ope.metrics import rank_correlation, regret
 
-from ..benchmark.records import read_record, record_path
+from ..benchmark.records import record_path
 from ..runs.provenance import command_line
 from ..runs.writing import write_json, write_text
 from .bandit import bandit_curve
 from .objectives import OBJECTIVES
 from .plan import TunePlan
-from .revealing import REVEALED
-from .tuner import scores_of
+from .trials import REVEALED, read_trial
 
 if TYPE_CHECKING:
     import optuna
@@ -71,12 +70,11 @@ def results_of(plan: TunePlan, study: optuna.Study, folder: Path) -> list[Result
             continue
         job = plan.job(plan.space.settings(trial.params))
         path = record_path(folder, job)
-        record = read_record(path) if path.is_file() else {"state": "waiting"}
-        scores = scores_of(record, path)
+        record = read_trial(path) if path.is_file() else {"scores": []}
+        scores = record["scores"]
         paid = [] if job.key in counted else [score for score in scores if score.get("returns") is not None]
         counted.add(job.key)
-        revealed = record.get(REVEALED)
-        last = revealed if isinstance(revealed, dict) else scores[-1] if scores and trial.state.name == "COMPLETE" else {}
+        last = record.get(REVEALED) or (scores[-1] if scores and trial.state.name == "COMPLETE" else {})
         found.append(
             Result(
                 trial.number,

@@ -2,18 +2,16 @@
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.registry import load_agent
 
-from ..benchmark.records import DONE, job_run, read_record
+from ..benchmark.records import DONE, job_run
 from ..benchmark.runner import alone
 from ..runs.scoring import EVAL_SEED
 from ..runs.writing import write_json
 from .job import judge_of
-
-REVEALED = "revealed"
+from .trials import REVEALED, read_trial
 
 
 def reveal(folder: Path, episodes: int) -> Generator[str]:
@@ -28,9 +26,8 @@ def reveal(folder: Path, episodes: int) -> Generator[str]:
     """
     with alone(folder):
         for path in sorted((folder / "jobs").glob("*.json")):
-            record: dict[str, Any] = read_record(path)
-            known = record.get(REVEALED)
-            if record["state"] != DONE or (isinstance(known, dict) and known.get("episodes") == episodes):
+            record = read_trial(path)
+            if record["state"] != DONE or (record.get(REVEALED) or {}).get("episodes") == episodes:
                 continue
             judge = judge_of(record["config"])
             run = job_run(folder, record, judge.training.fingerprint)

@@ -10,22 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sb3_genoffline.common.arguments import Count, misfit
-from sb3_genoffline.errors import UserError
-from sb3_genoffline.files.untrusted import short
-
 from ..benchmark import runner
-from ..benchmark.records import DONE, FAILED, INTERRUPTED, open_record, read_record, record_path
+from ..benchmark.records import DONE, FAILED, INTERRUPTED, open_record, record_path
 from ..benchmark.runner import Process, Starter, alone, ended_record, stop_all
 from ..runs.places import output_folder
 from ..runs.writing import write_json
 from .plan import TunePlan
 from .study import load_optuna, open_study, sampler
+from .trials import PRUNED, read_trial
 
 if TYPE_CHECKING:
     import optuna
-
-PRUNED = "pruned"
 
 
 @dataclass
@@ -140,7 +135,7 @@ class Tuner:
     def _work(self, trial: optuna.Trial, reported: int = 0) -> _Work:
         parameters = self.plan.space.suggest(trial)
         job = self.plan.job(self.plan.space.settings(parameters))
-        open_record(self.folder, job)
+        open_record(self.folder, job, read_trial)
         return _Work(trial, self.plan.space.values(parameters), record_path(self.folder, job), job.updates, reported)
 
     def _look(self, work: _Work, start: Starter, jobs: int) -> Ended | None:
@@ -149,10 +144,10 @@ class Tuner:
         code = None if process is None else process.poll()
         if process is not None and code is not None:
             del self.processes[work.path]
-            record = ended_record(work.path, code)
+            record = ended_record(work.path, code, read_trial)
         else:
-            record = read_record(work.path)
-        scores = scores_of(record, work.path)
+            record = read_trial(work.path)
+        scores = record["scores"]
         for score in scores[work.reported :]:
             work.trial.report(float(score["value"]), score["updates"])
         work.reported = max(work.reported, len(scores))
@@ -184,23 +179,3 @@ class Tuner:
         told = {DONE: states.COMPLETE, FAILED: states.FAIL, PRUNED: states.PRUNED}[state]
         self.study.tell(work.trial, value, state=told, skip_if_finished=True)
         return Ended(work.trial.number, work.settings, state, record)
-
-
-def scores_of(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """
-    The scores of a trial so far.
-
-    :param record: of its job
-    :param path: of it
-    :raises UserError: if they are none
-    """
-    scores = record.get("scores", [])
-    wrong = misfit(scores, list[dict[str, Any]])
-    for score in [] if wrong else scores:
-        for name, hint in {"updates": Count, "value": float, "returns": list[float] | None}.items():
-            wrong = wrong or misfit(score.get(name), hint)
-    if wrong is None and record["state"] == DONE and not scores:
-        wrong = "must not be empty"
-    if wrong is not None:
-        raise UserError(f"{path} is no record of a trial: its scores, {short(scores)}, are wrong: a part {wrong}.")
-    return scores

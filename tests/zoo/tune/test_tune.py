@@ -17,12 +17,11 @@ from sb3_genoffline.errors import MissingPackageError, UserError
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
 from zoo.benchmark.job import EXIT
-from zoo.benchmark.records import read_record
 from zoo.runs.stopping import StopSignals
 from zoo.runs.writing import write_json
 from zoo.tune import study as study_module
 from zoo.tune.job import run_trial, rungs
-from zoo.tune.tuner import scores_of
+from zoo.tune.trials import read_trial
 
 pytest.importorskip("optuna")
 TINY = ["-n", "4", "--profile", "tiny", "--device", "cpu"]
@@ -141,7 +140,7 @@ def test_a_trial_that_was_killed_goes_on_from_its_checkpoint_and_is_scored_once(
         start = ["--algo", "td3_bc", "--dataset", str(tmp_path / "data.npz"), "-f", str(tmp_path / "tune"), *TINY]
         run_command([*start, "--objective", "action-distance", *words[2:], "--trials", "1"])
     (path,) = (tune_folder / "jobs").glob("*.json")
-    assert [score["updates"] for score in read_record(path)["scores"]] == [1]
+    assert [score["updates"] for score in read_trial(path)["scores"]] == [1]
     folder = tune(*words)
     assert judged[:5] == [1, 2, 2, 3, 4]
     assert trials_of(folder) == whole
@@ -163,11 +162,11 @@ class Scripted:
 
     def __init__(self, record: Path, **options: Any) -> None:
         self.path, self.asked = record, False
-        self.alpha = read_record(record)["config"]["hyperparameters"]["alpha"]
+        self.alpha = read_trial(record)["config"]["hyperparameters"]["alpha"]
         self.done: list[dict[str, Any]] = []
 
     def poll(self) -> int | None:
-        record = read_record(self.path)
+        record = read_trial(self.path)
         if self.asked or record["state"] == "done":
             return 143 if self.asked else 0
         wanted = self.scores[self.alpha]
@@ -179,7 +178,7 @@ class Scripted:
     def stop(self) -> None:
         self.asked = True
         self.stopped.append(self.alpha)
-        write_json(self.path, read_record(self.path) | {"state": "interrupted"})
+        write_json(self.path, read_trial(self.path) | {"state": "interrupted"})
 
     kill = stop
 
@@ -330,10 +329,23 @@ def test_updates_at_which_trials_are_scored() -> None:
     assert rungs(10, 4) == [2, 4, 6, 10] and rungs(3, 5) == [1, 2, 3] and rungs(7, 1) == [7]
 
 
-def test_scores_that_others_wrote_are_checked(tmp_path: Path) -> None:
-    for scores in ("many", [{"updates": 1}], [{"updates": -1, "value": 1.0}], [{"updates": 1, "value": float("nan")}], []):
-        with pytest.raises(UserError, match="is no record of a trial"):
-            scores_of({"state": "done", "scores": scores}, tmp_path / "record.json")
+def test_records_that_others_wrote_are_checked(tmp_path: Path) -> None:
+    config = {"name": "bc", "algo": "bc", "dataset": "d", "seed": 0, "hyperparameters": {}, "evaluation": {}}
+    whole: dict[str, Any] = {"key": "k", "state": "done", "config": config, "scores": [{"updates": 1, "value": 1.0}]}
+    path = tmp_path / "record.json"
+    write_json(path, whole)
+    assert read_trial(path) == whole
+    for scores in ("many", [{"updates": 1}], [{"updates": -1, "value": 1.0}], [{"updates": 1, "value": "high"}], []):
+        write_json(path, whole | {"scores": scores})
+        with pytest.raises(UserError, match="is no record of a trial: its scores"):
+            read_trial(path)
+    for revealed in ("much", {"episodes": 2}, {"episodes": 2, "returns": [1.0, "x"], "value": 1.0}):
+        write_json(path, whole | {"revealed": revealed})
+        with pytest.raises(UserError, match="is no record of a trial: what is revealed"):
+            read_trial(path)
+    write_json(path, {"state": "done"})
+    with pytest.raises(UserError, match="is no record of a benchmark: its key"):
+        read_trial(path)
 
 
 def test_the_simulator_is_counted_and_the_bandits_choice_told(tune: Callable[..., Path], dataset_id: str) -> None:

@@ -1,0 +1,44 @@
+"""What is written down about a trial: the record of its job, with its scores."""
+
+from pathlib import Path
+from typing import Any
+
+from sb3_genoffline.common.arguments import Count, misfit
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
+
+from ..benchmark.records import DONE, read_job
+
+PRUNED, REVEALED = "pruned", "revealed"
+_REVEALED = {"episodes": Count, "returns": list[float], "value": float}
+_SCORE = {"updates": Count, "value": float, "returns": list[float] | None, "lengths": list[int] | None}
+
+
+def read_trial(path: Path) -> dict[str, Any]:
+    """
+    :param path: of a record
+    :return: the record, with a list of ``scores``
+    :raises UserError: if it is no record of a trial: a part is missing or of another type
+    """
+    record = {"scores": [], **read_job(path)}
+    scores, revealed = record["scores"], record.get(REVEALED)
+    wrong = misfit(scores, list[dict[str, Any]])
+    for score in [] if wrong else scores:
+        wrong = wrong or _wrong_part(score, _SCORE)
+    if wrong is None and record["state"] == DONE and not scores:
+        wrong = "must not be empty"
+    if wrong is not None:
+        raise UserError(f"{path} is no record of a trial: its scores, {short(scores)}: {wrong}.")
+    wrong = misfit(revealed, dict[str, Any] | None) or (revealed and _wrong_part(revealed, _REVEALED))
+    if wrong:
+        raise UserError(f"{path} is no record of a trial: what is revealed, {short(revealed)}: {wrong}.")
+    return record
+
+
+def _wrong_part(parts: dict[str, Any], hints: dict[str, Any]) -> str | None:
+    """The first part that is not what it should be."""
+    for name, hint in hints.items():
+        wrong = misfit(parts.get(name), hint)
+        if wrong is not None:
+            return f"{name}={short(parts.get(name))} {wrong}"
+    return None
