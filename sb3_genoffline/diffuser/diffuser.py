@@ -32,7 +32,6 @@ from sb3_genoffline.generative.window_diffusion import WindowDiffusion, loss_wei
 from sb3_genoffline.nets.ensembles import soft_update
 from sb3_genoffline.nets.temporal_unet import TemporalValue
 
-
 _RETURNS = Fixed("decides which returns the value learns")
 
 
@@ -206,7 +205,7 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
 
     def count_windows(self, lengths: np.ndarray) -> np.ndarray:
         """The last row of an episode starts none, nor does one so late that the window could leave ``max_episode_steps``."""
-        return np.maximum(np.minimum(lengths - 1, self.max_episode_steps - self.horizon), 0)
+        return np.asarray(np.maximum(np.minimum(lengths - 1, self.max_episode_steps - self.horizon), 0))
 
     def take_buffer(self, buffer: OfflineBuffer) -> None:
         """See :meth:`~sb3_genoffline.common.stored_learner.StoredLearner.take_buffer`."""

@@ -1,4 +1,4 @@
-"""The policy of Diffuser: a diffusion model of windows, a network that expects their return, and planning with their slow copies."""
+"""The policy of Diffuser: a diffusion model of windows, a network that expects their return, and planning with both."""
 
 import copy
 from collections.abc import Sequence
@@ -145,9 +145,9 @@ class DiffuserPolicy(OfflinePolicy):
         """
         n_plans = self.n_plans if n_plans is None else n_plans
         at_once = max(PLANNED_TOGETHER // n_plans, 1)
-        found = [self._best(part, n_plans) for part in self.normalize_observations(observations).split(at_once)]
+        found = [self._best(part, n_plans) for part in th.split(self.normalize_observations(observations), at_once)]
         windows, values = (th.cat(parts) for parts in zip(*found, strict=True))
-        actions, states = windows.split([self.action_dim, self.state_dim], dim=-1)
+        actions, states = th.split(windows, [self.action_dim, self.state_dim], dim=-1)
         actions = (actions.nan_to_num() * self.action_std + self.action_mean).clamp(-1.0, 1.0)
         return Plans(states * self.obs_std + self.obs_mean, actions, values)
 

@@ -99,7 +99,8 @@ class WindowDiffusion(Network):
 
     def predict_clean(self, noisy: Tensor, t: int) -> Tensor:
         """:meth:`forward` with one t for all."""
-        return self(noisy, th.full((len(noisy),), t, device=noisy.device))
+        said: Tensor = self(noisy, th.full((len(noisy),), t, device=noisy.device))
+        return said
 
 
 def plan_windows(

@@ -48,7 +48,8 @@ class GroupNorm(nn.GroupNorm):
     """PyTorch's, also of one place with one channel in each group, whose norm is 0."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return th.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        normed: Tensor = th.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        return normed
 
 
 def _convolution(n_in: int, n_out: int) -> nn.Sequential:

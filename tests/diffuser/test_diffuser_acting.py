@@ -118,7 +118,7 @@ def test_plans_are_kept_for_as_many_actions_as_is_said() -> None:
     """README claim 7: each environment's own, anew where an episode begins; the caller's state stays."""
     model = make_agent("diffuser", replan_every=3)
     assert model.policy.has_memory and not make_agent("diffuser").policy.has_memory
-    first, state = model.predict(OBSERVATIONS, deterministic=True)
+    _, state = model.predict(OBSERVATIONS, deterministic=True)
     kept = tuple(part.copy() for part in state)
     second, after = model.predict(OBSERVATIONS + 1, state, np.array([False, True, False]), deterministic=True)
     assert all(map(np.array_equal, state, kept)) and after.step.tolist() == [2, 1, 2]
