@@ -44,7 +44,7 @@ class TimeFeatures(nn.Module):
         return features
 
 
-class GroupNorm(nn.GroupNorm):
+class GroupNorm(nn.GroupNorm, Network):
     """PyTorch's, also of one place with one channel in each group, whose norm is 0."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -73,8 +73,8 @@ class TemporalBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """(B, C, L), (B, W) -> (B, C', L)"""
-        changed: Tensor = self.second(self.first(x) + self.time(time).unsqueeze(-1))
-        return changed + self.bypass(x)
+        changed: Tensor = self.second(self.first(x) + self.time(time).unsqueeze(-1)) + self.bypass(x)
+        return changed
 
 
 class LinearAttention(Network):
