@@ -12,6 +12,7 @@ from sb3_genoffline.dac import DAC, DiffusionPolicy
 from sb3_genoffline.data import OfflineDataset, combine, export_hdf5, export_minari, load_dataset, split
 from sb3_genoffline.data.recording import RecordDatasetCallback
 from sb3_genoffline.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
+from sb3_genoffline.diffuser import Diffuser, DiffuserPolicy
 from sb3_genoffline.dql import DQL, DiffusionQLPolicy
 from sb3_genoffline.envs import register_envs
 from sb3_genoffline.eql import EQL, EQLPolicy
@@ -58,6 +59,8 @@ __all__ = [
     "ConsistencyQPolicy",
     "DecisionTransformer",
     "DecisionTransformerPolicy",
+    "Diffuser",
+    "DiffuserPolicy",
     "DiffusionPolicy",
     "DiffusionQLPolicy",
     "EQLPolicy",

@@ -20,6 +20,7 @@ from sb3_genoffline.cped import CPED
 from sb3_genoffline.cql import CQL
 from sb3_genoffline.dac import DAC
 from sb3_genoffline.decision_transformer import DecisionTransformer
+from sb3_genoffline.diffuser import Diffuser
 from sb3_genoffline.dql import DQL
 from sb3_genoffline.eql import EQL
 from sb3_genoffline.errors import UserError
@@ -105,6 +106,7 @@ ALGOS = Algorithms(
     CQL,
     DAC,
     DecisionTransformer,
+    Diffuser,
     DQL,
     EQL,
     IDQL,

@@ -86,8 +86,6 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
 
     obs_mean: Tensor
     obs_std: Tensor
-    has_memory: ClassVar[bool] = False
-    """Whether it acts by the history that ``predict`` takes and returns as ``state``."""
     acts_with_targets: ClassVar[tuple[str, ...]] = ()
     """The target networks that the policy acts with, instead of those that they follow."""
     adds_noise: bool = True
@@ -189,6 +187,11 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
         return load_policy(cls, path, device)
 
     @property
+    def has_memory(self) -> bool:
+        """Whether it acts by what ``predict`` takes and returns as ``state``."""
+        return False
+
+    @property
     def is_fitted(self) -> Tensor | None:
         """Buffer that says whether the model of :attr:`fitted_model` is fitted; None if there is none."""
         return getattr(self, "fitted", None)
@@ -212,7 +215,7 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
         :param std: (S,); a constant column gets std 1
         """
         self.obs_mean.copy_(mean)
-        self.obs_std.copy_(th.where(std > 1e-6 * std.max().clamp(max=1.0), std, th.ones_like(std)))
+        self.obs_std.copy_(without_zeros(std))
 
     def normalize_observations(self, observations: Tensor) -> Tensor:
         """(B, S) raw -> (B, S) standardised, in the parameters' precision; the identity until statistics are set."""
@@ -279,6 +282,11 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
     def acting_noise(self, *shape: int) -> Tensor:
         """Standard normal numbers from the acting generator."""
         return th.randn(shape, generator=self.acting_generator, device=self.device, dtype=self.obs_mean.dtype)
+
+
+def without_zeros(std: Tensor) -> Tensor:
+    """(D,) standard deviations -> the same, 1 for columns that are constant"""
+    return th.where(std > 1e-6 * std.max().clamp(max=1.0), std, th.ones_like(std))
 
 
 @dataclass(frozen=True)

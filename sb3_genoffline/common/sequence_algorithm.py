@@ -28,6 +28,14 @@ class SequenceAlgorithm(OfflineAlgorithm[SequenceBatch, NoiseT]):
         """``horizon`` and the other arguments of :class:`~sb3_genoffline.data.sequences.SequenceSampler` that are wanted."""
         raise NotImplementedError
 
+    def count_windows(self, lengths: np.ndarray) -> np.ndarray:
+        """
+        :param lengths: int (E,) steps of episodes
+        :return: int (E,) windows of each, which start at its first rows: as many as there can be
+        """
+        wanted = self.window_arguments()
+        return count_starts(lengths, wanted["horizon"], wanted.get("padding"))
+
     def make_sampler(self, buffer: OfflineBuffer) -> SequenceSampler:
         """
         See :meth:`~sb3_genoffline.common.offline_algorithm.OfflineAlgorithm.make_sampler`.
@@ -37,8 +45,7 @@ class SequenceAlgorithm(OfflineAlgorithm[SequenceBatch, NoiseT]):
         """
         wanted, counts = self.window_arguments(), None
         if buffer.dataset is not None:
-            counts = count_starts(buffer.dataset.episode_lengths(), wanted["horizon"], wanted.get("padding"))
-            counts = counts * ended_episodes(buffer.dataset)
+            counts = self.count_windows(buffer.dataset.episode_lengths()) * ended_episodes(buffer.dataset)
         return SequenceSampler(buffer, counts=counts, replacement=self.replacement, seed=self._buffer_seed, **wanted)
 
 

@@ -22,7 +22,10 @@ _LARGEST = {
     **{"n_diffusion_steps": 10_000, "ddim_stride": 10_000, "n_action_samples": 100_000},
     **{"n_solver_steps": 10_000, "solver_order": 3, "n_selected": 100_000},
     **{"flow_transforms": 1000, "n_lstm_layers": 16, "context_length": 1000, "max_episode_steps": 10_000},
+    **{"horizon": 512, "n_plans": 100_000, "n_guide_steps": 1000, "guide_stop": 10_000, "replan_every": 512},
 }
+_WIDER = {"channels": 12}
+# layers of these widths have so many times the widths' square of entries, squared: two U-Nets of convolutions
 _MULTIPLIERS = {"n_critics": 1, "flow_transforms": 1, "flow_bins": 1, "n_lstm_layers": 1, "n_layers": 12, "n_blocks": 8}
 # how many matrices of the widest layer's size each of them has
 _LARGEST_WIDTH, _MOST_LAYERS, _DEFAULT_ENTRIES = 10_000_000, 64, 750**2
@@ -183,7 +186,7 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
         if name in _MULTIPLIERS:
             multiplier *= _MULTIPLIERS[name] * max(1, *sizes) if sizes else 1
         elif name not in _LARGEST:
-            total += sum(sizes)
+            total += _WIDER.get(name, 1) * sum(sizes)
         widest = max(widest, (f"{name}={short(value)}", sum(sizes)), key=lambda setting: setting[1])
     ends = state_dim + action_dim + 64  # 64: features of time
     # Whatever the order of the layers and whoever multiplies one width by another: no product is missing in a square

@@ -7,8 +7,8 @@ import torch as th
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 
-# Where a paper clips one of the two only; AWAC's weight decay moves the actor without a gradient
-CLIPPED = {"AWAC": ["critic"], "CPED": ["actor"], "QDQ": ["critic"]}
+# Where a paper clips one of the two only, or has neither; AWAC's weight decay moves the actor without a gradient
+CLIPPED = {"AWAC": ["critic"], "CPED": ["actor"], "Diffuser": ["diffusion", "value"], "QDQ": ["critic"]}
 
 
 def test_a_tiny_norm_holds_actor_and_critics_where_they_are(

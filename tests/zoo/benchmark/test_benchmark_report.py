@@ -325,6 +325,7 @@ def test_published_numbers_are_found_for_the_same_kind_of_data_only() -> None:
         totals
         | {
             "decision_transformer": 672.6,
+            "diffuser": 697.7,
             "idql": 739.2,
             "sfbc": 680.3,
             "uwac": 437.4,
