@@ -56,3 +56,4 @@ def test_what_is_committed_is_a_whole_run_of_it_and_small() -> None:
     outputs = [output for cell in CODE for output in cell["outputs"]]
     assert {output["output_type"] for output in outputs} <= {"stream", "display_data"}
     assert NOTEBOOK.stat().st_size <= MOST_BYTES
+    assert str(ROOT) not in NOTEBOOK.read_text()  # nothing of the machine it was run on
