@@ -153,7 +153,7 @@ class ToTheGoal:
 
     def seed_acting(self, seed: int) -> None: ...
 
-    def predict(self, observations: np.ndarray, deterministic: bool) -> tuple[np.ndarray, None]:
+    def predict(self, observations: np.ndarray, state: None, deterministic: bool) -> tuple[np.ndarray, None]:
         assert deterministic
         x, y = observations[:, 0], observations[:, 1]
         around_the_corner = np.where((x < 0.2)[:, None], [0.0, 1.5], [0.0, -0.5])

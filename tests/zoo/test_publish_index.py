@@ -41,13 +41,17 @@ def make_agent(folder: Path, name: str, algo: str, dataset: str = HOPPER, *, kno
 
 def make_bc_record(folder: Path, seed: int, score: float | None, dataset: str = HOPPER, **more: Any) -> None:
     """A record as the benchmark writes it."""
-    result = {"normalized_score": score, "mean_reward": score, "gradient_steps": 30_000, "n_eval_episodes": 20, "eval_seed": 9}
+    result = {"normalized_score": score, "mean_reward": score, "gradient_steps": 30_000, "n_eval_episodes": 20}
+    result |= {"eval_seed": 9, "n_eval_envs": 1, "env_id": "Hopper-v5"}
     record = {
         "key": "k",
         "state": "done",
         "config": {"name": "bc", "algo": "bc", "dataset": dataset, "seed": seed, "hyperparameters": {}, "evaluation": {}},
         "data": {"fingerprint": f"of {dataset}"},
-        "last": None if score is None else result,
+        "host": "a machine",
+        "versions": {"torch": "2.13.0"},
+        "seconds": dict.fromkeys(("total", "fit", "training", "evaluation"), 1.0),
+        **dict.fromkeys(("last", "best"), None if score is None else result),
         "ended": "2026-01-01",
     }
     write_json(folder / f"bc-{seed}-{len(list(folder.glob('*')))}.json", record | more)
