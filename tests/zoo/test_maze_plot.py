@@ -153,6 +153,8 @@ class ToTheGoal:
 
     def seed_acting(self, seed: int) -> None: ...
 
+    def observe_rewards(self, state: None, rewards: float, place: int) -> None: ...
+
     def predict(self, observations: np.ndarray, state: None, deterministic: bool) -> tuple[np.ndarray, None]:
         assert deterministic
         x, y = observations[:, 0], observations[:, 1]

@@ -103,7 +103,7 @@ def test_behaviour_cloning_stands_beside_agents_of_the_same_data(tmp_path: Path)
     make_bc_record(logs, 0, 8.0)
     make_bc_record(logs, 1, 10.0)
     make_bc_record(logs, 1, 90.0, ended="2025-01-01")  # made before
-    make_bc_record(logs, 2, 50.0, state="failed")
+    make_bc_record(logs, 2, 50.0, state="failed", error="no memory")
     before = {
         "name": "bc",
         "algo": "bc",
