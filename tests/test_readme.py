@@ -46,7 +46,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("python -m zoo ")
 ]
-TRAININGS = re.compile(r"\b((?:gradient|teacher|cd|flow|vae|bc|behavior|critic)_steps)=[\d_]+")
+TRAININGS = re.compile(r"\b((?:gradient|teacher|cd|flow|vae|bc|behavior|critic)_steps(?:=|\": ))[\d_]+")
 DATASET = "genoffline/hopper/medium-replay-v0"
 
 
@@ -69,7 +69,7 @@ def test_python_blocks_run(
     rows = [f"0,{step},{0.1 * step},0.5,1.0,{int(step == 9)}" for step in range(10)]
     (tmp_path / "hub_models").symlink_to(ROOT / "hub_models")
     (tmp_path / "log.csv").write_text("\n".join(["episode,step,obs_0,act_0,reward,terminated", *rows]) + "\n")
-    exec(compile(TRAININGS.sub(r"\1=2", code), "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(TRAININGS.sub(r"\g<1>2", code), "README.md", "exec"), {"__name__": "readme"})
 
 
 def test_the_readme_and_the_pages_have_the_blocks_they_promise() -> None:
