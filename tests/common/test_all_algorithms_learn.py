@@ -54,6 +54,21 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
             "policy_kwargs": {"embed_dim": 32, "n_layers": 1, "dropout": 0.0},
         },
     ),
+    "diffuser": (
+        200,
+        {
+            **{
+                "learning_rate": 2e-3,
+                "batch_size": 64,
+                "horizon": 8,
+                "n_diffusion_steps": 8,
+                "n_plans": 16,
+                "guide_scale": 2.0,
+            },
+            **{"termination_penalty": 0.0, "return_discount": 1.0, "max_episode_steps": 20, "target_copy_steps": 10**6},
+            "policy_kwargs": {"channels": [32]},
+        },
+    ),
     "dql": (2000, {}),
     "idql": (
         1500,
