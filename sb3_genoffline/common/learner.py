@@ -415,15 +415,19 @@ class Learner(OffPolicyAlgorithm):
         parameters: Iterable[Tensor],
         cls: type[th.optim.Optimizer] | None = None,
         options: Callable[[Any], dict[str, Any]] = lambda _: {},
+        usual: type[th.optim.Optimizer] = th.optim.Adam,
     ) -> None:
         """
         :param name: of what it moves: it becomes the attribute ``{name}_optimizer``
         :param parameters: moved by it
-        :param cls: optimizer class (None: the policy's ``optimizer_class`` with its arguments, by default Adam)
+        :param cls: optimizer class, whatever the user has chosen for networks (None: the policy's ``optimizer_class`` with its
+            ``optimizer_kwargs``)
         :param options: gives its further options from the agent's hyper-parameters as they are now
+        :param usual: optimizer class where the policy's is the default, Adam
         """
         if cls is None:
             cls, own = self.policy.optimizer_class, options
+            cls = usual if cls is th.optim.Adam else cls
             options = lambda agent: own(agent) | agent.policy.optimizer_kwargs  # noqa: E731
         self.state.add_optimizer(name, list(parameters), cls, self.lr_schedule(1.0), options)
         if self.policy.optimizer_class is not th.optim.Adam or self.policy.optimizer_kwargs:

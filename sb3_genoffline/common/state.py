@@ -90,7 +90,7 @@ class LearnerState:
     ) -> None:
         """
         It is made when it is first asked for, as with its first optimizer torch imports a compiler, which takes seconds and
-        which acting can do without.
+        which acting can do without. It takes the place of an earlier one of the same name.
 
         :param name: of what it moves
         :param parameters: moved by it
@@ -99,6 +99,7 @@ class LearnerState:
         :param options: gives its further options from the agent's hyper-parameters as they are now
         """
         self.plans[name] = OptimizerPlan(cls, parameters, learning_rate, options)
+        self._optimizers.pop(name, None)
 
     def optimizer(self, name: str) -> th.optim.Optimizer:
         """An optimizer, made now if it was not yet."""

@@ -112,8 +112,8 @@ class DecisionTransformer(SequenceAlgorithm[DropoutMasks | None]):
         self.add_optimizer(
             "actor",
             self.actor.parameters(),
-            th.optim.AdamW if self.policy.optimizer_class is th.optim.Adam else None,
-            lambda agent: {"weight_decay": agent.weight_decay},
+            options=lambda agent: {"weight_decay": agent.weight_decay},
+            usual=th.optim.AdamW,
         )
 
     def window_arguments(self) -> dict[str, Any]:

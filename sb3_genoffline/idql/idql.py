@@ -153,8 +153,8 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
         self.add_optimizer(
             "actor",
             self.actor.parameters(),
-            th.optim.AdamW if self.policy.optimizer_class is th.optim.Adam else None,
-            lambda agent: {"weight_decay": agent.actor_weight_decay},
+            options=lambda agent: {"weight_decay": agent.actor_weight_decay},
+            usual=th.optim.AdamW,
         )
         self.add_optimizer("value", self.value.parameters())
 

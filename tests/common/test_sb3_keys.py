@@ -22,15 +22,16 @@ def td3_bc(**policy_kwargs: Any) -> Any:
     return ALGOS["td3_bc"]("MlpPolicy", SPACES, policy_kwargs={"net_arch": [8], **policy_kwargs}, **small)
 
 
+@pytest.mark.parametrize("chosen", [{"optimizer_class": th.optim.AdamW}, {}], ids=["class", "usual class"])
 @pytest.mark.parametrize("algo", ALGOS)
-def test_an_optimizer_class_and_its_arguments_are_used_for_all_networks(algo: str) -> None:
+def test_an_optimizer_class_and_its_arguments_are_used_for_all_networks(algo: str, chosen: dict[str, Any]) -> None:
     small = small_settings(algo)
-    small["policy_kwargs"] |= {"optimizer_class": th.optim.AdamW, "optimizer_kwargs": {"weight_decay": 0.25}}
+    small["policy_kwargs"] |= {**chosen, "optimizer_kwargs": {"weight_decay": 0.25}}
     agent = ALGOS[algo]("MlpPolicy", SPACES, device="cpu", **small)
     for name in agent.state.aliases:
         optimizer = agent.state.optimizers.get(name)
         if optimizer is not None:
-            assert type(optimizer) is th.optim.AdamW, name
+            assert type(optimizer) is chosen.get("optimizer_class", agent.state.plans[name].cls), name
             assert optimizer.param_groups[0]["weight_decay"] == 0.25, name
 
 
