@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, Protocol, Self
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+_ONE_HEADER = Lock()
+"""numpy parses headers with ``ast``, which in CPython 3.11 may fail with a SystemError where several threads do so at once."""
 
 
 class Columns(Protocol):
@@ -119,5 +122,6 @@ def mapped(path: Path) -> np.ndarray:
     :param path: of a ``.npy`` file
     :return: its array, memory-mapped and read-only
     """
-    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    with _ONE_HEADER:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return array.view(np.ndarray)
