@@ -125,7 +125,7 @@ class FittingLearner(StoredLearner):
         """
         Refuse in a load what a live agent refuses.
 
-        :param changed: hyper-parameters that were given anew
+        :param changed: hyper-parameters that were changed
         :raises UserError: naming one that the fitted model can't follow
         """
         self.check_fitted_model()

@@ -96,8 +96,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         elif resumed is not None:
             self.fits.forget()
             warnings.warn(
-                f"The agent was trained on {printable(self.dataset_info.get('id') or 'another dataset')} and goes on with "
-                f"{printable(data.id or 'a different one')}: sampling starts anew, so this is not an exact resume.",
+                f"The agent was trained on {printable(self.dataset_info.get('id') or 'another dataset')} and continues with "
+                f"{printable(data.id or 'a different one')}: sampling starts over, so this is not an exact resume.",
                 stacklevel=3,
             )
         self.dataset_info = info
@@ -262,7 +262,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :raises UserError: if there is no environment to step, or ``train_freq`` counts episodes of several environments
         """
         if not self.goes_online:
-            raise UserError(f"{type(self).__name__} can't go on online: it learns from whole episodes of a dataset.")
+            raise UserError(f"{type(self).__name__} can't continue online: it learns from whole episodes of a dataset.")
         if self.env is None or not has_simulator(self.env):
             raise UserError("learn() steps an environment and this agent has none: call `model.set_env(env)` first.")
         self._check_train_freq()
@@ -359,7 +359,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             self.monitor.warn_once(
                 "lr_decay",
                 f"After {self._n_updates} updates the learning rate has decayed to 0 (lr_decay_steps={self.lr_decay_steps}): "
-                "nothing is learned any more. To go on, set `model.lr_decay_steps = None` or a larger number.",
+                "nothing is learned any more. To continue, set `model.lr_decay_steps = None` or a larger number.",
             )
         return self._of_progress(rate) * cosine_decay(update, self.lr_decay_steps)
 

@@ -84,7 +84,7 @@ def split(dataset: OfflineDataset, sizes: Sequence[float], seed: int) -> tuple[O
     bounds = cumulative.astype(np.int64) if counts else np.round(cumulative * n).astype(np.int64)
     empty = np.flatnonzero(np.diff(bounds) == 0)
     if len(empty):
-        raise UserError(f"sizes[{empty[0]}] = {sizes[empty[0]]} of {n} episodes is no episode; every part needs at least one.")
+        raise UserError(f"sizes[{empty[0]}] = {sizes[empty[0]]} of {n} episodes is none; every part needs at least one.")
     shuffled = np.random.default_rng(seed).permutation(n)
     return tuple(dataset.select_episodes(np.sort(shuffled[start:end])) for start, end in itertools.pairwise(bounds))
 
