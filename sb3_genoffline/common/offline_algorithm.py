@@ -33,7 +33,7 @@ NoiseT = TypeVar("NoiseT")
 
 class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """
-    An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can go on online (:meth:`learn`).
+    An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can continue online (:meth:`learn`).
 
     A subclass writes its paper into :meth:`update` and declares in :meth:`declare_state` what it learns. The arguments are
     those of :class:`~sb3_genoffline.common.learner.Learner`.
@@ -42,7 +42,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     default_gradient_steps: ClassVar[int] = 1_000_000
     """The paper's gradient steps."""
     goes_online: ClassVar[bool] = True
-    """Whether :meth:`learn` can go on in an environment."""
+    """Whether :meth:`learn` can continue in an environment."""
     baselines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """What runs are called whose hyper-parameters leave the algorithm's idea out, and those hyper-parameters."""
     batches: Sampler[BatchT]
@@ -147,7 +147,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         progress_bar: bool = False,
     ) -> Self:
         """
-        Fit the generative models only; the policy is left alone. :meth:`learn_offline` does this by itself.
+        Fit only the generative models and leave the policy alone. :meth:`learn_offline` does this by itself.
 
         :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes
         :param callback: those that are a :class:`~sb3_genoffline.common.fitting.FitListener` are told
@@ -251,7 +251,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         **kwargs: Any,
     ) -> Self:
         """
-        Go on online from the same weights, as SB3's off-policy algorithms learn: the offline rows stay in the buffer, online
+        Continue online from the same weights, as SB3's off-policy algorithms learn: the offline rows stay in the buffer, online
         rows join them, and ``num_timesteps`` counts environment steps.
 
         :param total_timesteps: number of environment steps

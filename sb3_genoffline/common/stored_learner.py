@@ -195,7 +195,7 @@ class StoredLearner(Learner):
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
         """
-        Take over weights, optimizers and variables into this agent.
+        Load weights, optimizers and variables into this agent.
 
         :param load_path_or_dict: an archive of ours, or a dict as ``get_parameters`` returns, which has no variables
         :param exact_match: see SB3

@@ -39,7 +39,7 @@ def load_from_hub(
     filename: str | None = None,
 ) -> BaseAlgorithm:
     """
-    A ready agent of the right class, which acts bit for bit as the one that was published. Only what acting needs is loaded:
+    Load a ready agent of the right class, which acts bit for bit as the published one. Only what acting needs is loaded:
     ``manifest.json``, ``config.json`` and ``model.safetensors``, all of one commit, compared with the manifest's sha256.
 
     If you train it on, target networks start as copies and optimizers afresh. To go on exactly where training stopped, load

@@ -44,7 +44,7 @@ class TargetPolicy:
         return TargetPolicy(self.model, self.action_space, self.deterministic, seed)
 
     def restart(self) -> None:
-        """Begin the stream of random numbers anew."""
+        """Restart the stream of random numbers."""
         self._state = th.Generator().manual_seed(self.seed).get_state()
         if self._generator is not None:
             self._generator.manual_seed(self.seed)

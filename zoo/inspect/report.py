@@ -222,8 +222,8 @@ def _check_actions(report: Report) -> Iterator[Finding]:
         yield Finding(
             "saturated_actions",
             f"{_columns('Action dimension', saturated, actions.saturated, _percent)} saturated, at a bound in that share of "
-            "rows: a density with artanh or logit squashing needs dequantisation (CPED: dequantization=0.1), and one on the closed "
-            "box has to fit point masses.",
+            "rows: a density with artanh or logit squashing needs dequantisation (CPED: dequantization=0.1), and one on the "
+            "closed box has to fit point masses.",
         )
     if few.any() and actions.value_rows >= FEW_VALUES_ROWS:
         yield Finding(

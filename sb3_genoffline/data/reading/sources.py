@@ -26,7 +26,7 @@ def load_dataset(
     source: Any, *, download: bool = False, env: Any = None, cache: bool = True, trust_env: bool = False
 ) -> OfflineDataset:
     """
-    Load logged data from wherever they are.
+    Load logged data from a file, an id, arrays or a replay buffer.
 
     Row t is one step: ``next_observations[t]`` followed ``actions[t]`` in ``observations[t]``, across episode borders too.
     Dict observations (goal environments) are flattened with their keys in alphabetical order, which is what
