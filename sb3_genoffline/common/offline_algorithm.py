@@ -251,7 +251,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         **kwargs: Any,
     ) -> Self:
         """
-        Continue online from the same weights, as SB3's off-policy algorithms learn: the offline rows stay in the buffer, online
+        Continue online from these weights, as SB3's off-policy algorithms learn: the offline rows stay in the buffer, online
         rows join them, and ``num_timesteps`` counts environment steps.
 
         :param total_timesteps: number of environment steps
