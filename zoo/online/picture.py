@@ -53,7 +53,7 @@ def _line(axes: Any, record: dict[str, Any], label: str, **style: Any) -> None:
 def in_numbers(record: dict[str, Any]) -> dict[str, float]:
     """
     :param record: of a run
-    :return: its score at the ``start``, the ``lowest`` of the first 20,000 steps, and at the ``end`` the mean of three evaluations
+    :return: its score at the ``start``, the ``lowest`` of the first 20,000 steps, and at the ``end`` the mean of three
     """
     steps, mean = np.array(record["curve"]["steps"]), np.array(record["curve"]["mean"])
     early = mean[(steps > 0) & (steps <= _BEGIN)]

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset
-from sb3_genoffline.data.batches import TransitionBatch
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sampling import TransitionSampler
 from sb3_genoffline.data.scores import ScoreScale
