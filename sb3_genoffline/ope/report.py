@@ -236,15 +236,15 @@ def evaluate_offline(
     fitted, judged_on = split_episodes(data, held_out, seed)
     starts = data.observations[data.episode_starts]
     of_data = episode_values(data, gamma, gradient_steps, seed, progress_bar, **fqe_arguments)
-    judgements, log_b = {}, None
+    judgements, behaviour = {}, dict[str, Any]()
     for name, policy in named.items():
         fqe = FQE(policy, fitted, gamma=gamma, seed=seed, **({"initial_observations": starts} | fqe_arguments))
         fqe.fit(gradient_steps, progress_bar=progress_bar)
         wdr = ess = None
         if "wdr" in estimators:
-            behaviour = {} if log_b is None else {"behavior_log_prob": lambda *_, known=log_b: known}
             weights = ImportanceWeighting(policy, judged_on, gamma=gamma, seed=seed, **{**(weighting or {}), **behaviour})
-            wdr, ess, log_b = weights.wdr(fqe), weights.effective_sample_size, weights.log_b
+            wdr, ess = weights.wdr(fqe), weights.effective_sample_size
+            behaviour = {"behavior_log_prob": lambda *_, known=weights.log_b: known}  # the same for all policies
         clipped = fqe.monitor.latest.get("fqe/clipped", 0.0)
         value, measured = fqe.estimate(level), measure(fqe, judged_on, seed)
         doubts = doubts_of(value, fqe.drift, clipped, measured, of_data, wdr, ess)

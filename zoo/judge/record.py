@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm, OfflineAlgorithm
 from sb3_genoffline.data import OfflineDataset
@@ -70,7 +71,6 @@ def logged(n_patients: int, seed: int = 0) -> OfflineDataset:
             (seen[:-1], stays.doses[:length, patient], stays.rewards[:length, patient], seen[1:], ended, cut & ~ended)
         )
     observations, doses, rewards, following, ends, cuts = (np.concatenate(part) for part in zip(*parts, strict=True))
-    env = glucose.Glucose()
     return OfflineDataset(
         observations=observations,
         actions=doses[:, None].astype(np.float32),
@@ -78,8 +78,8 @@ def logged(n_patients: int, seed: int = 0) -> OfflineDataset:
         next_observations=following,
         terminations=ends,
         truncations=cuts,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
+        observation_space=spaces.Box(glucose.LOW, glucose.HIGH),
+        action_space=spaces.Box(0.0, glucose.MAX_DOSE, (1,)),
         id=ID,
     )
 
@@ -91,7 +91,7 @@ def agents_of(data: OfflineDataset, settings: dict[str, Any], folder: Path) -> d
     :param folder: of the runs
     :return: the checkpoints of all algorithms by name
     """
-    paths = {}
+    paths: dict[str, Path] = {}
     for algo in settings["algorithms"]:
         done = [run for run in list_runs(folder, algo, ID) if not run.unfinished]
         if not done:

@@ -7,6 +7,7 @@ an algorithm that another one is at. What is done is in the picture and in the J
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch as th
 from filelock import FileLock, Timeout
@@ -63,7 +64,7 @@ def write_results(training: Training, output: Path) -> list[Path]:
     """
     paths = [training.record_path(*run) for run in training.plan.runs]
     records = [read_json(path, "record of a training") for path in paths if path.is_file()]
-    content = {
+    content: dict[str, Any] = {
         "plan": vars(training.plan),
         "ways": WAYS,
         "online_settings": ONLINE,
