@@ -103,7 +103,7 @@ def draw_choices(found: list[Choice], colors: dict[str, str], output: Path) -> l
     """
     datasets = list(dict.fromkeys(choice.dataset for choice in found))
     figure, panels = new_figure(len(datasets), 4.2, 4.0)
-    labelled = {}
+    labelled: dict[str, Any] = {}
     for axes, dataset in zip(panels, datasets, strict=True):
         for choice in (choice for choice in found if choice.dataset == dataset):
             style = {"color": "black", "ls": "--"} if choice.algorithm == ANY else {"color": colors[choice.algorithm]}
