@@ -15,27 +15,27 @@ from .runs.stopping import ending_in_order
 COMMANDS = {
     "collect": ("collect.command", "make offline datasets from the committed behaviour policies"),
     "datasets": ("datasets", "list what can be collected and what is on this machine"),
-    "inspect": ("inspect.command", "print and draw what to know about a dataset before training"),
+    "inspect": ("inspect.command", "report and draw what you should know about a dataset before training"),
     "train": ("train", "train an agent on a dataset"),
     "evaluate": ("evaluate", "evaluate a trained agent and write results.json"),
     "judge": ("judge.command", "rank the agents of all runs from logged data alone, without an environment"),
     "benchmark": ("benchmark.command", "train and evaluate algorithms x datasets x seeds from one plan, and report on them"),
-    "tune": ("tune.command", "choose hyper-parameters by what logged data say, or by a simulator"),
+    "tune": ("tune.command", "choose hyper-parameters from logged data, or with a simulator"),
     "enjoy": ("enjoy", "watch or film a trained agent"),
     "export": ("export", "write a trained agent as an ONNX file, which acts without PyTorch"),
     "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
     "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),
-    "glucose": ("glucose.command", "write the made-up hospital's log of the page that goes from a log to a decision"),
+    "glucose": ("glucose.command", "write the synthetic hospital log of the page that goes from a log to a decision"),
     "speed": ("speed.command", "measure the speed of training updates"),
-    "gpu-check": ("gpu_check.command", "check on a CUDA machine what needs one, and measure it"),
+    "gpu-check": ("gpu_check.command", "check and measure on a CUDA machine what needs one"),
     "quickstart": ("quickstart", "collect, train, evaluate, draw and film in a few minutes"),
 }
 SCRIPTS = {
-    "behavior.train": "train behaviour policies and keep a ladder of them",
+    "behavior.train": "train behaviour policies and store a ladder of them",
     "behavior.gait": "search the gait of the ant in AntMaze",
     "behavior.tables": "write the scores of the behaviour policies into their README",
     "recipes.antmaze": "measure how often the ant reaches the goal",
-    "glucose.record": "run that page and write down what it prints",
+    "glucose.record": "run that page and record its output",
     "collect.rate": "compare the rate of collecting with the bare simulator's",
 }
 """What the zoo itself is made with; each is run as a module of its own."""
