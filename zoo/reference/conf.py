@@ -19,7 +19,7 @@ from sphinx.util.nodes import make_refnode
 import sb3_genoffline
 
 sys.path.insert(0, str(Path(__file__).parent))  # Sphinx runs this file by itself, outside of any package
-from names import find  # noqa: E402
+from names import find
 
 project = "sb3-genoffline"
 release = version_of(project)
