@@ -7,6 +7,7 @@ machine slows all alike.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,8 +19,9 @@ from torch.utils.flop_counter import flop_registry
 from sb3_genoffline import ALGOS
 from sb3_genoffline.errors import UserError
 
-from ..runs.flags import algorithm, device, jobs, positive
+from ..runs.flags import algorithm, device, jobs, json_file, positive
 from .agents import SHAPES, build, make_fits, measure, plain_form
+from .costs import record_costs
 
 PEAK_SIZES = (512, 1024, 2048)
 """Of the square matrices whose products give the peak."""
@@ -134,11 +136,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=positive, default=5, help="rounds; the median counts")
     parser.add_argument("--num-threads", type=jobs, default=1, help="CPU threads")
     parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda or auto")
+    parser.add_argument(
+        "--costs", type=json_file, metavar="JSON", help="instead: CPU time of 10,000 updates of every algorithm"
+    )
     parser.add_argument("--onednn", action="store_true", help="also time every variant with oneDNN's float32 products")
 
 
 def main(args: argparse.Namespace) -> None:
     """Time the variants in turn and print the table."""
+    if args.costs is not None:
+        record_costs(Path(args.costs), args.shape, args.setting)
+        return
     th.set_num_threads(args.num_threads)
     hardware = get_device(args.device)
     candidates = variants(args)
