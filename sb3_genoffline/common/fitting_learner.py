@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch as th
@@ -44,10 +45,9 @@ class FittingLearner(StoredLearner):
             self.__dict__[name] = None  # taken over: it is the policy's now
 
     def offline_rows(self) -> tuple[Tensor, Tensor]:
-        """Raw observations (N, S) and actions (N, A), in [−1, 1], of the buffer's offline rows."""
+        """Raw observations (N, S) and actions (N, A), in [−1, 1], of the buffer's offline rows; not to be written to."""
         assert self.replay_buffer is not None
-        rows = self.replay_buffer.rows_at(th.arange(self.replay_buffer.n_offline, device=self.replay_buffer.device))
-        return rows.observations.clone(), rows.actions.clone()
+        return self.replay_buffer.states_and_actions()
 
     def make_fits(self) -> list[Fit]:
         """All fits that come before the policy's training, new, on the buffer's offline rows, in order."""
@@ -249,7 +249,8 @@ class FittingLearner(StoredLearner):
         for fit in self.fits.left or ():
             fit.graph = self.graph
         logger = self.logger if hasattr(self, "_logger") else Logger(None, [])  # SB3's learn() makes its own later
-        return self.fits.run(callback, log_interval, logger, self.monitor)
+        with self.products() if self.fits.left else nullcontext():
+            return self.fits.run(callback, log_interval, logger, self.monitor)
 
     def _meet_data(self) -> None:
         """Let the fitted model and the data meet."""

@@ -1,7 +1,9 @@
 """An SB3 algorithm whose arguments are checked once, when they are set, and whose state is declared once."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from os import PathLike
 from typing import Annotated, Any, ClassVar, Literal, TypedDict, cast
 
@@ -34,6 +36,7 @@ from sb3_genoffline.common.fitting import Fits
 from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.precision import MatmulPrecision, bf16_products, matmul_precision
 from sb3_genoffline.common.state import LearnerState
 from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.data import REWARD_TRANSFORMS
@@ -69,6 +72,7 @@ class OfflineArguments(TypedDict, total=False):
     gradient_steps: int
     action_noise: ActionNoise | None
     replacement: bool
+    matmul_precision: MatmulPrecision
     policy_kwargs: dict[str, Any] | None
     stats_window_size: PositiveInt
     tensorboard_log: str | PathLike[str] | None
@@ -120,6 +124,10 @@ class Learner(OffPolicyAlgorithm):
     :param action_noise: SB3's noise on actions in ``learn``, instead of a deterministic actor's own of std 0.1 and beside what
         other actors draw. It is not part of a saved agent: give it again, ``load(path, action_noise=...)``.
     :param replacement: sample batches with replacement
+    :param matmul_precision: of training on a CPU: ``"bf16"`` computes matrix products in bf16, with 8 bits of precision
+        instead of 24, where the processor has a unit for that (AMX). **No paper and no reference does so: it is an
+        approximation.** What it does here is measured when training starts and logged once; where it does nothing, a warning
+        says so. Acting is as ever.
     :param policy_kwargs: additional arguments of the policy
     :param stats_window_size: see SB3
     :param tensorboard_log: folder for tensorboard
@@ -133,6 +141,12 @@ class Learner(OffPolicyAlgorithm):
     """Key in ``ALGOS`` and in files: the folder's name, or the class's in lower case where it comes from elsewhere."""
     graph: bool = True
     """Whether updates and fits run as CUDA graphs where there is CUDA; ``model.graph = False`` refuses. It is not saved."""
+    gather_ahead: bool | None = None
+    """
+    Whether a thread gathers the batches of :meth:`learn_offline` before they are asked for. None: where the rows are
+    memory-mapped, or lie on the CPU while the agent is on a GPU. It changes no batch and no result, and is not saved.
+    """
+    _precision_is_told = False
     retired_arguments: ClassVar[frozenset[str]] = frozenset()
     """Arguments of earlier versions that changed no result: files may still have them."""
 
@@ -162,6 +176,7 @@ class Learner(OffPolicyAlgorithm):
         gradient_steps: Annotated[int, Bounds(-1)] = 1,
         action_noise: ActionNoise | None = None,
         replacement: Annotated[bool, Fixed("decides how the sampler that is at work draws")] = False,
+        matmul_precision: MatmulPrecision = "fp32",
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: Annotated[PositiveInt, Fixed("sizes SB3's window of episodes")] = 100,
         tensorboard_log: str | PathLike[str] | None = None,
@@ -208,6 +223,7 @@ class Learner(OffPolicyAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.reward_transform = reward_transform
         self.replacement = replacement
+        self.matmul_precision = matmul_precision
         self.normalize_observations = normalize_observations
         self.dataset_info: dict[str, Any] = {}
         """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""
@@ -386,6 +402,22 @@ class Learner(OffPolicyAlgorithm):
         self.env, self.n_envs = env, env.num_envs
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self._setup_model()
+
+    def products(self) -> AbstractContextManager[None]:
+        """While this lasts, matrix products are of ``matmul_precision``."""
+        if self.matmul_precision != "fp32" and not self._precision_is_told:
+            self._precision_is_told = True
+            self._tell_precision()
+        return matmul_precision(self.matmul_precision)
+
+    def _tell_precision(self) -> None:
+        """What ``matmul_precision`` does here."""
+        if self.device.type != "cpu":
+            warnings.warn(f"matmul_precision={self.matmul_precision!r} is of CPUs and does nothing here.", stacklevel=5)
+        elif not bf16_products().rounded:
+            warnings.warn(f"matmul_precision={self.matmul_precision!r} does nothing: {bf16_products()}.", stacklevel=5)
+        elif hasattr(self, "_logger"):
+            self.logger.info(str(bf16_products()))
 
     def draw_and_update(self, batch: Any) -> dict[str, Tensor]:
         """One update on a batch, its random numbers drawn now: what is recorded as a CUDA graph."""
