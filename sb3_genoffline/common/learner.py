@@ -1,9 +1,7 @@
 """An SB3 algorithm whose arguments are checked once, when they are set, and whose state is declared once."""
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from os import PathLike
 from typing import Annotated, Any, ClassVar, Literal, TypedDict, cast
 
@@ -36,7 +34,7 @@ from sb3_genoffline.common.fitting import Fits
 from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.policies import OfflinePolicy
-from sb3_genoffline.common.precision import MatmulPrecision, bf16_products, matmul_precision
+from sb3_genoffline.common.precision import MatmulPrecision
 from sb3_genoffline.common.state import LearnerState
 from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.data import REWARD_TRANSFORMS
@@ -141,12 +139,6 @@ class Learner(OffPolicyAlgorithm):
     """Key in ``ALGOS`` and in files: the folder's name, or the class's in lower case where it comes from elsewhere."""
     graph: bool = True
     """Whether updates and fits run as CUDA graphs where there is CUDA; ``model.graph = False`` refuses. It is not saved."""
-    gather_ahead: bool | None = None
-    """
-    Whether a thread gathers the batches of :meth:`learn_offline` before they are asked for. None: where the rows are
-    memory-mapped, or lie on the CPU while the agent is on a GPU. It changes no batch and no result, and is not saved.
-    """
-    _precision_is_told = False
     retired_arguments: ClassVar[frozenset[str]] = frozenset()
     """Arguments of earlier versions that changed no result: files may still have them."""
 
@@ -402,22 +394,6 @@ class Learner(OffPolicyAlgorithm):
         self.env, self.n_envs = env, env.num_envs
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self._setup_model()
-
-    def products(self) -> AbstractContextManager[None]:
-        """While this lasts, matrix products are of ``matmul_precision``."""
-        if self.matmul_precision != "fp32" and not self._precision_is_told:
-            self._precision_is_told = True
-            self._tell_precision()
-        return matmul_precision(self.matmul_precision)
-
-    def _tell_precision(self) -> None:
-        """What ``matmul_precision`` does here."""
-        if self.device.type != "cpu":
-            warnings.warn(f"matmul_precision={self.matmul_precision!r} is of CPUs and does nothing here.", stacklevel=5)
-        elif not bf16_products().rounded:
-            warnings.warn(f"matmul_precision={self.matmul_precision!r} does nothing: {bf16_products()}.", stacklevel=5)
-        elif hasattr(self, "_logger"):
-            self.logger.info(str(bf16_products()))
 
     def draw_and_update(self, batch: Any) -> dict[str, Tensor]:
         """One update on a batch, its random numbers drawn now: what is recorded as a CUDA graph."""

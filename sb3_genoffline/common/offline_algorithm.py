@@ -46,6 +46,11 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """Whether :meth:`learn` can go on in an environment."""
     baselines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """What runs are called whose hyper-parameters leave the algorithm's idea out, and those hyper-parameters."""
+    gather_ahead: bool | None = None
+    """
+    Whether a thread gathers the batches of :meth:`learn_offline` before they are asked for. None: where the rows are
+    memory-mapped, or lie on the CPU while the agent is on a GPU. It changes no batch and no result, and is not saved.
+    """
     batches: Sampler[BatchT]
     """Draws the batches from the buffer; there is none before the buffer."""
     _learns_offline = True

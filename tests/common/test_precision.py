@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Logger
 from worlds import make_agent, snapshot
 
 from sb3_genoffline import OfflineDataset, UserError
-from sb3_genoffline.common import learner, precision
+from sb3_genoffline.common import fitting_learner, precision
 from sb3_genoffline.common.precision import Bf16Products, bf16_products, matmul_precision
 
 SWITCH: Any = th.backends.mkldnn.matmul  # type: ignore[attr-defined]
@@ -21,7 +21,7 @@ HERE, NOWHERE = Bf16Products(0.19, 4e-5, 2.5), Bf16Products(4e-5, 4e-5, 1.0)
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A processor with a unit for bf16; what is logged."""
-    monkeypatch.setattr(learner, "bf16_products", lambda: HERE)
+    monkeypatch.setattr(fitting_learner, "bf16_products", lambda: HERE)
     said: list[str] = []
     monkeypatch.setattr(Logger, "info", lambda _, *words: said.extend(words))
     return said
@@ -67,7 +67,7 @@ def test_updates_and_fits_run_with_it_and_acting_and_callbacks_do_not(
 def test_where_it_does_nothing_a_warning_says_so_once_and_the_error_with_it(
     dataset: OfflineDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learner, "bf16_products", lambda: NOWHERE)
+    monkeypatch.setattr(fitting_learner, "bf16_products", lambda: NOWHERE)
     model = make_agent("td3_bc", matmul_precision="bf16")
     with pytest.warns(UserWarning, match=r"'bf16' does nothing: this processor has no unit .* 4\.0e-05, in fp32 4\.0e-05"):
         model.learn_offline(dataset, 1)

@@ -203,7 +203,8 @@ def test_it_is_done_where_rows_are_mapped_or_where_the_agent_says_so(tmp_path: P
         alive = []
         model.learn_offline(load_dataset(source), 9, callback=lambda *_: alive.append(len(threads())) or True)  # noqa: B023
         assert alive == [expected] * 9
-    assert len({str(sorted(snapshot(model).items())) for model in agents.values()}) == 1
+    found = [snapshot(model) for model in agents.values()]
+    assert all(other[name] == found[0][name] for other in found for name in found[0] if name != "data")  # which names the data
 
 
 @pytest.mark.parametrize("algo", ["td3_bc", "onestep", "sfbc", "decision_transformer"])  # one of each kind of batch
