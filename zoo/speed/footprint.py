@@ -198,8 +198,8 @@ def go_beyond(
     obs_dim = (n_floats - 1 - action_dim) // 2
     if obs_dim < 1:
         raise UserError(f"--floats {n_floats} are too few for a row: two observations, an action and a reward.")
-    in_memory = min(n_rows, int(0.9e9 / (4 * n_floats)))
-    counts = (1, 5) if smoke else (7, 200)
+    in_memory = min(n_rows, int(0.4e9 / (4 * n_floats)))
+    counts = (1, 5) if smoke else (5, 100)
     found = {}
     for name, size, bound in (("in memory", in_memory, None), ("beyond memory", n_rows, None if smoke else limit * 1e9)):
         path = place / f"{name.replace(' ', '-')}.hdf5"
@@ -217,11 +217,10 @@ def weight_table(record: dict[str, Any]) -> str:
     """
     raw, rows = record["raw"] / _MB, f"{record['rows']:,} rows"
     if "peaks" in record:
-        lines = [
-            f"{record['algo']}, {rows} of Hopper's sizes: {raw:.0f} MB of arrays",
-            f"{'source':32}{'peak MB':>9}{'÷ raw':>8}",
-        ]
-        lines += [f"{name:32}{peak / _MB:9.0f}{peak / record['raw']:8.2f}" for name, peak in record["peaks"].items()]
+        shares = {name: (peak - record["agent"]) / record["raw"] for name, peak in record["peaks"].items()}
+        lines = [f"{record['algo']}, {rows} of Hopper's sizes: {raw:.0f} MB of arrays"]
+        lines.append(f"{'source':32}{'peak MB':>9}{'its data ÷ raw':>16}")
+        lines += [f"{name:32}{peak / _MB:9.0f}{shares[name]:16.2f}" for name, peak in record["peaks"].items()]
         return "\n".join([*lines, f"{'(an agent with next to no data)':32}{record['agent'] / _MB:9.0f}"])
     limit = f"{record['limit'] / 1e9:g} GB of memory"
     lines = [f"{record['algo']}, {rows} of {record['floats']} floats: {raw / 1e3:.1f} GB of arrays, {limit}"]
