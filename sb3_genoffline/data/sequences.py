@@ -131,7 +131,7 @@ class SequenceSampler(IndexSampler[SequenceBatch]):
         """
         if state["n_windows"] != len(self):
             raise UserError(
-                f"The saved sampler drew from {state['n_windows']} windows, and here are {len(self)}: go on with the same "
+                f"The saved sampler drew from {state['n_windows']} windows, and here are {len(self)}: continue with the same "
                 "dataset, horizon and padding."
             )
         super().load_state_dict(state)
