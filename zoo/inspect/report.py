@@ -26,8 +26,8 @@ one-step tasks are independent."""
 SATURATED = 0.05
 """Share of rows with an action dimension at a bound, from which a density has a point mass to cope with."""
 HELD = 0.75
-"""Of the rows on a bound, the share that stay there in the next row, above which they are no noise: it is 0.3 to 0.6 on the way
-of TRPO's policies to medium, and 0.9 of a maze's controller."""
+"""Of the rows on a bound, the share that stay there in the next row, above which they are no noise: it is 0.3 to 0.6 on the
+way of TRPO's policies to medium, and 0.9 of a maze's controller."""
 FEW_VALUES, FEW_VALUES_ROWS = 20, 1000
 """An action dimension with at most so many different values in at least so many rows is not continuous."""
 SMALL_RANGE = 0.1
@@ -260,8 +260,8 @@ def _at_bounds(actions: measures.Actions, clipped: np.ndarray) -> Finding:
     return Finding(
         "clipped_noise",
         f"{said}: wide noise was clipped there, as that of PPO, TRPO or TD3 is (SAC squashes its own). What models the "
-        f"actions' distribution suffers: {spikes}, diffusion policies such as DAC's act with the noise (acting_noise_scale below 1), "
-        "QDQ's backup samples it (mean_backup=True). What averages it away (BC, TD3+BC, IQL, AWAC) does not, and may act far "
+        f"actions' distribution suffers: {spikes}, diffusion policies such as DAC's act with the noise (acting_noise_scale "
+        "below 1), QDQ's backup samples it (mean_backup=True). What averages it away (BC, TD3+BC, IQL, AWAC) does not, and may act far "
         "better than the data.",
     )
 
