@@ -261,8 +261,8 @@ def _at_bounds(actions: measures.Actions, clipped: np.ndarray) -> Finding:
         "clipped_noise",
         f"{said}: wide noise was clipped there, as that of PPO, TRPO or TD3 is (SAC squashes its own). What models the "
         f"actions' distribution suffers: {spikes}, diffusion policies such as DAC's act with the noise (acting_noise_scale "
-        "below 1), QDQ's backup samples it (mean_backup=True). What averages it away (BC, TD3+BC, IQL, AWAC) does not, and may act far "
-        "better than the data.",
+        "below 1), QDQ's backup samples it (mean_backup=True). What averages it away (BC, TD3+BC, IQL, AWAC) does not, and "
+        "may act far better than the data.",
     )
 
 
