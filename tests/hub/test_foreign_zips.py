@@ -108,21 +108,17 @@ class Trap:
         ),
     ],
 )
-@pytest.mark.parametrize("named", [True, False])
-def test_an_agent_acts_as_saved_and_nothing_is_unpickled(
-    name: str, make: Any, named: bool, tmp_path: Path, no_pickles: None
-) -> None:
+def test_an_agent_acts_as_saved_and_nothing_is_unpickled(name: str, make: Any, tmp_path: Path, no_pickles: None) -> None:
     model = make()
-    path = tmp_path / (f"{name}-Room-v0.zip" if named else "agent.zip")
-    model.save(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        loaded = load_from_hub(path, device="cpu")
-    assert type(loaded) is type(model) and type(loaded.policy) is type(model.policy)
-    observations = np.stack([model.observation_space.sample() for _ in range(5)])
-    np.testing.assert_array_equal(
-        loaded.predict(observations, deterministic=True)[0], model.predict(observations, deterministic=True)[0]
-    )
+    for path in (tmp_path / f"{name}-Room-v0.zip", tmp_path / "agent.zip"):
+        model.save(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            loaded = load_from_hub(path, device="cpu")
+        assert type(loaded) is type(model) and type(loaded.policy) is type(model.policy)
+        observations = np.stack([model.observation_space.sample() for _ in range(5)])
+        ours, theirs = (agent.predict(observations, deterministic=True)[0] for agent in (loaded, model))
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_dict_observations_are_taken_from_the_env(tmp_path: Path, no_pickles: None) -> None:
@@ -148,7 +144,7 @@ def test_what_cannot_be_read_is_left_out_with_one_warning(sac: Path, tmp_path: P
     ) as caught:
         load_from_hub(path)
     assert len(caught) == 1 and not trap.exists()
-    with pytest.raises(Exception):  # noqa: B017  (the trap makes a folder and returns None in the place of what is wanted)
+    with pytest.raises(Exception):  # noqa: B017  (the trap makes a folder and returns None instead of what is wanted)
         load_from_hub(path, trust_remote_code=True).predict(np.zeros(3))
     assert trap.exists(), "the trap works, where the caller asks for it"
 
@@ -169,11 +165,11 @@ def test_pickles_in_the_weights_do_not_run(sac: Path, tmp_path: Path) -> None:
     [
         (lambda d: d.update(observation_space=None), "pass env="),
         (lambda d: d["observation_space"].update(_shape="[1000000000]"), "out of bounds"),
-        (lambda d: d["action_space"].update(low="[1. 2. 3.]"), "3 numbers in the place of 2"),
+        (lambda d: d["action_space"].update(low="[1. 2. 3.]"), "3 numbers instead of 2"),
         (lambda d: d["action_space"].update(dtype="object"), "out of bounds"),
         (lambda d: d["policy_kwargs"].update(net_arch="[100000, 100000, 100000]"), "ask for networks of up to"),
         (lambda d: d["policy_kwargs"].update(net_arch="[8, 9]"), "do not fit"),
-        (lambda d: d["policy_kwargs"].update(n_critics="'two'"), "describes no agent"),
+        (lambda d: d["policy_kwargs"].update(n_critics="'two'"), "does not describe a valid agent"),
     ],
 )
 def test_descriptions_that_are_not_right_are_refused(sac: Path, tmp_path: Path, edit: Any, message: str) -> None:

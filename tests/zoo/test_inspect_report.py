@@ -117,11 +117,11 @@ FLAWS: dict[str, tuple[Callable[[], OfflineDataset], str]] = {
     "next_observations_not_shifted": (lambda: CLEAN.replace(next_observations=CLEAN.observations), "100 % of the rows"),
     "clipped_noise": (
         lambda: with_column("actions", 1, np.clip(np.random.default_rng(0).normal(size=len(CLEAN)), -1, 1)),
-        "exactly at a bound in so many rows: wide noise was clipped there",
+        "exactly at a bound in that share of rows: wide noise was clipped there",
     ),
     "held_at_bounds": (
         lambda: with_column("actions", 1, np.clip(4 * CLEAN.observations[:, 1], -1, 1)),
-        "in the next row too: not noise but a controller that pushes as hard as it may",
+        "not noise but a controller that pushes as hard as it may",
     ),
     "saturated_actions": (
         lambda: with_column("actions", 1, np.clip(4 * CLEAN.actions[:, 1], -0.9995, 0.9995)),
@@ -155,7 +155,7 @@ FLAWS: dict[str, tuple[Callable[[], OfflineDataset], str]] = {
     "repeated_episodes": (lambda: CLEAN.select_episodes([*range(40), 3]), "1 of 41 episodes are exact copies"),
     "narrow_behavior": (
         lambda: CLEAN.replace(actions=0.2 * np.tanh(0.5 * CLEAN.observations[:, :2])),
-        "one all but deterministic policy",
+        "a nearly deterministic policy",
     ),
     "random_behavior": (
         lambda: CLEAN.replace(actions=np.random.default_rng(1).uniform(-0.9, 0.9, (len(CLEAN), 2))),

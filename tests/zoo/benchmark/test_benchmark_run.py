@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from worlds import KINDS
 
 import zoo.benchmark.job as job_module
 import zoo.benchmark.runner as runner_module
@@ -126,8 +127,8 @@ def test_a_machine_of_a_cluster_is_told_which_module_does_the_job(tmp_path: Path
     assert cluster._work(str(tmp_path / "record.json"), 1, 10, module="zoo.tune.job") == 7
 
 
-@pytest.mark.parametrize("algo", ALGOS)
-def test_every_algorithm_can_be_a_job(algo: str, dataset_id: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("algo", [*KINDS, "diffuser"])
+def test_every_kind_of_algorithm_can_be_a_job(algo: str, dataset_id: str, tmp_path: Path) -> None:
     settings = {"profile": "tiny", "n_timesteps": 2, "evaluations": 1, "final_episodes": 1, "hyperparameters": {}}
     (event,) = run_all(write_plan(tmp_path, dataset_id, [0], {algo: None}, **settings), tmp_path / "logs")[1:]
     assert event.state == DONE, event.record["error"]
@@ -284,7 +285,7 @@ def test_a_signal_ends_a_benchmark_in_order_and_a_second_one_at_once(
     with pytest.raises(SystemExit) as ended:
         main(["benchmark", str(plan), "-f", str(folder)])
     assert ended.value.code == 128 + number and happened == ["signal", "stop", "signal", "kill"][: 2 * times]
-    assert "0 of 1 runs done, 1 waiting; go on with the same command: " in capsys.readouterr().err
+    assert "0 of 1 runs done, 1 waiting; to resume, run the same command: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -322,7 +323,7 @@ def test_a_job_that_was_asked_to_end_before_it_began_is_interrupted(dataset_id: 
     assert ended(run_all(plan, folder, Early)) == [("td3_bc", 0, INTERRUPTED)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner_module, "LocalProcess", Early)
-        with pytest.raises(SystemExit, match=r"1 run was interrupted.*the same command goes on"):
+        with pytest.raises(SystemExit, match=r"1 run was interrupted.*the same command resumes"):
             main(["benchmark", str(plan), "-f", str(folder)])
 
 
