@@ -330,6 +330,7 @@ def _write_summary(result: TrainedRun) -> None:
             "evaluation_seconds": round(result.evaluation_seconds, 3),
             "fit_seconds": round(result.fit_seconds, 3),
             "updates_per_second": round(result.updates_per_second, 3),
+            "last_evaluations": late_evaluations(result.run),
             "metrics": {key: value for key, value in result.model.last_metrics.items() if np.isfinite(value)},
         },
     )
