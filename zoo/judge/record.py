@@ -42,7 +42,7 @@ SETTINGS: dict[str, Any] = {
     "every": 600,  # kept checkpoints; the last agent is one too
     "algorithms": ["bc", "td3_bc", "iql", "awac", "cql", "sql", "onestep", "dac"],
     "hyperparameters": {"gamma": 0.95, "policy_kwargs": {"net_arch": [64, 64]}},
-    "fit": {"gradient_steps": 2_000, "net_arch": [64, 64], "learning_rate": 1e-3, "tau": 0.05, "batch_size": 128},
+    "fit": {"gradient_steps": 1_500, "net_arch": [64, 64], "learning_rate": 1e-3, "tau": 0.05, "batch_size": 128},
     "held_out": 0.3,
     "flows": {"n_steps": 1_000, "net_arch": [64, 64]},
     "treated": 300,
