@@ -107,6 +107,12 @@ def test_the_recipe_trains_judges_and_treats(tmp_path: Path, capsys: pytest.Capt
     assert trained == {path: path.stat().st_mtime_ns for path in (tmp_path / "logs").rglob("*.zip")}
 
 
+def test_the_page_says_what_the_record_says() -> None:
+    recorded = json.loads(record.FIGURE.with_suffix(".json").read_text())
+    assert f"```text\n{table(recorded)}\n```" in PAGE.read_text()
+    assert recorded["settings"] == record.SETTINGS and len(recorded["truth"]) >= 24
+
+
 def test_a_log_of_stays_ends_by_intensive_care_or_is_cut() -> None:
     data = record.logged(30)
     lengths, last = data.episode_lengths(), data.episode_ends - 1
