@@ -36,6 +36,7 @@ SCRIPTS = {
     "behavior.tables": "write the scores of the behaviour policies into their README",
     "recipes.antmaze": "measure how often the ant reaches the goal",
     "glucose.record": "run that page and record its output",
+    "online.record": "train on data, go on online, and draw whether the score dips",
     "collect.rate": "compare the rate of collecting with the bare simulator's",
 }
 """What the zoo itself is made with; each is run as a module of its own."""
