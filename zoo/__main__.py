@@ -37,6 +37,7 @@ SCRIPTS = {
     "behavior.tables": "write the scores of the behaviour policies into their README",
     "recipes.antmaze": "measure how often the ant reaches the goal",
     "glucose.record": "run that page and record its output",
+    "judge.record": "measure how good the judge is where the truth is known",
     "online.record": "train on data, go on online, and draw whether the score dips",
     "collect.rate": "compare the rate of collecting with the bare simulator's",
 }
