@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
 }
 OTHERS = (
     *("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file", "csv_file"),
-    "onnx_file",
+    *("onnx_file", "hdf5_file"),
 )
 NO_WHOLE_NUMBERS = [
     "",
