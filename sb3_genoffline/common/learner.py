@@ -107,7 +107,7 @@ class Learner(OffPolicyAlgorithm):
 
     :param policy: policy class or its name
     :param env: environment, id, dataset, or ``(observation_space, action_space)``; None takes the spaces of the dataset
-        given to :meth:`learn_offline`. No simulator is needed to train or predict.
+        given to ``learn_offline``. No simulator is needed to train or predict.
     :param learning_rate: a number or an SB3 schedule of the remaining progress
     :param batch_size: B
     :param lr_decay_steps: K of the cosine decay to 0 per gradient step, multiplied onto ``learning_rate``; None: no decay

@@ -131,7 +131,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     def make_sampler(self, buffer: OfflineBuffer) -> Sampler[BatchT]:
         """
         What draws the batches; an algorithm that learns from windows of episodes has a
-        :class:`~sb3_genoffline.data.sampling.SequenceSampler`.
+        :class:`~sb3_genoffline.data.sequences.SequenceSampler`.
 
         :param buffer: the rows
         """

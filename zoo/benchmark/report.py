@@ -247,9 +247,9 @@ def _choosing(found: list[Choice]) -> list[str]:
         return []
     text = (
         "Runs of one algorithm differ by seed (and by settings of before), and knowing which is best has its price. By "
-        "Unifloral's protocol (arXiv 2504.11453) a bandit spends evaluations, one episode each, on the last checkpoints and takes "
-        "the run that looks best. Below is the mean score of what it takes after as many evaluations; episodes are those of the "
-        "records, drawn with replacement. *Any algorithm* is a choice among all runs on the set."
+        "Unifloral's protocol (arXiv 2504.11453) a bandit spends evaluations, one episode each, on the last checkpoints and "
+        "takes the run that looks best. Below is the mean score of what it takes after as many evaluations; episodes are "
+        "drawn from the records' with replacement. *Any algorithm* is a choice among all runs on the set."
     )
     rows = []
     for choice in found:
