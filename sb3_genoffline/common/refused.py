@@ -1,4 +1,4 @@
-"""The arguments of SB3's ``OffPolicyAlgorithm`` that no algorithm here takes, and why."""
+"""Arguments of SB3's off-policy algorithms that do not apply here, and why."""
 
 REFUSED = {
     "use_sde_at_warmup": "state-dependent exploration is not built.",
