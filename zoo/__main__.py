@@ -24,6 +24,7 @@ COMMANDS = {
     "enjoy": ("enjoy", "watch or film a trained agent"),
     "export": ("export", "write a trained agent as an ONNX file, which acts without PyTorch"),
     "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
+    "gallery": ("gallery.command", "write the results of a checkout as a static site"),
     "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),
     "glucose": ("glucose.command", "write the made-up hospital's log of the page that goes from a log to a decision"),
     "speed": ("speed.command", "measure the speed of training updates"),

@@ -58,7 +58,8 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
 
 
 def tables(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Rows of ``runs.csv``, ``curves.csv``, ``scores.csv`` and, where algorithms can be compared, of ``aggregate.csv`` and ``improvement.csv``."""
+    """Rows of ``runs.csv``, ``curves.csv``, ``scores.csv`` and, where there is something to compare, of ``aggregate.csv`` and
+    ``improvement.csv``."""
     runs, curves, scores = [], [], []
     for cell in results.cells:
         runs += [_run_row(cell), *(_run_row(replace(cell, record=old, reason=""), True) for old in cell.superseded)]

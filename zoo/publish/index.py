@@ -1,7 +1,7 @@
 """The list of the agents in a folder, beside what behaviour cloning reaches on the same data."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,13 +200,13 @@ def _row(entry: Entry, bc: dict[str, Any] | None) -> list[str]:
     return [
         f"[{markdown(entry.name)}]({quote(entry.name)})",
         markdown(f"{results['dataset']}{size}"),
-        "" if last is None else _with_interval(last),
+        "" if last is None else with_interval(last),
         _number(data.get("mean_return") if results["normalized_score"] is None else results["behavior_normalized_score"]),
-        "" if bc is None else _over_seeds(bc["mean"], bc["std"], len(bc["seeds"])),
+        "" if bc is None else over_seeds(bc["mean"], bc["std"], len(bc["seeds"])),
         f"{results['gradient_steps']:,}",
         markdown(results["seed"]),
-        "" if seeds is None else _over_seeds(seeds["mean"], seeds["std"], seeds["n"]),
-        "" if best is None else _with_interval(best),
+        "" if seeds is None else over_seeds(seeds["mean"], seeds["std"], seeds["n"]),
+        "" if best is None else with_interval(best),
         f"{entry.size(*TO_ACT) / 1024:,.0f}",
         f"{entry.size() / 1024:,.0f}",
     ]
@@ -245,13 +245,15 @@ def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(lines)
 
 
-def _with_interval(result: dict[str, Any]) -> str:
+def with_interval(result: Mapping[str, Any]) -> str:
+    """A result's score and its 95 % interval; the return where the scale is not known."""
     known = result["normalized_score"] is not None
-    low, high = result["normalized_score_ci95" if known else "mean_reward_ci95"]
-    return f"{score(result):.1f} [{low:.1f}, {high:.1f}]"
+    bounds = result["normalized_score_ci95" if known else "mean_reward_ci95"]
+    return f"{score(result):.1f}" + ("" if bounds is None else f" [{bounds[0]:.1f}, {bounds[1]:.1f}]")
 
 
-def _over_seeds(mean: float, std: float | None, n: int) -> str:
+def over_seeds(mean: float, std: float | None, n: int) -> str:
+    """A mean ± standard deviation, and of how many seeds."""
     return f"{mean:.1f} (1 seed)" if std is None else f"{mean:.1f} ± {std:.1f} ({n})"
 
 
