@@ -1,4 +1,4 @@
-"""Offline reinforcement learning with generative models, in the manner of stable-baselines3."""
+"""Offline reinforcement learning with generative models, in the style of stable-baselines3."""
 
 from sb3_genoffline.awac import AWAC, AWACPolicy
 from sb3_genoffline.bc import BC, BCPolicy

@@ -1,4 +1,4 @@
-"""Errors that the caller can mend. The command line prints their message alone; every other exception keeps its traceback."""
+"""Errors that the caller can fix. The command line prints their message alone; every other exception keeps its traceback."""
 
 
 def printable(text: object) -> str:
@@ -27,7 +27,7 @@ class NotFoundError(UserError, FileNotFoundError):
 
 
 class DivergedError(UserError, FloatingPointError):
-    """Training or fitting that produced numbers which are not finite. The message says which, and what helps."""
+    """Training or fitting that produced numbers which are not finite. The message names them and what helps."""
 
 
 class NotMadeError(UserError, AttributeError):
@@ -39,7 +39,7 @@ class UnknownArgumentError(UserError, TypeError):
 
 
 class ExistsError(UserError, FileExistsError):
-    """Something that is there already, or is being made by another process, and is not replaced without being told to."""
+    """Something that already exists, or is being made by another process, and is only replaced on request."""
 
 
 class NotWrittenError(UserError, OSError):

@@ -38,7 +38,7 @@ def every_state(folder: Path, action: Callable[[], Any], fault: BaseException | 
 
     :param folder: whose operations are counted, and which is put back to what it was before each
     :param action: what changes it
-    :param fault: raised in the place of an operation; None: the process is killed there, so that nothing follows
+    :param fault: raised instead of an operation; None: the process is killed there, so that nothing follows
     :return: the number of operations that were done
     """
     start, states = _read(folder), list[dict[str, bytes | None]]()

@@ -1,6 +1,7 @@
 """The page on choosing an algorithm: its matrix is what the classes say, its scores are the benchmark's."""
 
 import csv
+import inspect
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from worlds import make_agent
 
 from sb3_genoffline import ALGOS
+from sb3_genoffline.data import REWARD_TRANSFORMS
 from sb3_genoffline.deploy.onnx_file import draws_of
 from sb3_genoffline.testing import observations
 
@@ -84,3 +86,27 @@ def test_scores_of_the_table_are_the_benchmarks() -> None:
                     assert round(final[dataset, algo]) == int(score), (name, each)
                     checked += 1
     assert checked >= 25
+
+
+def test_the_page_was_checked_with_the_pinned_stable_baselines3() -> None:
+    pinned = re.search(r"^stable_baselines3==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE | re.IGNORECASE)
+    assert pinned is not None and f"checked with SB3 {pinned[1]})" in PAGE
+
+
+def test_arguments_that_migrants_are_told_of_exist() -> None:
+    tables = PAGE[PAGE.index("## Coming from d3rlpy") : PAGE.index("## Coming from stable-baselines3")]
+    here = [line.split(" | ")[-1] for line in tables.splitlines() if line.startswith("|")]
+    told = re.findall(r"`(\w+)\(([^()`]*=[^()`]*)\)`", " ".join(here))
+    names = {cls.__name__: cls for cls in OURS.values()}
+    checked = 0
+    for algorithm, arguments in told:
+        if algorithm in names:
+            for argument in re.findall(r"(\w+)=", arguments):
+                assert (
+                    argument in inspect.signature(names[algorithm]).parameters
+                    or argument in names[algorithm].argument_table().arguments
+                )
+                checked += 1
+    assert checked >= 5
+    for name in re.findall(r"reward_transform[=:]\"?(\w+)", " ".join(here)):
+        assert name in REWARD_TRANSFORMS

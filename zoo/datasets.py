@@ -1,7 +1,7 @@
 """
 List the datasets that can be collected, with what is on this machine and D4RL's level of the same name.
 
-`python -m zoo datasets -o FILE.md` writes the table as Markdown; the file's rows of datasets that are not here stay.
+`python -m zoo datasets -o FILE.md` writes the table as Markdown; rows of datasets that are not on this machine stay.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ D4RL = {f"{env}/{level}": score for env, scores in _PUBLISHED.items() for level,
 
 COLUMNS = ("dataset", "steps", "episodes", "MB", "return", "min", "max", "score", "D4RL", "success", "at bounds")
 LEGEND = (
-    "Return: mean ± standard deviation of the episodes' undiscounted returns. Score: the mean return on the scale on which a "
-    "random policy has 0 and an expert 100; of mazes the success rate. D4RL: the score of D4RL's v2 dataset of the same "
+    "Return: mean ± standard deviation of the episodes' undiscounted returns. Score: the mean return, scaled so that a random "
+    "policy has 0 and an expert 100; in mazes the success rate. D4RL: the score of D4RL's v2 dataset of the same "
     "environment and level, approx., as published in the literature. Success: episodes that were at the goal at some step, "
     "in %. At bounds: action components that lie exactly at a bound of the action space, in %: clipped noise."
 )

@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group().add_argument
     how("--video", type=film_file, metavar="MP4", help="film to this file instead of opening a window")
     how("--no-render", action="store_true", help="only print the episodes")
-    add("--fps", type=positive, default=25, help="pictures a second of the film")
-    add("--width", type=pixels, default=320, help="of the film")
-    add("--height", type=pixels, default=240, help="of the film")
+    add("--fps", type=positive, default=25, help="frames per second of the film")
+    add("--width", type=pixels, default=320, help="width of the film")
+    add("--height", type=pixels, default=240, help="height of the film")
     add("--seed", type=seed_number, default=0, help="seed of the first episode")
 
 

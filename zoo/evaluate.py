@@ -27,13 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sweep",
         nargs="+",
         metavar=("NAME", "VALUE"),
-        help="evaluate the agent with each value of a setting of acting, such as acting_noise_scale, on episodes of their own",
+        help="evaluate the agent with each value of a setting of acting, such as acting_noise_scale, on separate episodes",
     )
     add(
         "-o",
         "--output",
         type=json_file,
-        help="file to write (default: results.json, or results_<checkpoint>.json, beside the agent)",
+        help="file to write (default: results.json, or results_<checkpoint>.json, next to the agent)",
     )
 
 

@@ -1,6 +1,6 @@
 """
 Write a trained agent as an ONNX file: raw observations in, actions in the environment's units out, without this library and
-without PyTorch. What the file does is compared with the agent, and both are timed.
+without PyTorch. Compares the file's actions with the agent's, and times both.
 """
 
 import argparse
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo export``"""
     add_agent_arguments(parser)
     add = parser.add_argument
-    add("-o", "--output", type=onnx_file, help="file to write (default: the agent's name with .onnx, beside it)")
-    add("--batch", type=positive, default=1, help="observations of each call that is timed (default: 1)")
+    add("-o", "--output", type=onnx_file, help="file to write (default: the agent's name with .onnx, next to it)")
+    add("--batch", type=positive, default=1, help="observations per timed call (default: 1)")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -328,7 +328,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--smoke", action="store_true", help="tiny sizes and a dataset of its own: tests the way in a minute, learns nothing")
     add("-f", "--log-folder", type=new_folder, default="logs/quickstart", help="where everything is written")
-    add("--seed", type=seed_number, default=0, help="of both trainings")
+    add("--seed", type=seed_number, default=0, help="seed of both trainings")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -344,4 +344,4 @@ def main(args: argparse.Namespace) -> None:
         with _data_below(folder):
             quickstart(folder, args.seed, SMOKE)
     except KeyboardInterrupt as stop:
-        raise advised(stop, f"go on with the same command: {command_line()}") from None
+        raise advised(stop, f"to resume, run the same command: {command_line()}") from None

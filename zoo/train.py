@@ -1,9 +1,9 @@
 """
 Train an agent on a dataset. Flags are rl-zoo's; `-n` counts gradient updates and `--dataset` names the data.
 
-Ctrl-C and SIGTERM (docker stop, Slurm, systemd) end it after the update it is in, saved, with exit code 130 or 143; a second
-one ends it at once. The very same command then goes on with the unfinished run; `--no-resume` starts a new one. Once a run has
-come to its end, the same command makes the next one, with the next number.
+Ctrl-C and SIGTERM (docker stop, Slurm, systemd) end it after the current update: it saves and exits with 130 or 143; a second
+signal ends it at once. The same command then resumes the unfinished run; `--no-resume` starts a new one. Once a run is
+finished, the same command starts the next one, with the next number.
 """
 
 import argparse
@@ -42,17 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo train``"""
     add = parser.add_argument
     add("--algo", type=algorithm, help=f"algorithm (default: dac; with -i, the agent's): {', '.join(ALGOS)}")
-    add("--dataset", help="Minari id, D4RL file (.hdf5) or .npz; may be left out with -i of an agent in a run folder")
-    add("--env", help="environment to evaluate in (default: the dataset's); one of your own as my_module:MyEnv-v0")
+    add("--dataset", help="Minari id, D4RL file (.hdf5) or .npz; optional if -i names an agent in a run folder")
+    add("--env", help="environment to evaluate in (default: the dataset's); your own as my_module:MyEnv-v0")
     add("-tb", "--tensorboard-log", type=new_folder, metavar="FOLDER", help="root of tensorboard logs")
     add(
         "-i",
         "--trained-agent",
         metavar="ZIP",
-        help="checkpoint to resume from, exactly, with the options of its run unless they are given anew. The last agent of a "
-        "run goes on in the run's folder; from another one, or with other data or -params, a run of its own branches off",
+        help="checkpoint to resume from, exactly, with its run's options unless you give others. The last agent of a run "
+        "resumes in the run's folder; from any other, or with other data or -params, a new run branches off",
     )
-    add("--resume", action=argparse.BooleanOptionalAction, help="go on with an unfinished run of the same command (default)")
+    add("--resume", action=argparse.BooleanOptionalAction, help="resume an unfinished run of the same command (default)")
     add("-n", "--n-timesteps", type=positive, help="gradient updates in all (default: the hyper-parameters')")
     add("--num-threads", type=chosen_or_threads, help="threads of torch (default: torch's choice)")
     add("--log-interval", type=log_interval, help="updates between two log entries (default: 1000; -2: no logging)")
@@ -66,23 +66,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--save-freq",
         type=never_or_every,
-        help="updates between checkpoints that are kept (default: only the last is, renewed every 10,000)",
+        help="updates between checkpoints to keep (default: only the last one, renewed every 10,000)",
     )
-    add("--save-replay-buffer", action="store_true", default=None, help="also save the sampler's state in a file of its own")
+    add("--save-replay-buffer", action="store_true", default=None, help="also save the sampler's state in a separate file")
     add("-f", "--log-folder", type=new_folder, help="root of the logs (default: logs; with -i, where the agent's run is)")
     add("--seed", type=random_or_seed, help="seed (default: a random one, which is recorded)")
     add("--device", type=device, help="cpu, cuda or auto (default)")
     add("--verbose", type=count, choices=(0, 1, 2), help="0 silent, 1 progress (default), 2 tables")
     add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment")
-    add("--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="the same, over --env-kwargs")
+    add(
+        "--eval-env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the evaluation environment, over --env-kwargs"
+    )
     add_trust_argument(parser)
-    add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters over those of the file")
+    add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters that override the file's")
     add("-conf", "--conf-file", help="YAML file instead of the algorithm's own hyperparameters.yml")
-    add("--profile", help="overlay of the hyper-parameter file, such as cpu, or a file with one, as tune writes it")
+    add("--profile", help="profile in the hyper-parameter file, such as cpu; or a file that `tune` wrote")
     add("-uuid", "--uuid", action="store_true", default=None, help="append a uuid to the run's folder")
     add("-P", "--progress", action=argparse.BooleanOptionalAction, help="show a progress bar (default)")
-    add("--collect", action="store_true", help="collect a dataset of ours that is not there yet")
-    add("--download", action="store_true", help="fetch a Minari dataset that is not there yet")
+    add("--collect", action="store_true", help="collect a genoffline dataset if it is missing")
+    add("--download", action="store_true", help="download a Minari dataset if it is missing")
 
 
 DEFAULTS: dict[str, Any] = {
@@ -152,7 +154,7 @@ def train_as_asked(args: argparse.Namespace) -> TrainedRun:
 def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
     """
     :param args: options as given, None where they are not
-    :return: with what the run of ``-i`` has kept, and the defaults, in the place of those that are not given
+    :return: with what the run of ``-i`` has kept, and the defaults, instead of those that are not given
     """
     given = {name: value for name, value in vars(args).items() if value is not None}
     if isinstance(given.get("dataset"), str) and Path(given["dataset"]).is_file():

@@ -29,7 +29,7 @@ class BC(OfflineAlgorithm[TransitionBatch, None]):
     Differences from these:
 
     1. Observations stay as they are; ``normalize_observations=True`` standardises them, as TD3+BC does.
-    2. Batches are slices of random permutations; ``replacement=True`` draws each row anew.
+    2. Batches are slices of random permutations; ``replacement=True`` draws each row afresh.
     3. Actions are clipped to ± (1 − 1e-5).
     4. ``gaussian=True`` has one σ for all states, and no Jacobian of the tanh of its mean, as the actors of IQL and AWAC.
 

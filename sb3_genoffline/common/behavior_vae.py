@@ -102,9 +102,9 @@ class BehaviorVAEAlgorithm(ActorCriticAlgorithm[NoiseT]):
         if self._n_updates >= _SETTLED and metrics["vae_kl"] < SILENT:
             self.monitor.warn_once(
                 "vae_kl",
-                f"After {self._n_updates} updates the VAE's latents say next to nothing about the actions (vae_kl="
+                f"After {self._n_updates} updates the VAE's latents carry almost no information about the actions (vae_kl="
                 f"{metrics['vae_kl']:.2g} nats), so that its samples hardly differ: actions closer to each other than "
-                f"{self.vae.action_variance**0.5:.2g} are one to it. A smaller beta than {self.beta} tells them apart.",
+                f"{self.vae.action_variance**0.5:.2g} look the same to it. A smaller beta than {self.beta} tells them apart.",
             )
 
     def vae_step(self, states: Tensor, actions: Tensor, noise: Tensor) -> dict[str, Tensor]:

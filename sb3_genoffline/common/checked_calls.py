@@ -36,7 +36,7 @@ def checked(call: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
         if unknown:
             known = [name for name in signature.parameters if name != "self"]
             raise UnknownArgumentError(
-                f"{unknown[0]!r} is no argument{nearest(unknown[0], known)} There are: {', '.join(known)}."
+                f"{unknown[0]!r} is not an argument{nearest(unknown[0], known)} There are: {', '.join(known)}."
             )
         bound = signature.bind(*args, **kwargs)
         for name in bound.arguments.keys() & arguments().keys():

@@ -193,7 +193,7 @@ def _from_id(name: str) -> gym.Env | OfflineDataset:
     try:
         return load_dataset(name)
     except FileNotFoundError as error:
-        raise NotFoundError(f"{name!r} is no registered environment, and as a dataset: {error}") from error
+        raise NotFoundError(f"{name!r} is not a registered environment, and as a dataset: {error}") from error
 
 
 def _vector_space(space: spaces.Space[Any]) -> spaces.Space[Any]:

@@ -10,7 +10,7 @@ EvaluationCallback = Callable[[dict[str, Any], dict[str, Any]], None]
 
 def with_rewards(model: Any, callback: EvaluationCallback | None = None) -> EvaluationCallback:
     """
-    A ``callback`` of SB3's ``evaluate_policy`` that tells the policy its rewards, as a Decision Transformer wants to know:
+    A ``callback`` for SB3's ``evaluate_policy`` that reports rewards to the policy, as a Decision Transformer needs them:
     ``evaluate_policy(model, env, callback=with_rewards(model))``. Other policies take no notice.
     :class:`~sb3_genoffline.common.callbacks.OfflineEvalCallback` does it by itself.
 

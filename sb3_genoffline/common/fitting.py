@@ -264,7 +264,7 @@ class Fits:
         return None if self._resumed is None else (self._resumed["name"], self._resumed["step"])
 
     def forget(self) -> None:
-        """Start anew: there are other data, or a fitted model was handed over."""
+        """Start over: the data changed, or a fitted model was handed over."""
         self.left, self._resumed = None, None
 
     def state_dict(self) -> dict[str, Any] | None:

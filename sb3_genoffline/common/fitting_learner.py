@@ -125,7 +125,7 @@ class FittingLearner(StoredLearner):
         """
         Refuse in a load what a live agent refuses.
 
-        :param changed: hyper-parameters that were given anew
+        :param changed: hyper-parameters that were changed
         :raises UserError: naming one that the fitted model can't follow
         """
         self.check_fitted_model()
@@ -163,7 +163,7 @@ class FittingLearner(StoredLearner):
 
     def save_fitted_model(self, path: PathOrFile) -> None:
         """
-        Write the model that is fitted before the policy to a file of its own, for agents with other seeds or settings: the
+        Write the model that is fitted before the policy to a separate file, for agents with other seeds or settings: the
         constructor's argument of the model's name takes it (QDQ's ``q_sampler``, CPED's and SPOT's ``density``, …).
 
         :param path: file name (``.zip`` is added) or open binary file
@@ -177,7 +177,7 @@ class FittingLearner(StoredLearner):
 
     def set_fitted_model(self, source: Any) -> None:
         """
-        Take over a fitted model; nothing is fitted then.
+        Use a fitted model instead of fitting one.
 
         :param source: a model, or a file of :meth:`save_fitted_model`
         :raises CheckpointError: if the file holds something else

@@ -23,7 +23,7 @@ def frozen(value: Any) -> Any:
 
 def _refuse(self: Any, *_: Any, **__: Any) -> Never:
     raise UserError(
-        f"{short(self)} can't be edited in place, as what follows from it would not follow: set the argument itself, "
+        f"{short(self)} can't be edited in place, because what depends on it would not change: set the argument itself, "
         "`model.name = value`, or make a new agent."
     )
 

@@ -28,6 +28,7 @@ from sb3_genoffline.common.arguments import (
     RewardTransform,
     as_device,
     constructor_arguments,
+    nearest,
 )
 from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces, flat_observation, has_simulator, source_space
 from sb3_genoffline.common.fitting import Fits
@@ -220,6 +221,16 @@ class Learner(OffPolicyAlgorithm):
 
     # ------------------------------------------------------------------ arguments
 
+    def _get_policy_from_name(self, policy_name: str) -> type[OfflinePolicy]:
+        """As SB3, but an unknown name gets an answer that lists the known ones."""
+        if policy_name not in self.policy_aliases:
+            known = ", ".join(map(repr, self.policy_aliases))
+            raise UserError(
+                f"policy={short(policy_name)} is not known{nearest(policy_name, self.policy_aliases)} "
+                f"{type(self).__name__} knows {known}; images are not supported."
+            )
+        return cast(type[OfflinePolicy], super()._get_policy_from_name(policy_name))
+
     @classmethod
     def argument_table(cls) -> ArgumentTable:
         """The constructor's arguments that make up the agent; not those that belong to one machine, as ``device``."""
@@ -231,9 +242,9 @@ class Learner(OffPolicyAlgorithm):
         """Check a hyper-parameter; on a live agent let all that depends on it follow, or refuse."""
         argument = _arguments_of(type(self)).get(name)
         if name == "action_noise" and not isinstance(value, ActionNoise | None):
-            raise UserError(f"action_noise={short(value)} is no ActionNoise of stable_baselines3.common.noise.")
+            raise UserError(f"action_noise={short(value)} is not an ActionNoise of stable_baselines3.common.noise.")
         if name == "tensorboard_log" and not isinstance(value, str | PathLike | None):
-            raise UserError(f"tensorboard_log={short(value)} is no folder's name: use a path, or None.")
+            raise UserError(f"tensorboard_log={short(value)} is not a folder's name: use a path, or None.")
         if argument is None:
             super().__setattr__(name, value)
             return

@@ -33,7 +33,7 @@ NoiseT = TypeVar("NoiseT")
 
 class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """
-    An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can go on online (:meth:`learn`).
+    An SB3 off-policy algorithm that learns from a dataset (:meth:`learn_offline`) and can continue online (:meth:`learn`).
 
     A subclass writes its paper into :meth:`update` and declares in :meth:`declare_state` what it learns. The arguments are
     those of :class:`~sb3_genoffline.common.learner.Learner`.
@@ -42,7 +42,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     default_gradient_steps: ClassVar[int] = 1_000_000
     """The paper's gradient steps."""
     goes_online: ClassVar[bool] = True
-    """Whether :meth:`learn` can go on in an environment."""
+    """Whether :meth:`learn` can continue in an environment."""
     baselines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """What runs are called whose hyper-parameters leave the algorithm's idea out, and those hyper-parameters."""
     batches: Sampler[BatchT]
@@ -96,8 +96,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         elif resumed is not None:
             self.fits.forget()
             warnings.warn(
-                f"The agent was trained on {printable(self.dataset_info.get('id') or 'another dataset')} and goes on with "
-                f"{printable(data.id or 'a different one')}: sampling starts anew, so this is not an exact resume.",
+                f"The agent was trained on {printable(self.dataset_info.get('id') or 'another dataset')} and continues with "
+                f"{printable(data.id or 'a different one')}: sampling starts over, so this is not an exact resume.",
                 stacklevel=3,
             )
         self.dataset_info = info
@@ -147,7 +147,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         progress_bar: bool = False,
     ) -> Self:
         """
-        Fit the generative models only; the policy is left alone. :meth:`learn_offline` does this by itself.
+        Fit only the generative models and leave the policy alone. :meth:`learn_offline` does this by itself.
 
         :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes
         :param callback: those that are a :class:`~sb3_genoffline.common.fitting.FitListener` are told
@@ -251,7 +251,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         **kwargs: Any,
     ) -> Self:
         """
-        Go on online from the same weights, as SB3's off-policy algorithms learn: the offline rows stay in the buffer, online
+        Continue online from these weights, as SB3's off-policy algorithms learn: the offline rows stay in the buffer, online
         rows join them, and ``num_timesteps`` counts environment steps.
 
         :param total_timesteps: number of environment steps
@@ -262,7 +262,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :raises UserError: if there is no environment to step, or ``train_freq`` counts episodes of several environments
         """
         if not self.goes_online:
-            raise UserError(f"{type(self).__name__} can't go on online: it learns from whole episodes of a dataset.")
+            raise UserError(f"{type(self).__name__} can't continue online: it learns from whole episodes of a dataset.")
         if self.env is None or not has_simulator(self.env):
             raise UserError("learn() steps an environment and this agent has none: call `model.set_env(env)` first.")
         self._check_train_freq()
@@ -359,7 +359,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             self.monitor.warn_once(
                 "lr_decay",
                 f"After {self._n_updates} updates the learning rate has decayed to 0 (lr_decay_steps={self.lr_decay_steps}): "
-                "nothing is learned any more. To go on, set `model.lr_decay_steps = None` or a larger number.",
+                "nothing is learned any more. To continue, set `model.lr_decay_steps = None` or a larger number.",
             )
         return self._of_progress(rate) * cosine_decay(update, self.lr_decay_steps)
 

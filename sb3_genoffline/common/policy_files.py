@@ -54,7 +54,7 @@ def blamed_on(name: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{name} describes no agent that can be made ({type(error).__name__}: {error}).") from error
+        raise CheckpointError(f"{name} does not describe a valid agent ({type(error).__name__}: {error}).") from error
 
 
 def arguments_to_json(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def load_policy(cls: type[PolicyT], path: PathOrFile, device: th.device | str) -
     device = as_device(device)
     members, name = read_archive(path), f"{path}"
     if "policy.json" not in members:
-        raise CheckpointError(f"{name} holds no policy of its own: load an agent's file with the agent's class.")
+        raise CheckpointError(f"{name} does not hold a policy of its own: load an agent's file with the agent's class.")
     data = parse_json(members["policy.json"], f"{name}: the member 'policy.json'", strict=False)
     if entry(data, "policy_class", str, name) != cls.__name__:
         raise CheckpointError(f"{name} holds a {short(data['policy_class'])}, not a {cls.__name__}.")

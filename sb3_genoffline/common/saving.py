@@ -261,7 +261,7 @@ class AgentFile:
         if version == 1 and training:
             raise CheckpointError(
                 f"{name} was saved by an earlier version, whose part for training this one does not read: its agent acts when "
-                "loaded from its folder, and training has to start anew."
+                "loaded from its folder, and training has to start over."
             )
         tensors = read_tensors(members, "policy.safetensors")
         info = members.get("system_info.txt")
@@ -397,7 +397,7 @@ class AgentFile:
     def _check_shape(self, kept: Any, model: Any, changes: Mapping[str, Any]) -> None:
         """
         :param kept: agent with the file's hyper-parameters
-        :param model: the same with those that were given anew
+        :param model: the same with those that were changed
         :param changes: which were
         :raises UserError: if they would give the weights another meaning
         """
@@ -424,7 +424,7 @@ class AgentFile:
 def parse_data(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
     """The member ``data`` of an archive, ours or stable-baselines3's."""
     if "data" not in members:
-        raise CheckpointError(f"{name} holds no agent: the member 'data' is missing.")
+        raise CheckpointError(f"{name} does not hold an agent: the member 'data' is missing.")
     return parse_json(members["data"], f"{name}: the member 'data'", strict=False)
 
 
@@ -452,7 +452,7 @@ def _check_version(data: dict[str, Any], name: str) -> int:
             "sb3-genoffline."
         )
     if version < 1:
-        raise CheckpointError(f"{name} has format {version}, which there never was.")
+        raise CheckpointError(f"{name} has format {version}, which does not exist.")
     return version
 
 

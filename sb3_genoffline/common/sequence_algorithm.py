@@ -59,7 +59,7 @@ def ended_episodes(dataset: OfflineDataset) -> np.ndarray:
     ended = dataset.terminations[last] | dataset.truncations[last]
     if not ended.any():
         raise UserError(
-            f"None of the {dataset.n_episodes} episodes ends: their last rows are no terminations and no truncations, so what "
-            "would have come after them is not known. Mark the rows that end an episode in `terminals` or `timeouts`."
+            f"None of the {dataset.n_episodes} episodes ends: their last rows are neither terminations nor truncations, so "
+            "what came after them is unknown. Mark the rows that end an episode in `terminals` or `timeouts`."
         )
     return np.asarray(ended)

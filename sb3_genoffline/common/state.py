@@ -147,7 +147,7 @@ class LearnerState:
         Inverse of :meth:`state_dict`.
 
         :param state: not trusted: names must be those that were declared
-        :param changed: hyper-parameters that were given anew; their variables start from them, and with ``"optimizers"`` those
+        :param changed: hyper-parameters that were changed; their variables start from them, and with ``"optimizers"`` those
         """
         declared: dict[str, Mapping[str, Any]] = {
             "networks": self.networks,

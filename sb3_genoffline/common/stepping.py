@@ -112,7 +112,7 @@ class Recorder:
 
     def record(self, run: Callable[[], dict[str, Tensor]], generator: th.Generator | None) -> tuple[Any, dict[str, Tensor]]:
         """
-        Record without running: the graph draws the generator's numbers anew in each launch.
+        Record without running: the graph draws the generator's numbers afresh in each launch.
 
         :return: the graph, and the tensors into which it writes its results
         :raises RecordingError: if it can't be recorded

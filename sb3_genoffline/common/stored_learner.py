@@ -172,7 +172,7 @@ class StoredLearner(Learner):
         Inverse of :meth:`training_state`.
 
         :param state: not trusted
-        :param changed: hyper-parameters that were given anew
+        :param changed: hyper-parameters that were changed
         """
         for key in ("fit", "sampler"):
             if not isinstance(state[key], dict | None):
@@ -187,7 +187,7 @@ class StoredLearner(Learner):
         if state["device"] != self.device.type:
             warnings.warn(
                 f"The agent was trained on {state['device']} and is loaded on {self.device.type}, which draws other random "
-                "numbers: training goes on from the same weights, not bit for bit.",
+                "numbers: training continues from the same weights, not bit for bit.",
                 stacklevel=4,
             )
             return
@@ -195,7 +195,7 @@ class StoredLearner(Learner):
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
         """
-        Take over weights, optimizers and variables into this agent.
+        Load weights, optimizers and variables into this agent.
 
         :param load_path_or_dict: an archive of ours, or a dict as ``get_parameters`` returns, which has no variables
         :param exact_match: see SB3

@@ -408,7 +408,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
 
     def set_fitted_model(self, source: Any) -> None:
         """
-        Take over a fitted density; nothing is fitted then, and what NLLs the data have is measured anew.
+        Take over a fitted density; nothing is fitted then, and what NLLs the data have is measured again.
 
         :param source: a density, or a file of :meth:`save_fitted_model`
         """

@@ -192,7 +192,7 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
             gradient_step(self.multiplier_optimizer, -0.5 * multiplier * excess.detach(), critic_rate)
         gradient_step(self.critic_optimizer, td_loss + penalty, critic_rate, self.max_grad_norm)
 
-        # ------ E[α·log π(a|s) − min_h Q_h(s, a)], a ~ π(·|s); at first, log π of the data's action in the place of Q
+        # ------ E[α·log π(a|s) − min_h Q_h(s, a)], a ~ π(·|s); at first, log π of the data's action instead of Q
         gain = self.actor.log_prob(states, batch.actions) if self.phase() else self.critic(states, actions).amin(0)
         actor_loss = (entropy_weight * log_prob - gain).mean()
         gradient_step(self.actor_optimizer, actor_loss, actor_rate, self.max_grad_norm)

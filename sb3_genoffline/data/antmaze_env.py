@@ -88,7 +88,7 @@ class FlatAntMaze(gym.Env):
         return self._maze.data
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start anew, with another goal."""
+        """Start a new episode, with another goal."""
         super().reset(seed=seed)
         self._maze.reset(seed=seed, options=self._cells)
         self._maze.goal = self._maze.goal + self.np_random.uniform(0.0, GOAL_NOISE, 2)

@@ -19,7 +19,7 @@ _COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminat
 
 def combine(*datasets: OfflineDataset, id: str | None = None) -> OfflineDataset:
     """
-    One dataset of the episodes of several, in the order given, with their environments and reference scores.
+    Join the episodes of several datasets, in the order given, with their environments and reference scores.
 
     What is unknown in one (no environment, no scores) is taken from the others; what differs is an error, but for versions
     and settings of one environment (Hopper-v4 with Hopper-v5, other ``kwargs`` or step limits): that is a warning, and the
@@ -60,7 +60,7 @@ def combine(*datasets: OfflineDataset, id: str | None = None) -> OfflineDataset:
 
 def split(dataset: OfflineDataset, sizes: Sequence[float], seed: int) -> tuple[OfflineDataset, ...]:
     """
-    Disjoint parts of whole episodes, drawn at random; each keeps the environments, reference scores and id.
+    Split into disjoint parts of whole episodes, drawn at random; each keeps the environments, reference scores and id.
 
     :param dataset: What to split.
     :param sizes: One entry per part, either all fractions of the episodes (floats that add up to 1 at most) or all numbers of
@@ -84,7 +84,7 @@ def split(dataset: OfflineDataset, sizes: Sequence[float], seed: int) -> tuple[O
     bounds = cumulative.astype(np.int64) if counts else np.round(cumulative * n).astype(np.int64)
     empty = np.flatnonzero(np.diff(bounds) == 0)
     if len(empty):
-        raise UserError(f"sizes[{empty[0]}] = {sizes[empty[0]]} of {n} episodes is no episode; every part needs at least one.")
+        raise UserError(f"sizes[{empty[0]}] = {sizes[empty[0]]} of {n} episodes is none; every part needs at least one.")
     shuffled = np.random.default_rng(seed).permutation(n)
     return tuple(dataset.select_episodes(np.sort(shuffled[start:end])) for start, end in itertools.pairwise(bounds))
 

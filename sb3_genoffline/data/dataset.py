@@ -68,7 +68,7 @@ class OfflineDataset:
         validation.check_action_space(self.action_space)
         obs_dim, act_dim = self.observation_space.shape[0], self.action_space.shape[0]
         if not isinstance(self.id, str | None):
-            raise UserError(f"id = {repr(self.id)[:60]} is no word; give the data a name, or None.")
+            raise UserError(f"id = {repr(self.id)[:60]} is not a word; give the data a name, or None.")
         rows = {
             "observations": validation.float_rows("observations", self.observations, obs_dim),
             "actions": validation.float_rows("actions", self.actions, act_dim),

@@ -86,7 +86,7 @@ def spec_from_json(text: Any, source: str, trust_env: bool = False) -> EnvSpec |
             text = text.replace(old, "")  # written before gymnasium 1.0, as Minari reads them
         spec = EnvSpec.from_json(text)
         if not (isinstance(spec.id, str) and isinstance(spec.kwargs, dict)):
-            raise TypeError("id is no text or kwargs no object")
+            raise TypeError("id is not text or kwargs not an object")
     except Exception as error:  # whatever a damaged one raises, the transitions are as good without it
         warnings.warn(
             f"The environment that {printable(source)} records cannot be read and is left out ({type(error).__name__}: "
@@ -127,7 +127,7 @@ def registered_spec(spec: EnvSpec) -> EnvSpec:
     check_recorded_arguments(spec.id, spec.kwargs)
     limit = spec.max_episode_steps
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise _refusal(spec.id, f"has max_episode_steps={_short(limit)}, which is no number of steps")
+        raise _refusal(spec.id, f"has max_episode_steps={_short(limit)}, which is not a number of steps")
     built = copy.copy(known)
     built.kwargs = copy.deepcopy(known.kwargs) | copy.deepcopy(spec.kwargs)
     built.max_episode_steps = limit
@@ -158,14 +158,14 @@ def check_recorded_arguments(env_id: Any, kwargs: Any) -> None:
         if not isinstance(name, str) or not isinstance(kwargs, Mapping) or not _is_plain(value):
             raise _refusal(
                 env_id,
-                f"has {_short(name)}={_short(value)} among its arguments, which is no plain value (a number, a word, True, "
+                f"has {_short(name)}={_short(value)} among its arguments, which is not a plain value (a number, a word, True, "
                 "False, None or lists of these)",
             )
 
 
 def _check_id(env_id: Any) -> None:
     if not isinstance(env_id, str) or ":" in env_id:
-        raise _refusal(env_id, "names a module to import" if isinstance(env_id, str) else "is no id")
+        raise _refusal(env_id, "names a module to import" if isinstance(env_id, str) else "is not an id")
 
 
 def _refusal(env_id: Any, what: str) -> UserError:

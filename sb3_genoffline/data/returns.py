@@ -79,7 +79,7 @@ class ReturnSampler:
     ) -> None:
         dataset = buffer.dataset
         if dataset is None:
-            raise UserError("The buffer has no offline rows, of which alone the returns are known: give it a dataset.")
+            raise UserError("The buffer has no offline rows, and only those have known returns: give it a dataset.")
         lengths = dataset.episode_lengths()
         kept = lengths >= min_episode_length
         if not kept.any():
@@ -176,10 +176,10 @@ class ReturnSampler:
         if not isinstance(returns, Tensor) or returns.shape != (len(self),):
             found = len(returns) if isinstance(returns, Tensor) and returns.ndim == 1 else "no list of"
             raise UserError(
-                f"The saved sampler has {found} returns, and here are {len(self)} rows: go on with the same dataset."
+                f"The saved sampler has {found} returns, and here are {len(self)} rows: continue with the same dataset."
             )
         if not returns.isfinite().all() or not all(type(count) is int and count >= 0 for count in counts):
-            raise UserError("The saved sampler has returns that are not finite, or counts that are no whole numbers.")
+            raise UserError("The saved sampler has returns that are not finite, or counts that are not whole numbers.")
         self._take(returns.cpu().numpy().astype(np.float64))
         self.n_plans, self.n_drawn = counts
         self._stream.load_state_dict(state, len(self))

@@ -56,7 +56,7 @@ class SarsaSampler:
 
     def __init__(self, buffer: OfflineBuffer, *, replacement: bool = False, seed: int | None = None) -> None:
         if buffer.dataset is None:
-            raise UserError("The buffer has no offline rows, of which alone the next action is known: give it a dataset.")
+            raise UserError("The buffer has no offline rows, and only those have a known next action: give it a dataset.")
         rows = sarsa_rows(buffer.dataset)
         following = np.where(buffer.dataset.terminations[rows], rows, rows + 1)
         self.buffer, self.replacement = buffer, replacement
@@ -108,6 +108,7 @@ class SarsaSampler:
         """
         if state["n_rows"] != len(self):
             raise UserError(
-                f"The saved sampler drew from {state['n_rows']} rows, and here are {len(self)}: go on with the same dataset."
+                f"The saved sampler drew from {state['n_rows']} rows, and here are {len(self)}: continue with the same "
+                "dataset."
             )
         self._stream.load_state_dict(state, len(self))

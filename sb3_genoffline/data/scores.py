@@ -82,7 +82,7 @@ def _as_return(name: str, value: Any) -> float | None:
     is_number = isinstance(value, int | float | np.generic | np.ndarray) and not isinstance(value, bool)
     number = np.asarray(value) if is_number else np.empty(0)
     if number.size != 1 or number.dtype.kind not in "iuf":
-        raise UserError(f"{name} = {repr(value)[:60]} is no number; give a return, or None if it is not known.")
+        raise UserError(f"{name} = {repr(value)[:60]} is not a number; give a return, or None if it is not known.")
     if not np.isfinite(number).all():
         raise UserError(f"{name} = {number.item()} is not finite; give a return, or None if it is not known.")
     return float(number.item())

@@ -143,7 +143,7 @@ class SequenceSampler:
         """
         if state["n_windows"] != len(self):
             raise UserError(
-                f"The saved sampler drew from {state['n_windows']} windows, and here are {len(self)}: go on with the same "
+                f"The saved sampler drew from {state['n_windows']} windows, and here are {len(self)}: continue with the same "
                 "dataset, horizon and padding."
             )
         self._stream.load_state_dict(state, len(self))

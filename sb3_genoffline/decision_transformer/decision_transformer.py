@@ -34,7 +34,7 @@ class DecisionTransformer(SequenceAlgorithm[DropoutMasks | None]):
     2. The loss is the mean over the steps of windows (code), not over their padding too, as CORL has it.
     3. ``target_return=None`` asks for the largest return of the data. The code names numbers for each of its environments, two
        each (HalfCheetah 12000 and 6000, Hopper 3600 and 1800, Walker2d 5000 and 2500), and evaluates both.
-    4. Windows are slices of random permutations of all starts; ``replacement=True`` draws each anew, as the code does.
+    4. Windows are slices of random permutations of all starts; ``replacement=True`` draws each afresh, as the code does.
     5. Observations are standardised by all rows, those of the last, cut episode too; constant columns stay as they are.
     6. Actions of the data are clipped to ± (1 − 1e-5).
     7. Training on the best share of episodes alone, the paper's %BC, is not built: select the episodes, and use BC.

@@ -140,7 +140,7 @@ class DecisionTransformerPolicy(OfflinePolicy):
         if untold.any() and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"{type(self).__name__} was told no reward for its last action, so it goes on asking for the same return. "
+                f"{type(self).__name__} was told no reward for its last action, so it keeps asking for the same return. "
                 "With evaluate_policy use `callback=with_rewards(model)`, in a training OfflineEvalCallback, and in a loop of "
                 "your own `model.policy.observe_rewards(state, rewards)` after each step.",
                 stacklevel=4,
@@ -166,7 +166,7 @@ class DecisionTransformerPolicy(OfflinePolicy):
         found = [np.shape(part) for part in state] if isinstance(state, tuple | list) else type(state).__name__
         if found != wanted:
             raise UserError(
-                f"The state is no history of {n} environments: its arrays have the shapes {found}, not {wanted}. Pass what "
+                f"The state is not a history of {n} environments: its arrays have the shapes {found}, not {wanted}. Pass what "
                 "the last predict returned, or None."
             )
         return History(*state)

@@ -78,7 +78,7 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
     5. The value learns beside the diffusion, from the same windows with noise of its own, in the first ``value_steps``
        updates; the code trains it apart. Neither training touches the other.
     6. The discount of the value's targets is 0.997, which the code's planner loads; its training has 0.99 unless told.
-    7. Windows are slices of random permutations; ``replacement=True`` draws each anew.
+    7. Windows are slices of random permutations; ``replacement=True`` draws each afresh.
     8. Observations and actions are standardised by all rows, those of the last, cut episode too; constant columns stay as they
        are, where the code divides by 0.
     9. Actions of the data are clipped to ± (1 − 1e-5), those of plans to [−1, 1]; the code leaves both to the environment.

@@ -223,7 +223,7 @@ class DiffuserPolicy(OfflinePolicy):
         found = [np.shape(part) for part in state] if isinstance(state, tuple | list) else type(state).__name__
         if found != wanted:
             raise UserError(
-                f"The state is no plan for {n} environments with replan_every={self.replan_every}: its arrays have the shapes "
-                f"{found}, not {wanted}. Pass what the last predict returned, or None."
+                f"The state is not a plan for {n} environments with replan_every={self.replan_every}: its arrays have the "
+                f"shapes {found}, not {wanted}. Pass what the last predict returned, or None."
             )
         return Ahead(*state)

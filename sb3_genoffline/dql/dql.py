@@ -62,8 +62,8 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
     1. The imitation error is a mean over action dimensions (the paper's is a squared norm).
     2. A denoising step clamps x̂0 to [−1, 1] and adds noise of the posterior's variance β_t(1 − ᾱ_{t−1})/(1 − ᾱ_t) (the paper
        does not clamp and adds β_t).
-    3. Q is divided by the mean |Q| of the *other* critic at the *policy's* actions, and which critic is climbed is drawn anew
-       in each update (the paper divides by the mean |Q| at the data's actions).
+    3. Q is divided by the mean |Q| of the *other* critic at the *policy's* actions, and which critic is climbed is drawn
+       afresh in each update (the paper divides by the mean |Q| at the data's actions).
     4. The actor's target moves every 5th update, from the 1000th on (algorithm 1: in each).
     5. The evaluated action is drawn from 50 candidates by a softmax over the smaller of the two target critics.
     6. ``max_q_backup`` takes the largest of 10 next actions for each critic before the smaller of both critics.

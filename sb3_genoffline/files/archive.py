@@ -54,7 +54,7 @@ def flatten_tensors(tree: Any, prefix: str = "") -> tuple[Any, dict[str, Tensor]
 
     :param tree: dicts (string or integer keys), lists, tuples, numbers, strings, None, tensors
     :param prefix: of the tensors' names
-    :return: JSON-able data with a reference in the place of every tensor, and the tensors by name
+    :return: JSON-able data with a reference instead of every tensor, and the tensors by name
     """
     if isinstance(tree, Tensor):
         return {_TENSOR: prefix}, {prefix: tree.detach().cpu().contiguous().clone()}
@@ -169,7 +169,7 @@ def _place(path: Any) -> pathlib.Path | io.BufferedIOBase:
     if isinstance(path, str | os.PathLike):
         return pathlib.Path(path)
     if isinstance(path, io.TextIOBase) or not (hasattr(path, "read") or hasattr(path, "write")):
-        raise UserError(f"A {type(path).__name__} is no place for a file: give a name, or a file that is open in binary mode.")
+        raise UserError(f"A {type(path).__name__} is not a place for a file: give a path, or a file opened in binary mode.")
     return path  # type: ignore[no-any-return]
 
 
@@ -190,7 +190,7 @@ def read_archive(path: PathOrFile) -> dict[str, bytes]:
     if isinstance(given, pathlib.Path):
         path = given if given.is_file() or not given.name else given.with_name(given.name + ".zip")
         if not path.is_file():
-            raise NotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} beside it){near_files(given)}")
+            raise NotFoundError(f"No checkpoint at {str(given)!r} (nor {path.name!r} next to it){near_files(given)}")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, path)

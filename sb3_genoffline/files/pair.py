@@ -60,7 +60,7 @@ def read_pair(listed: ListedFolder, parse: Callable[[bytes], dict[str, Any]]) ->
         if digest is None:  # of an earlier version
             return data, listed.read(WEIGHTS)
         if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-            raise CheckpointError(f"{listed.folder / CONFIG} has {WEIGHTS_KEY}={short(digest)}, which is no sha256.")
+            raise CheckpointError(f"{listed.folder / CONFIG} has {WEIGHTS_KEY}={short(digest)}, which is not a sha256.")
         if listed.manifest is not None:
             content = listed.read(WEIGHTS)  # compared with the manifest
             if listed.manifest[WEIGHTS]["sha256"] == digest:
@@ -74,7 +74,8 @@ def read_pair(listed: ListedFolder, parse: Callable[[bytes], dict[str, Any]]) ->
     if not (listed.folder / WEIGHTS).is_file():
         raise NotFoundError(f"{listed.folder} has no {WEIGHTS}: it is incomplete, take another copy.")
     raise CheckpointError(
-        f"{listed.folder / WEIGHTS} has not the sha256 that {CONFIG} says: damaged, or of another agent; take another copy. "
+        f"{listed.folder / WEIGHTS} does not have the sha256 that {CONFIG} says: damaged, or of another agent; take another "
+        "copy. "
         f"(If you changed them yourself, delete {WEIGHTS_KEY} from {CONFIG}.)"
     )
 

@@ -40,7 +40,7 @@ def parse_json(content: bytes, name: str, strict: bool = True) -> dict[str, Any]
     """
 
     def refuse(text: str) -> float:
-        raise UserError(f"{text[:20]} is no number of JSON")
+        raise UserError(f"{text[:20]} is not a number in JSON")
 
     def finite(text: str) -> float:
         value = float(text)
@@ -62,9 +62,9 @@ def parse_json(content: bytes, name: str, strict: bool = True) -> dict[str, Any]
     try:
         data = json.loads(content, parse_float=finite, parse_int=bounded, parse_constant=constant, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name} is no JSON ({error}); take another copy.") from error
+        raise CheckpointError(f"{name} is not JSON ({error}); take another copy.") from error
     if not isinstance(data, dict):
-        raise CheckpointError(f"{name} holds no JSON object but a {type(data).__name__}; take another copy.")
+        raise CheckpointError(f"{name} does not hold a JSON object but a {type(data).__name__}; take another copy.")
     return data
 
 
@@ -144,7 +144,7 @@ def box_from_json(data: Any, name: str) -> spaces.Box:
     dtype = entry(data, "dtype", str, name)
     shape = entry(data, "shape", list[int], name)
     if not re.fullmatch(r"(float|u?int)(8|16|32|64)|bool", dtype) or dtype == "float8":
-        raise CheckpointError(f"{name} has the dtype {short(dtype)}, which is no number's.")
+        raise CheckpointError(f"{name} has the dtype {short(dtype)}, which is not numeric.")
     if len(shape) != 1 or not 1 <= shape[0] <= MAX_SPACE_DIM:
         raise CheckpointError(f"{name} has the shape {short(shape)}; an agent's has one axis of 1 to {MAX_SPACE_DIM:,}.")
     bounds = []
@@ -157,10 +157,10 @@ def box_from_json(data: Any, name: str) -> spaces.Box:
         with np.errstate(over="raise", invalid="raise"):
             low, high = (np.array(values).astype(dtype) for values in bounds)
         if not (low <= high).all():
-            raise UserError("low is above high, or no number")
+            raise UserError("low is above high, or not a number")
         return spaces.Box(low, high, dtype=np.dtype(dtype).type)
     except (ValueError, ArithmeticError, AssertionError) as error:
-        raise CheckpointError(f"{name} has bounds that make no Box: {error}.") from error
+        raise CheckpointError(f"{name} has bounds that don't make a Box: {error}.") from error
 
 
 def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n_stored: int) -> None:

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: ready agents from a repository in one line, without running anybody's code, and to one."""
+"""The Hugging Face Hub: load ready agents in one line, without running anybody's code, and publish them."""
 
 from sb3_genoffline.hub.errors import HubError
 from sb3_genoffline.hub.loading import download_from_hub, load_from_hub

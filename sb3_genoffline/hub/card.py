@@ -15,9 +15,9 @@ _ACTING = ("manifest.json", "config.json", "model.safetensors")
 _FILES = {
     "manifest.json": "sha256 and size of every file",
     "config.json": "algorithm, spaces, hyper-parameters, observation statistics, dataset, versions",
-    "model.safetensors": "the weights that acting needs",
+    "model.safetensors": "the weights needed to act",
     "results.json": "the evaluation, with its protocol",
-    "fingerprint.json": "eight observations and what the agent does in them, to test a copy",
+    "fingerprint.json": "eight observations and the agent's actions in them, to test a copy",
     "hyperparameters.yml": "the settings of the training",
     "training_curve.png": "the training curve",
     "replay.mp4": "a film",
@@ -203,7 +203,7 @@ def _usage(model: AnyAlgorithm, address: str, name: str, results: Mapping[str, A
         ]
     archive = code(f'{type(model).__name__}.load(download_from_hub({python_string(address)}, "{name}.zip"))')
     if training:
-        more = f"To go on with training exactly where it stopped, load the whole archive: {archive}."
+        more = f"To resume training exactly where it stopped, load the whole archive: {archive}."
     else:
         more = f"The archive holds the same acting part: {archive}."
     snippet = code_block("\n".join(lines), "python")
@@ -248,7 +248,7 @@ def _results(results: Mapping[str, Any]) -> str:
     if results.get("protocol"):
         text.append(f" {code(results['protocol'])}.")
     if best and best.get("chosen_by"):
-        text.append(f" The best checkpoint was chosen by {markdown(best['chosen_by'])}, so its result is no unbiased one.")
+        text.append(f" The best checkpoint was chosen by {markdown(best['chosen_by'])}, so its result is biased upwards.")
     return "".join(text) + "\n"
 
 
@@ -273,7 +273,7 @@ def _training(config: Mapping[str, Any], results: Mapping[str, Any], command: st
             f"fingerprint {code(dataset['fingerprint'])}"
         )
     lines.append(". All hyper-parameters are in `config.json`")
-    lines.append(", those of the training's file in `hyperparameters.yml`.\n" if has_settings else ".\n")
+    lines.append(", the training's settings in `hyperparameters.yml`.\n" if has_settings else ".\n")
     if command:
         lines.append(f"\n{code_block(command, 'sh')}\n")
     versions = results.get("trained_with") or config["versions"]
@@ -283,9 +283,9 @@ def _training(config: Mapping[str, Any], results: Mapping[str, Any], command: st
 
 
 def _files(sizes: Mapping[str, int], name: str, training: bool) -> str:
-    whole = "the archive of `save`: " + ("with optimizers, to go on with training" if training else "the acting part")
+    whole = "the archive of `save`: " + ("with optimizers, to resume training" if training else "the acting part")
     known = _FILES | {f"{name}.zip": whole}
-    rows = ["| file | what it is | needed to act | KB |", "|---|---|---|---|"]
+    rows = ["| file | content | needed to act | KB |", "|---|---|---|---|"]
     for file in ("manifest.json", *sorted(sizes)):
         if file in known:
             size = f"{sizes[file] / 1024:,.1f}" if file in sizes else ""
@@ -295,9 +295,9 @@ def _files(sizes: Mapping[str, int], name: str, training: bool) -> str:
 
 def _limits(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     shapes = [config[space]["shape"][0] for space in ("observation_space", "action_space")]
-    where = f"in {markdown(results['env_id'])}" if results.get("env_id") else "in the environment that its data come from"
+    where = f"in {markdown(results['env_id'])}" if results.get("env_id") else "in the environment its data come from"
     return (
-        "## Intended use and limits\n\nFor research on offline reinforcement learning: to compare with, to start from, "
-        f"to look at, {where}. It takes {shapes[0]} numbers and gives {shapes[1]}, and knows nothing beyond what its data "
-        "show. It was neither trained nor tested on a real machine, and should not steer one.\n"
+        f"## Intended use and limits\n\nFor research on offline reinforcement learning {where}: as a baseline, a starting "
+        f"point or an example. It maps {shapes[0]} numbers to {shapes[1]} and knows nothing beyond its data. It was neither "
+        "trained nor tested on a real machine, and should not control one.\n"
     )

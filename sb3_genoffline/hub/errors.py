@@ -35,7 +35,7 @@ def hub_errors(repo_id: str, revision: str | None = None, filename: str | None =
         there = _files_of(repo_id, revision, token)
         raise NoSuchFileOnHubError(f"{_place(repo_id, revision)} has no file {filename!r}{there}.") from error
     except errors.HFValidationError as error:
-        raise UserError(f"{repo_id!r} is no name of a repository: {error}") from error
+        raise UserError(f"{repo_id!r} is not the name of a repository: {error}") from error
     except (OSError, RuntimeError, errors.HTTPError, errors.XetDownloadError) as error:  # type: ignore[attr-defined]
         raise HubError(_explain(error, _place(repo_id, revision), filename)) from error
 

@@ -90,7 +90,7 @@ def load_foreign(
     """
     members = read_archive(path) if members is None else members
     if "data" not in members or "policy.pth" not in members:
-        raise CheckpointError(f"{path} is no agent of stable-baselines3: it has no member 'data' or 'policy.pth'.")
+        raise CheckpointError(f"{path} is not an agent of stable-baselines3: it has no member 'data' or 'policy.pth'.")
     data = parse_json(members["data"], f"{path}: the member 'data'", strict=False)
     cls = _algorithm(path, data)
     env = gym.make(env) if isinstance(env, str) else env
@@ -207,7 +207,7 @@ def _numbers(value: Any, count: int, uniform: Any) -> list[float]:
     if "..." in words:
         words = [str(uniform)] * count
     if len(words) != count:
-        raise UserError(f"{len(words)} numbers in the place of {count}")
+        raise UserError(f"{len(words)} numbers instead of {count}")
     return [float(word) for word in words]
 
 
@@ -282,8 +282,8 @@ def _weights(content: bytes, path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, EOFError, OSError, AttributeError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise CheckpointError(
-            f"{path}: its member policy.pth holds something else than tensors, or is damaged ({reason})."
+            f"{path}: its member policy.pth holds something other than tensors, or is damaged ({reason})."
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
-        raise CheckpointError(f"{path}: its member policy.pth holds something else than tensors.")
+        raise CheckpointError(f"{path}: its member policy.pth holds something other than tensors.")
     return weights

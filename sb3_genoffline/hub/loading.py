@@ -39,7 +39,7 @@ def load_from_hub(
     filename: str | None = None,
 ) -> BaseAlgorithm:
     """
-    A ready agent of the right class, which acts bit for bit as the one that was published. Only what acting needs is loaded:
+    Load a ready agent of the right class, which acts bit for bit as the published one. Only what acting needs is loaded:
     ``manifest.json``, ``config.json`` and ``model.safetensors``, all of one commit, compared with the manifest's sha256.
 
     If you train it on, target networks start as copies and optimizers afresh. To go on exactly where training stopped, load
@@ -61,7 +61,7 @@ def load_from_hub(
     :raises FileNotFoundError: if a local folder lacks a file
     :raises HubError: if the Hub does not have it, does not give it, or can't be reached
     :raises CheckpointError: if what came is damaged, exchanged, newer than this version, or not to be trusted
-    :raises ValueError: if ``repo_id`` is no name of a repository, or the environment's spaces are not the agent's
+    :raises ValueError: if ``repo_id`` is not the name of a repository, or the environment's spaces are not the agent's
     """
     local = standing(expanded(repo_id))
     if local.exists():
@@ -127,7 +127,7 @@ def download_from_hub(
 
 def _not_here(name: str) -> str:
     """
-    A name that is no folder or archive here, to be asked of the Hub; with a warning where a local one may have been meant.
+    A name that is no folder or archive here, to look up on the Hub; with a warning where a local one may have been meant.
 
     :raises NotFoundError: if no repository can have it: the Hub is not asked for a path
     """
@@ -136,12 +136,12 @@ def _not_here(name: str) -> str:
         check_repo_id(name)
     except UserError as error:
         raise NotFoundError(
-            f"There is no folder or archive {name!r} here{near} It can't be one of the Hub either: {error}"
+            f"There is no folder or archive {name!r} here{near} It can't be on the Hub either: {error}"
         ) from None
     if name.endswith(".zip"):
         raise NotFoundError(f"There is no archive {name!r} here{near} (To load a file of the Hub, name it with filename=.)")
     if Path(name).parent.is_dir():
-        warnings.warn(f"There is no folder {name!r} here{near} The Hub is asked for a repository of this name.", stacklevel=3)
+        warnings.warn(f"There is no folder {name!r} here{near} Asking the Hub for a repository of this name.", stacklevel=3)
     return name
 
 
@@ -184,12 +184,12 @@ def _archive_of(repo_id: str, download: Callable[[str], Path]) -> Path:
     try:
         return download(f"{repo_id.partition('/')[2]}.zip")
     except NoSuchFileOnHubError as error:
-        raise NoSuchFileOnHubError(f"{error} Say with filename= which archive is the agent.") from None
+        raise NoSuchFileOnHubError(f"{error} Name the agent's archive with filename=.") from None
 
 
 def _check_filename(filename: str) -> None:
     if not filename or filename.startswith("/") or ".." in filename.replace("\\", "/").split("/"):
-        raise UserError(f"{filename!r} is no file of a repository.")
+        raise UserError(f"{filename!r} is not a file of a repository.")
 
 
 def _existing(path: Path) -> Path:

@@ -29,13 +29,15 @@ def check_repo_id(repo_id: str) -> None:
     """
     parts = repo_id.split("/") if isinstance(repo_id, str) else []
     if len(parts) != 2:
-        raise UserError(f"{repo_id!r} is no name of a repository: it is 'user/name' or 'organization/name', with one slash.")
+        raise UserError(
+            f"{repo_id!r} is not the name of a repository: it is 'user/name' or 'organization/name', with one slash."
+        )
     for part in parts:
         problem = _problem(part)
         if problem is not None:
-            raise UserError(f"{repo_id!r} is no name of a repository: {part!r} {problem}.")
+            raise UserError(f"{repo_id!r} is not the name of a repository: {part!r} {problem}.")
     if repo_id.endswith(".git"):
-        raise UserError(f"{repo_id!r} is no name of a repository: it must not end in '.git'.")
+        raise UserError(f"{repo_id!r} is not the name of a repository: it must not end in '.git'.")
 
 
 def _problem(part: str) -> str | None:

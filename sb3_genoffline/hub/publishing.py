@@ -67,7 +67,9 @@ def write_agent_folder(
     :raises ValueError: if a name is not allowed, or something can't be stored as plain data
     """
     if not isinstance(model, OfflineAlgorithm):
-        raise UserError(f"{type(model).__name__} is no algorithm of sb3_genoffline: only agents of these are published.")
+        raise UserError(
+            f"{type(model).__name__} is not an algorithm of sb3_genoffline: only agents of those can be published."
+        )
     folder = Path(folder)
     if results is not None:
         check_results(results)
@@ -83,7 +85,7 @@ def write_agent_folder(
     if folder.exists() and not overwrite:
         raise ExistsError(f"There is a {folder} already: pass overwrite=True to replace it, or another name.")
     if folder.exists() and not (folder / MANIFEST).is_file():
-        raise ExistsError(f"{folder} is no agent's folder (it has no {MANIFEST}) and is not replaced: take another name.")
+        raise ExistsError(f"{folder} is not an agent's folder (it has no {MANIFEST}) and is not replaced: take another name.")
     with replaced_folder(folder) as new:
         model.save_pretrained(new)
         model.save(new / f"{name}.zip", exclude=None if training else ["training"])
@@ -133,7 +135,7 @@ def push_folder(
     :param revision: branch (None: the main one)
     :param commit_message: of the commit
     :return: address of the commit; of the last one if nothing has changed
-    :raises FileNotFoundError: if it is no agent's folder
+    :raises FileNotFoundError: if it is not an agent's folder
     :raises CheckpointError: if a file is not the one that the manifest lists
     :raises HubError: if the Hub refuses it or can't be reached
     :raises ValueError: if ``repo_id`` breaks a rule of the Hub
@@ -223,7 +225,7 @@ def _contents(folder: Path, repo_id: str) -> dict[str, bytes]:
     listed, there = read_manifest(folder), set(folder_files(folder))
     if listed.keys() != there:
         odd = ", ".join(sorted(listed.keys() ^ there))
-        raise CheckpointError(f"{folder} is not as its {MANIFEST} says: {odd} is missing or new. Write the folder anew.")
+        raise CheckpointError(f"{folder} is not as its {MANIFEST} says: {odd} is missing or new. Write the folder again.")
     if _CARD not in there:
         raise CheckpointError(f"{folder} has no card ({_CARD}), which write_agent_folder makes: write the folder with it.")
     files = open_folder(folder)

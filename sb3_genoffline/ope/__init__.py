@@ -1,4 +1,4 @@
-"""Offline policy evaluation: what a policy is worth, from logs alone."""
+"""Offline policy evaluation: estimate what a policy is worth from logs alone."""
 
 from sb3_genoffline.ope.fqe import FQE, Estimate
 from sb3_genoffline.ope.report import Judgement, OfflineReport, evaluate_offline

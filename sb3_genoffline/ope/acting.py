@@ -28,7 +28,7 @@ class TargetPolicy:
 
     def __init__(self, model: Any, action_space: spaces.Box, deterministic: bool = True, seed: int = 0) -> None:
         if isinstance(model, type):
-            raise UserError(f"{model.__name__} is a class, and no agent yet: make one of it and train it, or load one.")
+            raise UserError(f"{model.__name__} is a class, not an agent: make and train one, or load one.")
         if not callable(getattr(model, "predict", None)):
             raise UserError(f"{type(model).__name__} has no predict, so it can't be judged: give an agent or a policy.")
         self.model, self.action_space, self.deterministic = model, action_space, deterministic
@@ -44,7 +44,7 @@ class TargetPolicy:
         return TargetPolicy(self.model, self.action_space, self.deterministic, seed)
 
     def restart(self) -> None:
-        """Begin the stream of random numbers anew."""
+        """Restart the stream of random numbers."""
         self._state = th.Generator().manual_seed(self.seed).get_state()
         if self._generator is not None:
             self._generator.manual_seed(self.seed)

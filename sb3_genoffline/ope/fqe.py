@@ -112,7 +112,7 @@ class FQE:
 
     1. An ensemble, of which the mean counts (d3rlpy takes the minimum, which is pessimistic).
     2. Targets are clipped to what is attainable: to [r_min, r_max]/(1 − γ), and to 0 as well where a row terminates.
-    3. The action in the next state is the policy's own, drawn anew or from a cache, not its mean with noise of 0.1.
+    3. The action in the next state is the policy's own, drawn afresh or from a cache, not its mean with noise of 0.1.
 
     :param policy: an agent or policy of this library or SB3's, or anything with SB3's ``predict``
     :param dataset: whatever :func:`~sb3_genoffline.data.load_dataset` takes; raw rewards
@@ -379,12 +379,12 @@ class FQE:
         members = read_archive(path)
         tree = tree_from_members(members, "fqe", self.device) if "fqe.json" in members else None
         if not isinstance(tree, dict) or not {"fit", "history", "data", "gamma"} <= tree.keys():
-            raise CheckpointError(f"{path} holds no FQE.")
+            raise CheckpointError(f"{path} does not hold an FQE.")
         if (tree["data"], tree["gamma"]) != (self.dataset.fingerprint, self.gamma):
             raise UserError(f"{path} was fitted on other data or with gamma={tree['gamma']}: give the same ones.")
         step = tree["fit"].get("step") if isinstance(tree["fit"], dict) else None
         if misfit(step, Count) is not None:
-            raise CheckpointError(f"{path} says to have made {short(step)} updates: take another copy.")
+            raise CheckpointError(f"{path} claims to have made {short(step)} updates: take another copy.")
         try:
             self._fit.load_state_dict(tree["fit"])
             self.history = [(int(step), float(value)) for step, value in tree["history"]]

@@ -17,7 +17,7 @@ from sb3_genoffline.ope.acting import TargetPolicy
 
 class NextActions:
     """
-    The policy's actions in the next states of rows: drawn once for all rows and kept, or anew for each batch.
+    The policy's actions in the next states of rows: drawn once for all rows and kept, or afresh for each batch.
 
     :param policy: the policy, with a stream of random numbers that nothing else draws from
     :param observations: (N, S) next observations of the data

@@ -101,7 +101,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
     Differences from the released code:
 
     16. Batches of phases B and C are drawn with replacement; those of phase D are slices of random permutations, unless
-        ``replacement=True``. The code draws each batch of all three anew, its rows distinct.
+        ``replacement=True``. The code draws each batch of all three afresh, its rows distinct.
     17. The average of phase C moves after steps 5, 10, 15, ...; in the code after 1, 6, 11, ...
     18. That average has the model's Fourier weights from the start; in the code it has its own, which are averaged too.
     19. 1/H is bounded by 1e6.

@@ -72,7 +72,7 @@ class ConsistencyQ(nn.Module):
         """
         :param states: (B, S), as the model was fitted with them
         :param actions: (B, A) in [−1, 1]
-        :param noise: (B, n) standard normal; draw it anew for every call
+        :param noise: (B, n) standard normal; draw it afresh for every call
         :return: (B, n) returns, in the units of the (transformed) rewards
         """
         return self.denormalize(self.model.sample(th.cat([states, actions], dim=-1), noise))

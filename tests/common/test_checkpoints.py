@@ -151,7 +151,7 @@ def test_a_missing_file_is_named(agent: MakeAgent, tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", [3, None, ["a.zip"], b"a.zip", io.StringIO()], ids=lambda place: type(place).__name__)
 def test_what_is_no_place_for_a_file_is_named(agent: MakeAgent, place: Any) -> None:
     for act in (agent().save, type(agent()).load, agent().policy.save):
-        with pytest.raises(UserError, match=rf"A {type(place).__name__} is no place for a file: give a name"):
+        with pytest.raises(UserError, match=rf"A {type(place).__name__} is not a place for a file: give a path"):
             act(place)
 
 
@@ -220,7 +220,7 @@ def test_data_that_is_no_json_is_named(agent: MakeAgent, tmp_path: Path) -> None
     for content, message in (
         (b"{", "'data' is no JSON"),
         (b"\xff\xfe", "'data' is no JSON"),
-        (b"[1]", "holds no JSON object"),
+        (b"[1]", "does not hold a JSON object"),
     ):
         with pytest.raises(CheckpointError, match=message):
             type(model).load(write(tmp_path / "agent.zip", members(model) | {"data": content}))

@@ -131,7 +131,7 @@ def test_environments_with_such_spaces_are_refused_too(agent: MakeAgent) -> None
 
 
 def test_an_unknown_id_is_named(agent: MakeAgent) -> None:
-    with pytest.raises(FileNotFoundError, match="'Hoper-v5' is no registered environment"):
+    with pytest.raises(FileNotFoundError, match="'Hoper-v5' is not a registered environment"):
         agent(env="Hoper-v5")
 
 
@@ -183,7 +183,7 @@ def test_dac_refuses_values_it_does_not_know(change: dict[str, Any], message: st
 
 @every_algorithm
 def test_an_unknown_policy_or_argument_is_refused(algo: str) -> None:
-    with pytest.raises(ValueError, match="CnnPolicy"):
+    with pytest.raises(UserError, match=r"policy='CnnPolicy' is not known.*'MlpPolicy'"):
         ALGOS[algo]("CnnPolicy", (OBSERVATION_SPACE, ACTION_SPACE))
     with pytest.raises(TypeError, match="learning_rat"):
         ALGOS[algo]("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), learning_rat=1e-3)  # type: ignore[call-arg]

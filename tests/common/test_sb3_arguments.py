@@ -72,7 +72,7 @@ def test_tensorboards_folder_is_a_path_or_none(tmp_path: Path) -> None:
     makers = readers(tmp_path)
     makers.pop("policy")
     for make_one in makers.values():
-        with pytest.raises(UserError, match="tensorboard_log=3 is no folder's name"):
+        with pytest.raises(UserError, match="tensorboard_log=3 is not a folder's name"):
             make_one(tensorboard_log=3)
     model = make(tensorboard_log=tmp_path / "logs")
     with pytest.raises(UserError, match="tensorboard_log=3"):
@@ -171,7 +171,7 @@ def test_action_noise_reaches_the_actions_of_several_environments(tmp_path: Path
 
 
 def test_what_is_no_noise_is_refused() -> None:
-    with pytest.raises(UserError, match="is no ActionNoise"):
+    with pytest.raises(UserError, match="is not an ActionNoise"):
         make(action_noise=0.1)
 
 

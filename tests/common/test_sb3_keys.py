@@ -112,9 +112,9 @@ def test_a_policys_file_is_not_an_agents_nor_another_policys(tmp_path: Path) -> 
     agent = td3_bc()
     agent.policy.save(tmp_path / "policy")
     agent.save(tmp_path / "agent")
-    with pytest.raises(CheckpointError, match="holds no agent"):
+    with pytest.raises(CheckpointError, match="does not hold an agent"):
         type(agent).load(tmp_path / "policy")
-    with pytest.raises(CheckpointError, match="holds no policy of its own"):
+    with pytest.raises(CheckpointError, match="does not hold a policy of its own"):
         type(agent.policy).load(tmp_path / "agent")
     with pytest.raises(CheckpointError, match="holds a 'ActorCriticPolicy', not a DiffusionPolicy"):
         ALGOS["dac"].policy_aliases["MlpPolicy"].load(tmp_path / "policy")

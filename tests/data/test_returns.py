@@ -134,8 +134,8 @@ def test_a_sampler_goes_on_where_its_state_was_taken() -> None:
         ({"returns": th.zeros(7)}, "has 7 returns, and here are 60 rows"),
         ({"returns": [0.0]}, "has no list of returns"),
         ({"returns": th.full((60,), th.nan)}, "not finite"),
-        ({"n_plans": -1}, "no whole numbers"),
-        ({"n_drawn": 1.5}, "no whole numbers"),
+        ({"n_plans": -1}, "not whole numbers"),
+        ({"n_drawn": 1.5}, "not whole numbers"),
     ],
 )
 def test_a_state_that_can_not_be_is_refused(change: dict[str, Any], message: str) -> None:

@@ -112,10 +112,10 @@ def test_a_dataset_without_references_says_how_to_give_them():
         (2.0, 2.0, "ref_max_score = 2.0 must be above ref_min_score = 2.0: scores are normalised by their difference"),
         (np.nan, 1.0, "ref_min_score = nan is not finite"),
         (None, np.inf, "ref_max_score = inf is not finite"),
-        ("x", 1.0, "ref_min_score = 'x' is no number"),
-        (None, True, "ref_max_score = True is no number"),
-        (np.zeros(2), 1.0, r"ref_min_score = array\(\[0., 0.\]\) is no number"),
-        (None, 10**400, "ref_max_score = 1000.* is no number"),
+        ("x", 1.0, "ref_min_score = 'x' is not a number"),
+        (None, True, "ref_max_score = True is not a number"),
+        (np.zeros(2), 1.0, r"ref_min_score = array\(\[0., 0.\]\) is not a number"),
+        (None, 10**400, "ref_max_score = 1000.* is not a number"),
     ],
 )
 def test_references_that_no_score_can_be_normalised_with_are_refused_when_the_dataset_is_made(low, high, message):

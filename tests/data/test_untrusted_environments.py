@@ -178,7 +178,7 @@ def test_environments_of_gymnasium_robotics_are_registered_for_the_data():
 )
 def test_arguments_that_are_no_plain_values_are_refused(value):
     spec = EnvSpec("Registered-v0", f"{__name__}:Plain", kwargs={"level": value})
-    with pytest.raises(UserError, match=r"has 'level'=.* among its arguments, which is no plain value"):
+    with pytest.raises(UserError, match=r"has 'level'=.* among its arguments, which is not a plain value"):
         registered_spec(spec)
 
 
@@ -230,7 +230,7 @@ def test_an_id_that_a_file_names_is_that_of_a_registered_environment():
     assert make_from_spec(spec, level=4).unwrapped.level == 4
     for named, reason in (
         ("hostile_module:Evil-v0", "names a module to import"),
-        (["os:mkdir"], "is no id"),
+        (["os:mkdir"], "is not an id"),
         ("Evil-v0", "is not registered on this machine, and"),
     ):
         with pytest.raises(UserError, match=f"{reason}.*data must not choose what runs"):

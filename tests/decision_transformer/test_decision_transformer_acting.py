@@ -190,7 +190,7 @@ def test_steps_beyond_the_table_act_like_its_last() -> None:
 
 @pytest.mark.parametrize("state", [(np.zeros(3),), "what", History(*(np.zeros(1) for _ in range(6)))])
 def test_what_is_no_history_is_refused(state: Any) -> None:
-    with pytest.raises(UserError, match="The state is no history of 2 environments"):
+    with pytest.raises(UserError, match="The state is not a history of 2 environments"):
         make_agent("decision_transformer").predict(np.zeros((2, 3), dtype=np.float32), state)
 
 
@@ -287,7 +287,7 @@ def test_an_agent_from_a_folder_goes_on_with_a_history_as_the_saved_one(tmp_path
 def test_what_can_not_be_done_is_refused_in_one_sentence() -> None:
     """README claim 10."""
     model = trained(env=PointEnv())
-    with pytest.raises(UserError, match="DecisionTransformer can't go on online: it learns from whole episodes"):
+    with pytest.raises(UserError, match="DecisionTransformer can't continue online: it learns from whole episodes"):
         model.learn(5)
     with pytest.raises(UserError, match="DecisionTransformerPolicy acts by its history"):
         TargetPolicy(model, ACTION_SPACE)

@@ -146,14 +146,14 @@ def test_a_state_that_is_no_plan_is_refused() -> None:
     model = make_agent("diffuser", replan_every=2)
     _, state = model.predict(OBSERVATIONS)
     for wrong in (np.zeros(3), tuple(part[:2] for part in state)):
-        with pytest.raises(UserError, match=r"The state is no plan for 3 environments with replan_every=2"):
+        with pytest.raises(UserError, match=r"The state is not a plan for 3 environments with replan_every=2"):
             model.predict(OBSERVATIONS, wrong)
 
 
 def test_what_can_not_be_done_is_refused_in_one_sentence(tmp_path: Any) -> None:
     """README claim 8."""
     model = make_agent("diffuser")
-    with pytest.raises(UserError, match="Diffuser can't go on online"):
+    with pytest.raises(UserError, match="Diffuser can't continue online"):
         model.learn(1)
     with pytest.raises(UserError, match="Diffuser can't be exported: its plans follow the gradient"):
         model.export_onnx(tmp_path / "agent")

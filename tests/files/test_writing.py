@@ -99,10 +99,10 @@ def test_weights_of_another_agent_are_noticed(tmp_path: Path) -> None:
     write_pair(tmp_path / "a", "one")
     write_pair(tmp_path / "b", "two")
     shutil.copy(tmp_path / "a" / "model.safetensors", tmp_path / "b")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors has not the sha256 that config\.json says"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not have the sha256 that config\.json says"):
         pair(tmp_path / "b")
     write_manifest(tmp_path / "b")  # which hides nothing
-    with pytest.raises(CheckpointError, match="has not the sha256"):
+    with pytest.raises(CheckpointError, match="does not have the sha256"):
         pair(tmp_path / "b")
 
 

@@ -64,7 +64,7 @@ class Blob:
 
     @property
     def pointer(self) -> bytes:
-        """What git holds in the place of a large file."""
+        """What git holds instead of a large file."""
         head = "version https://git-lfs.github.com/spec/v1\n"
         return f"{head}oid sha256:{self.sha256}\nsize {len(self.content)}\n".encode()
 

@@ -200,7 +200,7 @@ def test_a_local_folder_serves_its_files_as_the_hub_does(folder: Path) -> None:
     assert path == folder / "dac-point.zip"
     with pytest.raises(FileNotFoundError, match=r"There is no file .*other.zip"):
         download_from_hub(str(folder), "other.zip")
-    with pytest.raises(ValueError, match="no file of a repository"):
+    with pytest.raises(ValueError, match="not a file of a repository"):
         download_from_hub(folder, "../film.mp4")
 
 

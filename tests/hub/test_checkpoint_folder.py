@@ -127,12 +127,12 @@ def test_an_agent_that_cannot_act_is_not_saved(tmp_path: Path) -> None:
         ),
         (lambda c: c["hyperparameters"].update(policy_kwargs={"net_arch": [8, 9]}), "do not fit"),
         (lambda c: c["hyperparameters"].update(policy_kwargs={"critic_activation_fn": {"activation": "eval"}}), "'eval'"),
-        (lambda c: c["hyperparameters"].update(learning_rate={"linear": [1]}), "describes no agent"),
+        (lambda c: c["hyperparameters"].update(learning_rate={"linear": [1]}), "does not describe a valid agent"),
         (lambda c: c["observation_space"].update(shape=[4]), "has 3 numbers as low"),
         (lambda c: c["observation_space"].update(shape=[10**9]), "1 to 100,000"),
         (lambda c: c["observation_space"].update(type="Discrete"), "not the Box"),
         (lambda c: c["action_space"].update(low=["-inf", 0]), "finite bounds"),
-        (lambda c: c["action_space"].update(dtype="object"), "no number's"),
+        (lambda c: c["action_space"].update(dtype="object"), "not numeric"),
         (lambda c: c.update(observation_statistics={"mean": [0, 0, 0], "std": [1, 0, 1]}), "above 0 for std"),
         (lambda c: c["dataset"].update(mean_return=[1]), "has dataset="),
     ],
@@ -250,14 +250,14 @@ def test_what_is_no_agent_s_folder_is_never_replaced(
     agent: OfflineAlgorithm, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     make(tmp_path / "mine")
-    with pytest.raises(FileExistsError, match="is no agent's folder"):
+    with pytest.raises(FileExistsError, match="is not an agent's folder"):
         write_agent_folder(agent, tmp_path / "mine", overwrite=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
 def test_an_agent_of_stable_baselines3_is_not_published(tmp_path: Path) -> None:
     foreign: Any = SAC("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs={"net_arch": [4]})
-    with pytest.raises(ValueError, match="SAC is no algorithm of sb3_genoffline"):
+    with pytest.raises(ValueError, match="SAC is not an algorithm of sb3_genoffline"):
         write_agent_folder(foreign, tmp_path / "sac-pendulum")
     assert not list(tmp_path.iterdir())
 

@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_left_out_with_one_warning(sac: Path, tmp_path: P
     ) as caught:
         load_from_hub(path)
     assert len(caught) == 1 and not trap.exists()
-    with pytest.raises(Exception):  # noqa: B017  (the trap makes a folder and returns None in the place of what is wanted)
+    with pytest.raises(Exception):  # noqa: B017  (the trap makes a folder and returns None instead of what is wanted)
         load_from_hub(path, trust_remote_code=True).predict(np.zeros(3))
     assert trap.exists(), "the trap works, where the caller asks for it"
 
@@ -169,11 +169,11 @@ def test_pickles_in_the_weights_do_not_run(sac: Path, tmp_path: Path) -> None:
     [
         (lambda d: d.update(observation_space=None), "pass env="),
         (lambda d: d["observation_space"].update(_shape="[1000000000]"), "out of bounds"),
-        (lambda d: d["action_space"].update(low="[1. 2. 3.]"), "3 numbers in the place of 2"),
+        (lambda d: d["action_space"].update(low="[1. 2. 3.]"), "3 numbers instead of 2"),
         (lambda d: d["action_space"].update(dtype="object"), "out of bounds"),
         (lambda d: d["policy_kwargs"].update(net_arch="[100000, 100000, 100000]"), "ask for networks of up to"),
         (lambda d: d["policy_kwargs"].update(net_arch="[8, 9]"), "do not fit"),
-        (lambda d: d["policy_kwargs"].update(n_critics="'two'"), "describes no agent"),
+        (lambda d: d["policy_kwargs"].update(n_critics="'two'"), "does not describe a valid agent"),
     ],
 )
 def test_descriptions_that_are_not_right_are_refused(sac: Path, tmp_path: Path, edit: Any, message: str) -> None:

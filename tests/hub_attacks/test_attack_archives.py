@@ -211,12 +211,15 @@ def test_what_is_no_archive_is_refused(watch: Watch, content: bytes) -> None:
         (lambda data: data.update(policy_class="a\nb" * 10_000), "policy class"),
         (lambda data: data.update(format_version=10**18), "newer"),
         (lambda data: data["observation_space"].update(low=[float("nan")] * 3), "observation_space"),
-        (lambda data: data["hyperparameters"].update(learning_rate={"linear": [0, "x", 1]}), "describes no agent"),
+        (
+            lambda data: data["hyperparameters"].update(learning_rate={"linear": [0, "x", 1]}),
+            "does not describe a valid agent",
+        ),
         (lambda data: data["hyperparameters"].update(seed=-1), "seed=-1"),
         (lambda data: data["hyperparameters"].update(n_diffusion_steps=1e9), "n_diffusion_steps"),
         (lambda data: data["hyperparameters"].update(n_action_samples=3.5), "n_action_samples"),
         (lambda data: data["hyperparameters"].update(policy_kwargs={"net_arch": [1e9]}), "net_arch"),
-        (lambda data: data["hyperparameters"].update(policy_kwargs={"\x1b[2J": 1}), "describes no agent"),
+        (lambda data: data["hyperparameters"].update(policy_kwargs={"\x1b[2J": 1}), "does not describe a valid agent"),
     ],
 )
 def test_data_that_lies_is_refused(victims: Path, watch: Watch, edit: Callable[[Any], Any], word: str) -> None:

@@ -167,7 +167,7 @@ def test_a_bomb_in_the_weights_does_not_unpack(sb3_victim: Path, watch: Watch) -
         (lambda d: d["policy_kwargs"].update(net_arch="(" * 9000), "policy.pth"),
         (lambda d: d["policy_kwargs"].update(net_arch="-" * 9000 + "1"), "policy.pth"),
         (lambda d: d["policy_kwargs"].update(net_arch="__import__('os').system('true')"), "policy.pth"),
-        (lambda d: d["policy_kwargs"].update(net_arch="[1e9]"), "describes no agent"),
+        (lambda d: d["policy_kwargs"].update(net_arch="[1e9]"), "does not describe a valid agent"),
         (lambda d: d["policy_kwargs"].update(net_arch="[10**9]"), "policy.pth"),
         (lambda d: d["policy_kwargs"].update(net_arch={"pi": [10**9]}), "net_arch"),
         (lambda d: d["policy_kwargs"].update(n_critics="100000000"), "n_critics"),

@@ -77,7 +77,7 @@ def test_a_foreign_archive_with_traps_acts_without_springing_them(hub: Any, sb3_
 
 @pytest.mark.parametrize("name", ["../sprung", "/etc/passwd", "a/../../sprung", "..\\sprung", ""])
 def test_files_of_other_places_are_not_asked_for(hub: Any, watch: Watch, name: str) -> None:
-    with watch.harmless(), pytest.raises(ValueError, match="is no file of a repository"):
+    with watch.harmless(), pytest.raises(ValueError, match="is not a file of a repository"):
         download_from_hub(REPO, name)
     assert hub.log == []
 

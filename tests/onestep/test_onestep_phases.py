@@ -103,7 +103,7 @@ def test_a_fit_of_other_settings_is_refused(changes: dict[str, Any], message: st
 
 def test_it_does_not_go_on_online() -> None:
     """README claim 10."""
-    with pytest.raises(UserError, match="Onestep can't go on online"):
+    with pytest.raises(UserError, match="Onestep can't continue online"):
         make(env=PointEnv()).learn_offline(make_dataset(), 2).learn(5)
 
 

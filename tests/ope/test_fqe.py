@@ -122,7 +122,7 @@ def test_a_file_whose_number_of_updates_is_none_is_refused(step: Any):
     tree = tree_from_members(members(file), "fqe", "cpu")
     tree["fit"]["step"] = step
     write_archive(changed := io.BytesIO(), tree_to_members(tree, "fqe"))
-    with pytest.raises(CheckpointError, match=r"says to have made .* updates: take another copy"):
+    with pytest.raises(CheckpointError, match=r"claims to have made .* updates: take another copy"):
         fqe.load(changed)
     assert fqe._fit.step == 0
 

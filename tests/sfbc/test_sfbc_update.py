@@ -307,7 +307,7 @@ def test_one_behaviour_serves_agents_with_other_settings() -> None:
 def test_it_says_what_it_can_not_do() -> None:
     """README claim 11."""
     model = make(env=PointEnv()).learn_offline(make_dataset(), 2)
-    with pytest.raises(UserError, match="SfBC can't go on online"):
+    with pytest.raises(UserError, match="SfBC can't continue online"):
         model.learn(5)
     with pytest.raises(UserError, match="can't say how likely"):
         model.policy.behavior.log_prob(th.zeros(1, 3), th.zeros(1, 2))

@@ -121,7 +121,7 @@ def test_a_signal_ends_a_training_saved_and_the_same_command_goes_on(
         patch.setattr(sac.Buffer, "sample", signalled)
         train_behavior()
     assert ended.value.code == 128 + number
-    assert "go on with the same command: " in (line := capsys.readouterr().err) and line.endswith(f" {words}\n")
+    assert "to resume, run the same command: " in (line := capsys.readouterr().err) and line.endswith(f" {words}\n")
     assert json.loads((ladder / "state.json").read_text())["steps"] == 45
     monkeypatch.setattr(train_module, "score_ladder", lambda *args: {})
     monkeypatch.setattr(train_module, "write", lambda *args: None)

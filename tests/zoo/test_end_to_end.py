@@ -203,7 +203,7 @@ def test_a_run_that_ended_in_a_fit_goes_on_there_and_ends_as_the_one_that_never_
     stopped = find_run(tmp_path, algo, dataset_id)
     if how == "interrupted":
         assert ended.value.code == 130
-        assert f"after {name} {step}; go on with the last checkpoint: {command_of(stopped)}\n" in capsys.readouterr().err
+        assert f"after {name} {step}; to resume from the last checkpoint: {command_of(stopped)}\n" in capsys.readouterr().err
         summary = json.loads((stopped.settings / "summary.json").read_text())
         assert (summary["finished"], summary["gradient_steps"], summary["updates_per_second"]) == (False, 0, 0.0)
         assert 0 < summary["fit_seconds"] <= summary["seconds"]

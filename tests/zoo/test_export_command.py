@@ -25,4 +25,4 @@ def test_a_file_is_written_beside_the_agent(
         main([*words, "--env", "No-Such-v0"])
     with pytest.raises(SystemExit):
         main([*words, "-o", str(tmp_path / "agent.zip")])
-    assert "is no .onnx file" in capsys.readouterr().err
+    assert "is not a .onnx file" in capsys.readouterr().err

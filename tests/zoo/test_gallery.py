@@ -183,7 +183,7 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ExistsError, match="is there already and is no gallery"):
+    with pytest.raises(ExistsError, match="is there already and is not a gallery"):
         check_place(tmp_path)
     shutil.copytree(site, tmp_path / "site")
     check_place(tmp_path / "site")
@@ -192,7 +192,7 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(
         check_place(tmp_path / "site")
     for mark in ("no json", '{"files": 3}'):
         (tmp_path / "site" / MARK).write_text(mark)
-        with pytest.raises(ExistsError, match="no gallery"):
+        with pytest.raises(ExistsError, match="not a gallery"):
             check_place(tmp_path / "site")
 
 
@@ -233,7 +233,7 @@ def test_files_that_are_not_what_they_should_be_are_named(checkout: Path, tmp_pa
     with pytest.raises(NotFoundError, match="There is nothing to show: there are no benchmarks in"):
         read_contents(tmp_path, tmp_path, tmp_path, tmp_path)
     write_json(tmp_path / "wrong.json", {"fingerprint": 3})
-    with pytest.raises(UserError, match=r"wrong.json is no inspection of a dataset: its fingerprint, 3, must be a word"):
+    with pytest.raises(UserError, match=r"wrong.json is not an inspection of a dataset: its fingerprint, 3, must be a word"):
         read_contents(checkout / "benchmarks", checkout / "agents", tmp_path, ROOT)
     write_json(tmp_path / "a" / "results.json", {"mean_reward": "<script>"})
     (tmp_path / "a" / "config.json").write_text("{}")

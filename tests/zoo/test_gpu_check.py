@@ -1,4 +1,4 @@
-"""``make gpu-check`` without a GPU: the whole of it, tiny, with tapes in the place of graphs."""
+"""``make gpu-check`` without a GPU: the whole of it, tiny, with tapes instead of graphs."""
 
 import argparse
 import csv

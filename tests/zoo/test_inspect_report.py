@@ -150,7 +150,7 @@ FLAWS: dict[str, tuple[Callable[[], OfflineDataset], str]] = {
     "repeated_episodes": (lambda: CLEAN.select_episodes([*range(40), 3]), "1 of 41 episodes are exact copies"),
     "narrow_behavior": (
         lambda: CLEAN.replace(actions=0.2 * np.tanh(0.5 * CLEAN.observations[:, :2])),
-        "one all but deterministic policy",
+        "a nearly deterministic policy",
     ),
     "random_behavior": (
         lambda: CLEAN.replace(actions=np.random.default_rng(1).uniform(-0.9, 0.9, (len(CLEAN), 2))),

@@ -202,9 +202,9 @@ def test_data_of_no_maze_and_folders_of_no_run_are_errors(tmp_path: Path) -> Non
     np.savez(tmp_path / "pendulum.npz", **arrays, timeouts=[0, 1])  # type: ignore[arg-type]
     with pytest.raises(SystemExit, match=r"No environment is known|environment of the data could not be made"):
         main(["plot", "maze", "--dataset", str(tmp_path / "pendulum.npz"), "-o", str(tmp_path / "maze")])
-    with pytest.raises(SystemExit, match=r"is no run of the zoo"):
+    with pytest.raises(SystemExit, match=r"is not a run of the zoo"):
         main(["plot", "maze", "--dataset", STITCH, "--agent", str(tmp_path), "-o", str(tmp_path / "maze")])
     pendulum = load_dataset(dict(arrays, timeouts=[0, 1]), env=gym.make("Pendulum-v1"))
-    with pytest.raises(ValueError, match="is of no maze"):
+    with pytest.raises(ValueError, match="is not of a maze"):
         plot_maze(pendulum, tmp_path / "maze")
     assert not list(tmp_path.glob("maze*"))

@@ -136,5 +136,5 @@ def test_an_empty_folder_says_how_to_fill_it_and_a_broken_agent_is_named(tmp_pat
     assert "zoo publish" in index_text([], {}) and "zoo publish" in write_index(tmp_path).read_text()
     make_agent(tmp_path, "dac-mine", "dac")
     (tmp_path / "dac-mine" / "results.json").write_text("{")
-    with pytest.raises(ValueError, match=r"dac-mine.*is no result of an evaluation"):
+    with pytest.raises(ValueError, match=r"dac-mine.*is not a valid result of an evaluation"):
         write_index(tmp_path)

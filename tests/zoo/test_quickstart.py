@@ -74,7 +74,7 @@ def test_a_signal_ends_both_trainings_saved_and_the_same_command_goes_on(
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(Stepper, "__call__", signalled)
         main(command)
-    assert ended.value.code == 143 and "go on with the same command: " in capsys.readouterr().err
+    assert ended.value.code == 143 and "to resume, run the same command: " in capsys.readouterr().err
     steps = [load_agent(agent).num_timesteps for agent in sorted(tmp_path.rglob("genoffline-hopper-medium-replay-v0.zip"))]
     assert steps == [3, 4]
     main(command)

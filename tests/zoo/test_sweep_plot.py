@@ -1,4 +1,4 @@
-"""The picture of a sweep: what was reached with each value, and what is no sweep is refused."""
+"""The picture of a sweep: what was reached with each value, and what is not a sweep is refused."""
 
 import json
 from pathlib import Path
@@ -33,9 +33,9 @@ GOOD = {"mean_reward": 1.0, "mean_reward_ci95": [0, 1], "returns": []}
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"setting": 3}, "is no sweep"),
-        ({"results": []}, "is no sweep"),
-        ({"results": "all"}, "is no sweep"),
+        ({"setting": 3}, "is not a sweep"),
+        ({"results": []}, "is not a sweep"),
+        ({"results": "all"}, "is not a sweep"),
         ({"results": [{"target_return": 1.0}]}, "result 1 of the sweep has no right mean_reward"),
         ({"results": [GOOD | {"mean_reward_ci95": [1.0]}]}, "no right mean_reward_ci95"),
         ({"results": [GOOD | {"target_return": [1]}]}, "no right target_return"),

@@ -210,15 +210,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="default: zoo/behavior/<name of the env>")
     parser.add_argument("--ladder", type=Path, default=None, help="default: logs/behavior/<env>-<algo>-<seed>")
     kept = parser.add_mutually_exclusive_group()
-    kept.add_argument("--resume-from-state", action="store_true", help="SAC: go on where the state kept in the folder stands")
-    kept.add_argument("--keep-state", action="store_true", help="SAC: keep what the ladder's training needs to go on, no more")
+    kept.add_argument("--resume-from-state", action="store_true", help="SAC: resume from the state kept in the folder")
+    kept.add_argument("--keep-state", action="store_true", help="SAC: keep only what resuming the ladder's training needs")
     args = parser.parse_args()
     with ending_in_order("behavior.train", to_the_end=__name__ == "__main__"):
         try:
             make(args)
         except KeyboardInterrupt as stop:
             whole = " (TRPO's training begins again)" if args.algo == "trpo" else ""
-            raise advised(stop, f"go on with the same command: {command_line()}{whole}") from None
+            raise advised(stop, f"to resume, run the same command: {command_line()}{whole}") from None
 
 
 def make(args: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """
 Train and evaluate algorithms × datasets × seeds from one YAML plan, and report on them.
 
-`python -m zoo benchmark PLAN -f FOLDER` goes on where it was stopped: a finished run is not run again, an interrupted one
-continues from its last checkpoint, one whose settings changed is run anew.
+`python -m zoo benchmark PLAN -f FOLDER` resumes where it was stopped: it skips finished runs, continues interrupted ones from
+their last checkpoint, and reruns those whose settings have changed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo benchmark``"""
     add = parser.add_argument
     add("plan", help="YAML file, such as zoo/benchmarks/cpu.yml")
-    add("-f", "--folder", "--log-folder", type=a_folder, default="logs/benchmark", help="of the records, logs and runs")
+    add("-f", "--folder", "--log-folder", type=a_folder, default="logs/benchmark", help="folder of the records, logs and runs")
     add_job_arguments(parser)
-    add("--retry-failed", action="store_true", help="also run those that failed before")
-    add("--collect", action="store_true", help="collect datasets of ours that are not there yet")
-    add("--status", action="store_true", help="show what is done, and end")
-    add("--report", type=new_folder, metavar="DIR", help="write the report there, with the records it is made of, and end")
-    add("--records", type=a_folder, metavar="DIR", help="make the report of these records instead of the folder's")
+    add("--retry-failed", action="store_true", help="also rerun those that failed")
+    add("--collect", action="store_true", help="collect genoffline datasets that are missing")
+    add("--status", action="store_true", help="show what is done and exit")
+    add("--report", type=new_folder, metavar="DIR", help="write the report and its records there, and exit")
+    add("--records", type=a_folder, metavar="DIR", help="make the report from these records instead of the folder's")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
                 screen.show(event)
     except KeyboardInterrupt as stop:
         overview.update()
-        raise advised(stop, f"{overview.counts()}; go on with the same command: {command_line()}") from None
+        raise advised(stop, f"{overview.counts()}; to resume, run the same command: {command_line()}") from None
     overview.update()
     print(overview.counts())
     problems = last_words(overview, folder)

@@ -223,7 +223,7 @@ def last_words(overview: Overview, folder: Path) -> str:
         lines.append(f"    (log: {folder / 'jobs' / job.label}.log; --retry-failed tries again)")
     interrupted = list(overview.states.values()).count(INTERRUPTED)
     if interrupted:
-        lines.append(f"{interrupted} run{'s were' if interrupted > 1 else ' was'} interrupted: the same command goes on")
+        lines.append(f"{interrupted} run{'s were' if interrupted > 1 else ' was'} interrupted: the same command resumes")
     reasons: dict[str, list[str]] = {}
     for skip in overview.benchmark.skipped:
         reasons.setdefault(skip.reason, []).append(f"{skip.name} on {skip.dataset}, seed {skip.seed}")

@@ -231,7 +231,7 @@ def _checked(content: Any, table: Mapping[str, Argument], where: str) -> dict[st
 def _check_name(name: str, where: str, is_file_name: bool = False) -> None:
     """Names of algorithms are parts of the names of files, which lie in the benchmark's folder and nowhere else."""
     if not name.isprintable() or not name:
-        raise UserError(f"{where}: {short(name)} is no name: use text.")
+        raise UserError(f"{where}: {short(name)} is not a name: use text.")
     if is_file_name and (set(name) & set("/\\:") or name.startswith(".") or len(name) > _LONGEST_NAME):
         raise UserError(
             f"{where}: {short(name)} names no algorithm: files are named after it, so it holds no / \\ or :, starts with no "

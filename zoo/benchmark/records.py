@@ -64,9 +64,9 @@ def read_job(path: Path) -> dict[str, Any]:
     """
     A record without its results, which are not checked.
 
-    :raises UserError: if it is no record of a job: a part is missing or of another type
+    :raises UserError: if it is not a record of a job: a part is missing or of another type
     """
-    record, where = read_json(path, "record of a benchmark"), f"{path} is no record of a benchmark: its"
+    record, where = read_json(path, "record of a benchmark"), f"{path} is not a record of a benchmark: its"
     check_parts(record, _PARTS, where)
     clock = record.get("clock") or {}
     hints: dict[str, Any] = {"clock": {name: hint for name, hint in _CLOCK.items() if name in clock}} if clock else {}
@@ -78,16 +78,16 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     A record, with all that the report and the overview read of it.
 
-    :raises UserError: if it is no record of a benchmark: a part is missing or of another type
+    :raises UserError: if it is not a record of a benchmark: a part is missing or of another type
     """
     record, hints = read_job(path), dict[str, Any]()
     if record["state"] == DONE:
         hints = _DONE_PARTS | (_ONCE_EVALUATED if record.get("last") else {})
         hints |= {"curve": _CURVE} if record.get("curve") else {}
         hints |= {"final": {"mean": float}} if record.get("final") else {}
-    check_parts(record, hints, f"{path} is no record of a benchmark: its")
+    check_parts(record, hints, f"{path} is not a record of a benchmark: its")
     if hints.get("curve") is _CURVE and len({len(record["curve"][name]) for name in _CURVE}) > 1:
-        raise UserError(f"{path} is no record of a benchmark: the lists of its curve have different lengths.")
+        raise UserError(f"{path} is not a record of a benchmark: the lists of its curve have different lengths.")
     return record
 
 
@@ -110,7 +110,7 @@ def open_record(folder: str | Path, job: Job, read: Reader = read_record) -> dic
     if path.is_file():
         record = read(path)
         if key_of(record["config"]) != job.key:
-            raise UserError(f"{path} is the record of another job than the plan's: move it away, and the job is done anew.")
+            raise UserError(f"{path} is the record of another job than the plan's: move it away, and the job will run again.")
         return record
     write_json(path, new_record(job))
     return new_record(job)

@@ -1,8 +1,8 @@
 """
 Make Minari datasets from our behaviour policies.
 
-`python -m zoo collect genoffline/hopper/medium-v0` makes one. Several ids, patterns in quotes ('genoffline/hopper/*') or `all`
-are made one after another, except those that are there already; whatever ended the command, the same one goes on.
+`python -m zoo collect genoffline/hopper/medium-v0` makes one. Several ids, quoted patterns ('genoffline/hopper/*') or `all`
+are made one after another, skipping those that exist; if the command is interrupted, the same command resumes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "datasets", nargs="+", metavar="dataset", help="ids such as genoffline/hopper/medium-v0, patterns, all"
     )
-    parser.add_argument("--steps", type=positive, default=None, help="steps of each (default: the level's own number)")
+    parser.add_argument("--steps", type=positive, default=None, help="steps per dataset (default: the level's own number)")
     parser.add_argument("--seed", type=seed_number, default=0, help="seed of environments and action noise")
     parser.add_argument("--n-envs", type=positive, default=8, help="copies of the environment stepped together")
-    parser.add_argument("--jobs", type=jobs, default=1, help="processes that share the copies; other jobs, other data")
+    parser.add_argument(
+        "--jobs", type=jobs, default=1, help="processes that share the copies; another number gives other data"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace datasets of the same ids")
     parser.add_argument("-P", "--progress", action="store_true", help="show a progress bar")
     parser.add_argument("--author", default=AUTHOR, help="author named in the dataset")
@@ -47,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
         try:
             _make(dataset_id, args)
         except KeyboardInterrupt as stop:
-            advice = f"nothing is left of the unfinished {dataset_id}; go on with the same command: {command_line()}"
+            advice = f"nothing is left of the unfinished {dataset_id}; to resume, run the same command: {command_line()}"
             raise advised(stop, advice) from None
         except Exception as error:
             if len(ids) == 1:

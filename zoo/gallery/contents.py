@@ -141,7 +141,7 @@ def _benchmarks(folder: Path) -> Iterator[Benchmark]:
 
 def _inspections(folder: Path) -> Iterator[tuple[str, Inspection]]:
     for path in sorted(folder.glob("*.json")):
-        report, where = read_json(path, "inspection of a dataset"), f"{path} is no inspection of a dataset: its"
+        report, where = read_json(path, "inspection of a dataset"), f"{path} is not an inspection of a dataset: its"
         check_parts(report, _INSPECTION, where)
         for number, finding in enumerate(report["findings"], start=1):
             check_parts({"findings": finding}, {"findings": _FINDING}, f"{where} entry {number} of")

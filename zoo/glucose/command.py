@@ -1,6 +1,6 @@
 """
-Write a made-up log of insulin doses as CSV: what a hospital would have, for the page that goes from such a log to a decision
-(zoo/glucose/README.md). The patients are those of genoffline/Glucose-v0.
+Write a synthetic log of insulin doses as CSV, as a hospital would have it, for the page that goes from such a log to a
+decision (zoo/glucose/README.md). The patients are those of genoffline/Glucose-v0.
 """
 
 import argparse
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("output", type=csv_file, nargs="?", default="log.csv", metavar="FILE", help="CSV file to write (default: log.csv)")
     add("--patients", type=positive, default=400, help="patients (default: 400)")
-    add("--seed", type=seed_number, default=0, help="of all that is drawn")
+    add("--seed", type=seed_number, default=0, help="seed of all random numbers")
 
 
 def main(args: argparse.Namespace) -> None:

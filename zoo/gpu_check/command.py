@@ -1,7 +1,7 @@
 """
-Check on a CUDA machine what needs one, in one command of at most nine minutes: that graphs do what Python does, that agents go
-from a CPU to CUDA and back, that nothing waits for the device, and how fast it all is; with the rest of the time DAC is
-trained. Needs no simulator and no network. Writes and prints one JSON.
+Check in at most nine minutes what only a CUDA machine can show: that graphs do what Python does, that agents move between
+CPU and CUDA, that nothing waits for the device, and how fast it all is. DAC trains in the remaining time. Needs no
+simulator and no network. Writes and prints one JSON.
 """
 
 import argparse
@@ -160,11 +160,11 @@ def plain(value: Any) -> Any:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``python -m zoo gpu-check``."""
     parser.add_argument("-o", "--out", type=new_folder, default="logs/gpu-check", help="folder of the JSON and the agent")
-    parser.add_argument("--minutes", type=real, default=9.0, help="after which it has ended (2 to 60)")
+    parser.add_argument("--minutes", type=real, default=9.0, help="time limit in minutes (2 to 60)")
     parser.add_argument("--algo", type=algorithm, nargs="+", default=None, help="algorithms (default: all)")
     parser.add_argument("--dataset", default=None, help="DAC's data: a file or an id (default: random walks of a point)")
     parser.add_argument("--device", type=device, default=None, help="cuda, cuda:1, ... (default: cuda; with --smoke: cpu)")
-    parser.add_argument("--jobs", type=jobs, default=4, help="checks that run beside each other; speeds are alone")
+    parser.add_argument("--jobs", type=jobs, default=4, help="checks that run in parallel; speeds are measured alone")
     parser.add_argument(
         "--smoke", action="store_true", help="everything, tiny, on a CPU, where tapes stand in for CUDA's graphs"
     )

@@ -1,4 +1,4 @@
-"""Print what to know about a dataset before training on it, with what needs attention, and draw it."""
+"""Report what you should know about a dataset before training on it: what needs attention, and a picture."""
 
 import argparse
 import sys
@@ -205,10 +205,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("dataset", help="Minari id, or a file: .hdf5 in D4RL's layout, .npz")
     add("--env", help="environment whose spaces the data have, for files without spaces")
-    add("--download", action="store_true", help="fetch a Minari dataset that is not on this machine")
+    add("--download", action="store_true", help="download a Minari dataset if it is missing")
     add_trust_argument(parser)
-    add("--gamma", type=discount, default=0.99, help="discount of the returns that a critic would learn")
-    add("--seed", type=seed_number, default=0, help="of the rows that estimates use")
+    add("--gamma", type=discount, default=0.99, help="discount of the returns a critic would learn")
+    add("--seed", type=seed_number, default=0, help="seed for choosing the rows that estimates use")
     add("--json", type=json_file, metavar="FILE", help="write everything to this file")
     add("-o", "--output", type=picture_file, help="picture to write, as PNG and SVG (default: logs/inspect/<dataset>.png)")
     add("--no-picture", action="store_true", help="only print")

@@ -151,8 +151,8 @@ def _check_episodes(report: Report) -> Iterator[Finding]:
         yield Finding(
             "timeouts_as_terminations",
             f"{_some(ends.terminated_at_limit, ends.at_limit)} episodes of exactly {ends.step_limit} steps ({limit}) end by "
-            "termination: time-outs may have been logged as ends, and the critic would learn that nothing follows them. Pass "
-            "them as truncations and take them out of the terminations.",
+            "termination: time-outs may have been logged as terminations, and the critic would learn that nothing follows "
+            "them. Pass them as truncations instead.",
         )
     if ends.above_limit and not ends.limit_inferred:
         yield Finding(
@@ -163,30 +163,30 @@ def _check_episodes(report: Report) -> Iterator[Finding]:
     if ends.flags_inside:
         yield Finding(
             "flags_inside_episodes",
-            f"{ends.flags_inside:,} rows inside episodes are marked as terminated or truncated: episode_ends and the flags do "
-            "not belong together. Leave episode_ends out, and the flags say where episodes end.",
+            f"{ends.flags_inside:,} rows inside episodes are marked as terminated or truncated: episode_ends and the flags "
+            "contradict each other. Leave episode_ends out to let the flags say where episodes end.",
         )
     if ends.gaps:
         yield Finding(
             "gaps",
             f"In {ends.gaps:,} rows inside episodes the next observation is not the observation of the row after them: ends "
             "were not logged, rows are missing, or observations were changed after logging. Pass truncations or episode_ends "
-            "at the gaps; windows of several steps would reach across them.",
+            "at the gaps; otherwise windows of several steps reach across them.",
         )
     if report.n_episodes == 1 and ends.step_limit is None:
         jumps = report.continuity.jumps
         seen = f", though in {jumps:,} of them the state moves more than {JUMP:.0f} times as far as usual" if jumps else ""
         yield Finding(
             "one_episode",
-            f"All {report.n_transitions:,} rows are one episode{seen}: ends seem not to have been logged. Pass terminations, "
-            "truncations or episode_ends, else values flow from each episode into the one before it. Only of a log without "
-            "resets is this right.",
+            f"All {report.n_transitions:,} rows are one episode{seen}: episode ends seem to be missing. Pass terminations, "
+            "truncations or episode_ends, or values flow from each episode into the one before it. This is only right for a "
+            "log without resets.",
         )
     if ends.termination_share > MANY_TERMINATIONS and (ends.lengths[2] > 1 or report.continuity.roughness < ROUGH):
         yield Finding(
             "mostly_terminations",
-            f"{_percent(ends.termination_share)} of the rows are terminations, behind which a critic learns that nothing "
-            "follows: the flags look inverted, masks that are 1 where the episode goes on. Pass 1 − flags.",
+            f"{_percent(ends.termination_share)} of the rows are terminations, and a critic learns that nothing follows "
+            "those: the flags look inverted, 1 where the episode continues. Pass 1 − flags.",
         )
     if ends.single_steps > MOSTLY * report.n_episodes:
         yield Finding(
@@ -210,26 +210,26 @@ def _check_actions(report: Report) -> Iterator[Finding]:
     if clipped.any():
         yield Finding(
             "clipped_noise",
-            f"{_columns('Action dimension', clipped, actions.clipped, _percent)} exactly at a bound in so many rows: wide "
-            "noise was clipped there, as that of PPO, TRPO or TD3 is (SAC squashes its own). What models the actions' "
-            "distribution suffers: CPED's density has spikes that its actor runs into (dequantization=0.1, or "
+            f"{_columns('Action dimension', clipped, actions.clipped, _percent)} exactly at a bound in that share of "
+            "rows: wide noise was clipped there, as in PPO, TRPO or TD3 (SAC squashes its own). Algorithms that model the "
+            "actions' distribution suffer: CPED's density has spikes that its actor runs into (dequantization=0.1, or "
             "constraint='distance'), DAC and DQL act with the noise (acting_noise_scale below 1), QDQ's backup samples it "
-            "(mean_backup=True). What averages it away (BC, TD3+BC, IQL, AWAC) does not, and may act far better than the "
+            "(mean_backup=True). Those that average it away (BC, TD3+BC, IQL, AWAC) don't, and may act far better than the "
             "data.",
         )
     saturated = ~constant & ~clipped & (actions.saturated > SATURATED)
     if saturated.any():
         yield Finding(
             "saturated_actions",
-            f"{_columns('Action dimension', saturated, actions.saturated, _percent)} saturated, at a bound in so many rows: a "
-            "density with artanh or logit squashing needs dequantisation (CPED: dequantization=0.1), and one on the closed "
-            "box has to fit point masses.",
+            f"{_columns('Action dimension', saturated, actions.saturated, _percent)} saturated, at a bound in that share of "
+            "rows: a density with artanh or logit squashing needs dequantisation (CPED: dequantization=0.1), and one on the "
+            "closed box has to fit point masses.",
         )
     if few.any() and actions.value_rows >= FEW_VALUES_ROWS:
         yield Finding(
             "few_action_values",
-            f"{_columns('Action dimension', few, actions.n_values, '{} values'.format)} not continuous: a density is a set of "
-            "spikes there. Use dequantisation (CPED: dequantization of half the distance of two values, scaled to [−1, 1]).",
+            f"{_columns('Action dimension', few, actions.n_values, '{} values'.format)} not continuous: a density becomes a "
+            "set of spikes. Use dequantisation (CPED: dequantization of half the distance between values, scaled to [−1, 1]).",
         )
     width = float((actions.high - actions.low).max()) / 2
     if 0 < width < SMALL_RANGE:
@@ -241,8 +241,8 @@ def _check_actions(report: Report) -> Iterator[Finding]:
     if constant.any():
         yield Finding(
             "constant_actions",
-            f"{_columns('Action dimension', constant)} constant: nothing can be learnt about what another value does, and a "
-            "density has a spike. Leave it out, or expect the agent to repeat it.",
+            f"{_columns('Action dimension', constant)} constant: nothing can be learned about other values, and a density "
+            "has a spike. Leave it out, or expect the agent to repeat it.",
         )
 
 
@@ -253,29 +253,29 @@ def _check_observations(report: Report) -> Iterator[Finding]:
         yield Finding(
             "constant_observations",
             f"{_columns('Observation column', constant)} constant: the standard deviation is 0 and plain normalisation "
-            "divides by it (normalize_observations=True here uses 1). Is it a sensor that was not logged? The agent meets "
-            "other values untrained.",
+            "divides by it (normalize_observations=True here uses 1). Is it a sensor that was not logged? The agent is "
+            "untrained on other values.",
         )
     outlying = columns.outlier > OUTLIER
     if outlying.any():
         yield Finding(
             "outliers",
-            f"{_columns('Observation column', outlying, columns.outlier, '{:.0f} standard deviations'.format)} far from the "
-            "mean at an extreme: broken sensor values, or a heavy tail. Repair or clip them; they dominate the column's scale "
-            "and what the networks see.",
+            f"{_columns('Observation column', outlying, columns.outlier, '{:.0f} standard deviations'.format)} from the mean "
+            "at the extreme: broken sensor values, or a heavy tail. Repair or clip them; they dominate the column's scale and "
+            "what the networks see.",
         )
     moving = columns.std[~constant]
     if len(moving) and moving.max() > SCALE_RATIO * moving.min():
         yield Finding(
             "scales_differ",
             f"The standard deviations of the observation columns span {moving.min():.3g} to {moving.max():.3g}: the networks "
-            "see the large columns only. Train with normalize_observations=True.",
+            "see only the large columns. Train with normalize_observations=True.",
         )
     if columns.outside.any():
         yield Finding(
             "outside_observation_space",
             f"{_columns('Observation column', columns.outside > 0, columns.outside, _percent)} outside the observation space "
-            "in so many rows: other units, or data of another environment. Give the space they belong to.",
+            "in that share of rows: other units, or data of another environment. Give the space they belong to.",
         )
 
 
@@ -284,13 +284,13 @@ def _check_rewards(report: Report) -> Iterator[Finding]:
     if rewards.n_values == 1:
         yield Finding(
             "constant_reward",
-            f"Every reward is {rewards.low:g}: no action is better than another but for when it ends the episode. Were the "
-            "rewards logged?",
+            f"Every reward is {rewards.low:g}: no action is better than another, except by when it ends the episode. Were "
+            "the rewards logged?",
         )
     elif rewards.sparse:
         yield Finding(
             "sparse_rewards",
-            f"{_percent(rewards.mode_share)} of the rewards are {rewards.mode:g} (sparse): scale them by a transform made for "
+            f"{_percent(rewards.mode_share)} of the rewards are {rewards.mode:g} (sparse): use a reward transform made for "
             'that, such as reward_transform="iql_antmaze" or "antmaze100", and report success rates.',
         )
     if quartiles[0] == quartiles[-1] and report.n_episodes > 1:
@@ -321,7 +321,7 @@ def _check_repeats(report: Report) -> Iterator[Finding]:
         yield Finding(
             "repeated_rows",
             f"{repeats.rows:,} rows ({_percent(repeats.rows / report.n_transitions)}) are exact copies of an earlier row: "
-            "they weigh double, and leak from a training into a test split. Was a file joined with itself? Drop the copies.",
+            "they count twice, and leak from a training into a test split. Was a file joined with itself? Drop the copies.",
         )
     if repeats.episodes:
         yield Finding(
@@ -339,14 +339,14 @@ def _check_coverage(report: Report) -> Iterator[Finding]:
         yield Finding(
             "narrow_behavior",
             f"At nearly equal states the actions differ by {coverage.action_spread.max():.3f} of [−1, 1] at most (standard "
-            "deviation): one all but deterministic policy made the data. No agent can do much better than imitate it; add "
+            "deviation): a nearly deterministic policy made the data. No agent can do much better than imitate it; add "
             "data of other policies, or noise on the actions.",
         )
     if coverage.unexplained.min() > FREE and coverage.nearest[1] < NEAR:
         yield Finding(
             "random_behavior",
             f"States explain at most {_percent(1 - coverage.unexplained.min())} of the actions' variance: the behaviour looks "
-            "random. To stay near it is no guide; weigh the critic more (DAC: a small eta), and expect little.",
+            "random. Staying near it is no guide; weight the critic more (DAC: a small eta), and expect little.",
         )
 
 

@@ -1,6 +1,6 @@
 """
 Rank the checkpoints of all runs on a dataset from the logged data alone, by fitted Q evaluation and weighted doubly robust
-estimates on episodes that were held out of its fit. No environment is built.
+estimates on held-out episodes. No environment is built.
 """
 
 import argparse
@@ -27,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", required=True, help="Minari id or file that the agents were trained on")
     add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
-    add("-n", "--n-timesteps", type=positive, default=50_000, help="updates of each Q-function's fit (default: 50,000)")
+    add("-n", "--n-timesteps", type=positive, default=50_000, help="updates per fit of a Q-function (default: 50,000)")
     add("--held-out", type=share, default=0.2, help="share of the episodes that no fit sees (default: 0.2)")
     add("--gamma", type=discount, help="discount (default: the agents')")
-    add("--seed", type=seed_number, default=0, help="of all that is drawn")
-    add("--fqe-only", action="store_true", help="leave out the doubly robust estimates, which fit a density of behaviour")
+    add("--seed", type=seed_number, default=0, help="seed of all random numbers")
+    add("--fqe-only", action="store_true", help="skip the doubly robust estimates, which need a density of the behaviour")
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
     add("--json", type=json_file, metavar="FILE", help="write everything to this file")
     add("-o", "--output", type=picture_file, help="picture to write, as PNG and SVG (default: logs/judge/<dataset>.png)")

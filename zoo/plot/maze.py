@@ -139,7 +139,9 @@ def plot_maze(
     flat = isinstance(env.unwrapped, FlatAntMaze)
     env.close()
     if known is None:
-        raise UserError(f"{data.id or 'The dataset'} is of no maze of gymnasium-robotics: its environment has no map to draw.")
+        raise UserError(
+            f"{data.id or 'The dataset'} is not of a maze of gymnasium-robotics: its environment has no map to draw."
+        )
     maze, origin = known
     agents = agents or {}
     walked = data.episode_lengths() > int(flat)  # in D4RL's data each further row at the goal is an episode
@@ -263,7 +265,7 @@ def agent_file(path: str | Path) -> Path:
         return path
     for settings in sorted(path.glob("*/config.yml")):
         return path / f"{settings.parent.name}.zip"
-    raise NotFoundError(f"{path} is no run of the zoo: there is no {path / '<dataset>' / 'config.yml'}.")
+    raise NotFoundError(f"{path} is not a run of the zoo: there is no {path / '<dataset>' / 'config.yml'}.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ def read_sweep(path: str | Path) -> dict[str, Any]:
     found = read_json(Path(path), "sweep of a setting")
     name, results = found.get("setting"), found.get("results") or []
     if not isinstance(name, str) or not conforms(results, list[dict[str, Any]]) or not 1 <= len(results) <= _MOST_VALUES:
-        raise UserError(f"{path} is no sweep: it has no 'setting' with 'results'. `zoo evaluate --sweep` writes one.")
+        raise UserError(f"{path} is not a sweep: it has no 'setting' with 'results'. `zoo evaluate --sweep` writes one.")
     for number, result in enumerate(results, start=1):
         wrong = [key for key, hint in _FACTS.items() if not conforms(result.get(key), hint)]
         wrong += [] if len(result.get("mean_reward_ci95") or ()) == 2 else ["mean_reward_ci95"]

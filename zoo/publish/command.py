@@ -1,4 +1,4 @@
-"""Make a folder of a trained agent that the Hugging Face Hub shows well, and send it there when you say so."""
+"""Make a folder of a trained agent for the Hugging Face Hub, and send it there when you say so."""
 
 import argparse
 import json
@@ -38,7 +38,7 @@ class Target:
 
     :param folder: an agent per folder
     :param organization: user or organisation on the Hub (None: not known yet)
-    :param overwrite: make a folder anew whose agent has changed
+    :param overwrite: rebuild the folder of an agent that has changed
     """
 
     folder: Path
@@ -67,7 +67,7 @@ def publish(candidate: Candidate, name: str, target: Target, settings: Settings)
         if before == source:
             return None
         what = "it was not made by this command" if before is None else f"other {', '.join(differences(before, source))}"
-        raise UserError(f"{folder} is there already ({what}): --overwrite makes it anew, -name gives another name.")
+        raise UserError(f"{folder} is there already ({what}): --overwrite rebuilds it, -name gives another name.")
     model, make = open_agent(candidate.chosen.run, settings.checkpoint, settings)
     results = make_results(candidate, model, make, settings, lambda text: print(f"  {text} ...", flush=True))
     results["command"] = training_command(candidate.chosen)
@@ -149,24 +149,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", help="dataset that the agent was trained on")
     add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
     add("--exp-id", type=count, default=0, help="number of the run (0: the latest)")
-    add("--all", action="store_true", help="one agent per algorithm and dataset of all runs below -f: the lowest seed's")
-    add("--checkpoint", choices=["last", "best"], default="last", help="which of the run")
-    add("--index", action="store_true", help="write README.md of the output folder, from the agents there, and end")
+    add("--all", action="store_true", help="publish one agent per algorithm and dataset below -f: the lowest seed's")
+    add("--checkpoint", choices=["last", "best"], default="last", help="which checkpoint of the run")
+    add("--index", action="store_true", help="only rewrite README.md of the output folder, from its agents")
     add("-orga", "--organization", metavar="NAME", help="your user name or organisation on the Hub")
-    add("-name", "--repo-name", metavar="NAME", help="of folder and repository (default: from --algo and --dataset)")
+    add("-name", "--repo-name", metavar="NAME", help="name of folder and repository (default: from --algo and --dataset)")
     add("-o", "--output", type=new_folder, default="hub_models", help="folder for the agents' folders")
-    add("--dry-run", action=argparse.BooleanOptionalAction, default=True, help="write and show the folder, send nothing")
-    add("--overwrite", action="store_true", help="make a folder anew whose agent has changed")
+    add(
+        "--dry-run",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write and list the folder, send nothing (default)",
+    )
+    add("--overwrite", action="store_true", help="rebuild the folder of an agent that has changed")
     add("-n", "--n-episodes", type=positive, help="episodes of each evaluation (default: 10; 100 for antmaze)")
     add("--seed", type=seed_number, default=EVAL_SEED, help="seed of the episodes")
     add("--film", action=argparse.BooleanOptionalAction, default=True, help="film the agent")
     add("--video-length", type=positive, default=1000, metavar="N", help="environment steps of the film")
-    add("--act-only", action="store_true", help="leave out what only going on with training needs")
+    add("--act-only", action="store_true", help="leave out what only resuming needs")
     add("--env", help="environment to evaluate and film in (default: the dataset's)")
-    add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="its arguments (default: those of the training)")
+    add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="arguments of the environment (default: the training's)")
     add_trust_argument(parser)
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
-    add("-m", "--commit-message", metavar="TEXT", help="of the commit on the Hub")
+    add("-m", "--commit-message", metavar="TEXT", help="message of the commit on the Hub")
     add("--private", action="store_true", default=None, help="make a new repository private")
     add("--token", help="access token (default: HF_TOKEN, or that of `hf auth login`)")
 

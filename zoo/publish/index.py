@@ -144,7 +144,7 @@ def read_bc(folder: str | Path) -> dict[str, dict[str, Any]]:
     """What ``bc.json`` holds; empty if there is none."""
     path = Path(folder) / BC_FILE
     found = read_json(path, "list of what BC reached") if path.is_file() else {}
-    check_parts(found, dict.fromkeys(found, _BC_PARTS), f"{path} is no list of what BC reached: its")
+    check_parts(found, dict.fromkeys(found, _BC_PARTS), f"{path} is not a list of what BC reached: its")
     return found
 
 

@@ -77,7 +77,7 @@ def stitch(routes: Routes, start: np.ndarray, goal: np.ndarray, generator: np.ra
 def maze_spec(name: str, dense: bool) -> EnvSpec:
     """
     :param name: a key of :data:`ENV_IDS`
-    :param dense: reward exp(-distance) in the place of 1 within the goal's radius
+    :param dense: reward exp(-distance) instead of 1 within the goal's radius
     :return: the environment as gymnasium-robotics registers it: random start and goal, no termination
     """
     import gymnasium_robotics
@@ -89,7 +89,7 @@ def maze_spec(name: str, dense: bool) -> EnvSpec:
 def stitch_spec(starts: tuple[tuple[int, int], ...], dense: bool) -> EnvSpec:
     """
     :param starts: cells in which episodes start
-    :param dense: reward exp(-distance) and no termination (which would punish arriving), in the place of 1 and the end of the
+    :param dense: reward exp(-distance) and no termination (which would punish arriving), instead of 1 and the end of the
         episode on arrival
     :return: an environment whose goal is C
     """

@@ -187,7 +187,7 @@ def recorded_env(run: Run) -> Recorded:
     for flag in ("env_kwargs", "eval_env_kwargs"):
         pairs = used.get(flag) or []
         if not isinstance(pairs, list) or not all(isinstance(pair, str) for pair in pairs):
-            raise UserError(f"{run.settings}/args.yml: {flag} is no list of texts like name:value.")
+            raise UserError(f"{run.settings}/args.yml: {flag} is not a list of texts like name:value.")
         kwargs |= parse_pairs(pairs)
     asked_for = used.get("env")
     return Recorded(asked_for or config["environment"], kwargs, asked_for is not None)

@@ -74,11 +74,11 @@ class Run:
         """
         path = self.settings / "config.yml"
         if not path.is_file():
-            raise NotFoundError(f"{self.folder} is no run of the zoo: there is no {path}.")
+            raise NotFoundError(f"{self.folder} is not a run of the zoo: there is no {path}.")
         content = read_yaml(path, "config of a run")
         missing = [name for name in _NEEDED if name not in content]
         if missing:
-            raise UserError(f"{path} is no config of a run: it has no {missing[0]}.")
+            raise UserError(f"{path} is not the config of a run: it has no {missing[0]}.")
         parts = {name: named_values(content.get(name), f"{path}, {name},") for name in (*_NEEDED[1:], "versions")}
         return {"seed": None, "environment": None, **content, **parts}
 
@@ -153,7 +153,7 @@ def held(run: Run) -> Iterator[None]:
     """
     for path in (run.settings, *run.folder.glob("*"), *run.settings.glob("*")):
         if path.is_symlink():
-            raise UserError(f"{path} is a link: a run that goes on writes into its own folder only. Copy the file there.")
+            raise UserError(f"{path} is a link: a resumed run writes only into its own folder. Copy the file there.")
     lock = FileLock(run.settings / ".lock")
     try:
         lock.acquire(timeout=0)

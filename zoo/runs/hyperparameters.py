@@ -143,7 +143,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     :param path: a YAML file with a mapping; tags that stand for Python objects are refused
     """
     if path.suffix not in (".yml", ".yaml"):
-        raise UserError(f"{path} is no YAML file (.yml, .yaml); hyper-parameters are values, so Python files are not read.")
+        raise UserError(f"{path} is not a YAML file (.yml, .yaml); hyper-parameters are values, so Python files are not read.")
     return reading.read_yaml(path, "YAML file")
 
 
@@ -181,7 +181,7 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
     for pair in pairs or ():
         key, colon, value = pair.partition(":")
         if not colon or not key:
-            raise UserError(f"{short(pair)} is no pair: write name:value, for example rho:1.5.")
+            raise UserError(f"{short(pair)} is not a pair: write name:value, for example rho:1.5.")
         if key in result:
             raise UserError(f"{short(key)} is given twice: leave one out.")
         result[key] = parse_value(key, value)
@@ -212,7 +212,7 @@ def parse_value(name: str, value: Any) -> Any:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if set(text) & set("()[]{}\n;="):
             raise UserError(
-                f"{name}={value!r} is no plain value ({error}): use numbers, words, lists, mappings or dict(name=value)."
+                f"{name}={value!r} is not a plain value ({error}): use numbers, words, lists, mappings or dict(name=value)."
             ) from error
     return text
 
@@ -264,7 +264,7 @@ def make_hyperparameters(cls: type[AnyAlgorithm], values: Mapping[str, Any], ent
     plain = {}
     for key, raw in values.items():
         if key in _FLAGS:
-            raise UserError(f"{key} is no hyper-parameter here: use the flag {_FLAGS[key]}.")
+            raise UserError(f"{key} is not a hyper-parameter here: use the flag {_FLAGS[key]}.")
         if key not in table.arguments and key not in table.refused and key not in _OWN:
             known = [name for name in (*_OWN, *table.arguments) if name not in _FLAGS]
             raise UserError(f"{cls.__name__} has no hyper-parameter {key!r}{nearest(key, known)}")
@@ -331,7 +331,7 @@ def _schedule(name: str, text: str) -> LinearSchedule:
     """``lin_3e-4``: linear from 3e-4 to 0 over the run."""
     kind, _, number = text.partition("_")
     if kind != "lin" or not _NUMBER.fullmatch(number):
-        raise UserError(f"{name}={text!r} is no schedule: use a number, or lin_3e-4 for a linear decay from 3e-4 to 0.")
+        raise UserError(f"{name}={text!r} is not a schedule: use a number, or lin_3e-4 for a linear decay from 3e-4 to 0.")
     return LinearSchedule(float(number), 0.0, 1.0)
 
 

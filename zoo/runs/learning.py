@@ -273,7 +273,7 @@ def _closed(logger: Logger) -> Iterator[None]:
 def _how_to_go_on(run: Run) -> str:
     if not run.model_path.is_file():
         return "there was no checkpoint yet, so the same command begins again"
-    return f"go on with the last checkpoint: {shlex.join([*PROGRAM.split(), 'train', '-i', str(run.model_path)])}"
+    return f"to resume from the last checkpoint: {shlex.join([*PROGRAM.split(), 'train', '-i', str(run.model_path)])}"
 
 
 def _position(model: AnyAlgorithm) -> tuple[str, int]:
@@ -292,7 +292,7 @@ def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, has_one: boo
     except NoEnvironment as error:
         if has_one:
             raise NoEnvironment(f"{error} To train without evaluation: --eval-freq 0.") from error
-        print(f"Training goes on without evaluation. {error}")
+        print(f"Training continues without evaluation. {error}")
         return None
     check_compatible(data, envs.observation_space, envs.action_space)
     return envs

@@ -22,7 +22,7 @@ def output_file(word: str, suffix: str = "") -> str:
     if path.exists() and not path.is_file():
         return str(path)  # /dev/null, a pipe
     if suffix and path.suffix not in ("", suffix) and path.exists():
-        raise UserError(f"{short(word)} is there already and is no {suffix} file, so it is not replaced: name another.")
+        raise UserError(f"{short(word)} already exists and is not a {suffix} file, so it is not replaced: name another.")
     _check_place(path.parent, word)
     return str(path)
 

@@ -37,23 +37,23 @@ def read_text(path: Path, what: str, largest: int | None = None) -> str:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise UserError(f"{path} is no {what}: it is a {'folder' if path.is_dir() else 'pipe or device'}.")
+            raise UserError(f"{path} is not a valid {what}: it is a {'folder' if path.is_dir() else 'pipe or device'}.")
         if largest is not None and size > largest:
             raise UserError(f"{path} has {size:,} bytes, and no {what} has more than {largest:,}: refused.")
         return path.read_text()
     except UserError:
         raise
     except FileNotFoundError:
-        raise NotFoundError(f"There is no {what} at {printable(repr(str(path)))}{near_files(path)}") from None
+        raise NotFoundError(f"There is not a valid {what} at {printable(repr(str(path)))}{near_files(path)}") from None
     except OSError as error:
         raise UserError(f"The {what} at {printable(repr(str(path)))} can't be read: {error.strerror}.") from error
     except ValueError:
-        raise UserError(f"{path} is no {what}: it holds no text.") from None
+        raise UserError(f"{path} is not a valid {what}: it holds no text.") from None
 
 
 class _PlainLoader(yaml.SafeLoader):
     """
-    Numbers, words, lists and mappings; a date stays a word. A name that stands twice in a mapping is an error, since one of
+    Numbers, words, lists and mappings; a date stays a word. A name that appears twice in a mapping is an error, since one of
     the two would not count. ``1.0e+6`` and ``!!float 1e6``, which rl-zoo's files write, are whole numbers, ``32.0`` is none.
     """
 
@@ -69,7 +69,7 @@ class _PlainLoader(yaml.SafeLoader):
         for name, count in Counter(names).items():
             if count > 1:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{short(name)} stands twice in a mapping", node.start_mark
+                    None, None, f"{short(name)} appears twice in a mapping", node.start_mark
                 )
         return super().construct_mapping(node, deep)
 
@@ -182,9 +182,9 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no {what}: {error}") from error
+        raise UserError(f"{path} is not a valid {what}: {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no {what}: it holds {short(content)}.")
+        raise UserError(f"{path} is not a valid {what}: it holds {short(content)}.")
     return content
 
 

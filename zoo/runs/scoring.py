@@ -80,7 +80,7 @@ def evaluate(
         envs.close()
     returns, interval = np.array(rewards), bootstrap_ci(np.array(rewards))
     low, high = info.get("ref_min_score"), info.get("ref_max_score")
-    if low is None or high is None:  # data of one's own, in an environment that has a scale
+    if low is None or high is None:  # data of your own, in an environment that has a scale
         low, high = known_reference(env_id) or (None, None)
     result: dict[str, Any] = {
         "mean_reward": float(returns.mean()),

@@ -21,7 +21,7 @@ REMEMBERED: dict[str, type] = {
     **dict.fromkeys(("eval_freq", "eval_episodes", "n_eval_envs", "save_freq", "log_interval", "num_threads", "verbose"), int),
     **dict.fromkeys(("save_replay_buffer", "progress"), bool),
 }
-"""Options that a run keeps when it goes on, unless they are given anew, and their kinds."""
+"""Options that a run keeps when it goes on, unless others are given, and their kinds."""
 _SIZES, _LARGEST = ("eval_episodes", "n_eval_envs"), 10_000
 
 
@@ -43,7 +43,7 @@ def remembered(run: Run) -> dict[str, Any]:
         if isinstance(value, int) and name in _SIZES:
             fits &= value <= _LARGEST
         if not fits:
-            raise UserError(f"{file} has {name}={short(value)}, which is no option of a training: give it anew.")
+            raise UserError(f"{file} has {name}={short(value)}, which is not an option of a training: give it again.")
     root = known.get("tensorboard_log")
     if root is not None and not _tensorboard_folder(root, run, str(run.config().get("algo"))).is_dir():
         del known["tensorboard_log"]

@@ -137,7 +137,7 @@ def _resumed(path: Path, wish: Wish, known: Run | None, run: Run | None) -> Star
     if wish.algo not in (None, model.name):
         raise UserError(f"{path} is an agent of {model.name}, not of {wish.algo}: leave out --algo, or give another agent.")
     if wish.seed >= 0 and wish.seed != model.seed:
-        raise UserError(f"{path} has the seed {model.seed}, which an agent keeps when it goes on: leave out --seed.")
+        raise UserError(f"{path} has the seed {model.seed}, which an agent keeps when it resumes: leave out --seed.")
     plain: dict[str, Any] = {} if known is None else known.config()["hyperparameters"]
     if wish.hyperparameters and path == Path(wish.trained_agent or ""):
         changes = make_hyperparameters(type(model), wish.hyperparameters)

@@ -28,7 +28,7 @@ def sweep(model: AnyAlgorithm, make: EnvFactory, name: str, values: Sequence[Any
     known = acting_arguments(model)
     if name not in known:
         there_are = f" There are: {', '.join(known)}." if known else f" {type(model).__name__} has none."
-        raise UserError(f"{name!r} is no setting of acting that can be swept{nearest(name, known)}{there_are}")
+        raise UserError(f"{name!r} is not a setting of acting that can be swept{nearest(name, known)}{there_are}")
     table = model.argument_table().arguments
     checked = [table[name].check(parse_value(name, value)) for value in values]
     before, results = getattr(model, name), []

@@ -2,8 +2,8 @@
 The plain form of one DAC update, for the tests and for the speed comparison.
 
 Written as one would first write it: one module per critic in a loop, ``F.mish``, repeated rows, concatenated inputs, the time
-embedding of every row anew, autograd's ``backward``, Adam. :mod:`sb3_genoffline.dac` must give the same numbers (claim 23 of
-its README) in less time (``python -m zoo speed``). It is not an agent: it neither acts nor saves.
+embedding of every row recomputed, autograd's ``backward``, Adam. :mod:`sb3_genoffline.dac` must give the same numbers (claim
+23 of its README) in less time (``python -m zoo speed``). It is not an agent: it neither acts nor saves.
 """
 
 import copy

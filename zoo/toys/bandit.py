@@ -126,7 +126,7 @@ def train_agent(
     model: BanditDAC, data: BanditData, steps: int = 20_000, seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> dict[str, float]:
     """
-    Batches are drawn without replacement, each anew, and rewards are observed with fresh noise every time.
+    Batches are drawn without replacement, each afresh, and rewards are observed with fresh noise every time.
 
     :param model: see :func:`make_agent`
     :param data: see :func:`make_data`

@@ -65,7 +65,7 @@ def value(states: Tensor, actions: Tensor, slope: float | Tensor = SLOPE) -> Ten
 
 
 class KnownValue(nn.Module):
-    """The true value in the place of twin critics: both are right from the start, and never trained."""
+    """The true value instead of twin critics: both are right from the start, and never trained."""
 
     def __init__(self) -> None:
         super().__init__()

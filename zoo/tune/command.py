@@ -1,8 +1,8 @@
 """
-Choose an algorithm's hyper-parameters: Optuna over the `search:` block of its hyperparameters.yml. Trials are judged from
-logged episodes that they have not seen, or by a simulator (--objective simulator); those that fall behind are ended early.
+Choose an algorithm's hyper-parameters: Optuna over the `search:` block of its hyperparameters.yml. Trials are judged on
+held-out logged episodes, or by a simulator (--objective simulator); those that fall behind end early.
 
-Stop or kill it: the same command goes on, and with more --trials it goes further. The best setting is a file that
+Stop or kill it: the same command resumes, and more --trials extend the search. The best setting is a file that
 `python -m zoo train --profile FILE` reads.
 """
 
@@ -37,33 +37,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo tune``"""
     add = parser.add_argument
     add("--algo", type=algorithm, required=True, help=f"algorithm: {', '.join(ALGOS)}")
-    add("--dataset", required=True, help="Minari id or file to train on and to judge by")
-    add("--trials", type=positive, default=20, help="settings to try in all, earlier calls included (default: 20)")
+    add("--dataset", required=True, help="Minari id or file to train and judge on")
+    add("--trials", type=positive, default=20, help="settings to try in total, earlier calls included (default: 20)")
     objectives = "; ".join(f"{name}: {objective.what}" for name, objective in OBJECTIVES.items()).replace("%", "%%")
     add("--objective", choices=OBJECTIVES, default="fqe", help=f"what is best (default: fqe). {objectives}")
-    add("--scores", type=positive, default=3, help="times that a trial is scored, the end included (default: 3)")
+    add("--scores", type=positive, default=3, help="how often a trial is scored, its end included (default: 3)")
     add("--prune", action=argparse.BooleanOptionalAction, default=True, help="end trials that fall behind (default)")
-    add("--held-out", type=share, default=0.2, help="share of the episodes that no trial is trained on (default: 0.2)")
-    add("--fit-steps", type=positive, default=20_000, help="updates of FQE, a quarter of them on the way (default: 20,000)")
-    add("--episodes", type=positive, default=10, help="episodes of each score of the simulator (default: 10)")
+    add("--held-out", type=share, default=0.2, help="share of the episodes held out of all trainings (default: 0.2)")
     add(
-        "--reveal", type=positive, metavar="N", help="in the end run N episodes of each trial in the simulator, for the report"
+        "--fit-steps",
+        type=positive,
+        default=20_000,
+        help="updates of FQE; intermediate scores use a quarter (default: 20,000)",
     )
+    add("--episodes", type=positive, default=10, help="episodes of each score of the simulator (default: 10)")
+    add("--reveal", type=positive, metavar="N", help="finally play N episodes of each trial in the simulator, for the report")
     add(
         "--search",
         nargs="+",
         metavar="NAME:VALUES",
-        help="instead of the file's, as alpha:[1,2.5] tau:dict(low=0.005,high=0.05)",
+        help="search space instead of the file's: alpha:[1,2.5] tau:dict(low=0.005,high=0.05)",
     )
-    add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyper-parameters of all trials, not searched then")
+    add(
+        "-params",
+        "--hyperparams",
+        nargs="+",
+        metavar="NAME:VALUE",
+        help="hyper-parameters of all trials, which are not searched",
+    )
     add("-n", "--n-timesteps", type=positive, help="gradient updates of a trial (default: the hyper-parameters')")
     add("-conf", "--conf-file", help="YAML file instead of the algorithm's own hyperparameters.yml")
-    add("--profile", help="overlay of the hyper-parameter file, such as cpu")
+    add("--profile", help="profile in the hyper-parameter file, such as cpu")
     add("-f", "--folder", "--log-folder", type=a_folder, default="logs/tune", help="root of the searches (default: logs/tune)")
     add("--env", help="environment of the simulator (default: the dataset's)")
-    add("--seed", type=seed_number, default=0, help="of all trainings, of the split and of the search")
+    add("--seed", type=seed_number, default=0, help="seed of all trainings, the split and the search")
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
-    add("--collect", action="store_true", help="collect a dataset of ours that is not there yet")
+    add("--collect", action="store_true", help="collect a genoffline dataset if it is missing")
     add_job_arguments(parser)
 
 
@@ -85,14 +94,14 @@ def main(args: argparse.Namespace) -> None:
             for line in reveal(folder, args.reveal):
                 print(f"{datetime.now():%H:%M:%S} {line}", flush=True)
     except KeyboardInterrupt as stop:
-        raise advised(stop, f"go on with the same command: {command_line()}") from None
+        raise advised(stop, f"to resume, run the same command: {command_line()}") from None
     best = ranked(plan, results_of(plan, tuner.study, folder))
     for file in write_results(plan, tuner.study, folder):
         print(f"wrote {file}")
     if tuner.left_over:
-        print(f"{tuner.left_over} trials were interrupted: the same command goes on")
+        print(f"{tuner.left_over} trials were interrupted: the same command resumes")
     if not best:
-        raise UserError(f"No trial came to its end. {failures[-1] if failures else 'The same command goes on.'}")
+        raise UserError(f"No trial came to its end. {failures[-1] if failures else 'The same command resumes.'}")
     print(f"best: trial {best[0].number}, {_setting(best[0].settings)}: {best[0].value:.4g}")
 
 

@@ -29,8 +29,8 @@ class Wish:
     :param device: of the trainings
     :param profile: overlay of the hyper-parameter file
     :param overrides: settings that all trials have; those of them that the file would search are not searched
-    :param search: block in the place of the file's
-    :param conf_file: file in the place of the algorithm's own
+    :param search: block instead of the file's
+    :param conf_file: file instead of the algorithm's own
     :param env: to evaluate in (None: the data's)
     """
 

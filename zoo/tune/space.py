@@ -177,7 +177,7 @@ def read_space(block: Mapping[str, Any], cls: type[AnyAlgorithm], base: Mapping[
         if name in _NOT_SEARCHED:
             raise UserError(f"{where}: {name} can't be searched: {_NOT_SEARCHED[name]}.")
         if name in table and table[name].names_file:
-            raise UserError(f"{where}: {name} names a file, which is no value to search over: give it by -params.")
+            raise UserError(f"{where}: {name} names a file, which is not a value to search over: give it with -params.")
         inner = named_values(raw, f"{where}, {name}") if name == _NESTED else {"": raw}
         for key, spec in inner.items():
             full = f"{name}.{key}" if key else name

@@ -64,7 +64,7 @@ def open_study(folder: Path, plan: TunePlan, prune: bool = True) -> optuna.Study
         raise
     except Exception as error:  # whatever Optuna makes of lines that it has not written
         raise UserError(
-            f"{path} is no journal of a search ({type(error).__name__}: {short(str(error))}): move it away."
+            f"{path} is not the journal of a search ({type(error).__name__}: {short(str(error))}): move it away."
         ) from error
     found = difference(described, known)
     if found is not None:

@@ -18,7 +18,7 @@ def read_trial(path: Path) -> dict[str, Any]:
     """
     :param path: of a record
     :return: the record, with a list of ``scores``
-    :raises UserError: if it is no record of a trial: a part is missing or of another type
+    :raises UserError: if it is not a record of a trial: a part is missing or of another type
     """
     record = {"scores": [], **read_job(path)}
     scores, revealed = record["scores"], record.get(REVEALED)
@@ -28,10 +28,10 @@ def read_trial(path: Path) -> dict[str, Any]:
     if wrong is None and record["state"] == DONE and not scores:
         wrong = "must not be empty"
     if wrong is not None:
-        raise UserError(f"{path} is no record of a trial: its scores, {short(scores)}: {wrong}.")
+        raise UserError(f"{path} is not a record of a trial: its scores, {short(scores)}: {wrong}.")
     wrong = misfit(revealed, dict[str, Any] | None) or (revealed and _wrong_part(revealed, _REVEALED))
     if wrong:
-        raise UserError(f"{path} is no record of a trial: what is revealed, {short(revealed)}: {wrong}.")
+        raise UserError(f"{path} is not a record of a trial: what is revealed, {short(revealed)}: {wrong}.")
     return record
 
 

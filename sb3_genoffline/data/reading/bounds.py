@@ -103,7 +103,9 @@ def check_described(path: Path, items: dict[str, Any]) -> None:
     for name, item in items.items():
         declared = check_stored_here(path, f"metadata/{name}", item.id)
         if declared > _LARGEST_TEXT or item.shape is None or (item.dtype.kind not in "biuf" and item.shape != ()):
-            raise UserError(f"{path}: 'metadata/{name}' has the shape {item.shape}, which is no description. Write it again.")
+            raise UserError(
+                f"{path}: 'metadata/{name}' has the shape {item.shape}, which is not a description. Write it again."
+            )
 
 
 def check_tree(path: Path) -> None:
@@ -150,13 +152,13 @@ def npz_shapes(path: Path, archive: zipfile.ZipFile) -> dict[str, tuple[tuple[in
                 read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
                 shape, _, dtype = read(file)
             except (ValueError, KeyError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
-                raise UserError(f"{path}: the member {member.filename!r} is no array of numbers ({error}).") from error
+                raise UserError(f"{path}: the member {member.filename!r} is not an array of numbers ({error}).") from error
         if dtype.hasobject:
             raise UserError(f"{path} cannot be read as .npz: {name!r} holds Python objects; save plain arrays.")
         declared = dtype.itemsize * math.prod(int(n) for n in shape)
         if declared > member.file_size:
             raise UserError(
-                f"{path}: {name!r} says to have the shape {shape}, which is {declared:,} bytes, and holds "
+                f"{path}: {name!r} claims the shape {shape}, which is {declared:,} bytes, and holds "
                 f"{member.file_size:,}: damaged, write it again."
             )
         shapes[name] = (shape, dtype)

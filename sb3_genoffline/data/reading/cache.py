@@ -90,7 +90,7 @@ def built_in_memory(build: Build) -> Arrays:
 
 def _warn_unwritable(name: str, error: Exception, stacklevel: int) -> None:
     warnings.warn(
-        f"The dataset cache cannot be written ({error}), so {printable(name)} will be read anew each time. "
+        f"The dataset cache cannot be written ({error}), so {printable(name)} will be read again each time. "
         "Set SB3_GENOFFLINE_CACHE to a folder with space that can be written.",
         stacklevel=stacklevel,
     )

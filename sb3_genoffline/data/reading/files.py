@@ -121,7 +121,7 @@ def from_hdf5(path: Path, env: Any = None, trust_env: bool = False, cache: bool 
             try:
                 arrays[space] = spaces.Box(low, high, dtype=low.dtype)
             except (ValueError, TypeError, AttributeError, AssertionError) as error:
-                raise UserError(f"{path}: metadata/{space}_low and _high are no bounds of a space ({error}).") from error
+                raise UserError(f"{path}: metadata/{space}_low and _high are not bounds of a space ({error}).") from error
     antmaze = _as_antmaze(path.stem, arrays)
     if antmaze is not None:
         arrays = mark_cuts(arrays, str(path))

@@ -218,7 +218,7 @@ def _reference(dataset: Any) -> tuple[float | None, float | None]:
         return check_reference(low, high)
     except UserError as error:
         name = printable(dataset.id)
-        warnings.warn(f"The metadata of {name} hold no scale of scores and are not used for one: {error}", stacklevel=3)
+        warnings.warn(f"The metadata of {name} have no usable scale of scores, which is left out: {error}", stacklevel=3)
         return None, None
 
 
@@ -250,7 +250,7 @@ def _read_episodes(dataset: Any, files: list[Path], columns: Columns) -> None:
         warn_of_lost_digits(f"observations of {dataset.id}", coarsest)
     if sum(lengths) != announced:
         warnings.warn(
-            f"The metadata of {printable(dataset.id)} speak of {announced} steps, but its storage holds "
+            f"The metadata of {printable(dataset.id)} announce {announced} steps, but its storage holds "
             f"{sum(lengths)}; what the storage holds is used.",
             stacklevel=2,
         )

@@ -73,8 +73,8 @@ def read_replay_buffer(path: Path) -> Any:
     except Exception as error:  # whatever a pickle of something else, or a hostile one, makes of it
         raise UserError(
             f"{path} is a pickle, of which only replay buffers of stable-baselines3 are read, as data, without running what "
-            f"they name; this is none ({type(error).__name__}: {str(error)[:200]}). If you trust it, load it with its agent "
-            "and pass the buffer: model.load_replay_buffer(path), then load_dataset(model.replay_buffer)."
+            f"they name; this is not one ({type(error).__name__}: {str(error)[:200]}). If you trust it, load it with its "
+            "agent and pass the buffer: model.load_replay_buffer(path), then load_dataset(model.replay_buffer)."
         ) from error
 
 
@@ -83,7 +83,7 @@ def _buffer(stored: Any) -> Any:
     found: dict[str, Any] = {name: state[name] for name in _COUNTERS}
     size, n_envs = found["buffer_size"], found["n_envs"]
     if not all(isinstance(value, int) for value in found.values()) or not 0 <= found["pos"] <= size or n_envs < 1:
-        raise ValueError("its counters are no numbers")
+        raise ValueError("its counters are not numbers")
     found |= {name: _space(state[name]) for name in ("observation_space", "action_space")}
     shapes = dict.fromkeys(("rewards", "dones", "timeouts")) | {"actions": found["action_space"]}
     shapes["observations"] = found["observation_space"]

@@ -26,7 +26,7 @@ def load_dataset(
     source: Any, *, download: bool = False, env: Any = None, cache: bool = True, trust_env: bool = False
 ) -> OfflineDataset:
     """
-    Load logged data from wherever they are.
+    Load logged data from a file, an id, arrays or a replay buffer.
 
     Row t is one step: ``next_observations[t]`` followed ``actions[t]`` in ``observations[t]``, across episode borders too.
     Dict observations (goal environments) are flattened with their keys in alphabetical order, which is what
@@ -87,7 +87,8 @@ def _load(source: Any, download: bool, env: GivenEnv | None, cache: bool, trust_
         if isinstance(source, os.PathLike) or path.is_file():
             raise UserError(
                 f"{path} has the suffix {path.suffix!r}; files can be {', '.join(HDF5_SUFFIXES)} or .npz. "
-                "Read a CSV or other table with numpy or pandas and pass a dict of arrays."
+                "Read a CSV or other table with numpy or pandas and pass a dict of arrays (or write them with np.savez and "
+                "name the .npz): sb3_genoffline/data/README.md has the code."
             )
         return from_minari_id(str(source), download, cache, env, trust_env)
     if _is_a(source, "minari.dataset.minari_dataset", "MinariDataset"):

@@ -101,16 +101,16 @@ def test_the_description_in_a_file_is_bounded_too(tmp_path):
     path = export_hdf5(load_dataset(plain()), tmp_path / "theirs.hdf5")
     with h5py.File(path, "a") as file:
         file.create_dataset("metadata/id", (10**7,), h5py.string_dtype(), chunks=True)
-    with pytest.raises(UserError, match=r"metadata/id' has the shape \(10000000,\), which is no description"):
+    with pytest.raises(UserError, match=r"metadata/id' has the shape \(10000000,\), which is not a description"):
         load_dataset(path)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("metadata/id", 3.0, r"theirs\.hdf5, metadata: id = .*3\.0.* is no word"),
+        ("metadata/id", 3.0, r"theirs\.hdf5, metadata: id = .*3\.0.* is not a word"),
         ("metadata/id", h5py.Empty("f"), r"theirs\.hdf5: 'metadata/id' has the shape None"),
-        ("metadata/ref_min_score", "x", r"theirs\.hdf5, metadata: ref_min_score = 'x' is no number"),
+        ("metadata/ref_min_score", "x", r"theirs\.hdf5, metadata: ref_min_score = 'x' is not a number"),
         ("metadata/ref_min_score", np.zeros(2), r"theirs\.hdf5, metadata: ref_min_score = array"),
         ("rewards", h5py.Empty("f"), r"theirs\.hdf5: 'rewards' has dtype float32; numbers are needed"),
     ],
@@ -129,7 +129,7 @@ def test_what_a_file_says_of_itself_is_of_its_type(tmp_path, name, value, messag
 def test_a_member_of_an_npz_whose_header_is_none_is_named(tmp_path, header):
     with zipfile.ZipFile(tmp_path / "theirs.npz", "w") as archive:
         archive.writestr("rewards.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
-    with pytest.raises(UserError, match=r"theirs\.npz: the member 'rewards\.npy' is no array of numbers"):
+    with pytest.raises(UserError, match=r"theirs\.npz: the member 'rewards\.npy' is not an array of numbers"):
         load_dataset(tmp_path / "theirs.npz")
 
 
@@ -146,7 +146,7 @@ def test_an_array_that_says_to_be_larger_than_it_is_is_refused(tmp_path):
             content = whole.read(name)
             larger = content.replace(b"(5,), }" + b" " * 12, b"(5000000000000,), }")
             lies.writestr(name, larger if name == "rewards.npy" else content)
-    with pytest.raises(UserError, match="'rewards' says to have the shape"):
+    with pytest.raises(UserError, match="'rewards' claims the shape"):
         load_dataset(tmp_path / "lies.npz")
 
 

@@ -104,7 +104,7 @@ def hostile(mark):
 def test_other_pickles_are_refused_and_do_nothing(kind, tmp_path):
     mark = str(tmp_path / "mark")
     (tmp_path / "sac.pkl").write_bytes(hostile(mark)[kind])
-    with pytest.raises(UserError, match=r"only replay buffers of stable-baselines3 are read, as data.*this is none"):
+    with pytest.raises(UserError, match=r"only replay buffers of stable-baselines3 are read, as data.*this is not one"):
         load_dataset(tmp_path / "sac.pkl")
     assert not os.path.exists(mark)
 

@@ -119,7 +119,7 @@ def test_minari_metadata_that_make_no_scale_are_left_out_with_a_warning():
 @pytest.mark.parametrize("low", ["x", [], {}, 10**400, True], ids=lambda low: type(low).__name__)
 def test_minari_references_that_are_no_numbers_are_left_out_with_a_warning(low):
     write_minari("meta/one-v0", EPISODES).storage.update_metadata({"ref_min_score": low, "ref_max_score": 7.0})
-    with pytest.warns(UserWarning, match=r"metadata of meta/one-v0 hold no scale.*ref_min_score = .* is no number"):
+    with pytest.warns(UserWarning, match=r"metadata of meta/one-v0 have no usable scale.*ref_min_score = .* is not a number"):
         assert load_dataset("meta/one-v0").ref_max_score is None
 
 

@@ -383,5 +383,5 @@ def test_who_looks_at_a_benchmark_asks_of_a_record_what_the_report_asks(
     plan = make_plan(tmp_path)
     job = plan.jobs[0]
     write_json(record_path(tmp_path / "logs", job), new_record(job) | parts)
-    with pytest.raises(SystemExit, match=f"is no record of a benchmark: {message}"):
+    with pytest.raises(SystemExit, match=f"is not a record of a benchmark: {message}"):
         main(["benchmark", str(tmp_path / "plan.yml"), "-f", str(tmp_path / "logs"), "--status"])

@@ -284,7 +284,7 @@ def test_a_signal_ends_a_benchmark_in_order_and_a_second_one_at_once(
     with pytest.raises(SystemExit) as ended:
         main(["benchmark", str(plan), "-f", str(folder)])
     assert ended.value.code == 128 + number and happened == ["signal", "stop", "signal", "kill"][: 2 * times]
-    assert "0 of 1 runs done, 1 waiting; go on with the same command: " in capsys.readouterr().err
+    assert "0 of 1 runs done, 1 waiting; to resume, run the same command: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -322,7 +322,7 @@ def test_a_job_that_was_asked_to_end_before_it_began_is_interrupted(dataset_id: 
     assert ended(run_all(plan, folder, Early)) == [("td3_bc", 0, INTERRUPTED)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner_module, "LocalProcess", Early)
-        with pytest.raises(SystemExit, match=r"1 run was interrupted.*the same command goes on"):
+        with pytest.raises(SystemExit, match=r"1 run was interrupted.*the same command resumes"):
             main(["benchmark", str(plan), "-f", str(folder)])
 
 

@@ -66,7 +66,7 @@ def test_the_run_of_a_checkpoint_is_recognised_by_its_config(tmp_path: Path) -> 
     assert run_of(run.model_path) is None
     write_yaml(run.settings / "config.yml", {"algo": "dac"})
     assert run_of(run.model_path) == run
-    with pytest.raises(UserError, match=r"a-b-v0/config\.yml is no config of a run: it has no dataset"):
+    with pytest.raises(UserError, match=r"a-b-v0/config\.yml is not the config of a run: it has no dataset"):
         run.config()
     config = {"algo": "dac", "dataset": {"id": "a/b-v0"}, "hyperparameters": {}}
     write_yaml(run.settings / "config.yml", config)

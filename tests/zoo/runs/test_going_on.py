@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """60 rows of one's own."""
+    """60 rows of your own."""
     states = np.random.default_rng(0).normal(size=(61, 2)).astype(np.float32)
     ends = np.arange(60) % 10 == 9
     path = tmp_path / "own.npz"
@@ -97,7 +97,8 @@ def test_the_same_command_goes_on_where_a_signal_ended_it(
     assert stopped_at(4, number, monkeypatch, arguments) == 128 + number
     (run,) = runs_of(file)
     assert (
-        f"after update 4; go on with the last checkpoint: python -m zoo train -i {run.model_path}" in capsys.readouterr().err
+        f"after update 4; to resume from the last checkpoint: python -m zoo train -i {run.model_path}"
+        in capsys.readouterr().err
     )
     assert load_agent(run.model_path).num_timesteps == 4 and run.unfinished and not run.summary()["finished"]
     main(arguments)
@@ -258,7 +259,7 @@ def test_a_second_signal_ends_a_training_at_once(file: Path, monkeypatch: pytest
         main(command(file, "--save-freq", "4"))
     (run,) = runs_of(file)
     assert ended.value.code == 143 and load_agent(run.model_path).num_timesteps == 4
-    assert f"at once: go on with the last checkpoint: python -m zoo train -i {run.model_path}" in capsys.readouterr().err
+    assert f"at once: to resume from the last checkpoint: python -m zoo train -i {run.model_path}" in capsys.readouterr().err
 
 
 def test_a_real_signal_ends_a_real_process_in_order(file: Path) -> None:
@@ -428,6 +429,6 @@ def test_where_a_run_goes_on_is_shown_as_a_line_for_a_shell(file: Path, monkeypa
     folder.mkdir()
     spaced = Path(os.replace(file, folder / file.name) or folder / file.name)
     stopped_at(2, signal.SIGTERM, monkeypatch, command(spaced))
-    line = capsys.readouterr().err.strip().partition("go on with the last checkpoint: ")[2]
+    line = capsys.readouterr().err.strip().partition("to resume from the last checkpoint: ")[2]
     main(shlex.split(line)[3:])
     assert runs_of(spaced)[0].summary()["finished"]

@@ -1,4 +1,4 @@
-"""A file of one's own: its actions have any bounds, its run goes on by itself, and a known environment gives it a scale."""
+"""A file of your own: its actions have any bounds, its run goes on by itself, and a known environment gives it a scale."""
 
 import json
 from pathlib import Path

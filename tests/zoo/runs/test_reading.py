@@ -119,10 +119,10 @@ def test_damaged_json_is_named_by_all_that_read_it(content: bytes, tmp_path: Pat
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_bytes(content)
     for read in (lambda: read_json(tmp_path / "a.json", "record"), lambda: read_record(tmp_path / "a.json")):
-        with pytest.raises(UserError, match=r"a\.json is no record") as told:
+        with pytest.raises(UserError, match=r"a\.json is not a valid record") as told:
             read()
         assert str(told.value).count("is no record") == 1
-    with pytest.raises(UserError, match=r"agent/results\.json is no result"):
+    with pytest.raises(UserError, match=r"agent/results\.json is not a valid result"):
         find_entries(tmp_path)
 
 

@@ -31,9 +31,9 @@ def test_each_value_is_evaluated_in_the_same_episodes_and_the_agent_stays_as_it_
 
 
 def test_what_can_not_be_swept_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"'acting_noise' is no setting of acting .* did you mean 'acting_noise_scale'"):
+    with pytest.raises(UserError, match=r"'acting_noise' is not a setting of acting .* did you mean 'acting_noise_scale'"):
         sweep(make_agent("dac"), make, "acting_noise", [1])
-    with pytest.raises(UserError, match=r"'tau' is no setting of acting that can be swept. BC has none"):
+    with pytest.raises(UserError, match=r"'tau' is not a setting of acting that can be swept. BC has none"):
         sweep(make_agent("bc"), make, "tau", [1])
     with pytest.raises(UserError, match="acting_noise_scale='much' must be a number"):
         sweep(make_agent("dac"), make, "acting_noise_scale", ["much"])

@@ -226,14 +226,14 @@ def test_a_run_that_goes_on_writes_through_no_link(name: str, tmp_path: Path) ->
     run, victim = make_run(tmp_path), tmp_path / "precious"
     victim.write_text("precious")
     (run.folder / name).symlink_to(victim)
-    with pytest.raises(SystemExit, match=f"{name} is a link: a run that goes on writes into its own folder only"):
+    with pytest.raises(SystemExit, match=f"{name} is a link: a resumed run writes only into its own folder"):
         resume(run)
     assert victim.read_text() == "precious"
 
 
 @pytest.mark.parametrize("change", [{"n_eval_envs": 10**9}, {"eval_episodes": 10**9}])
 def test_a_runs_files_choose_no_sizes(change: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=f"has {next(iter(change))}=1000000000, which is no option of a training"):
+    with pytest.raises(SystemExit, match=f"has {next(iter(change))}=1000000000, which is not an option of a training"):
         resume(make_run(tmp_path, args=change))
 
 

@@ -252,7 +252,7 @@ def test_a_search_of_another_plan_is_refused(tune: Callable[..., Path], scripted
         with pytest.raises(SystemExit, match=rf"holds a search of another plan: {what}.*Use another folder"):
             tune(*SEARCHED, *changed, "--trials", "1")
     (folder / "journal.log").write_text("no journal\nat all\n")
-    with pytest.raises(SystemExit, match=r"journal\.log is no journal of a search"):
+    with pytest.raises(SystemExit, match=r"journal\.log is not the journal of a search"):
         tune(*SEARCHED, "--trials", "1")
 
 
@@ -337,14 +337,14 @@ def test_records_that_others_wrote_are_checked(tmp_path: Path) -> None:
     assert read_trial(path) == whole
     for scores in ("many", [{"updates": 1}], [{"updates": -1, "value": 1.0}], [{"updates": 1, "value": "high"}], []):
         write_json(path, whole | {"scores": scores})
-        with pytest.raises(UserError, match="is no record of a trial: its scores"):
+        with pytest.raises(UserError, match="is not a record of a trial: its scores"):
             read_trial(path)
     for revealed in ("much", {"episodes": 2}, {"episodes": 2, "returns": [1.0, "x"], "value": 1.0}):
         write_json(path, whole | {"revealed": revealed})
-        with pytest.raises(UserError, match="is no record of a trial: what is revealed"):
+        with pytest.raises(UserError, match="is not a record of a trial: what is revealed"):
             read_trial(path)
     write_json(path, {"state": "done"})
-    with pytest.raises(UserError, match="is no record of a benchmark: its key"):
+    with pytest.raises(UserError, match="is not a record of a benchmark: its key"):
         read_trial(path)
 
 

@@ -81,7 +81,7 @@ def test_settings_are_optunas_parameters_and_back() -> None:
         ({"alpha": {"low": 0, "high": 1, "log": True}}, "low=0 must be positive where log is true"),
         ({"alpha": {"low": 1, "high": 2, "log": "yes"}}, "alpha, log: 'yes' must be True or False"),
         ({"alpha": {"low": 1, "high": 2, "lg": True}}, "alpha has 'lg'; did you mean 'log'"),
-        ({"alpha": ["__import__('os')"]}, "is no plain value"),
+        ({"alpha": ["__import__('os')"]}, "is not a plain value"),
     ],
 )
 def test_what_is_wrong_in_a_block_is_told(block: dict[str, Any], message: str) -> None:
@@ -90,7 +90,7 @@ def test_what_is_wrong_in_a_block_is_told(block: dict[str, Any], message: str) -
 
 
 def test_files_are_not_searched_over() -> None:
-    with pytest.raises(UserError, match="density names a file, which is no value to search over"):
+    with pytest.raises(UserError, match="density names a file, which is not a value to search over"):
         space_of({"density": ["/etc/passwd"]}, "spot")
 
 
