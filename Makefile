@@ -6,7 +6,7 @@ ZOO := $(VENV)/.zoo
 DEV := $(VENV)/.dev
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: quickstart test test-slow gpu-check check format clean
+.PHONY: quickstart test test-slow gpu-check check reference format clean
 
 quickstart: $(ZOO)
 	$(RUN) -m zoo quickstart $(ARGS)
@@ -25,6 +25,10 @@ check: $(DEV)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+# The API reference, as build/reference/index.html; a reference to something that is not there is an error
+reference: $(DEV)
+	$(RUN) -m sphinx -q -W --keep-going zoo/reference build/reference $(ARGS)
 
 format: $(DEV)
 	$(RUN) -m ruff format .

@@ -31,7 +31,7 @@ def pytest_runtest_setup() -> None:
     if len(sys.modules) > _n_modules + 50:
         _n_modules = len(sys.modules)
         gc.freeze()
-        gc.set_threshold(5_000, 20, 20)  # seldom: a test's objects are few
+        gc.set_threshold(50_000, 20, 20)  # seldom: a test's objects are few
         gc.enable()
 
 

@@ -1,35 +1,43 @@
 """Every state that a fault leaves behind: a process that is killed, or a system that refuses, at any file operation."""
 
+import builtins
+import io
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree")
-_before: list[Callable[[str], None]] = []
-"""What is called with the path before each file operation; an audit hook can't be taken away again."""
+import pytest
 
-
-def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if _before and event in _EVENTS:
-        call = _before.pop()  # its own operations do not count
-        try:
-            call(str(args[0]))
-        finally:
-            _before.append(call)
+_OPERATIONS = (
+    *((builtins, "open"), (io, "open"), (shutil, "rmtree")),
+    *((os, name) for name in ("open", "rename", "replace", "remove", "unlink", "mkdir", "rmdir", "chmod")),
+)
 
 
 def _run(action: Callable[[], Any], before: Callable[[str], None]) -> None:
-    if "hooked" not in globals():
-        globals()["hooked"] = True
-        sys.addaudithook(_hook)
-    _before.append(before)
-    try:
+    """:param before: called with the path before each file operation; its own do not count"""
+    at_work = False
+
+    def noticed(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal at_work
+            if at_work:
+                return operation(path, *args, **kwargs)
+            at_work = True
+            try:
+                before(str(path))
+            finally:
+                at_work = False
+            return operation(path, *args, **kwargs)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:  # an audit hook could not be taken away again
+        for module, name in _OPERATIONS:
+            patch.setattr(module, name, noticed(getattr(module, name)))
         action()
-    finally:
-        _before.clear()
 
 
 def every_state(folder: Path, action: Callable[[], Any], fault: BaseException | None) -> Iterator[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import pytest
 import torch as th
 import yaml
 
@@ -24,6 +25,13 @@ EXAMPLES = ("spot", "td3_bc")
 """An algorithm that fits a model first and one that does not: for questions about code that all share."""
 FITTING = tuple(name for name, cls in ALGOS.items() if next(iter(cls.policy_aliases.values())).fitted_model)
 """The algorithms that fit a model before their policy."""
+KINDS = ("bc", "decision_transformer", "dql", "qdq")
+"""
+One algorithm for each way through the code that they share: without critics; of windows, with a memory; a diffusion policy
+with targets; and critics after a model that is fitted in two phases. What no algorithm has code of its own for is asked of
+these.
+"""
+of_each_kind = pytest.mark.parametrize("algo", KINDS)
 SHARED = {"batch_size": 16, "seed": 0, "device": "cpu", "reward_transform": "reward_normalize"}
 
 N_ROWS = 60  # four batches of 16, 16, 16 and 12

@@ -10,7 +10,7 @@ import argparse
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.errors import UserError
@@ -36,6 +36,7 @@ from .runs.learning import TrainedRun, train
 from .runs.provenance import command_line
 from .runs.settings import remembered
 from .runs.stopping import Stopped, advised
+from .runs.tracking import Service, Tracking
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +84,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--profile", help="profile in the hyper-parameter file, such as cpu; or a file that `tune` wrote")
     add("-uuid", "--uuid", action="store_true", default=None, help="append a uuid to the run's folder")
     add("-P", "--progress", action=argparse.BooleanOptionalAction, help="show a progress bar (default)")
+    add(
+        "--track",
+        nargs="?",
+        const="wandb",
+        choices=get_args(Service),
+        help="log the run to Weights & Biases (wandb, the default) or MLflow (mlflow); without this flag nothing is sent",
+    )
+    add("--wandb-project-name", metavar="NAME", help="project, or MLflow's experiment (default: sb3-genoffline)")
+    add("--wandb-entity", metavar="NAME", help="W&B's user or team (default: your own)")
+    add("-tags", "--wandb-tags", nargs="+", metavar="TAG", help="tags of the tracked run")
     add("--collect", action="store_true", help="collect a genoffline dataset if it is missing")
     add("--download", action="store_true", help="download a Minari dataset if it is missing")
 
@@ -122,6 +133,7 @@ def train_as_asked(args: argparse.Namespace) -> TrainedRun:
         torch.set_num_threads(min(options.num_threads, os.cpu_count() or 1))
     if args.dataset is None and args.trained_agent is None:
         raise UserError("--dataset is missing: name the data to train on, for example --dataset mujoco/hopper/medium-v0.")
+    tracking = asked_tracking(args)
     return train(
         options.algo,
         find_data(args),
@@ -148,7 +160,27 @@ def train_as_asked(args: argparse.Namespace) -> TrainedRun:
         progress=options.progress and options.verbose > 0,
         resume=options.resume,
         arguments=vars(options),
+        tracking=tracking,
     )
+
+
+def asked_tracking(args: argparse.Namespace) -> Tracking | None:
+    """
+    :param args: as parsed with :func:`add_arguments`
+    :return: where the run is to be told of; None: nowhere
+    :raises UserError: if something is said of a tracking that is not asked for
+    """
+    words = {
+        "project": args.wandb_project_name,
+        "entity": args.wandb_entity,
+        "tags": args.wandb_tags and tuple(args.wandb_tags),
+    }
+    given = {name: value for name, value in words.items() if value is not None}
+    if args.track is not None:
+        return Tracking(args.track, **given)
+    if given:
+        raise UserError("--wandb-project-name, --wandb-entity and -tags are of a run that is tracked: add --track.")
+    return None
 
 
 def with_defaults(args: argparse.Namespace) -> argparse.Namespace:

@@ -20,7 +20,8 @@ def checked(call: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
     Let a function or a constructor check what it is given before it runs, as the table of an algorithm does.
 
     :param call: parameters whose annotations are made of numbers, words and truth values are checked
-    :return: it; raises :class:`UserError` for a wrong value and :class:`UnknownArgumentError` for a name that it does not have
+    :return: it
+    :raises UserError: for a wrong value; :class:`~sb3_genoffline.errors.UnknownArgumentError` for a name that it does not have
     """
     signature = inspect.signature(call)
     takes_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())

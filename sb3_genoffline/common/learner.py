@@ -35,6 +35,7 @@ from sb3_genoffline.common.fitting import Fits
 from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.precision import MatmulPrecision
 from sb3_genoffline.common.state import LearnerState
 from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.data import REWARD_TRANSFORMS
@@ -70,6 +71,7 @@ class OfflineArguments(TypedDict, total=False):
     gradient_steps: int
     action_noise: ActionNoise | None
     replacement: bool
+    matmul_precision: MatmulPrecision
     policy_kwargs: dict[str, Any] | None
     stats_window_size: PositiveInt
     tensorboard_log: str | PathLike[str] | None
@@ -105,7 +107,7 @@ class Learner(OffPolicyAlgorithm):
 
     :param policy: policy class or its name
     :param env: environment, id, dataset, or ``(observation_space, action_space)``; None takes the spaces of the dataset
-        given to :meth:`learn_offline`. No simulator is needed to train or predict.
+        given to ``learn_offline``. No simulator is needed to train or predict.
     :param learning_rate: a number or an SB3 schedule of the remaining progress
     :param batch_size: B
     :param lr_decay_steps: K of the cosine decay to 0 per gradient step, multiplied onto ``learning_rate``; None: no decay
@@ -121,6 +123,10 @@ class Learner(OffPolicyAlgorithm):
     :param action_noise: SB3's noise on actions in ``learn``, instead of a deterministic actor's own of std 0.1 and beside what
         other actors draw. It is not part of a saved agent: give it again, ``load(path, action_noise=...)``.
     :param replacement: sample batches with replacement
+    :param matmul_precision: of training on a CPU: ``"bf16"`` computes matrix products in bf16, with 8 bits of precision
+        instead of 24, where the processor has a unit for that (AMX). **No paper and no reference does so: it is an
+        approximation.** What it does here is measured when training starts and logged once; where it does nothing, a warning
+        says so. Acting is as ever.
     :param policy_kwargs: additional arguments of the policy
     :param stats_window_size: see SB3
     :param tensorboard_log: folder for tensorboard
@@ -163,6 +169,7 @@ class Learner(OffPolicyAlgorithm):
         gradient_steps: Annotated[int, Bounds(-1)] = 1,
         action_noise: ActionNoise | None = None,
         replacement: Annotated[bool, Fixed("decides how the sampler that is at work draws")] = False,
+        matmul_precision: MatmulPrecision = "fp32",
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: Annotated[PositiveInt, Fixed("sizes SB3's window of episodes")] = 100,
         tensorboard_log: str | PathLike[str] | None = None,
@@ -209,6 +216,7 @@ class Learner(OffPolicyAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.reward_transform = reward_transform
         self.replacement = replacement
+        self.matmul_precision = matmul_precision
         self.normalize_observations = normalize_observations
         self.dataset_info: dict[str, Any] = {}
         """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""

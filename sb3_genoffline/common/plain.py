@@ -16,7 +16,7 @@ _CLASSES: dict[str, Mapping[str, type]] = {"activation": ACTIVATIONS, "optimizer
 def to_json(name: str, value: Any) -> Any:
     """
     :param name: of the argument, for the error
-    :param value: as :meth:`Argument.check` returns it, or a ``TrainFreq``
+    :param value: as :meth:`~sb3_genoffline.common.arguments.Argument.check` returns it, or a ``TrainFreq``
     :return: plain data for :func:`from_json`
     :raises UserError: naming an argument that can't be stored without a pickle
     """

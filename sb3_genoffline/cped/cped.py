@@ -133,7 +133,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         :meth:`save_fitted_model`, instead of fitting one; None once it is taken over
     :param flow_joint_steps: updates of the actor-critic during which the density goes on learning
     :param constraint: what α weighs: ``"nll"`` of the actor's action, or the squared ``"distance"`` to the data's action,
-        over 2·``distance_std``²: the NLL of a normal distribution about that, up to a constant
+        over ``2 * distance_std ** 2``: the NLL of a normal distribution about that, up to a constant
     :param distance_std: standard deviation of that distribution
     :param alpha_mode: ``"dual"``, ``"schedule"`` or ``"fixed"``
     :param alpha: α at the start of ``"dual"``, or the ``"fixed"`` one; fixed at 0 there is no constraint and no density

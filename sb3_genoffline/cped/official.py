@@ -21,7 +21,7 @@ OFFICIAL: dict[str, Any] = {
     "max_grad_norm": None,
     "clip_target_action": False,
 }
-"""Arguments that reproduce the second released code on Gym-MuJoCo, see :meth:`CPED.official`."""
+"""Arguments that reproduce the second released code on Gym-MuJoCo, see :meth:`~sb3_genoffline.cped.cped.CPED.official`."""
 
 
 def official_arguments(antmaze: bool) -> dict[str, Any]:

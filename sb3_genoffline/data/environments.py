@@ -311,7 +311,7 @@ def check_compatible(dataset: Any, observation_space: spaces.Space[Any], action_
 
     Dict observations are compared after flattening. The dtype does not count, nor do bounds where one side has none.
 
-    :param dataset: An :class:`OfflineDataset`.
+    :param dataset: An :class:`~sb3_genoffline.data.dataset.OfflineDataset`.
     :param observation_space: Observation space of the environment, flat or not.
     :param action_space: Its action space.
     :raises UserError: Naming the space that differs, and how.

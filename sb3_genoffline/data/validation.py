@@ -1,4 +1,7 @@
-"""Checks of what goes into an :class:`OfflineDataset`. Each error names the array, the row, the value and the fix."""
+"""
+Checks of what goes into an :class:`~sb3_genoffline.data.dataset.OfflineDataset`. Each error names the array, the row, the
+value and the fix.
+"""
 
 import warnings
 from typing import Any

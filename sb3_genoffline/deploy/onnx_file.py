@@ -48,7 +48,7 @@ class Acting(nn.Module):
 
     def forward(self, observations: list[Tensor], numbers: list[Tensor]) -> Tensor:
         """
-        :param observations: (B, *shape) each, raw
+        :param observations: (B, ...) each, raw
         :param numbers: of each draw
         :return: (B, A) in the environment's units
         """

@@ -182,6 +182,13 @@ class FQE:
             )
         return np.array(observations, dtype=np.float32)
 
+    @property
+    def attainable(self) -> tuple[float, float]:
+        """Least and largest value that the data's rewards allow: r/(1 − γ) of the extremes, and 0 where rows terminate."""
+        rewards = self.dataset.rewards
+        extremes = [float(rewards.min()), float(rewards.max()), *([0.0] if self.dataset.terminations.any() else [])]
+        return min(extremes) / (1 - self.gamma), max(extremes) / (1 - self.gamma)
+
     def _resample(self, n_members: int, bootstrap: bool, rng: np.random.Generator) -> np.ndarray:
         """(H, E)"""
         n = self.dataset.n_episodes
@@ -205,8 +212,7 @@ class FQE:
         optimizer = make_optimizer(
             th.optim.AdamW, critic.parameters(), self._settings["learning_rate"], weight_decay=weight_decay
         )
-        ends = [0.0] if data.terminations.any() else []
-        extremes = [*ends, *(float(r) / self.reward_scale for r in (data.rewards.min(), data.rewards.max()))]
+        bounds = tuple((1 - self.gamma) * value / self.reward_scale for value in self.attainable)
         return QFit(
             0,
             critic,
@@ -221,7 +227,7 @@ class FQE:
             gamma=self.gamma,
             tau=tau,
             batch_size=batch_size,
-            bounds=(min(extremes), max(extremes)) if clip_targets else None,
+            bounds=(bounds[0], bounds[1]) if clip_targets else None,
         )
 
     def _prepare_next_actions(self, gradient_steps: int) -> None:

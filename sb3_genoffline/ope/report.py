@@ -12,10 +12,12 @@ from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.ope import metrics
+from sb3_genoffline.ope.behaviour import EpisodeValues, episode_values
+from sb3_genoffline.ope.doubts import Doubt, Measured, doubts_of, measure
 from sb3_genoffline.ope.fqe import FQE, Estimate, Level
 from sb3_genoffline.ope.weighting import ImportanceWeighting
 
-_FEW_EPISODES, _LARGE_DRIFT, _MUCH_CLIPPED = 10.0, 0.1, 0.05
+_ALIKE, _FEWEST_RANKED = 0.5, 3
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,25 @@ class Judgement:
     :param drift: change of it over the last tenth of the fit, as a share
     :param clipped: share of FQE's targets beyond what is attainable, at the end
     :param held_out_td_error: of rows that were not fitted; nan without any
+    :param measured: how far the data carry the estimate
     :param wdr: value by weighted doubly robust estimation; None if it was not asked for
     :param ess: effective sample size behind ``wdr``, in episodes, of the held-out ones
-    :param warnings: sentences
+    :param doubts: why not to trust it
     """
 
     fqe: Estimate
     drift: float
     clipped: float
     held_out_td_error: float
+    measured: Measured
     wdr: float | None = None
     ess: float | None = None
-    warnings: list[str] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """The doubts, a sentence each."""
+        return [doubt.sentence for doubt in self.doubts]
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,37 @@ class OfflineReport:
     Judgements by name, and the value of the data themselves.
 
     :param judgements: by name
-    :param data_value: mean discounted return of the logged episodes: what a choice must beat
+    :param data: what the logged episodes are worth
     :param gamma: discount
     """
 
     judgements: dict[str, Judgement]
-    data_value: float
+    data: EpisodeValues
     gamma: float
+
+    @property
+    def data_value(self) -> float:
+        """What the data's own policy earns, what follows a time-out included: what a choice must beat."""
+        return self.data.mean
+
+    @property
+    def agreement(self) -> float | None:
+        """Rank correlation of FQE and WDR; None of fewer than two policies, or without WDR."""
+        weighed = [found.wdr for found in self.judgements.values() if found.wdr is not None]
+        if len(weighed) < max(2, len(self.judgements)):
+            return None
+        return metrics.rank_correlation(np.array([*self.values().values()]), np.array(weighed))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Of all policies together, sentences; each judgement has its own beside them."""
+        alike = self.agreement
+        if alike is None or len(self.judgements) < _FEWEST_RANKED or alike >= _ALIKE:
+            return []
+        return [
+            f"FQE and WDR rank the policies alike by {alike:.2f} only (1 is the same order): try the best of both in reality, "
+            "or get more data."
+        ]
 
     def values(self) -> dict[str, float]:
         """FQE's values by name, in the order given."""
@@ -102,8 +135,10 @@ class OfflineReport:
             weighted = f"{'':>9}  {'':>6}" if found.wdr is None else f"{found.wdr:9.4g}  {found.ess:6.1f}"
             interval = f"{low:9.4g} … {high:.4g}"
             lines.append(f"{name:{width}}  {found.fqe.value:9.4g}  {interval:>20}  {weighted}  {found.held_out_td_error:9.3g}")
-        lines.append(f"{'the data':{width}}  {self.data_value:9.4g}")
+        cut = f"  ({self.data.logged:.4g} was logged, the rest follows time-outs)" if self.data.is_cut else ""
+        lines.append(f"{'the data':{width}}  {self.data_value:9.4g}{cut}")
         lines += [f"{name}: {warning}" for name, found in ranked for warning in found.warnings]
+        lines += self.warnings
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,11 +155,19 @@ class OfflineReport:
                 "held_out_td_error": _finite(found.held_out_td_error),
                 "wdr": _finite(found.wdr),
                 "ess": _finite(found.ess),
+                **{measure: _finite(value) for measure, value in found.measured._asdict().items()},
                 "warnings": found.warnings,
             }
             for name, found in self.judgements.items()
         }
-        return {"gamma": self.gamma, "data_value": self.data_value, "policies": rows}
+        data = {"data_value": _finite(self.data_value), "data_logged": self.data.logged}
+        return {
+            "gamma": self.gamma,
+            **data,
+            "agreement": _finite(self.agreement),
+            "policies": rows,
+            "warnings": self.warnings,
+        }
 
 
 def _finite(value: float | None) -> float | None:
@@ -145,17 +188,6 @@ def split_episodes(dataset: OfflineDataset, share: float, seed: int = 0) -> tupl
     n_second = min(max(round(share * n), 1), n - 1)
     order = np.random.default_rng(seed).permutation(n)
     return dataset.select_episodes(np.sort(order[n_second:])), dataset.select_episodes(np.sort(order[:n_second]))
-
-
-def discounted_return(dataset: OfflineDataset, gamma: float) -> float:
-    """
-    :param dataset: episodes
-    :param gamma: discount
-    :return: mean over episodes of Σ_t γ^t·r_t
-    """
-    steps = np.arange(len(dataset)) - np.repeat(dataset.episode_starts, dataset.episode_lengths())
-    discounted = gamma**steps * dataset.rewards.astype(np.float64)
-    return float(np.add.reduceat(discounted, dataset.episode_starts).mean())
 
 
 @checked
@@ -203,18 +235,21 @@ def evaluate_offline(
     gamma = _common_gamma(named) if gamma is None else gamma
     fitted, judged_on = split_episodes(data, held_out, seed)
     starts = data.observations[data.episode_starts]
-    judgements = {}
+    of_data = episode_values(data, gamma, gradient_steps, seed, progress_bar, **fqe_arguments)
+    judgements, behaviour = {}, dict[str, Any]()
     for name, policy in named.items():
         fqe = FQE(policy, fitted, gamma=gamma, seed=seed, **({"initial_observations": starts} | fqe_arguments))
         fqe.fit(gradient_steps, progress_bar=progress_bar)
         wdr = ess = None
         if "wdr" in estimators:
-            weights = ImportanceWeighting(policy, judged_on, gamma=gamma, seed=seed, **(weighting or {}))
+            weights = ImportanceWeighting(policy, judged_on, gamma=gamma, seed=seed, **{**(weighting or {}), **behaviour})
             wdr, ess = weights.wdr(fqe), weights.effective_sample_size
+            behaviour = {"behavior_log_prob": lambda *_, known=weights.log_b: known}  # the same for all policies
         clipped = fqe.monitor.latest.get("fqe/clipped", 0.0)
-        warnings = _doubts(fqe.drift, clipped, ess)
-        judgements[name] = Judgement(fqe.estimate(level), fqe.drift, clipped, fqe.td_error(judged_on), wdr, ess, warnings)
-    return OfflineReport(judgements, discounted_return(data, gamma), gamma)
+        value, measured = fqe.estimate(level), measure(fqe, judged_on, seed)
+        doubts = doubts_of(value, fqe.drift, clipped, measured, of_data, wdr, ess)
+        judgements[name] = Judgement(value, fqe.drift, clipped, fqe.td_error(judged_on), measured, wdr, ess, doubts)
+    return OfflineReport(judgements, of_data, gamma)
 
 
 def _common_gamma(policies: Mapping[str, Any]) -> float:
@@ -222,14 +257,3 @@ def _common_gamma(policies: Mapping[str, Any]) -> float:
     if len({*found.values()}) > 1:
         raise UserError(f"The agents have different discounts, {found}: say which one values are told with, gamma=...")
     return next(iter(found.values()), 0.99)
-
-
-def _doubts(drift: float, clipped: float, ess: float | None) -> list[str]:
-    found = []
-    if drift > _LARGE_DRIFT:
-        found.append(f"the estimate still moved by {drift:.0%} in the last tenth of the fit: fit longer (gradient_steps).")
-    if clipped > _MUCH_CLIPPED:
-        found.append(f"{clipped:.0%} of the targets lie beyond what is attainable: its actions are unlike the data's.")
-    if ess is not None and ess < _FEW_EPISODES:
-        found.append(f"WDR rests on {ess:.1f} episodes: do not read it alone.")
-    return found

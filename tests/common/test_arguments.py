@@ -79,15 +79,22 @@ def passes(argument: Argument, value: Any) -> bool:
     return True
 
 
+def telling(values: list[Any]) -> list[Any]:
+    """Of numbers the smallest, zero and the largest: what lies between is like the usual one. All that is no number."""
+    numbers = [value for value in values if isinstance(value, int | float | np.number) and not isinstance(value, bool)]
+    kept = {id(value) for value in (min(numbers), max(numbers), *(n for n in numbers if n == 0))} if numbers else set()
+    return [value for value in values if id(value) in kept or not any(value is number for number in numbers)]
+
+
 def trains_saves_and_goes_on(algo: str, settings: dict[Key, Any], data: OfflineDataset) -> None:
-    """Two updates, a copy by file, two more updates of both; they agree bit for bit."""
+    """Two updates, a copy by file, one more update of both; they agree bit for bit."""
     model = make(algo, settings).learn_offline(data, 2, log_interval=None)
     file = io.BytesIO()
     model.save(file)
     loaded = type(model).load(file, device="cpu")
     assert differing(snapshot(model), snapshot(loaded)) == []
     for one in (model, loaded):
-        one.learn_offline(data, 2, log_interval=None, reset_num_timesteps=False)
+        one.learn_offline(data, 1, log_interval=None, reset_num_timesteps=False)
     assert differing(snapshot(model), snapshot(loaded)) == []
 
 
@@ -128,7 +135,7 @@ def test_an_odd_value_is_refused_by_name_or_trains_saves_and_resumes(algo: str, 
                 effects.setdefault(repr(argument.check(value)), value)
         effects.pop(repr(getattr(plain, name, None)) if not where else "", None)
         values = [v for v in effects.values() if not (any(v is one for one in HUGE) and (AMOUNTS.search(name) or v != 2**40))]
-        for number, value in enumerate(values):
+        for number, value in enumerate(telling(values)):
             rounds += [{}] if number == len(rounds) else []
             rounds[number][key] = value
     for settings in rounds:

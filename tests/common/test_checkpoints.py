@@ -28,6 +28,7 @@ from worlds import (
     make_agent,
     make_dataset,
     members,
+    of_each_kind,
     snapshot,
 )
 
@@ -37,7 +38,6 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import CheckpointError
 
 MakeAgent = Callable[..., OfflineAlgorithm]
-every_algorithm = pytest.mark.parametrize("algo", sorted(ALGOS))
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -82,7 +82,7 @@ class Payload:
 # ---------------------------------------------------------------------- nothing is unpickled
 
 
-@every_algorithm
+@of_each_kind
 def test_a_saved_agent_holds_no_pickle(agent: MakeAgent, dataset: OfflineDataset) -> None:
     for name, content in members(agent().learn_offline(dataset, 3)).items():
         assert Path(name).suffix in ("", ".json", ".safetensors", ".txt"), name
@@ -93,7 +93,7 @@ def test_a_saved_agent_holds_no_pickle(agent: MakeAgent, dataset: OfflineDataset
         assert b":serialized:" not in content
 
 
-@every_algorithm
+@of_each_kind
 def test_loading_unpickles_nothing(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,8 +218,8 @@ def test_a_missing_member_is_named(agent: MakeAgent, tmp_path: Path, member: str
 def test_data_that_is_no_json_is_named(agent: MakeAgent, tmp_path: Path) -> None:
     model = agent()
     for content, message in (
-        (b"{", "'data' is no JSON"),
-        (b"\xff\xfe", "'data' is no JSON"),
+        (b"{", "'data' is not JSON"),
+        (b"\xff\xfe", "'data' is not JSON"),
         (b"[1]", "does not hold a JSON object"),
     ):
         with pytest.raises(CheckpointError, match=message):
@@ -304,7 +304,7 @@ def test_saved_files_have_the_users_usual_permissions(agent: MakeAgent, tmp_path
     assert stat.S_IMODE((tmp_path / "agent.zip").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
 
 
-@every_algorithm
+@of_each_kind
 def test_an_agent_saved_for_acting_alone_is_smaller_and_acts_the_same(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:
@@ -317,7 +317,7 @@ def test_an_agent_saved_for_acting_alone_is_smaller_and_acts_the_same(
     np.testing.assert_array_equal(*actions)
 
 
-@every_algorithm
+@of_each_kind
 def test_weights_can_be_taken_over_from_a_file_or_another_agent(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:

@@ -51,12 +51,11 @@ def test_the_callers_policy_kwargs_are_left_alone(agent: MakeAgent, dataset: Off
 
 @every_algorithm
 def test_mlp_policy_is_another_name_for_the_algorithms_policy(algo: str) -> None:
-    cls = ALGOS[algo]
-    kwargs = SHARED | small_settings(algo)
-    names = list(cls.policy_aliases)
-    assert "MlpPolicy" in names
-    made = [cls(name, (OBSERVATION_SPACE, ACTION_SPACE), **kwargs) for name in [*names, cls.policy_aliases["MlpPolicy"]]]
-    assert all(differing(snapshot(made[0]), snapshot(other)) == [] for other in made[1:])
+    (policy,) = set(ALGOS[algo].policy_aliases.values())
+    assert "MlpPolicy" in ALGOS[algo].policy_aliases
+    if algo in EXAMPLES:  # the class itself does as well
+        made = [make_agent(algo), ALGOS[algo](policy, (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | small_settings(algo)))]
+        assert differing(*map(snapshot, made)) == []
 
 
 @pytest.mark.parametrize("form", ["id", "environment", "vectorised", "dataset", "spaces"])
@@ -283,7 +282,7 @@ def parts_net_arch(algo: str) -> bool:
     return "net_arch" in table.arguments and table.arguments["net_arch"].hint == NetArch
 
 
-@pytest.mark.parametrize("algo", [algo for algo in sorted(ALGOS) if parts_net_arch(algo)])
+@pytest.mark.parametrize("algo", [algo for algo in ("bcq", "dac", "iql", "onestep", "spot", "td3_bc") if parts_net_arch(algo)])
 def test_layers_and_activations_in_policy_kwargs_survive(agent: MakeAgent, tmp_path: Path) -> None:
     model = agent(policy_kwargs={"net_arch": {"pi": [6, 5], "qf": [4]}})
     model.save(tmp_path / "agent")

@@ -15,7 +15,7 @@ import worlds
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
-from worlds import PointEnv, differing, make_agent, make_dataset, snapshot
+from worlds import KINDS, PointEnv, differing, make_agent, make_dataset, of_each_kind, snapshot
 
 from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -32,13 +32,31 @@ def assert_global_states(expected: list[Any]) -> None:
         assert np.array_equal(np.asarray(ours, dtype=object), np.asarray(theirs, dtype=object))
 
 
-def test_the_same_seed_gives_the_same_agent_bit_for_bit(agent: MakeAgent, dataset: OfflineDataset) -> None:
-    first = snapshot(agent().learn_offline(dataset, 5))  # an epoch ends after 4
+def test_the_seed_decides_alone_whatever_happens_beside_and_within_a_training(
+    agent: MakeAgent, dataset: OfflineDataset
+) -> None:
+    """One call, and two with evaluations in them, after others have drawn numbers: the same agent bit for bit."""
+    once, twice = agent(), agent()
+    before = global_states()
+    once.learn_offline(dataset, 7)  # an epoch ends after 4
+    once.predict(np.zeros((4, 3)), deterministic=True)
+    assert_global_states(before)
     th.rand(3), np.random.rand(3), random.random()
-    second = snapshot(agent().learn_offline(make_dataset(), 5))
-    assert differing(first, second) == []
+
+    def predict(local_variables: dict[str, Any], _: dict[str, Any]) -> bool:
+        local_variables["self"].predict(np.zeros((2, 3)), deterministic=True)
+        return True
+
+    evaluation = EvalCallback(make_vec_env(PointEnv, 2), n_eval_episodes=2, eval_freq=2, verbose=0)
+    twice.learn_offline(dataset, 3, callback=evaluation)
+    assert evaluation.last_mean_reward > -np.inf
+    twice.learn_offline(make_dataset(), 4, callback=predict, reset_num_timesteps=False)
+    assert twice.num_timesteps == 7
+    # how far a run has come is part of "data", and differs between a last call of 7 and of 4
+    assert [name for name in differing(snapshot(once), snapshot(twice)) if name != "data"] == []
 
 
+@of_each_kind
 def test_another_seed_gives_another_agent(agent: MakeAgent, dataset: OfflineDataset) -> None:
     first, second = agent(), agent(seed=1)
     assert "policy.safetensors" in differing(snapshot(first), snapshot(second))
@@ -47,19 +65,13 @@ def test_another_seed_gives_another_agent(agent: MakeAgent, dataset: OfflineData
     assert "policy.safetensors" in differing(snapshot(first), snapshot(second))
 
 
+@of_each_kind
 def test_without_a_seed_two_agents_differ(agent: MakeAgent) -> None:
     first, second = agent(seed=None), agent(seed=None)
     assert differing(snapshot(first), snapshot(second)) == ["policy.safetensors", "training.safetensors"]
 
 
-def test_training_and_predicting_leave_the_global_random_numbers_alone(agent: MakeAgent, dataset: OfflineDataset) -> None:
-    model = agent()
-    before = global_states()
-    model.learn_offline(dataset, 2)
-    model.predict(np.zeros((4, 3)), deterministic=True)
-    assert_global_states(before)
-
-
+@of_each_kind
 @pytest.mark.parametrize("seed", [0, None])
 def test_loading_leaves_the_global_random_numbers_alone(agent: MakeAgent, tmp_path: Path, seed: int | None) -> None:
     model = agent(seed=seed)
@@ -68,29 +80,6 @@ def test_loading_leaves_the_global_random_numbers_alone(agent: MakeAgent, tmp_pa
     type(model).load(tmp_path / "agent")
     type(model).load(tmp_path / "agent", env=PointEnv())
     assert_global_states(before)
-
-
-def test_evaluating_in_the_middle_changes_nothing_in_the_training(agent: MakeAgent, dataset: OfflineDataset) -> None:
-    alone = snapshot(agent().learn_offline(dataset, 6))
-
-    def predict(local_variables: dict[str, Any], _: dict[str, Any]) -> bool:
-        local_variables["self"].predict(np.zeros((2, 3)), deterministic=True)
-        return True
-
-    evaluation = EvalCallback(make_vec_env(PointEnv, 2), n_eval_episodes=2, eval_freq=2, verbose=0)
-    watched = agent()
-    watched.learn_offline(dataset, 3, callback=evaluation)
-    watched.learn_offline(dataset, 3, callback=predict, reset_num_timesteps=False)
-    assert evaluation.evaluations_timesteps or evaluation.last_mean_reward > -np.inf
-    assert [name for name in differing(alone, snapshot(watched)) if name != "data"] == []
-
-
-def test_two_calls_train_as_one(agent: MakeAgent, dataset: OfflineDataset) -> None:
-    once = agent().learn_offline(dataset, 7)
-    twice = agent().learn_offline(dataset, 3).learn_offline(make_dataset(), 4, reset_num_timesteps=False)
-    assert twice.num_timesteps == 7
-    # how far a run has come is part of "data", and differs between a last call of 7 and of 4
-    assert [name for name in differing(snapshot(once), snapshot(twice)) if name != "data"] == []
 
 
 # ---------------------------------------------------------------------- resuming
@@ -106,6 +95,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "replacement": True,
     },
 }
+CASES = [(algo, variant, done) for algo in KINDS for variant in VARIANTS for done in SAVED_AT]
+CASES += [(algo, list(VARIANTS)[-1], SAVED_AT[0]) for algo in ALGOS if algo not in KINDS]
 RESUME = """
 import json, sys
 import stable_baselines3, torch
@@ -129,23 +120,21 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     that it imported with the package.
     """
     folder = tmp_path_factory.mktemp("resumed")
-    jobs = []
-    for algo in ALGOS:
-        for variant, changes in VARIANTS.items():
-            prefix = f"{algo}-{variant}"
-            checkpoints = CheckpointCallback(SAVED_AT[0], str(folder), name_prefix=prefix)
-            make_agent(algo, **changes).learn_offline(make_dataset(), N_UPDATES, callback=checkpoints).save(folder / prefix)
-            for done in SAVED_AT:
-                jobs.append(
-                    (algo, str(folder / f"{prefix}_{done}_steps"), done, N_UPDATES, str(folder / f"{prefix}-from-{done}"))
-                )
+    for algo, variant in dict.fromkeys((algo, variant) for algo, variant, _ in CASES):
+        prefix = f"{algo}-{variant}"
+        checkpoints = CheckpointCallback(SAVED_AT[0], str(folder), name_prefix=prefix)
+        model = make_agent(algo, **VARIANTS[variant]).learn_offline(make_dataset(), N_UPDATES, callback=checkpoints)
+        model.save(folder / prefix)
+    jobs = [
+        (algo, str(folder / f"{algo}-{variant}_{done}_steps"), done, N_UPDATES, str(folder / f"{algo}-{variant}-from-{done}"))
+        for algo, variant, done in CASES
+    ]
     command = [sys.executable, "-c", RESUME, str(Path(worlds.__file__).parent), json.dumps(jobs), str(folder / "imported")]
     subprocess.run(command, check=True, timeout=240)
     return folder
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("done", SAVED_AT)
+@pytest.mark.parametrize(("algo", "variant", "done"), CASES)
 def test_a_run_resumed_in_another_process_is_the_uninterrupted_one(resumed: Path, algo: str, variant: str, done: int) -> None:
     uninterrupted, taken_up = (resumed / f"{algo}-{variant}{suffix}.zip" for suffix in ("", f"-from-{done}"))
     assert differing(snapshot(uninterrupted), snapshot(taken_up)) == []
@@ -160,6 +149,7 @@ def test_importing_the_package_loads_nothing_heavy_that_stable_baselines3_does_n
     assert "sb3_genoffline" in imported and heavy.isdisjoint(imported)
 
 
+@of_each_kind
 def test_going_on_with_another_dataset_is_said_to_be_no_exact_resume(
     agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import torch as th
 from stable_baselines3.common.utils import LinearSchedule
-from worlds import differing, make_agent, members, snapshot
+from worlds import KINDS, differing, make_agent, members, snapshot
 
 from sb3_genoffline import ALGOS, OfflineDataset, UserError
 from sb3_genoffline.common.arguments import Argument
@@ -28,6 +28,9 @@ OTHERS: dict[str, list[Any]] = {
     "behavior": ["a-file"],
     "behavior_and_q": ["a-file"],
 }
+
+
+BEFORE_TRAINING = (*KINDS, "cped", "dac")
 
 
 def literals(hint: Any) -> Iterator[Any]:
@@ -67,7 +70,7 @@ def copy_of(model: OfflineAlgorithm, source: bytes | None = None) -> OfflineAlgo
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("n_updates", [0, 3], ids=["before training", "after 3 updates"])
+@pytest.mark.parametrize(("algo", "n_updates"), [*((algo, 3) for algo in ALGOS), *((algo, 0) for algo in BEFORE_TRAINING)])
 def test_a_live_setting_works_at_once_or_is_refused_and_leaves_the_agent(
     algo: str, dataset: OfflineDataset, n_updates: int
 ) -> None:
@@ -108,7 +111,7 @@ def test_a_live_setting_works_at_once_or_is_refused_and_leaves_the_agent(
         rounds += [apart] if apart else []
         copy = copy_of(model)
         for one in (model, copy):
-            one.learn_offline(dataset, 3, log_interval=None, reset_num_timesteps=False)
+            one.learn_offline(dataset, 2, log_interval=None, reset_num_timesteps=False)
         assert differing(snapshot(model), snapshot(copy)) == [], settings
 
 

@@ -205,7 +205,6 @@ def test_offline_rows_given_back_after_a_load_are_kept(agent: MakeAgent, dataset
     assert_rows_equal(offline_rows(loaded), offline_rows(model))
 
 
-@every_algorithm
 def test_an_online_run_resumes_with_its_online_rows(agent: MakeAgent, dataset: OfflineDataset, tmp_path: Path) -> None:
     model = agent(env=PointEnv()).learn_offline(dataset, 2)
     model.learn(6)

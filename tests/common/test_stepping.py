@@ -19,7 +19,7 @@ from sb3_genoffline.common.stepping import StaticUpdate, Stepper
 from sb3_genoffline.ope import FQE
 from zoo.gpu_check.tape import Tape, TapedGraph, graphs_on_cpu
 
-N_UPDATES, N_STEPS = 20, 12
+N_UPDATES, N_STEPS = 12, 10
 _LATER = ("_start", "warmup_steps", "bc_steps", "flow_joint_steps")
 pytestmark = pytest.mark.filterwarnings(f"ignore:{EXPECTED_WARNINGS}", "error:.*can't be recorded as a CUDA graph")
 
@@ -56,13 +56,13 @@ def two(algo: str, **changes: Any) -> tuple[OfflineAlgorithm, OfflineAlgorithm]:
 
 def test_a_replayed_update_is_the_ordinary_one(algo: str, dataset: OfflineDataset, replays: list[TapedGraph]) -> None:
     names = make_agent(algo, None).argument_table().arguments
-    changes: dict[str, Any] = {name: 7 for name in names if name.endswith(_LATER)}  # phases begin on the way
+    changes: dict[str, Any] = {name: 5 for name in names if name.endswith(_LATER)}  # phases begin on the way
     changes |= {name: 40 for name in ("lr_decay_steps",) if name in names}
     ordinary, replayed = two(algo, **changes)
     for model in (ordinary, replayed):
         del replays[:]
         model.learn_offline(dataset, N_UPDATES, log_interval=N_UPDATES)
-    assert len(replays) - len(set(map(id, replays))) >= 4  # the first launch of each is its recording
+    assert len(replays) - len(set(map(id, replays))) >= 3  # the first launch of each is its recording
     assert ordinary.last_metrics == replayed.last_metrics
     assert not unequal(ordinary, replayed)
 

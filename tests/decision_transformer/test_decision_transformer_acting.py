@@ -34,7 +34,7 @@ UNTOLD = "was told no reward"
 
 
 def trained(**changes: Any) -> Any:
-    return make_agent("decision_transformer", **changes).learn_offline(make_dataset(), 30)
+    return make_agent("decision_transformer", **changes).learn_offline(make_dataset(), 4)
 
 
 class Walk(gym.Env):

@@ -48,8 +48,9 @@ def refused(watch: Watch, algo: str, path: Path, *words: str) -> None:
 # ---------------------------------------------------------------------- pickles
 
 
-@pytest.mark.parametrize("member", TAMPERED)
-@pytest.mark.parametrize("algo", SMALL)
+@pytest.mark.parametrize(
+    ("algo", "member"), [*(("dac", member) for member in TAMPERED), *((algo, TAMPERED[0]) for algo in SMALL if algo != "dac")]
+)
 def test_a_pickle_in_the_place_of_a_member_is_no_member(victims: Path, watch: Watch, algo: str, member: str) -> None:
     saved = io.BytesIO()
     th.save({"actor": Trap(watch.trap)}, saved)

@@ -57,9 +57,12 @@ def test_pickles_in_a_folder_are_never_read(victims: Path, watch: Watch, algo: s
 
 
 @pytest.mark.parametrize(
-    "name", ["os.system", "__import__", "BasePolicy", "../DiffusionPolicy", "builtins.exec", "a\x1b[2J\n", ""]
+    ("algo", "name"),
+    [
+        *(("dac", name) for name in ("os.system", "__import__", "BasePolicy", "../DiffusionPolicy", "a\x1b[2J\n", "")),
+        *((algo, "builtins.exec") for algo in SMALL),
+    ],
 )
-@pytest.mark.parametrize("algo", SMALL)
 def test_no_class_is_found_by_a_name_from_a_file(victims: Path, watch: Watch, algo: str, name: str) -> None:
     folder = copied(victims, algo, watch)
     original = (folder / "config.json").read_bytes()

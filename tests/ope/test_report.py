@@ -8,8 +8,8 @@ import pytest
 from problems import Linear, linear_data
 
 from sb3_genoffline import UserError
-from sb3_genoffline.ope import OfflineReport, evaluate_offline
-from sb3_genoffline.ope.report import discounted_return, split_episodes
+from sb3_genoffline.ope import OfflineReport, evaluate_offline, weighting
+from sb3_genoffline.ope.report import split_episodes
 
 SETTINGS: dict[str, Any] = {"gradient_steps": 150, "gamma": 0.5, "tau": 0.5, "net_arch": (), "learning_rate": 2e-2}
 
@@ -18,13 +18,13 @@ SETTINGS: dict[str, Any] = {"gradient_steps": 150, "gamma": 0.5, "tau": 0.5, "ne
 def report() -> OfflineReport:
     """From s = 1 on, the larger the gain, the better."""
     policies = {str(gain): Linear(gain) for gain in (-0.5, 0.5, 0.0)}
-    weighting = {"n_steps": 2, "net_arch": (4,), "device": "cpu"}
+    flows = {"n_steps": 2, "net_arch": (4,), "device": "cpu"}
     starts = np.ones((3, 1), np.float32)
     return evaluate_offline(
         policies,
         linear_data(800),
         estimators=("fqe", "wdr"),
-        weighting=weighting,
+        weighting=flows,
         initial_observations=starts,
         device="cpu",
         **SETTINGS,
@@ -55,6 +55,19 @@ def test_few_effective_episodes_are_a_doubt(report: OfflineReport):
     for judgement in report.judgements.values():
         assert judgement.ess is not None and judgement.ess <= 4
         assert any("WDR rests on" in warning for warning in judgement.warnings)
+
+
+def test_the_density_of_behaviour_is_fitted_once_for_all_policies(monkeypatch: pytest.MonkeyPatch):
+    fits: list[int] = []
+    fit = weighting.fit_behaviour
+    monkeypatch.setattr(weighting, "fit_behaviour", lambda *a: fits.append(1) or fit(*a))
+    settings = {"n_steps": 2, "net_arch": (4,), "n_folds": 2, "device": "cpu"}
+    options = SETTINGS | {"gradient_steps": 1, "held_out": 0.5, "estimators": ("fqe", "wdr"), "device": "cpu"}
+    policies = {"a": Linear(0.5), "b": Linear(-0.5)}
+    both = evaluate_offline(policies, linear_data(160), weighting=settings, **options)
+    assert len(fits) == 2
+    alone = evaluate_offline({"b": policies["b"]}, linear_data(160), weighting=settings, **options)
+    assert both.judgements["b"].wdr == pytest.approx(alone.judgements["b"].wdr)
 
 
 def test_a_truth_that_is_missing_is_named(report: OfflineReport):
@@ -92,11 +105,6 @@ def test_parts_share_no_episode_and_miss_none(share: float):
 def test_a_single_episode_can_not_be_split():
     with pytest.raises(UserError, match="a single episode"):
         split_episodes(linear_data(40), 0.2)
-
-
-def test_the_datas_value_is_their_mean_discounted_return():
-    data = linear_data(80)
-    assert discounted_return(data, 0.9) == pytest.approx((data.rewards.reshape(2, 40) @ 0.9 ** np.arange(40)).mean(), rel=1e-5)
 
 
 ODD: dict[str, list[Any]] = {

@@ -14,11 +14,12 @@ from zoo.speed.plain_qdq import PlainQDQ
 
 TOLERANCE = 1e-10
 SETTINGS: list[dict[str, Any]] = [
-    {"penalty": penalty, "actor_objective": objective, "lam": lam}
-    for penalty in ("paper", "antmaze_awr", "antmaze_q", "floor", "none")
+    {"penalty": penalty, "actor_objective": objective, "lam": lam if objective == "q_bc" else 0.8 - lam}
+    for penalty, lam in (("paper", 0.0), ("antmaze_awr", 0.8), ("antmaze_q", 0.0), ("floor", 0.8), ("none", 0.0))
     for objective in ("q_bc", "awr")
-    for lam in (0.0, 0.8)
 ] + [
+    {"penalty": "paper", "actor_objective": "q_bc", "lam": 0.8},
+    {"penalty": "paper", "actor_objective": "awr", "lam": 0.0},
     {"mean_backup": True},
     {"policy_delay": 1},
     {"policy_delay": 3},

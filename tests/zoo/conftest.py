@@ -22,9 +22,12 @@ FORK: Any = multiprocessing.get_context("fork")
 
 @pytest.fixture(scope="session", autouse=True)
 def coarse_pictures() -> Iterator[None]:
-    """What is asked of pictures does not depend on their resolution."""
+    """What is asked of pictures depends neither on their resolution nor on where exactly a panel lies."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "DPI", 30)
+        patch.setattr(ConstrainedLayoutEngine, "execute", lambda *_: None)
         yield
 
 

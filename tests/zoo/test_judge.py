@@ -8,6 +8,7 @@ import pytest
 from worlds import make_agent, make_dataset
 
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.ope import evaluate_offline
 from zoo.__main__ import main
 from zoo.judge import candidates
 
@@ -86,3 +87,33 @@ def test_without_a_file_that_can_be_read_it_says_why(tmp_path: Path):
     (tmp_path / "agent.zip").write_bytes(b"none")
     with pytest.raises(UserError, match=r"No agent can be judged\. a is left out: "):
         candidates.load_candidates({"a": tmp_path / "agent.zip"}, "cpu")
+
+
+def test_the_simulator_says_how_good_the_judge_was(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from zoo.judge import command
+
+    monkeypatch.setattr(
+        command, "evaluate_offline", lambda *a, weighting, **options: evaluate_offline(*a, net_arch=(4,), **options)
+    )
+    words = [
+        "judge",
+        "--dataset",
+        str(logs / "data.npz"),
+        "-f",
+        str(logs / "logs"),
+        "-n",
+        "2",
+        "--fqe-only",
+        "--device",
+        "cpu",
+    ]
+    words += ["--truth", "2", "--json", str(logs / "report.json"), "-o", str(logs / "judged.png")]
+    with pytest.raises(SystemExit, match="environment"):
+        main(words)
+    main([*words, "--env", "genoffline-tests/Point-v0"])
+    found = json.loads((logs / "report.json").read_text())
+    assert found["truth"].keys() == found["policies"].keys()
+    assert found["figures"]["fqe"]["policies"] == 3 and "regret@3" in capsys.readouterr().out
+    assert (logs / "judged-truth.png").stat().st_size

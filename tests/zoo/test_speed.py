@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from costs import COST_MODELS, cped_flops, dac_flops, qdq_flops
 from gymnasium import spaces
+from worlds import KINDS
 
 from sb3_genoffline import ALGOS, DAC
 from sb3_genoffline.errors import UserError
@@ -90,7 +91,7 @@ def run_speed(*flags: str) -> None:
     speed.main(parser.parse_args(flags))
 
 
-@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize("algo", [*KINDS, "cped", "dac"])
 def test_the_command_prints_every_variant_and_fit_with_its_rates(algo: str, capsys: pytest.CaptureFixture[str]) -> None:
     run_speed("--algo", algo, "--setting", "tiny", "--batch-size", "8", "--updates", "1", "--rounds", "1")
     lines = capsys.readouterr().out.splitlines()
@@ -98,7 +99,7 @@ def test_the_command_prints_every_variant_and_fit_with_its_rates(algo: str, caps
     rows = {line.split("  ")[0]: line.split() for line in lines[3:]}
     fits = [fit.name for fit in speed.make_fits(algo, "hopper", "tiny", "cpu")]
     plain = ["plain (reference form)"] if speed.plain_form(ALGOS[algo]) is not None else []
-    assert bool(plain) == (algo in ("cped", "dac", "qdq"))
+    assert {name for name, cls in ALGOS.items() if speed.plain_form(cls) is not None} == {"cped", "dac", "qdq"}
     assert list(rows) == [*plain, "eager", *(f"fit {name}" for name in fits)]
     assert bool(fits) == (next(iter(ALGOS[algo].policy_aliases.values())).fitted_model is not None)
     for name in (*plain, "eager"):
@@ -120,7 +121,7 @@ def test_a_setting_is_the_papers_a_profile_or_an_entry() -> None:
 
 
 def test_a_setting_that_the_plain_form_does_not_have_is_timed_without_it(capsys: pytest.CaptureFixture[str]) -> None:
-    args = argparse.Namespace(algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, onednn=False)
+    args = argparse.Namespace(algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, bf16=False)
     assert [variant.name for variant in speed.variants(args)] == ["eager"]
     assert "no plain form of this setting: The plain form knows linear layers" in capsys.readouterr().out
 

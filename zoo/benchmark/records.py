@@ -42,7 +42,7 @@ _DONE_PARTS: dict[str, Any] = {
     "curve": _MAPPING | None,
 }
 _ONCE_EVALUATED: dict[str, Any] = {
-    "last": _RESULT | {"eval_seed": int, "n_eval_envs": int, "env_id": str | None},
+    "last": _RESULT | {"eval_seed": int, "n_eval_envs": int, "env_id": str | None, "returns": list[float] | None},
     "best": _RESULT,
 }
 _CLOCK: dict[str, Any] = {

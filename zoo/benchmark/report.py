@@ -17,7 +17,9 @@ from sb3_genoffline.files.escaping import code, code_block, markdown
 from ..runs.evaluations import LATE
 from ..runs.folders import dataset_name
 from ..runs.writing import write_text
-from .pictures import draw_aggregate, draw_dataset
+from .bandit import PULLS
+from .choosing import Choice, choices, draw_choices, name_of, rows_of
+from .pictures import color_of, draw_aggregate, draw_dataset
 from .plan import Plan
 from .records import Cell, read_cells
 from .results import Published, Results, final_score, score, spread, title
@@ -41,8 +43,8 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
     results = Results(plan.algorithms, plan.datasets, read_cells(plan, records))
     if not results.records():
         raise NotFoundError(f"There is no result in {records} yet.")
-    files = []
-    for name, rows in tables(results).items():
+    files, found = [], choices(results)
+    for name, rows in (tables(results) | ({"choosing": rows_of(found)} if found else {})).items():
         files.append(output / f"{name}.csv")
         write_text(files[-1], _csv(rows))
     for dataset in plan.datasets:
@@ -50,7 +52,9 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
             files += draw_dataset(results, dataset, output / dataset_name(dataset))
     if results.compared[1]:
         files += draw_aggregate(results, output / "aggregate")
-    write_text(output / "README.md", _markdown(plan, results, command))
+    if found:
+        files += draw_choices(found, {name: color_of(results, name) for name in results.algorithms}, output / "choosing")
+    write_text(output / "README.md", _markdown(plan, results, found, command))
     return [output / "README.md", *files]
 
 
@@ -126,13 +130,14 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 # ------------------------------------------------------------------ Markdown
 
 
-def _markdown(plan: Plan, results: Results, command: str) -> str:
+def _markdown(plan: Plan, results: Results, found: list[Choice], command: str) -> str:
     note = printable(plan.note).replace("<", "\\<")  # Markdown of the plan's author, but no HTML
     parts = [f"# {markdown(plan.title)}", _introduction(results), *([note] if note else [])]
     parts += [f"**{markdown(warning)}**" for warning in results.warnings()]
     parts += ["## Final scores", *_overview(results)]
     if results.compared[1]:
         parts += ["## Comparison", *_comparison(results)]
+    parts += _choosing(found)
     for dataset in results.datasets:
         parts += [f"## {markdown(dataset)}", *_dataset(results, dataset)]
     parts += _superseded(results)
@@ -146,7 +151,8 @@ def _markdown(plan: Plan, results: Results, command: str) -> str:
     parts += ["## Again", f"Everything here is made from the records by\n\n{code_block(command, 'bash')}"]
     parts.append(
         "`runs.csv` has a row for each run, superseded ones too, `scores.csv` for each algorithm and dataset, `curves.csv` "
-        "for each evaluation, `aggregate.csv` and `improvement.csv` hold the comparison over all datasets with its intervals."
+        "for each evaluation, `aggregate.csv` and `improvement.csv` hold the comparison over all datasets with its intervals, "
+        "`choosing.csv` what a choice among runs is worth."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -234,6 +240,24 @@ def _comparison(results: Results) -> list[str]:
         _table(["", *map(_name, names)], grid),
         "![Comparison](aggregate.png)",
     ]
+
+
+def _choosing(found: list[Choice]) -> list[str]:
+    """What a choice among runs is worth for its price."""
+    if not found:
+        return []
+    text = (
+        "Runs of one algorithm differ by seed (and by settings of before), and knowing which is best has its price. By "
+        "Unifloral's protocol (arXiv 2504.11453) a bandit spends evaluations, one episode each, on the last checkpoints and "
+        "takes the run that looks best. Below is the mean score of what it takes after as many evaluations; episodes are "
+        "drawn from the records' with replacement. *Any algorithm* is a choice among all runs on the set."
+    )
+    rows = []
+    for choice in found:
+        taken = [f"{choice.taken[:, pulls - 1].mean():.1f}" for pulls in PULLS]
+        rows.append([markdown(choice.dataset), markdown(name_of(choice)), str(choice.policies), *taken, f"{choice.best:.1f}"])
+    header = ["", "", "runs", *(f"{pulls} evaluation{'s' * (pulls > 1)}" for pulls in PULLS), "best run"]
+    return ["## Choosing a run by evaluations", text, _table(header, rows), "![Choosing](choosing.png)"]
 
 
 def _superseded(results: Results) -> list[str]:

@@ -1,23 +1,22 @@
 """
 Rank the checkpoints of all runs on a dataset from the logged data alone, by fitted Q evaluation and weighted doubly robust
-estimates on held-out episodes. No environment is built.
+estimates on held-out episodes. No environment is built, except by --truth, which measures how good the ranking is.
 """
 
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.ope import OfflineReport, evaluate_offline
-from sb3_genoffline.ope.metrics import rank_correlation
 
 from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
+from ..runs.envs import Recorded, env_factory, try_out
 from ..runs.flags import a_folder, device, discount, json_file, picture_file, positive, seed_number, share
 from ..runs.folders import dataset_name
 from ..runs.writing import write_json
 from .candidates import check_spaces, find_checkpoints, load_candidates
+from .truth import Truth, compared, play, table
 
 FEW_TO_COMPARE = 8
 
@@ -33,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=seed_number, default=0, help="seed of all random numbers")
     add("--fqe-only", action="store_true", help="skip the doubly robust estimates, which need a density of the behaviour")
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
+    add(
+        "--truth",
+        type=positive,
+        metavar="N",
+        help="afterwards, run N episodes per agent in the simulator and measure how good the ranking was",
+    )
+    add("--env", help="environment for --truth (default: the dataset's)")
     add("--json", type=json_file, metavar="FILE", help="write everything to this file")
     add("-o", "--output", type=picture_file, help="picture to write, as PNG and SVG (default: logs/judge/<dataset>.png)")
     add_trust_argument(parser)
@@ -51,6 +57,9 @@ def main(args: argparse.Namespace) -> None:
             f"--held-out {args.held_out:g} leaves fewer than two of {data.n_episodes} episodes for doubly robust estimates: "
             "give a larger share, or --fqe-only."
         )
+    make = env_factory(data, args.env, recorded=Recorded(trusted=args.trust_env))
+    if args.truth:
+        try_out(make)
     for sentence in refused:
         print(sentence)
     report = evaluate_offline(
@@ -67,24 +76,30 @@ def main(args: argparse.Namespace) -> None:
     )
     print(report.table())
     print(agreement(report))
-    from .pictures import plot_report
+    from .pictures import plot_report, plot_truth
 
     output = Path(args.output) if args.output else Path("logs") / "judge" / f"{dataset_name(args.dataset)}.png"
-    for file in plot_report(report, output):
-        print(f"wrote {file}")
+    files, found = plot_report(report, output), report.as_dict() | {"left_out": refused}
+    if args.truth:
+        truth: dict[str, Truth] = {}
+        for name, agent in agents.items():
+            truth[name] = play(agent, make, args.truth, report.gamma)
+        found |= compared(report, truth)
+        print(table(found))
+        files += plot_truth(report, truth, output.with_name(f"{output.stem}-truth.png"))
     if args.json:
-        write_json(Path(args.json), {**report.as_dict(), "left_out": refused})
-        print(f"wrote {args.json}")
+        write_json(Path(args.json), found)
+        files.append(Path(args.json))
+    for file in files:
+        print(f"wrote {file}")
 
 
 def agreement(report: OfflineReport) -> str:
     """How far the two estimators rank alike, and whether the best policy is better than the data."""
-    best = report.best()
+    best, rho, n = report.best(), report.agreement, len(report.judgements)
     low = report.judgements[best].fqe.interval[0]
     lines = [f"best: {best}" + ("" if low > report.data_value else ", which is not surely better than the data")]
-    weighed = [found.wdr for found in report.judgements.values() if found.wdr is not None]
-    if len(weighed) == len(report.judgements) > 1:
-        rho = rank_correlation(np.array([*report.values().values()]), np.array(weighed))
-        few = ": few, so read little into it" if len(weighed) < FEW_TO_COMPARE else ""
-        lines.append(f"agreement of FQE and WDR: rank correlation {rho:.2f} over {len(weighed)} policies{few}")
+    if rho is not None:
+        few = ": few, so read little into it" if n < FEW_TO_COMPARE else ""
+        lines.append(f"agreement of FQE and WDR: rank correlation {rho:.2f} over {n} policies{few}")
     return "\n".join(lines)

@@ -33,7 +33,7 @@ def run_method(method: str, index: int, steps: int, seed: int = 0) -> dict[str, 
     """
     Train one method on one data set.
 
-    :param method: see :data:`zoo.bandit.METHODS`
+    :param method: see :data:`zoo.toys.bandit.METHODS`
     :param index: of the data set
     :param steps: updates
     :param seed: of the agent and its batches

@@ -29,6 +29,7 @@ from .refusals import refusal_of
 from .settings import make_logger, write_settings
 from .starting import Start, Wish, start
 from .stopping import Stopped, advised, stoppable
+from .tracking import Tracking, tracked
 from .writing import write_json
 
 _SAVE_LAST_EVERY = 10_000
@@ -101,6 +102,7 @@ def train(
     resume: bool = False,
     arguments: Mapping[str, Any] | None = None,
     callback: BaseCallback | None = None,
+    tracking: Tracking | None = None,
 ) -> TrainedRun:
     """
     Train, evaluate on the way, and write the run's files (see :class:`~zoo.runs.folders.Run`).
@@ -136,6 +138,7 @@ def train(
         ``log_folder``, if there is one that no process is at work on
     :param arguments: recorded as ``args.yml``
     :param callback: called after each update, once what is to be saved then is saved
+    :param tracking: where the run is told of (None: nowhere)
     :raises UserError: for bad hyper-parameters, a resumed agent that has done its updates already, or is of another algorithm
         or seed, or whose run is trained by another process
     """
@@ -184,7 +187,8 @@ def train(
         if verbose:
             _announce(run, begun, data, total, profile, trained_agent)
         resumed_from = None if begun.origin is None else "_".join(map(str, _position(model))).removeprefix("update_")
-        model.set_logger(make_logger(run, resumed_from, tensorboard_log, model.name, verbose, progress))
+        trackers = [] if tracking is None else [stack.enter_context(tracked(tracking, run, verbose))]
+        model.set_logger(make_logger(run, resumed_from, tensorboard_log, model.name, verbose, progress, *trackers))
         stack.enter_context(_closed(model.logger))
         clock = FitClock()
         callbacks: list[BaseCallback] = [StopWhenAsked(stop), clock]
@@ -330,6 +334,7 @@ def _write_summary(result: TrainedRun) -> None:
             "evaluation_seconds": round(result.evaluation_seconds, 3),
             "fit_seconds": round(result.fit_seconds, 3),
             "updates_per_second": round(result.updates_per_second, 3),
+            "last_evaluations": late_evaluations(result.run),
             "metrics": {key: value for key, value in result.model.last_metrics.items() if np.isfinite(value)},
         },
     )

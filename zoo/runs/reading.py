@@ -44,7 +44,7 @@ def read_text(path: Path, what: str, largest: int | None = None) -> str:
     except UserError:
         raise
     except FileNotFoundError:
-        raise NotFoundError(f"There is not a valid {what} at {printable(repr(str(path)))}{near_files(path)}") from None
+        raise NotFoundError(f"There is no {what} at {printable(repr(str(path)))}{near_files(path)}") from None
     except OSError as error:
         raise UserError(f"The {what} at {printable(repr(str(path)))} can't be read: {error.strerror}.") from error
     except ValueError:

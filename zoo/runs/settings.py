@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.logger import Logger, make_output_format
+from stable_baselines3.common.logger import KVWriter, Logger, make_output_format
 
 from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.errors import UserError
@@ -87,7 +87,13 @@ def _tensorboard_folder(root: str | Path, run: Run, algo: str) -> Path:
 
 
 def make_logger(
-    run: Run, resumed_from: str | None, tensorboard: str | Path | None, algo: str, verbose: int, progress: bool
+    run: Run,
+    resumed_from: str | None,
+    tensorboard: str | Path | None,
+    algo: str,
+    verbose: int,
+    progress: bool,
+    *trackers: KVWriter,
 ) -> Logger:
     """
     ``progress.csv`` (``progress_from_<where>.csv`` of a resumed run), tables where they are wanted, tensorboard if asked for.
@@ -96,10 +102,13 @@ def make_logger(
     :param tensorboard: root of the tensorboard logs
     :param verbose: see :func:`zoo.runs.learning.train`
     :param progress: whether a progress bar is shown
+    :param trackers: further formats
     """
-    formats = [make_output_format("csv", str(run.folder), "" if resumed_from is None else f"_from_{resumed_from}")]
+    formats: list[KVWriter] = [
+        make_output_format("csv", str(run.folder), "" if resumed_from is None else f"_from_{resumed_from}")
+    ]
     if verbose > 1 or (verbose and not progress):
         formats.append(make_output_format("stdout", str(run.folder)))
     if tensorboard is not None:
         formats.append(make_output_format("tensorboard", str(_tensorboard_folder(tensorboard, run, algo))))
-    return Logger(str(run.folder), formats)
+    return Logger(str(run.folder), [*formats, *trackers])

@@ -19,7 +19,8 @@ from sb3_genoffline.registry import ALGOS, load_agent
 from .folders import Run, held, list_runs, run_of
 from .hyperparameters import load_hyperparameters, make_hyperparameters
 
-_BESIDE_THE_POINT = ("log_folder", "resume", "verbose", "progress", "trust_env")
+_TRACKING = ("track", "wandb_project_name", "wandb_entity", "wandb_tags")
+_BESIDE_THE_POINT = ("log_folder", "resume", "verbose", "progress", "trust_env", *_TRACKING)
 """Options that make no other run of a command."""
 
 

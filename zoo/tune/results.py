@@ -12,10 +12,10 @@ import yaml
 from sb3_genoffline.errors import printable, printable_lines
 from sb3_genoffline.ope.metrics import rank_correlation, regret
 
+from ..benchmark.bandit import PULLS, bandit_curve
 from ..benchmark.records import record_path
 from ..runs.provenance import command_line
 from ..runs.writing import write_json, write_text
-from .bandit import bandit_curve
 from .objectives import OBJECTIVES
 from .plan import TunePlan
 from .trials import REVEALED, read_trial
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import optuna
 
 PROFILE, REPORT, TABLE, PICTURE = "best.yml", "report.md", "trials.json", "bandit.png"
-PULLS = (1, 2, 5, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def check_stored_here(path: Path, name: str, item: Any) -> int:
 def check_arrays(path: Path, items: dict[str, Any]) -> None:
     """
     :param path: of an HDF5 file
-    :param items: the ``h5py.Dataset``s that will be read, by name
+    :param items: each ``h5py.Dataset`` that will be read, by name
     :raises UserError: if they lie elsewhere, hold no numbers, or declare too much
     """
     declared = 0
@@ -97,7 +97,7 @@ def check_arrays(path: Path, items: dict[str, Any]) -> None:
 def check_described(path: Path, items: dict[str, Any]) -> None:
     """
     :param path: of an HDF5 file
-    :param items: the ``h5py.Dataset``s of its description, by name: single values and the bounds of spaces
+    :param items: each ``h5py.Dataset`` of its description, by name: single values and the bounds of spaces
     :raises UserError: if they lie elsewhere or are larger than a description
     """
     for name, item in items.items():

@@ -58,7 +58,7 @@ def write_minari(
     without an environment, and never estimates any.
 
     :param dataset_id: ``(namespace/)*name-v<number>``; namespaces that do not exist are made.
-    :param buffers: Minari ``EpisodeBuffer``s, T + 1 observations for T steps; consumed once, one at a time.
+    :param buffers: each a Minari ``EpisodeBuffer``, T + 1 observations for T steps; consumed once, one at a time.
     :param env: Environment the data come from, by id or spec.
     :param eval_env: Environment to evaluate in; readers fall back to ``env``.
     :param observation_space: Space of the observations; that of ``env`` if None.

@@ -130,7 +130,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of tests that ask about the words and the tables."""
-    for name in ("draw_dataset", "draw_aggregate"):
+    for name in ("draw_dataset", "draw_aggregate", "draw_choices"):
         monkeypatch.setattr(report_module, name, lambda *args: [])
 
 

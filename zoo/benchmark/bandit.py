@@ -1,6 +1,6 @@
 """
 What a choice among policies costs in a simulator: Unifloral's protocol (Jackson et al. 2025, arXiv 2504.11453). A bandit
-spends evaluations, one episode each, on the policies of a search; after each of them the policy that looks best is taken.
+spends evaluations, one episode each, on policies; after each of them the policy that looks best is taken.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 REPEATS, EXPLORATION = 1_000, 2.0
+PULLS = (1, 2, 5, 10, 20, 50, 100)
+"""Evaluations after which tables say what is taken."""
 
 
 def bandit_curve(

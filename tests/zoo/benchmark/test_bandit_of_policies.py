@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zoo.tune.bandit import bandit_curve
+from zoo.benchmark.bandit import bandit_curve
 
 
 def test_policies_without_noise_are_told_apart_once_all_were_tried() -> None:

@@ -1,0 +1,205 @@
+"""``zoo train --track``: Weights & Biases and MLflow, each with what it has for working offline."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3.common.logger import Logger
+
+from sb3_genoffline.common.stepping import Stepper
+from sb3_genoffline.errors import UserError
+from zoo.__main__ import main
+from zoo.runs.folders import Run, list_runs
+from zoo.runs.learning import train
+from zoo.runs.tracking import Tracker, Tracking
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """60 rows of one's own."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    states = np.random.default_rng(0).normal(size=(61, 2)).astype(np.float32)
+    path = tmp_path / "own.npz"
+    np.savez(
+        path, observations=states[:-1], actions=states[:-1, :1].clip(-1, 1), rewards=states[:-1, 0],
+        next_observations=states[1:], terminals=np.arange(60) % 10 == 9,
+    )  # fmt: skip
+    return path
+
+
+def command(file: Path, *extra: str) -> list[str]:
+    given = ["--algo", "bc", "--dataset", str(file), "-n", "6", "--profile", "tiny", "--eval-freq", "0", "--log-interval", "2"]
+    return ["train", *given, "-f", str(file.parent / "logs"), "--verbose", "0", *extra]
+
+
+def stop_at(update: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """Give a command a signal in the midst of an update."""
+    step = Stepper.__call__
+
+    def signalled(stepper: Any, *args: Any) -> Any:
+        if stepper.owner._n_updates == update - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return step(stepper, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Stepper, "__call__", signalled)
+        main(arguments)
+
+
+def the_run(file: Path) -> Run:
+    (run,) = list_runs(file.parent / "logs", "bc", file)
+    return run
+
+
+def id_of(run: Run, service: str) -> str:
+    return json.loads((run.settings / "tracking.json").read_text())[service]  # type: ignore[no-any-return]
+
+
+class FakeWandb:
+    """Remembers what it is told, as ``wandb`` would send it."""
+
+    __file__ = "wandb/__init__.py"
+    Settings = SimpleNamespace
+
+    def __init__(self) -> None:
+        self.runs: list[dict[str, Any]] = []
+
+    def init(self, **given: Any) -> Any:
+        told: dict[str, Any] = {**given, "logged": [], "axes": {}, "exit_code": None}
+        self.runs.append(told)
+        return SimpleNamespace(
+            id=given["id"],
+            define_metric=lambda name, step_metric: told["axes"].update({name: step_metric}),
+            log=told["logged"].append,
+            finish=lambda exit_code: told.update(exit_code=exit_code),
+        )
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
+    return fake
+
+
+def test_wandb_is_told_of_a_run_under_rl_zoos_flags_and_of_the_same_one_when_it_goes_on(
+    file: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--track", "--wandb-project-name", "mine", "--wandb-entity", "us", "-tags", "a", "b"]
+    stop_at(3, monkeypatch, command(file, *flags))
+    main(command(file, *flags))
+    first, second = wandb.runs
+    assert first["project"] == "mine" and first["entity"] == "us" and first["tags"] == ["a", "b"]
+    assert first["config"]["hyperparameters"]["n_timesteps"] == 6 and first["name"] == "bc/own_1"
+    assert first["id"] == second["id"] == id_of(the_run(file), "wandb") and first["resume"] == "allow"
+    assert first["dir"] == str(the_run(file).folder) and first["axes"] == {"*": "global_step"}
+    steps = [entry["global_step"] for told in wandb.runs for entry in told["logged"] if "train/actor_loss" in entry]
+    assert steps == [2, 3, 4, 6] and second["exit_code"] == 0
+
+
+def test_wandb_itself_writes_the_run_offline_beside_the_runs_files(file: Path) -> None:
+    pytest.importorskip("wandb")
+    main(command(file, "--track"))
+    run = the_run(file)
+    (offline,) = (run.folder / "wandb").glob(f"offline-run-*-{id_of(run, 'wandb')}")
+    (content,) = offline.glob("*.wandb")
+    assert b"actor_loss" in content.read_bytes()
+
+
+def test_mlflow_is_told_of_a_run_and_of_the_same_one_when_it_goes_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    flags = ["--track", "mlflow", "--wandb-project-name", "mine", "-tags", "a"]
+    stop_at(3, monkeypatch, command(file, *flags))
+    main(command(file, *flags))
+    client = mlflow.MlflowClient()
+    (told,) = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert told.info.run_id == id_of(the_run(file), "mlflow") and told.info.status == "FINISHED"
+    assert told.info.run_name == "bc/own_1" and told.data.tags["a"] == "true"
+    assert told.data.params["algo"] == "bc" and told.data.params["n_timesteps"] == "6"
+    history = client.get_metric_history(told.info.run_id, "train/actor_loss")
+    assert [metric.step for metric in history] == [2, 3, 4, 6]
+
+
+def test_nothing_is_told_without_the_flag_whatever_the_runs_files_say(file: Path, wandb: FakeWandb) -> None:
+    main(command(file, "--track"))
+    assert len(wandb.runs) == 1
+    main(["train", "-i", str(the_run(file).model_path), "-n", "8", "--verbose", "0"])
+    assert len(wandb.runs) == 1 and the_run(file).config()["hyperparameters"]["n_timesteps"] == 8
+
+
+def test_a_tracking_makes_no_other_run_of_the_command(file: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(3, monkeypatch, command(file))
+    main(command(file, "--track"))
+    assert the_run(file).summary()["finished"] and len(wandb.runs) == 1
+
+
+def test_flags_of_a_tracking_that_is_not_asked_for_are_refused(file: Path) -> None:
+    with pytest.raises(SystemExit, match="are of a run that is tracked: add --track"):
+        main(command(file, "-tags", "a"))
+
+
+@pytest.mark.parametrize("service", ["wandb", "mlflow"])
+def test_a_missing_package_is_named_before_anything_is_made(service: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, service, None)  # type: ignore[arg-type]
+    with pytest.raises(SystemExit, match=rf'--track {service} needs its package .*pip install "sb3-genoffline\[{service}\]"'):
+        main(command(file, "--track", service))
+    assert not (file.parent / "logs").exists()
+
+
+def test_a_folder_named_like_the_package_is_no_package(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(__file__=None))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="No module named 'wandb'"):
+        Tracking()
+
+
+def test_a_refusal_is_one_line_and_a_run_that_fails_is_ended_as_failed(file: Path, wandb: FakeWandb) -> None:
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train("bc", file, profile="tiny", n_timesteps=2, eval_freq=0, verbose=0, log_folder=file.parent, tracking=Tracking(),
+              callback=fails)  # fmt: skip
+    assert wandb.runs[0]["exit_code"] == 1
+    wandb.init = lambda **_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(SystemExit, match=r"wandb can't be told of .*: division by zero"):
+        main(command(file, "--track"))
+
+
+def test_an_id_that_is_none_is_refused(file: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(3, monkeypatch, command(file))
+    (the_run(file).settings / "tracking.json").write_text('{"wandb": "../other"}')
+    with pytest.raises(SystemExit, match=r"'\.\./other', which is no id of a run: delete the file"):
+        main(command(file, "--track"))
+
+
+def test_a_service_that_fails_ends_no_training(file: Path) -> None:
+    def fail(numbers: Any, step: int) -> None:
+        calls.append(step)
+        raise ConnectionError("gone")
+
+    calls: list[int] = []
+    logger = Logger(None, [Tracker("mlflow", fail)])
+    logger.record("train/loss", 1.0)
+    with pytest.warns(UserWarning, match="mlflow is told no more of this run, which goes on: gone"):
+        logger.dump(1)
+    logger.record("train/loss", 2.0)
+    logger.dump(2)
+    assert calls == [1]
+
+
+def test_numbers_alone_are_handed_over_and_none_that_is_excluded() -> None:
+    sent: list[dict[str, float]] = []
+    logger = Logger(None, [Tracker("wandb", lambda numbers, step: sent.append(dict(numbers)))])
+    logger.record("loss", np.float32(1.5))
+    logger.record("text", "words")
+    logger.record("own", 1, exclude="wandb")
+    logger.record("count", 2, exclude="tensorboard")
+    logger.dump(1)
+    assert sent == [{"loss": 1.5, "count": 2.0}]
