@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch as th
@@ -10,6 +11,7 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
 from sb3_genoffline.common.fitting import Fit, SharedModel, check_facts
+from sb3_genoffline.common.precision import bf16_products, matmul_precision
 from sb3_genoffline.common.stored_learner import StoredLearner
 from sb3_genoffline.errors import NotFoundError, UserError, printable
 from sb3_genoffline.files.archive import PathOrFile
@@ -27,6 +29,7 @@ class FittingLearner(StoredLearner):
     The arguments are those of :class:`~sb3_genoffline.common.learner.Learner`.
     """
 
+    _precision_is_told = False
     fitted_model_arguments: ClassVar[str] = "the same settings"
     """Which arguments give two agents fitted models of the same shape, for the message where they differ."""
     fitted_model_units: ClassVar[tuple[str, ...]] = ()
@@ -44,10 +47,9 @@ class FittingLearner(StoredLearner):
             self.__dict__[name] = None  # taken over: it is the policy's now
 
     def offline_rows(self) -> tuple[Tensor, Tensor]:
-        """Raw observations (N, S) and actions (N, A), in [−1, 1], of the buffer's offline rows."""
+        """Raw observations (N, S) and actions (N, A), in [−1, 1], of the buffer's offline rows; not to be written to."""
         assert self.replay_buffer is not None
-        rows = self.replay_buffer.rows_at(th.arange(self.replay_buffer.n_offline, device=self.replay_buffer.device))
-        return rows.observations.clone(), rows.actions.clone()
+        return self.replay_buffer.states_and_actions()
 
     def make_fits(self) -> list[Fit]:
         """All fits that come before the policy's training, new, on the buffer's offline rows, in order."""
@@ -67,6 +69,20 @@ class FittingLearner(StoredLearner):
 
         :param new: whether the data are not those that it met last
         """
+
+    # ------------------------------------------------------------------ in what precision
+
+    def products(self) -> AbstractContextManager[None]:
+        """While this lasts, matrix products are of ``matmul_precision``; the first time, what that does here is told."""
+        if self.matmul_precision != "fp32" and not self._precision_is_told:
+            self._precision_is_told = True
+            if self.device.type != "cpu":
+                warnings.warn(f"matmul_precision={self.matmul_precision!r} is of CPUs and does nothing here.", stacklevel=4)
+            elif not bf16_products().rounded:
+                warnings.warn(f"matmul_precision={self.matmul_precision!r} does nothing: {bf16_products()}.", stacklevel=4)
+            elif hasattr(self, "_logger"):
+                self.logger.info(str(bf16_products()))
+        return matmul_precision(self.matmul_precision)
 
     # ------------------------------------------------------------------ what it was fitted with
 
@@ -249,7 +265,8 @@ class FittingLearner(StoredLearner):
         for fit in self.fits.left or ():
             fit.graph = self.graph
         logger = self.logger if hasattr(self, "_logger") else Logger(None, [])  # SB3's learn() makes its own later
-        return self.fits.run(callback, log_interval, logger, self.monitor)
+        with self.products() if self.fits.left else nullcontext():
+            return self.fits.run(callback, log_interval, logger, self.monitor)
 
     def _meet_data(self) -> None:
         """Let the fitted model and the data meet."""

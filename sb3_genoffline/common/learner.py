@@ -35,6 +35,8 @@ from sb3_genoffline.common.fitting import Fits
 from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.precision import MatmulPrecision
+from sb3_genoffline.common.refused import REFUSED
 from sb3_genoffline.common.state import LearnerState
 from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.data import REWARD_TRANSFORMS
@@ -44,19 +46,6 @@ from sb3_genoffline.files.untrusted import check_sizes, short
 _MADE_LATER = ("policy", "observation_space", "action_space", "lr_schedule", "generator", "monitor", "state", "stepper")
 # Not part of an agent: what it is made from, and what belongs to one machine
 _NO_HYPERPARAMETERS = ("policy", "env", "device", "_init_setup_model", "tensorboard_log", "action_noise")
-_REFUSED = {
-    "use_sde_at_warmup": "state-dependent exploration is not built.",
-    "sde_sample_freq": "state-dependent exploration is not built.",
-    "sde_support": "state-dependent exploration is not built.",
-    "monitor_wrapper": "an environment without a Monitor gets one; wrap it yourself for another.",
-    "support_multi_env": "several environments are always supported.",
-    "supported_action_spaces": "actions are those of a bounded Box.",
-    "replay_buffer_class": "the buffer holds the dataset's rows beside the online ones, and no other does.",
-    "replay_buffer_kwargs": "the buffer holds the dataset's rows beside the online ones, and no other does.",
-    "optimize_memory_usage": "rows of a dataset need not follow each other, so next observations are stored.",
-    "n_steps": "targets are the papers', of one step.",
-    "use_sde": "state-dependent exploration is not built.",
-}
 
 
 class OfflineArguments(TypedDict, total=False):
@@ -70,6 +59,7 @@ class OfflineArguments(TypedDict, total=False):
     gradient_steps: int
     action_noise: ActionNoise | None
     replacement: bool
+    matmul_precision: MatmulPrecision
     policy_kwargs: dict[str, Any] | None
     stats_window_size: PositiveInt
     tensorboard_log: str | PathLike[str] | None
@@ -121,6 +111,10 @@ class Learner(OffPolicyAlgorithm):
     :param action_noise: SB3's noise on actions in ``learn``, instead of a deterministic actor's own of std 0.1 and beside what
         other actors draw. It is not part of a saved agent: give it again, ``load(path, action_noise=...)``.
     :param replacement: sample batches with replacement
+    :param matmul_precision: of training on a CPU: ``"bf16"`` computes matrix products in bf16, with 8 bits of precision
+        instead of 24, where the processor has a unit for that (AMX). **No paper and no reference does so: it is an
+        approximation.** What it does here is measured when training starts and logged once; where it does nothing, a warning
+        says so. Acting is as ever.
     :param policy_kwargs: additional arguments of the policy
     :param stats_window_size: see SB3
     :param tensorboard_log: folder for tensorboard
@@ -163,6 +157,7 @@ class Learner(OffPolicyAlgorithm):
         gradient_steps: Annotated[int, Bounds(-1)] = 1,
         action_noise: ActionNoise | None = None,
         replacement: Annotated[bool, Fixed("decides how the sampler that is at work draws")] = False,
+        matmul_precision: MatmulPrecision = "fp32",
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: Annotated[PositiveInt, Fixed("sizes SB3's window of episodes")] = 100,
         tensorboard_log: str | PathLike[str] | None = None,
@@ -209,6 +204,7 @@ class Learner(OffPolicyAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.reward_transform = reward_transform
         self.replacement = replacement
+        self.matmul_precision = matmul_precision
         self.normalize_observations = normalize_observations
         self.dataset_info: dict[str, Any] = {}
         """What the agent was trained on: id, fingerprint, sizes, scale of the rewards. Empty before the first dataset."""
@@ -236,7 +232,7 @@ class Learner(OffPolicyAlgorithm):
         """The constructor's arguments that make up the agent; not those that belong to one machine, as ``device``."""
         arguments = constructor_arguments(cls, Learner)
         own = {name: argument for name, argument in arguments.items() if name not in _NO_HYPERPARAMETERS}
-        return ArgumentTable(cls.__name__, own, _REFUSED)
+        return ArgumentTable(cls.__name__, own, REFUSED)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check a hyper-parameter; on a live agent let all that depends on it follow, or refuse."""

@@ -23,6 +23,7 @@ from sb3_genoffline.common.fitting_learner import FittingLearner
 from sb3_genoffline.common.metrics import METRICS_EVERY
 from sb3_genoffline.common.schedules import cosine_decay
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset, reward_affine
+from sb3_genoffline.data.ahead import gathered_ahead
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sampling import Sampler
 from sb3_genoffline.errors import UserError, printable
@@ -45,6 +46,11 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """Whether :meth:`learn` can continue in an environment."""
     baselines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """What runs are called whose hyper-parameters leave the algorithm's idea out, and those hyper-parameters."""
+    gather_ahead: bool | None = None
+    """
+    Whether a thread gathers the batches of :meth:`learn_offline` before they are asked for. None: where the rows are
+    memory-mapped, or lie on the CPU while the agent is on a GPU. It changes no batch and no result, and is not saved.
+    """
     batches: Sampler[BatchT]
     """Draws the batches from the buffer; there is none before the buffer."""
     _learns_offline = True
@@ -201,17 +207,22 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             callback.on_training_start(locals(), globals())
             proceed = self.num_timesteps < total_timesteps and self.run_fits(callback, log_interval)
             self.start_time = time.time_ns()  # time/fps is the policy's training
-            while proceed and self.num_timesteps < total_timesteps:
-                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-                self.train(gradient_steps=1, batch_size=self.batch_size)
-                self.num_timesteps += 1
-                callback.update_locals(locals())
-                proceed = callback.on_step()
-                if proceed and log_interval and log_interval > 0 and self.num_timesteps % log_interval == 0:
-                    self.dump_logs()
+            with gathered_ahead(self.batches, self._gathers_ahead()):
+                while proceed and self.num_timesteps < total_timesteps:
+                    self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                    self.train(gradient_steps=1, batch_size=self.batch_size)
+                    self.num_timesteps += 1
+                    callback.update_locals(locals())
+                    proceed = callback.on_step()
+                    if proceed and log_interval and log_interval > 0 and self.num_timesteps % log_interval == 0:
+                        self.dump_logs()
             self._dump_the_rest(log_interval)
             callback.on_training_end()
         return self
+
+    def _gathers_ahead(self) -> bool:
+        buffer = self.replay_buffer
+        return self.gather_ahead if self.gather_ahead is not None else buffer is not None and buffer.gathers_slowly
 
     def usual_gradient_steps(self) -> int:
         """Gradient steps of :meth:`learn_offline` when the caller names none."""
@@ -290,8 +301,9 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :param batch_size: B
         """
         self.policy.set_training_mode(True)
-        for _ in range(gradient_steps):
-            self._count(self.stepper(self.batches.draw(batch_size)))
+        with self.products():
+            for _ in range(gradient_steps):
+                self._count(self.stepper(self.batches.draw(batch_size)))
 
     def step(self, batch: BatchT, noise: NoiseT) -> dict[str, Tensor]:
         """

@@ -1,5 +1,6 @@
 """The rows that training uses: the dataset's on the training device, and online rows behind them."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from stable_baselines3.common.buffers import BaseBuffer
 from torch import Tensor
 
 from sb3_genoffline.data.batches import TransitionBatch
-from sb3_genoffline.data.blocks import row_blocks
+from sb3_genoffline.data.blocks import is_mapped, row_blocks
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.sampling import TransitionSampler
 from sb3_genoffline.data.transforms import clip_actions, scale_actions
@@ -80,6 +81,31 @@ class OfflineBuffer(BaseBuffer):
         for block in row_blocks(self.n_offline):
             packed[block] = self._offline_rows(np.arange(block.start, block.stop)).to(self.device)
         return packed
+
+    @property
+    def gathers_slowly(self) -> bool:
+        """Whether offline rows come from mapped files, or go to a GPU: batches are then worth gathering ahead."""
+        if self.dataset is None or self._packed is not None:
+            return False
+        return self.device.type == "cuda" or is_mapped(self.dataset.observations)
+
+    def states_and_actions(self) -> tuple[Tensor, Tensor]:
+        """
+        Raw observations (N, S) and actions (N, A) of the offline rows, not to be written to: on a CPU the observations are the
+        dataset's own memory, and on a GPU both are the packed rows'.
+        """
+        if self._packed is not None:
+            return self._packed[:, self._columns[0]], self._packed[:, self._columns[1]]
+        data = self.dataset
+        assert data is not None
+        actions = np.empty(data.actions.shape, dtype=np.float32)
+        for block in row_blocks(self.n_offline):
+            actions[block] = clip_actions(scale_actions(data.actions[block], self.action_space), self.action_bound)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that the observations are read-only
+            tensors = th.from_numpy(data.observations), th.from_numpy(actions)
+        states, scaled = (tensor.to(self.device, self._dtype) for tensor in tensors)
+        return states, scaled
 
     def _offline_rows(self, rows: np.ndarray) -> Tensor:
         """Offline rows, packed, on the CPU; ``take`` needs a quarter of the time of indexing."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sb3_genoffline.data.batches import ReturnBatch
 from sb3_genoffline.data.buffers import OfflineBuffer
-from sb3_genoffline.data.sampling import IndexStream
+from sb3_genoffline.data.sampling import IndexSampler
 from sb3_genoffline.data.sequences import returns_to_go
 from sb3_genoffline.errors import UserError
 
@@ -54,7 +54,7 @@ def planned_returns(
     return np.asarray(rewards + discount * following, dtype=np.float64)
 
 
-class ReturnSampler:
+class ReturnSampler(IndexSampler[ReturnBatch]):
     """
     Batches of a buffer's offline rows with their returns. At first these are the discounted rewards to the end of
     the episode, where nothing is bootstrapped, whether it terminates or is cut; :meth:`replan` improves them. Batches are
@@ -94,11 +94,11 @@ class ReturnSampler:
                 f"min_episode_length={min_episode_length}.",
                 stacklevel=2,
             )
-        self.buffer, self.replacement = buffer, replacement
+        super().__init__(buffer.device, replacement=replacement, seed=seed)
+        self.buffer = buffer
         self._rows = th.as_tensor(rows, device=buffer.device)
         self._rewards = buffer.reward_scale * dataset.rewards[rows].astype(np.float64) + buffer.reward_shift
         self._ends = np.cumsum(lengths[kept])
-        self._stream = IndexStream(buffer.device, seed)
         self.n_plans = 0
         """How often the returns were improved."""
         self.n_drawn = 0
@@ -110,24 +110,19 @@ class ReturnSampler:
         return len(self._rows)
 
     def _take(self, returns: np.ndarray) -> None:
+        self.forget_ahead()
         self.returns = returns
         self.mean, self.scale = float(returns.mean()), max(float(returns.std()), _SMALLEST_SCALE)
         on_device = [returns, self.mean, self.scale]
         options: dict[str, Any] = {"dtype": th.get_default_dtype(), "device": self.buffer.device}
         self._returns, self._mean, self._scale = (th.as_tensor(numbers, **options) for numbers in on_device)
 
-    @property
-    def generator(self) -> th.Generator:
-        """Of the order of rows, and of nothing else."""
-        return self._stream.generator
-
     def draw(self, batch_size: int) -> ReturnBatch:
         """
         :param batch_size: B; the last batch of an epoch may hold fewer rows
         """
-        draw = self._stream.draw if self.replacement else self._stream.next_of_epoch
         self.n_drawn += 1
-        return self.rows_at(draw(len(self), batch_size))
+        return super().draw(batch_size)
 
     def draw_by(self, generator: th.Generator, batch_size: int) -> ReturnBatch:
         """
@@ -136,9 +131,9 @@ class ReturnSampler:
         :param generator: on the buffer's device
         :param batch_size: B
         """
-        return self.rows_at(th.randint(len(self), (batch_size,), generator=generator, device=generator.device))
+        return self.gather(th.randint(len(self), (batch_size,), generator=generator, device=generator.device))
 
-    def rows_at(self, numbers: Tensor) -> ReturnBatch:
+    def gather(self, numbers: Tensor) -> ReturnBatch:
         """
         :param numbers: int64 (B,), 0 to ``len(sampler) − 1``
         """
@@ -163,7 +158,7 @@ class ReturnSampler:
     def state_dict(self) -> dict[str, Any]:
         """Where the sampler stands: enough to go on bit for bit, with the same dataset."""
         own = {"returns": th.as_tensor(self.returns), "n_plans": self.n_plans, "n_drawn": self.n_drawn}
-        return self._stream.state_dict() | own
+        return super().state_dict() | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
@@ -182,4 +177,4 @@ class ReturnSampler:
             raise UserError("The saved sampler has returns that are not finite, or counts that are not whole numbers.")
         self._take(returns.cpu().numpy().astype(np.float64))
         self.n_plans, self.n_drawn = counts
-        self._stream.load_state_dict(state, len(self))
+        super().load_state_dict(state)

@@ -10,7 +10,7 @@ from torch import Tensor
 from sb3_genoffline.data.batches import SarsaBatch
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.dataset import OfflineDataset
-from sb3_genoffline.data.sampling import IndexStream
+from sb3_genoffline.data.sampling import IndexSampler
 from sb3_genoffline.data.windows import trajectory_ends
 from sb3_genoffline.errors import UserError
 
@@ -43,7 +43,7 @@ def sarsa_rows(dataset: OfflineDataset) -> np.ndarray:
     return rows
 
 
-class SarsaSampler:
+class SarsaSampler(IndexSampler[SarsaBatch]):
     """
     Batches of :func:`sarsa_rows` of a buffer's offline rows: consecutive slices of a random permutation, or with
     ``replacement=True`` independent draws. Online rows are never drawn.
@@ -59,25 +59,13 @@ class SarsaSampler:
             raise UserError("The buffer has no offline rows, and only those have a known next action: give it a dataset.")
         rows = sarsa_rows(buffer.dataset)
         following = np.where(buffer.dataset.terminations[rows], rows, rows + 1)
-        self.buffer, self.replacement = buffer, replacement
+        super().__init__(buffer.device, replacement=replacement, seed=seed)
+        self.buffer = buffer
         self._rows, self._following = (th.as_tensor(numbers, device=buffer.device) for numbers in (rows, following))
-        self._stream = IndexStream(buffer.device, seed)
 
     def __len__(self) -> int:
         """Number of rows that are drawn from."""
         return len(self._rows)
-
-    @property
-    def generator(self) -> th.Generator:
-        """Of the order of rows, and of nothing else."""
-        return self._stream.generator
-
-    def draw(self, batch_size: int) -> SarsaBatch:
-        """
-        :param batch_size: B; the last batch of an epoch may hold fewer rows
-        """
-        draw = self._stream.draw if self.replacement else self._stream.next_of_epoch
-        return self.rows_at(draw(len(self), batch_size))
 
     def draw_by(self, generator: th.Generator, batch_size: int) -> SarsaBatch:
         """
@@ -86,9 +74,9 @@ class SarsaSampler:
         :param generator: on the buffer's device
         :param batch_size: B
         """
-        return self.rows_at(th.randint(len(self), (batch_size,), generator=generator, device=generator.device))
+        return self.gather(th.randint(len(self), (batch_size,), generator=generator, device=generator.device))
 
-    def rows_at(self, numbers: Tensor) -> SarsaBatch:
+    def gather(self, numbers: Tensor) -> SarsaBatch:
         """
         :param numbers: int64 (B,), 0 to ``len(sampler) − 1``
         """
@@ -97,7 +85,7 @@ class SarsaSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the sampler stands: enough to go on bit for bit, with the same dataset."""
-        return self._stream.state_dict() | {"n_rows": len(self)}
+        return super().state_dict() | {"n_rows": len(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
@@ -111,4 +99,4 @@ class SarsaSampler:
                 f"The saved sampler drew from {state['n_rows']} rows, and here are {len(self)}: continue with the same "
                 "dataset."
             )
-        self._stream.load_state_dict(state, len(self))
+        super().load_state_dict(state)

@@ -9,13 +9,13 @@ from torch import Tensor
 from sb3_genoffline.data.batches import SequenceBatch
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.dataset import OfflineDataset
-from sb3_genoffline.data.sampling import IndexStream
+from sb3_genoffline.data.sampling import IndexSampler
 from sb3_genoffline.errors import UserError
 
 Padding = Literal["before", "after"]
 
 
-class SequenceSampler:
+class SequenceSampler(IndexSampler[SequenceBatch]):
     """
     Batches of windows. A window that starts at row p of an episode that ends at e (exclusive) holds the rows p to
     min(p + H, e) − 1. If these are fewer than H, the rest is padding: before the rows, as Decision Transformer has it, or
@@ -64,7 +64,8 @@ class SequenceSampler:
         if source.dataset is None:
             raise UserError("The buffer has no offline rows, and windows are drawn from those: give it a dataset.")
         dataset = source.dataset
-        self.buffer, self.horizon, self.padding, self.replacement = source, horizon, padding, replacement
+        super().__init__(source.device, replacement=replacement, seed=seed)
+        self.buffer, self.horizon, self.padding = source, horizon, padding
         counts = count_starts(dataset.episode_lengths(), horizon, padding) if counts is None else counts
         starts = _starts(dataset, _checked_counts(counts, dataset.episode_lengths(), horizon, padding))
         if len(starts) == 0:
@@ -82,25 +83,12 @@ class SequenceSampler:
             rewards = rewards + termination_penalty * dataset.terminations
             returns = returns_to_go(rewards, dataset.episode_ends, discount)
             self._returns = th.as_tensor(returns, dtype=th.float32, device=source.device)
-        self._stream = IndexStream(source.device, seed)
 
     def __len__(self) -> int:
         """Number of windows."""
         return len(self._starts)
 
-    @property
-    def generator(self) -> th.Generator:
-        """Of the order of windows, and of nothing else."""
-        return self._stream.generator
-
-    def draw(self, batch_size: int) -> SequenceBatch:
-        """
-        :param batch_size: B; the last batch of an epoch may hold fewer windows
-        """
-        draw = self._stream.draw if self.replacement else self._stream.next_of_epoch
-        return self.windows_at(draw(len(self), batch_size))
-
-    def windows_at(self, numbers: Tensor) -> SequenceBatch:
+    def gather(self, numbers: Tensor) -> SequenceBatch:
         """
         :param numbers: int64 (B,) of windows, 0 to ``len(sampler) − 1``, in the order of their first rows
         """
@@ -132,7 +120,7 @@ class SequenceSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the sampler stands: enough to go on bit for bit, with the same dataset and arguments."""
-        return self._stream.state_dict() | {"n_windows": len(self)}
+        return super().state_dict() | {"n_windows": len(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
@@ -146,7 +134,7 @@ class SequenceSampler:
                 f"The saved sampler drew from {state['n_windows']} windows, and here are {len(self)}: continue with the same "
                 "dataset, horizon and padding."
             )
-        self._stream.load_state_dict(state, len(self))
+        super().load_state_dict(state)
 
 
 def count_starts(lengths: np.ndarray, horizon: int, padding: Padding | None) -> np.ndarray:

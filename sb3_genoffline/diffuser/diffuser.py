@@ -83,6 +83,7 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
        are, where the code divides by 0.
     9. Actions of the data are clipped to ± (1 − 1e-5), those of plans to [−1, 1]; the code leaves both to the environment.
     10. The limits normaliser, the branch for Maze2D, which plans once between two states, and block stacking are not built.
+    11. An ``acting_noise_scale`` other than 1 is an option the paper does not have.
 
     :param policy: ``"DiffuserPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
@@ -91,6 +92,7 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
     :param n_diffusion_steps: T
     :param n_plans: windows of which the best is taken (``predict(deterministic=True)``). They are drawn, so the action differs
         from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
+    :param acting_noise_scale: factor of all noise that plans are sampled from when acting; training is not touched
     :param guide_scale: how far each move of the guide goes; 0 plans what the data would do
     :param n_guide_steps: moves of the guide before a step of denoising
     :param guide_stop: the last steps of denoising that are not guided
@@ -128,6 +130,7 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
         horizon: Horizon = 32,
         n_diffusion_steps: DiffusionSteps = 20,
         n_plans: NCandidates = 64,
+        acting_noise_scale: NonNegative = 1.0,
         guide_scale: NonNegative = 0.1,
         n_guide_steps: GuideSteps = 2,
         guide_stop: UnguidedSteps = 2,
@@ -150,6 +153,7 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
         self.horizon = horizon
         self.n_diffusion_steps = n_diffusion_steps
         self.n_plans = n_plans
+        self.acting_noise_scale = acting_noise_scale
         self.guide_scale = guide_scale
         self.n_guide_steps = n_guide_steps
         self.guide_stop = guide_stop

@@ -66,6 +66,7 @@ class DiffuserPolicy(OfflinePolicy):
     :param horizon: H, steps of a plan
     :param n_diffusion_steps: T
     :param n_plans: of which the best is taken
+    :param acting_noise_scale: factor of all noise that plans are sampled from; the paper's is 1
     :param guide_scale: how far each move of the guide goes; 0 plans what the data would do
     :param n_guide_steps: moves of the guide before a step of denoising
     :param guide_stop: the last steps of denoising that are not guided
@@ -75,7 +76,7 @@ class DiffuserPolicy(OfflinePolicy):
     """
 
     acts_with_targets = ("diffusion_target", "value_target")
-    acting_settings = ("n_plans", "guide_scale", "n_guide_steps", "guide_stop", "replan_every")
+    acting_settings = ("n_plans", "acting_noise_scale", "guide_scale", "n_guide_steps", "guide_stop", "replan_every")
     action_mean: Tensor
     action_std: Tensor
 
@@ -88,6 +89,7 @@ class DiffuserPolicy(OfflinePolicy):
         horizon: Horizon = 32,
         n_diffusion_steps: DiffusionSteps = 20,
         n_plans: NCandidates = 64,
+        acting_noise_scale: NonNegative = 1.0,
         guide_scale: NonNegative = 0.1,
         n_guide_steps: GuideSteps = 2,
         guide_stop: UnguidedSteps = 2,
@@ -99,6 +101,7 @@ class DiffuserPolicy(OfflinePolicy):
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         self.horizon = horizon
         self.n_plans = n_plans
+        self.acting_noise_scale = acting_noise_scale
         self.guide_scale = guide_scale
         self.n_guide_steps = n_guide_steps
         self.guide_stop = guide_stop
@@ -164,7 +167,7 @@ class DiffuserPolicy(OfflinePolicy):
             self.diffusion_target.predict_clean,
             value,
             self.diffusion.schedule,
-            self.acting_noise(self.diffusion.n_steps, len(present), *shape),
+            self.acting_noise_scale * self.acting_noise(self.diffusion.n_steps, len(present), *shape),
             present,
             guide_scale=self.guide_scale,
             n_guide_steps=self.n_guide_steps,

@@ -68,6 +68,7 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
     8. Of the paper's convex losses the expectile's is built, which the code's launcher uses; the quantile's and the
        exponential's are not.
     9. The later code's recipe is the profile ``head`` (``idql/hyperparameters.yml``).
+    10. An ``acting_noise_scale`` other than 1 is an option the paper does not have.
 
     :param policy: ``"IDQLPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
@@ -82,6 +83,7 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
     :param beta_schedule: ``"vp"``, ``"linear"`` or ``"cosine"``
     :param n_action_samples: N, candidates when acting (``predict(deterministic=True)``). They are drawn, so the action differs
         from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
+    :param acting_noise_scale: factor of all noise that actions are sampled from when acting; training is not touched
     :param selection: ``"best"`` or ``"expectile"``, see :class:`~sb3_genoffline.idql.policies.IDQLPolicy`
     :param actor_tau: share of the actor that its slow copy takes over in each of its updates
     :param actor_weight_decay: of AdamW, for the actor
@@ -110,6 +112,7 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
         n_diffusion_steps: DiffusionSteps = 5,
         beta_schedule: BetaSchedule = "vp",
         n_action_samples: NCandidates = 64,
+        acting_noise_scale: NonNegative = 1.0,
         selection: Selection = "best",
         actor_tau: PositiveShare = 0.001,
         actor_weight_decay: NonNegative = 0.0,
@@ -126,6 +129,7 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
         self.n_diffusion_steps = n_diffusion_steps
         self.beta_schedule = beta_schedule
         self.n_action_samples = n_action_samples
+        self.acting_noise_scale = acting_noise_scale
         self.selection = selection
         self.actor_tau = actor_tau
         self.actor_weight_decay = actor_weight_decay
@@ -144,7 +148,7 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
 
     def policy_arguments(self) -> dict[str, Any]:
         """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
-        names = ("n_diffusion_steps", "beta_schedule", "n_action_samples", "selection", "expectile")
+        names = ("n_diffusion_steps", "beta_schedule", *IDQLPolicy.acting_settings)
         return {name: getattr(self, name) for name in names}
 
     def declare_state(self) -> None:

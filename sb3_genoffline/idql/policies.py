@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates, PositiveInt, Widths
+from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates, NonNegative, PositiveInt, Widths
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.generative.diffusion import ActionDiffusion, BetaSchedule, xavier_init
 from sb3_genoffline.generative.residual_noise import ResidualNoiseNetwork
@@ -32,6 +32,7 @@ class IDQLPolicy(CandidatePolicy):
     :param n_diffusion_steps: T
     :param beta_schedule: noise schedule
     :param n_action_samples: N, candidates when acting
+    :param acting_noise_scale: factor of all noise that candidates are sampled from; the paper's is 1
     :param selection: ``"best"`` or ``"expectile"``
     :param expectile: τ, of the draw
     :param net_arch: hidden widths of critics and V
@@ -44,7 +45,7 @@ class IDQLPolicy(CandidatePolicy):
     """
 
     acts_with_targets = ("actor_target", "critic_target")
-    acting_settings = ("n_action_samples", "selection", "expectile")
+    acting_settings = ("n_action_samples", "acting_noise_scale", "selection", "expectile")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class IDQLPolicy(CandidatePolicy):
         n_diffusion_steps: DiffusionSteps = 5,
         beta_schedule: BetaSchedule = "vp",
         n_action_samples: NCandidates = 64,
+        acting_noise_scale: NonNegative = 1.0,
         selection: Selection = "best",
         expectile: Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)] = 0.7,
         net_arch: Widths = (256, 256),
@@ -68,6 +70,7 @@ class IDQLPolicy(CandidatePolicy):
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         self.n_action_samples = n_action_samples
+        self.acting_noise_scale = acting_noise_scale
         self.selection = selection
         self.expectile = expectile
         dims = self.state_dim, self.action_dim
@@ -81,7 +84,7 @@ class IDQLPolicy(CandidatePolicy):
 
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.sample_actions`."""
-        noise = self.acting_noise(*self.actor_target.noise_shape(states.shape[0], n_samples))
+        noise = self.acting_noise_scale * self.acting_noise(*self.actor_target.noise_shape(states.shape[0], n_samples))
         return self.actor_target.sample(states, noise, clip="step")
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:

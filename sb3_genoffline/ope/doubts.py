@@ -123,12 +123,12 @@ def doubts_of(
         doubt(
             f"{measured.far:.0%} far from the data",
             f"in {measured.far:.0%} of the states its action is farther from what was done there than 95 % of the logged ones "
-            "(5 % would be usual): the data say little of it. Take one that stays closer, or more data.",
+            "(5 % would be usual): the data say little about it. Take a policy that stays closer, or get more data.",
         )
     if measured.beyond > _MUCH_CLIPPED:
         doubt(
             f"{measured.beyond:.0%} of values unattainable",
-            f"{measured.beyond:.0%} of its values lie beyond what the data's rewards can add up to: FQE extrapolates. Leave "
+            f"{measured.beyond:.0%} of its values lie beyond what the data's rewards can add up to: FQE extrapolates. Keep "
             "clip_targets on, fit longer, or don't read its value.",
         )
     if clipped > _MUCH_CLIPPED:
@@ -141,7 +141,7 @@ def doubts_of(
         doubt(
             f"above the best episode, {data.best:.4g}",
             f"its value, {value.value:.4g}, is above that of the best logged episode, {data.best:.4g}: nobody has earned as "
-            "much. Believe that it is good, but not the number.",
+            "much. Believe the order, not the number.",
         )
     if measured.disagreement > _DISAGREE:
         doubt(

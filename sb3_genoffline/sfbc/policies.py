@@ -27,6 +27,7 @@ class SfBCPolicy(CandidatePolicy):
     :param action_space: bounded Box
     :param lr_schedule: unused: the algorithm owns the optimizers
     :param n_action_samples: M, candidates when acting
+    :param acting_noise_scale: factor of the noise that candidates are made of; the paper's is 1
     :param n_selected: n, those whose mean is the action (all where there are fewer)
     :param selection_alpha: α of the softmax; the larger, the nearer to the n best
     :param n_solver_steps: evaluations of the behaviour's network for a sample
@@ -39,7 +40,9 @@ class SfBCPolicy(CandidatePolicy):
     """
 
     fitted_model = "behavior"
-    acting_settings = ("n_action_samples", "n_selected", "selection_alpha", "n_solver_steps", "solver_order")
+    acting_settings = (
+        *("n_action_samples", "acting_noise_scale", "n_selected", "selection_alpha", "n_solver_steps", "solver_order"),
+    )
     fitted: Tensor
 
     def __init__(
@@ -49,6 +52,7 @@ class SfBCPolicy(CandidatePolicy):
         lr_schedule: Schedule,
         *,
         n_action_samples: NCandidates = 32,
+        acting_noise_scale: NonNegative = 1.0,
         n_selected: NCandidates = 4,
         selection_alpha: NonNegative = 100.0,
         n_solver_steps: DiffusionSteps = 15,
@@ -62,6 +66,7 @@ class SfBCPolicy(CandidatePolicy):
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         self.n_action_samples, self.n_selected, self.selection_alpha = n_action_samples, n_selected, selection_alpha
+        self.acting_noise_scale = acting_noise_scale
         self.n_solver_steps, self.solver_order = n_solver_steps, solver_order
         dims = self.state_dim, self.action_dim
         self.behavior = ScoreBehaviour(*dims, behavior_net_arch, time_dim, embed_dim, activation_fn).requires_grad_(False)
@@ -78,7 +83,8 @@ class SfBCPolicy(CandidatePolicy):
 
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """(B, S) -> (B, n, A), which :meth:`pick` clips"""
-        return self.behave(states, self.acting_noise(states.shape[0], n_samples, self.action_dim))
+        noise = self.acting_noise_scale * self.acting_noise(states.shape[0], n_samples, self.action_dim)
+        return self.behave(states, noise)
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:
         """(B, S), (B, n, A) -> (B, n), Q in standard deviations of the returns"""

@@ -81,6 +81,7 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
        limit cut (kept here), and rewards of medium-play-v2 that lie outside the goal (kept here: look at them with
        ``python -m zoo inspect``).
     9. It does not go on online: the paper has no such form.
+    10. An ``acting_noise_scale`` other than 1 is an option the paper does not have.
 
     :param policy: ``"SfBCPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
@@ -95,6 +96,7 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
     :param planning_target: ``"code"`` or ``"paper"``, see 1
     :param n_action_samples: candidates when acting (``predict(deterministic=True)``). They are drawn, so the action differs
         from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
+    :param acting_noise_scale: factor of all noise that candidates are sampled from when acting; training is not touched
     :param n_selected: candidates whose mean is the action
     :param selection_alpha: α of the draw among candidates, for Q in standard deviations of the returns
     :param n_solver_steps: evaluations of the behaviour's network for a sample
@@ -133,6 +135,7 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
         planning_alpha: NonNegative = 20.0,
         planning_target: PlanningTarget = "code",
         n_action_samples: NCandidates = 32,
+        acting_noise_scale: NonNegative = 1.0,
         n_selected: NCandidates = 4,
         selection_alpha: NonNegative = 100.0,
         n_solver_steps: DiffusionSteps = 15,
@@ -154,6 +157,7 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
         self.planning_alpha = planning_alpha
         self.planning_target: PlanningTarget = planning_target
         self.n_action_samples = n_action_samples
+        self.acting_noise_scale = acting_noise_scale
         self.n_selected = n_selected
         self.selection_alpha = selection_alpha
         self.n_solver_steps = n_solver_steps
@@ -173,8 +177,7 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
 
     def policy_arguments(self) -> dict[str, Any]:
         """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
-        names = ("n_action_samples", "n_selected", "selection_alpha", "n_solver_steps", "solver_order")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in SfBCPolicy.acting_settings}
 
     def declare_state(self) -> None:
         """The critic, its optimizer, and its first weights; the behaviour is the policy's, with an optimizer in its fit."""

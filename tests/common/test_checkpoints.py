@@ -218,8 +218,8 @@ def test_a_missing_member_is_named(agent: MakeAgent, tmp_path: Path, member: str
 def test_data_that_is_no_json_is_named(agent: MakeAgent, tmp_path: Path) -> None:
     model = agent()
     for content, message in (
-        (b"{", "'data' is no JSON"),
-        (b"\xff\xfe", "'data' is no JSON"),
+        (b"{", "'data' is not JSON"),
+        (b"\xff\xfe", "'data' is not JSON"),
         (b"[1]", "does not hold a JSON object"),
     ):
         with pytest.raises(CheckpointError, match=message):

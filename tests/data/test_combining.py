@@ -145,8 +145,8 @@ def test_sizes_are_fractions_or_numbers_of_episodes():
         ([0.5, 3], "give all fractions"),
         (0.5, r"sizes is 0.5; give one entry per part, such as \(0.9, 0.1\)"),
         ([], r"sizes is \[\]"),
-        ([0.99, 0.01], r"sizes\[1\] = 0.01 of 20 episodes is no episode"),
-        ([3, 0], r"sizes\[1\] = 0 of 20 episodes is no episode"),
+        ([0.99, 0.01], r"sizes\[1\] = 0.01 of 20 episodes is none"),
+        ([3, 0], r"sizes\[1\] = 0 of 20 episodes is none"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(sizes, message):

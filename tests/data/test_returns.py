@@ -94,7 +94,7 @@ def test_returns_that_hardly_differ_are_not_blown_up() -> None:
 
 def test_batches_hold_rows_with_their_returns() -> None:
     sampler, data = make_sampler(), make_dataset()
-    batch = sampler.rows_at(th.tensor([3, 41]))
+    batch = sampler.gather(th.tensor([3, 41]))
     close(batch.observations, data.observations[[3, 41]], 0)
     close(batch.returns, sampler.returns[[3, 41]], 1e-5)
     close([batch.mean, batch.scale], [sampler.mean, sampler.scale], 1e-6)

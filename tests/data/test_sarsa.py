@@ -44,7 +44,7 @@ def test_the_last_row_of_an_episode_counts_only_if_it_terminates() -> None:
     """Onestep's README claim 2: of three rows that are cut and two that end, four."""
     sampler = sampler_of(make_dataset((3, False), (2, True)))
     assert len(sampler) == 4
-    batch = sampler.rows_at(th.arange(4))
+    batch = sampler.gather(th.arange(4))
     assert batch.rewards.tolist() == [0, 1, 3, 4] and batch.masks.tolist() == [1, 1, 1, 0]
     np.testing.assert_allclose(batch.next_actions[:3, 0], [0.01, 0.02, 0.04], atol=1e-7)
     np.testing.assert_allclose(batch.actions[:, 0], [0, 0.01, 0.03, 0.04], atol=1e-7)

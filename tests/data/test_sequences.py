@@ -83,14 +83,14 @@ def test_windows_are_those_of_a_plain_loop(dataset: OfflineDataset, buffer: Offl
     )
     expected = plain_windows(dataset, horizon, padding)
     assert len(sampler) == len(expected)
-    batch = sampler.windows_at(th.arange(len(sampler)))
+    batch = sampler.gather(th.arange(len(sampler)))
     assert batch.valid.dtype == th.bool and batch.timesteps.dtype == th.int64
     for name, values in batch._asdict().items():
         np.testing.assert_allclose(values, np.stack([window[name] for window in expected]), rtol=1e-5, err_msg=name)
 
 
 def test_a_dataset_gives_raw_rewards_and_no_returns_unless_asked(dataset: OfflineDataset) -> None:
-    batch = SequenceSampler(dataset, 2, seed=0, device="cpu").windows_at(th.arange(3))
+    batch = SequenceSampler(dataset, 2, seed=0, device="cpu").gather(th.arange(3))
     np.testing.assert_array_equal(batch.rewards, [[0, 1], [1, 2], [2, 3]])
     assert batch.returns_to_go is None
 
@@ -113,7 +113,7 @@ def decision_transformer_example() -> OfflineDataset:
 def test_decision_transformers_windows_by_hand() -> None:
     """Six steps in episodes of four and two, K = 3, returns undiscounted."""
     sampler = SequenceSampler(decision_transformer_example(), 3, padding="before", discount=1.0, seed=0, device="cpu")
-    batch = sampler.windows_at(th.tensor([0, 2, 5]))
+    batch = sampler.gather(th.tensor([0, 2, 5]))
     assert batch.returns_to_go is not None
     expected = [[1.13508592, 0.29361494, -0.61568249], [0, -0.61568249, -0.75680250], [0, 0, -0.27941550]]
     np.testing.assert_allclose(batch.returns_to_go, expected, atol=1e-6)
@@ -144,7 +144,7 @@ def test_diffusers_windows_by_hand() -> None:
     sampler = SequenceSampler(
         data, 4, padding="after", counts=counts, discount=0.99, termination_penalty=-100.0, seed=0, device="cpu"
     )
-    batch = sampler.windows_at(th.arange(len(sampler)))
+    batch = sampler.gather(th.arange(len(sampler)))
     starts = [tuple(start) for start in batch.observations[:, 0].int().tolist()]
     assert starts == [(0, 0), (0, 1), (0, 2), (0, 3), *((1, h) for h in range(6)), (3, 0), (3, 1)]
     assert batch.returns_to_go is not None
@@ -171,7 +171,7 @@ def test_every_window_is_drawn_once_an_epoch_in_an_order_of_the_samplers_own(buf
     before = th.get_rng_state()
     order = th.randperm(len(sampler), generator=th.Generator().manual_seed(3))
     for start in range(0, len(sampler), 8):
-        drawn, expected = sampler.draw(8), sampler.windows_at(order[start : start + 8])
+        drawn, expected = sampler.draw(8), sampler.gather(order[start : start + 8])
         assert th.equal(drawn.observations, expected.observations) and th.equal(drawn.valid, expected.valid)
     assert th.equal(th.get_rng_state(), before)
     with_replacement = SequenceSampler(buffer, 4, padding="before", replacement=True, seed=3).draw(200)

@@ -262,14 +262,14 @@ def six_rows(ends: list[int], cut: bool = False) -> OfflineDataset:
 def test_returns_to_go_are_sums_to_the_end_of_the_episode() -> None:
     """README claim 6."""
     sampler = SequenceSampler(six_rows([6]), 1, padding="before", discount=1.0, seed=0, device="cpu")
-    close(sampler.windows_at(th.arange(6)).returns_to_go[:, 0], RETURNS, 1e-7)  # type: ignore[index]
+    close(sampler.gather(th.arange(6)).returns_to_go[:, 0], RETURNS, 1e-7)  # type: ignore[index]
 
 
 def test_windows_have_known_rows_steps_and_returns() -> None:
     """README claim 6."""
     model = agent()
     model.set_dataset(six_rows([4, 6]))
-    batch = model.batches.windows_at(th.tensor([0, 2, 5]))
+    batch = model.batches.gather(th.tensor([0, 2, 5]))
     assert batch.valid.tolist() == [[True, True, True], [False, True, True], [False, False, True]]
     assert batch.timesteps.tolist() == [[0, 1, 2], [0, 2, 3], [0, 0, 1]]
     assert batch.observations[..., 0].tolist() == [[0, 1, 2], [0, 2, 3], [0, 0, 5]]
@@ -295,7 +295,7 @@ def test_returns_are_the_environments_whatever_is_done_to_rewards() -> None:
         model.set_dataset(six_rows([4, 6]))
     assert plain.replay_buffer.reward_scale != transformed.replay_buffer.reward_scale
     rows = th.arange(6)
-    assert th.equal(plain.batches.windows_at(rows).returns_to_go, transformed.batches.windows_at(rows).returns_to_go)
+    assert th.equal(plain.batches.gather(rows).returns_to_go, transformed.batches.gather(rows).returns_to_go)
     assert plain.policy.largest_return == transformed.policy.largest_return
 
 

@@ -27,3 +27,9 @@ def test_a_dataset_gets_the_codes_setting_for_its_kind(dataset: str, horizon: in
     assert (model.n_plans, model.n_diffusion_steps, model.action_weight, model.batch_size) == (64, 20, 10.0, 64)
     assert (model.learning_rate, model.tau, model.value_steps, model.return_discount) == (2e-4, 0.005, 200_000, 0.997)
     assert (model.target_update_interval, model.target_copy_steps, model.termination_penalty) == (10, 2000, -100.0)
+
+
+@pytest.mark.parametrize("dataset", ["antmaze-large-play-v0", "D4RL/antmaze/umaze-v1", "genoffline/pointmaze/stitch-v0"])
+def test_arriving_in_a_maze_costs_nothing(dataset: str) -> None:
+    """An episode terminates there."""
+    assert load_hyperparameters("diffuser", dataset, "cpu").arguments["termination_penalty"] == 0.0

@@ -59,7 +59,7 @@ def test_windows_are_standardised_actions_before_states_and_padding_is_a_raw_zer
     model.set_dataset(data)
     close(model.policy.obs_mean, [0.02936028, 2.92139385], 1e-6)
     close(model.policy.obs_std, [0.71203040, 1.40086539], 1e-6)
-    batch = model.batches.windows_at(th.tensor([0, 4]))
+    batch = model.batches.gather(th.tensor([0, 4]))
     windows = model.policy.windows(batch.observations, batch.actions)
     first, padding = [-0.04123458, 1.48380150], [-0.04123458, -2.08542082]
     close(windows[0, 0], first + first, 1e-5)
@@ -91,7 +91,7 @@ def test_windows_start_where_the_codes_do_and_have_the_return_of_what_is_left(di
     model = agent((data.observation_space, data.action_space), return_discount=discount, reward_transform="reward_normalize")
     model.set_dataset(data)
     assert len(model.batches) == 4 + 6 + 0 + 2
-    batch = model.batches.windows_at(th.tensor([0, 3, 4, 9, 11]))
+    batch = model.batches.gather(th.tensor([0, 3, 4, 9, 11]))
     assert batch.timesteps[:, 0].tolist() == [0, 3, 0, 5, 1]
     close(batch.returns_to_go[:, 0], expected, 1e-5)
 

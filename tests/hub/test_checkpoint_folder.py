@@ -298,6 +298,6 @@ def test_a_path_is_not_asked_of_the_hub_and_what_may_be_one_is_told(tmp_path: Pa
         with pytest.raises(NotFoundError, match=r"There is no .*did you mean dac-point\?"):
             download_from_hub(path, "config.json")
     for load in (load_from_hub, lambda name, **where: download_from_hub(name, "config.json", **where)):
-        told = pytest.warns(UserWarning, match=r"no folder 'models/dac-pint' here; did you mean dac-point\? The Hub is asked")
+        told = pytest.warns(UserWarning, match=r"no folder 'models/dac-pint' here; did you mean dac-point\? Asking the Hub")
         with told, pytest.raises(HubError):
             load("models/dac-pint", local_files_only=True)

@@ -190,7 +190,7 @@ class Wrong:
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        (Linear, "Linear is a class, and no agent yet: make one of it"),
+        (Linear, "Linear is a class, not an agent: make and train one"),
         (object(), "object has no predict, so it can't be judged"),
         (Wrong(lambda o: np.zeros((len(o), 3))), r"returned actions of shape .* not \(\d+, 1\)"),
         (Wrong(lambda o: np.full((len(o), 1), np.nan)), "returned actions that are not finite"),

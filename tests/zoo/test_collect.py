@@ -24,6 +24,7 @@ from zoo.collect import workers
 from zoo.collect.command import main
 from zoo.collect.make import Statistics, collect
 from zoo.collect.workers import episodes_of_jobs
+from zoo.inspect.report import inspect_dataset
 from zoo.recipes import collectible, load_recipe
 from zoo.recipes.locomotion import BEHAVIOR, load_parts
 
@@ -65,6 +66,17 @@ def test_a_medium_set_of_sacs_policy_has_its_own_squashed_noise() -> None:
     dataset = collect("genoffline/hopper/medium-v1", steps=400, n_envs=2)
     actions = np.concatenate([episode.actions for episode in dataset.iterate_episodes()])
     assert (np.abs(actions) == 1).mean() < 0.02 and actions.std() > 0.2
+
+
+def test_the_hard_set_is_named_for_its_clipped_noise() -> None:
+    recipe, level = (load_recipe(f"genoffline/walker2d/{name}-v0") for name in ("clipped-noise", "medium-replay"))
+    assert recipe.fingerprint == level.fingerprint and "clipped at the bounds" in recipe.description
+    assert "clipped" not in level.description
+    collect(recipe.dataset_id, steps=600, n_envs=2)
+    report = inspect_dataset(load_dataset(recipe.dataset_id))
+    (finding,) = [finding.text for finding in report.findings if finding.name == "clipped_noise"]
+    for sufferer in ("CPED", "DAC", "QDQ"):
+        assert sufferer in finding
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
 }
 OTHERS = (
     *("algorithm", "device", "a_folder", "new_folder", "json_file", "film_file", "markdown_file", "picture_file", "csv_file"),
-    "onnx_file",
+    *("onnx_file", "hdf5_file"),
 )
 NO_WHOLE_NUMBERS = [
     "",
@@ -148,9 +148,9 @@ LINES = {
     "train -tb own.npz/x": "'own.npz' is not a folder",
     "train -f loop.npz/x": "symbolic links",
     "evaluate --model agent.zip -o folder.zip": "'folder.zip' is not a file's name",
-    "evaluate --model agent.zip -o own.npz": "'own.npz' is there already and is no .json file",
+    "evaluate --model agent.zip -o own.npz": "'own.npz' already exists and is not a .json file",
     "evaluate --dataset x -f own.npz": "'own.npz' is not a folder",
-    "enjoy --video own.npz": "'own.npz' is there already and is no .mp4 file",
+    "enjoy --video own.npz": "'own.npz' already exists and is not a .mp4 file",
     "train --dataset own.npz -params batch_size:3 batch_size:4": "'batch_size' is given twice",
     "train --dataset own.npz --env-kwargs max_episode_steps:5": "No environment is known",
     "inspect own.npz --json own.npz/x": "'own.npz' is not a folder",

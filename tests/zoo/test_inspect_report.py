@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from sb3_genoffline.data import OfflineDataset, load_dataset
-from zoo.inspect import coverage
+from zoo.inspect import coverage, measures
 from zoo.inspect.measures import discounted_returns, measure_episodes, measure_observations
 from zoo.inspect.report import Report, inspect_dataset
 
@@ -108,15 +109,19 @@ FLAWS: dict[str, tuple[Callable[[], OfflineDataset], str]] = {
         lambda: CLEAN.replace(env_spec=EnvSpec("Walk-v0", max_episode_steps=59)),
         "30 episodes are longer than the environment's 59 steps",
     ),
-    "one_episode": (without_ends, "rows are one episode: ends seem not to have been logged"),
-    "mostly_terminations": (inverted, "100 % of the rows are terminations, behind which"),
+    "one_episode": (without_ends, "rows are one episode: episode ends seem to be missing"),
+    "mostly_terminations": (inverted, "100 % of the rows are terminations, and a critic"),
     "flags_inside_episodes": (lambda: with_rows("truncations", [3, 5], True), "2 rows inside episodes are marked"),
     "gaps": (lambda: with_rows("next_observations", [4, 9], 0.5), "In 2 rows inside episodes the next observation is not"),
     "shuffled_rows": (shuffled, "episodes are one step long without a termination"),
     "next_observations_not_shifted": (lambda: CLEAN.replace(next_observations=CLEAN.observations), "100 % of the rows"),
     "clipped_noise": (
-        lambda: with_column("actions", 1, np.clip(4 * CLEAN.actions[:, 1], -1, 1)),
-        "Action dimension 1 (",
+        lambda: with_column("actions", 1, np.clip(np.random.default_rng(0).normal(size=len(CLEAN)), -1, 1)),
+        "exactly at a bound in that share of rows: wide noise was clipped there",
+    ),
+    "held_at_bounds": (
+        lambda: with_column("actions", 1, np.clip(4 * CLEAN.observations[:, 1], -1, 1)),
+        "not noise but a controller that pushes as hard as it may",
     ),
     "saturated_actions": (
         lambda: with_column("actions", 1, np.clip(4 * CLEAN.actions[:, 1], -0.9995, 0.9995)),
@@ -375,3 +380,14 @@ def test_a_report_is_plain_json_and_the_same_for_the_same_seed(monkeypatch: pyte
 def test_a_discount_without_a_bound_is_refused(gamma: float) -> None:
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\)"):
         inspect_dataset(CLEAN, gamma)
+
+
+@pytest.mark.parametrize("size", [3, 100])
+def test_actions_are_held_at_a_bound_within_an_episode_alone(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "chunks", partial(measures.chunks, size=size))
+    actions = np.array([[1, 1, 1, 1, 1, -1, -1, -1], 8 * [0.5]]).T
+    ends = np.arange(8) == 2  # the first three rows are an episode
+    rows = {"observations": np.arange(8.0)[:, None], "next_observations": np.arange(1.0, 9.0)[:, None], "rewards": np.zeros(8)}
+    data = load_dataset({**rows, "actions": actions, "terminals": ends})
+    held = measures.measure_actions(data, 0).held
+    assert held.tolist() == [pytest.approx(5 / 6), 0.0]  # of 6 rows on a bound that another follows, 5 stay on theirs

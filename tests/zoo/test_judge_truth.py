@@ -11,7 +11,6 @@ import pytest
 from gymnasium.wrappers import TimeLimit
 from worlds import PointEnv, make_agent
 
-import sb3_genoffline.ope
 from sb3_genoffline.ope.behaviour import EpisodeValues
 from sb3_genoffline.ope.doubts import Measured
 from sb3_genoffline.ope.fqe import Estimate
@@ -19,7 +18,6 @@ from sb3_genoffline.ope.report import Judgement, OfflineReport
 from zoo.judge import record
 from zoo.judge.truth import Truth, chance, compared, play, table, truth_of
 
-PAGE = Path(sb3_genoffline.ope.__file__).parent / "README.md"
 GAMMA = 0.9
 
 

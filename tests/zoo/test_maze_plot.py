@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sb3_genoffline import load_dataset
+from sb3_genoffline import Diffuser, load_dataset
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
 from zoo.collect.make import collect
 from zoo.plot.figures import new_figure
 from zoo.plot.maze import draw_data, draw_map, episode_paths, map_of, plot_maze, walk
+from zoo.plot.plans import plans_from
+from zoo.runs.hyperparameters import load_hyperparameters
 from zoo.runs.scoring import EVAL_SEED
 
 STITCH = "genoffline/pointmaze/stitch-v0"
@@ -186,6 +188,58 @@ def test_the_command_draws_data_and_agents_and_writes_the_numbers(
     picture = (tmp_path / "out" / "maze.svg").read_text()
     assert f"DAC: {2 * first['success']:.0f} of 2 arrive" in picture and STITCH in picture and "goal of the task" in picture
     assert "maze.svg" in capsys.readouterr().out
+
+
+def test_each_value_of_a_swept_setting_has_a_panel(run: Path, tmp_path: Path) -> None:
+    agent = load_agent(run / "genoffline-pointmaze-stitch-v0.zip")
+    values = ["0.0", "0.5", "1.0", "2.0"]
+    plot_maze(load_dataset(STITCH), tmp_path / "maze.png", {"DAC": agent}, n_walks=1, sweep=("acting_noise_scale", values))
+    numbers = json.loads((tmp_path / "maze.json").read_text())["agents"]
+    assert list(numbers) == [f"DAC, acting_noise_scale {value}" for value in values]
+    assert agent.policy.acting_noise_scale == 1.0
+    with pytest.raises(SystemExit, match=r"--sweep acting_noise_scale needs an --agent and values"):
+        main(["plot", "maze", "--dataset", STITCH, "--sweep", "acting_noise_scale", "-o", str(tmp_path / "other")])
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_panels_beyond_a_row_are_laid_in_rows() -> None:
+    figure, panels = new_figure(5, 2.0, 1.0)
+    assert figure.get_size_inches().tolist() == [6.0, 2.0] and len(panels) == 5
+    assert [axes.get_subplotspec().get_geometry()[:2] for axes in figure.axes] == [(2, 3)] * 6
+
+
+@pytest.fixture(scope="module")
+def planner() -> Diffuser:
+    """After two updates."""
+    settings = load_hyperparameters("diffuser", STITCH, "tiny", {"guide_scale": 2.0, "replan_every": 4})
+    model = Diffuser(settings.policy, device="cpu", seed=0, **settings.arguments)
+    return model.learn_offline(load_dataset(STITCH), gradient_steps=2)
+
+
+def test_plans_begin_where_they_are_made_and_the_same_noise_is_planned_with_and_without_the_guide(
+    planner: Diffuser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = load_dataset(STITCH).observations[[0, 500]]
+    guided, again = plans_from(planner, places, 3), plans_from(planner, places, 3)
+    planner.guide_scale = 0.0
+    plain = plans_from(planner, places, 3)
+    planner.guide_scale = 2.0
+    assert guided.paths.shape == (2, 3, 4, 2) and guided.values.shape == (2, 3)
+    assert np.allclose(guided.paths[:, :, 0], places[:, None, :2], atol=1e-5), "plans begin elsewhere"
+    assert np.array_equal(guided.paths, again.paths) and not np.array_equal(guided.paths, plain.paths)
+    planner.save(tmp_path / "agent")
+    flags = ["--n-places", "2", "--n-plans", "3", "-n", "5", "-o", str(tmp_path / "plans.png")]
+    main(["plot", "plans", "--dataset", STITCH, "--agent", str(tmp_path / "agent.zip"), *flags])
+    numbers = json.loads((tmp_path / "plans.json").read_text())
+    assert [kind["guide_scale"] for kind in numbers["plans"]] == [0.0, 2.0] and numbers["horizon"] == 4
+    assert [place["step"] for place in numbers["plans"][0]["places"]] == [0, 249]
+    assert "plans.svg" in capsys.readouterr().out and "with the guide, scale 2" in (tmp_path / "plans.svg").read_text()
+
+
+def test_agents_that_do_not_plan_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="The agent is a DAC: only a Diffuser has plans to draw"):
+        main(["plot", "plans", "--dataset", STITCH, "--agent", str(run), "-o", str(tmp_path / "plans")])
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_agent_of_the_stitching_set_can_be_evaluated(run: Path) -> None:

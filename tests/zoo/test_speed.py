@@ -132,7 +132,7 @@ def test_a_setting_is_the_papers_a_profile_or_an_entry() -> None:
 
 
 def test_a_setting_that_the_plain_form_does_not_have_is_timed_without_it(capsys: pytest.CaptureFixture[str]) -> None:
-    args = argparse.Namespace(algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, onednn=False)
+    args = argparse.Namespace(algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, bf16=False)
     assert [variant.name for variant in speed.variants(args)] == ["eager"]
     assert "no plain form of this setting: The plain form knows linear layers" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ def connect(address: str) -> int:
 
     :param address: of its head, such as ``ray://host:10001`` or ``auto``; ``local`` starts one on this machine
     :return: its number of processors
-    :raises UserError: if Ray is not installed, or there is no cluster
+    :raises UserError: if Ray is not installed, there is no cluster, or none starts here
     """
     try:
         import ray
@@ -26,6 +26,11 @@ def connect(address: str) -> int:
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True, include_dashboard=False)
     except ConnectionError as error:
         raise UserError(f"There is no Ray cluster at {address!r}: {error}") from error
+    except Exception as error:  # Ray raises it bare where its own processes don't come up
+        raise UserError(
+            f"Ray did not start at {address!r}: {str(error).splitlines()[0]} On a busy machine give it more time, "
+            "RAY_raylet_start_wait_time_s=300."
+        ) from error
     return int(ray.cluster_resources().get("CPU", 1))
 
 

@@ -107,6 +107,8 @@ class Actions:
     :param at_high: (A,) share within it of 1
     :param any_saturated: share of rows in which any dimension is at a bound
     :param clipped: (A,) share of rows that lie on a bound exactly, as clipping leaves them and squashing does not
+    :param held: (A,) share of these whose next row in the episode lies on the same bound: seldom after noise, mostly under a
+        controller that pushes as hard as it may
     :param n_values: int (A,) different values in ``value_rows`` rows
     :param value_rows: see ``n_values``
     """
@@ -119,6 +121,7 @@ class Actions:
     at_high: np.ndarray
     any_saturated: float
     clipped: np.ndarray
+    held: np.ndarray
     n_values: np.ndarray
     value_rows: int
 
@@ -290,9 +293,25 @@ def measure_actions(data: OfflineDataset, seed: int) -> Actions:
         at_high=at_high / len(data),
         any_saturated=any_saturated / len(data),
         clipped=clipped / len(data),
+        held=_held_at_bounds(data),
         n_values=np.array([len(np.unique(column)) for column in sample.T]),
         value_rows=len(sample),
     )
+
+
+def _held_at_bounds(data: OfflineDataset) -> np.ndarray:
+    """See :attr:`Actions.held`; 0 in a dimension that never lies on a bound."""
+    last, width = np.zeros(len(data), bool), data.actions.shape[1]
+    last[data.episode_ends - 1] = True
+    followed, stay = np.zeros((2, width))
+    for rows in chunks(len(data)):
+        actions = scale_actions(data.actions[rows.start : rows.stop + 1], data.action_space)
+        goes_on = ~last[rows.start : rows.start + len(actions) - 1, None]
+        for bound in (-1, 1):
+            on = bound * actions >= 1 - ON_BOUND
+            followed += (on[:-1] & goes_on).sum(axis=0)
+            stay += (on[:-1] & on[1:] & goes_on).sum(axis=0)
+    return stay / np.maximum(followed, 1)
 
 
 def measure_observations(data: OfflineDataset) -> Observations:

@@ -25,6 +25,9 @@ MANY_TERMINATIONS, ROUGH = 0.8, 0.5
 one-step tasks are independent."""
 SATURATED = 0.05
 """Share of rows with an action dimension at a bound, from which a density has a point mass to cope with."""
+HELD = 0.75
+"""Of the rows on a bound, the share that stay there in the next row, above which they are no noise: it is 0.3 to 0.6 on the
+way of TRPO's policies to medium, and 0.9 of a maze's controller."""
 FEW_VALUES, FEW_VALUES_ROWS = 20, 1000
 """An action dimension with at most so many different values in at least so many rows is not continuous."""
 SMALL_RANGE = 0.1
@@ -208,15 +211,7 @@ def _check_actions(report: Report) -> Iterator[Finding]:
     few = ~constant & (actions.n_values <= FEW_VALUES)
     clipped = ~constant & ~few & (actions.clipped > SATURATED)
     if clipped.any():
-        yield Finding(
-            "clipped_noise",
-            f"{_columns('Action dimension', clipped, actions.clipped, _percent)} exactly at a bound in that share of "
-            "rows: wide noise was clipped there, as in PPO, TRPO or TD3 (SAC squashes its own). Algorithms that model the "
-            "actions' distribution suffer: CPED's density has spikes that its actor runs into (dequantization=0.1, or "
-            "constraint='distance'), DAC and DQL act with the noise (acting_noise_scale below 1), QDQ's backup samples it "
-            "(mean_backup=True). Those that average it away (BC, TD3+BC, IQL, AWAC) don't, and may act far better than the "
-            "data.",
-        )
+        yield _at_bounds(actions, clipped)
     saturated = ~constant & ~clipped & (actions.saturated > SATURATED)
     if saturated.any():
         yield Finding(
@@ -244,6 +239,31 @@ def _check_actions(report: Report) -> Iterator[Finding]:
             f"{_columns('Action dimension', constant)} constant: nothing can be learned about other values, and a density "
             "has a spike. Leave it out, or expect the agent to repeat it.",
         )
+
+
+def _at_bounds(actions: measures.Actions, clipped: np.ndarray) -> Finding:
+    """
+    What it means that actions lie exactly on a bound: noise that was clipped, or a controller that pushes as hard as it may.
+
+    :param actions: of the data
+    :param clipped: (A,) the dimensions in question
+    """
+    said = f"{_columns('Action dimension', clipped, actions.clipped, _percent)} exactly at a bound in that share of rows"
+    spikes = "CPED's density has spikes that its actor runs into (dequantization=0.1, or constraint='distance')"
+    held = float(np.average(actions.held[clipped], weights=actions.clipped[clipped]))
+    if held > HELD:
+        return Finding(
+            "held_at_bounds",
+            f"{said}, and in {_percent(held)} of these still in the next row: not noise but a controller that pushes as "
+            f"hard as it may. {spikes}; other algorithms are right to act at the bounds as the data do.",
+        )
+    return Finding(
+        "clipped_noise",
+        f"{said}: wide noise was clipped there, as in PPO, TRPO or TD3 (SAC squashes its own). Algorithms that model the "
+        f"actions' distribution suffer: {spikes}, diffusion policies such as DAC's act with the noise (acting_noise_scale "
+        "below 1), QDQ's backup samples it (mean_backup=True). Those that average it away (BC, TD3+BC, IQL, AWAC) don't, and "
+        "may act far better than the data.",
+    )
 
 
 def _check_observations(report: Report) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """
 Rank the checkpoints of all runs on a dataset from the logged data alone, by fitted Q evaluation and weighted doubly robust
-estimates on held-out episodes. No environment is built, unless --truth asks how good the ranking is.
+estimates on held-out episodes. No environment is built, except by --truth, which measures how good the ranking is.
 """
 
 import argparse
@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--truth",
         type=positive,
         metavar="N",
-        help="then run N episodes of each agent in the simulator: how good was the judge?",
+        help="afterwards, run N episodes per agent in the simulator and measure how good the ranking was",
     )
-    add("--env", help="environment of --truth (default: the dataset's)")
+    add("--env", help="environment for --truth (default: the dataset's)")
     add("--json", type=json_file, metavar="FILE", help="write everything to this file")
     add("-o", "--output", type=picture_file, help="picture to write, as PNG and SVG (default: logs/judge/<dataset>.png)")
     add_trust_argument(parser)

@@ -1,5 +1,6 @@
 """What all pictures share."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ DPI = 150
 _LONGEST_TEXT = 80
 
 
-def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
+def new_figure(n_panels: int, width: float, height: float, most_columns: int = 4) -> tuple[Any, list[Any]]:
     """
-    :param n_columns: panels side by side
+    :param n_panels: panels side by side
     :param width: of one panel, inches
-    :param height: inches
+    :param height: of one panel, inches
+    :param most_columns: more panels than these are laid in rows of equal length
     :return: a matplotlib figure that needs no display, and its axes
     """
     try:
@@ -22,9 +24,14 @@ def new_figure(n_columns: int, width: float, height: float) -> tuple[Any, list[A
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("Drawing needs matplotlib: pip install matplotlib.") from error
-    figure = Figure(figsize=(width * n_columns, height), layout="constrained")
+    n_rows = math.ceil(n_panels / most_columns)
+    n_columns = math.ceil(n_panels / n_rows)
+    figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, n_columns, squeeze=False)[0])
+    panels = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+    for unused in panels[n_panels:]:
+        unused.set_axis_off()
+    return figure, panels[:n_panels]
 
 
 def plain(text: object) -> str:

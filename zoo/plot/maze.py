@@ -1,7 +1,7 @@
 """Trajectories of a dataset over the walls of its maze, and agents' episodes beside them."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,22 +23,27 @@ from ..runs.flags import device, picture_file, positive, seed_number
 from ..runs.folders import run_of
 from ..runs.provenance import versions
 from ..runs.scoring import EVAL_SEED
+from ..runs.sweeping import each_value
 from ..runs.writing import write_json
 from .curves import baseline_of
 from .figures import new_figure, plain, save_figure
 
 COLORS = ["#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#bcbd22"]
 WALL, SUCCESS, FAILURE, MARK = "#4d5661", "#2ca02c", "#d62728", "#ffd92f"
+HEIGHT = 4.6
+"""Of a panel, inches."""
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
     """
+    :param observations: ``(T + 1, S)``
     :param path: ``(T + 1, 2)`` xy
     :param total: undiscounted return
     :param success: whether the environment spoke of success at some step
     """
 
+    observations: np.ndarray
     path: np.ndarray
     total: float
     success: bool
@@ -83,7 +88,7 @@ def walk(model: AnyAlgorithm, make: EnvFactory, n_episodes: int, seed: int = EVA
     check_agent_spaces((model.observation_space, model.action_space), (env.observation_space, env.action_space))
     observations = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
     model.policy.seed_acting(seed)
-    paths = [[observation[:2].copy()] for observation in observations]
+    seen = [[observation.copy()] for observation in observations]
     totals, successes = np.zeros(n_episodes), np.zeros(n_episodes, dtype=bool)
     running, state = list(range(n_episodes)), None
     while running:
@@ -91,7 +96,7 @@ def walk(model: AnyAlgorithm, make: EnvFactory, n_episodes: int, seed: int = EVA
         still = []
         for place, (i, action) in enumerate(zip(running, actions, strict=True)):
             observations[i], reward, terminated, truncated, info = envs[i].step(action)
-            paths[i].append(observations[i, :2].copy())
+            seen[i].append(observations[i].copy())
             totals[i] += float(reward)
             model.policy.observe_rewards(state, float(reward), place)
             successes[i] |= bool(info.get("success", False))
@@ -101,7 +106,8 @@ def walk(model: AnyAlgorithm, make: EnvFactory, n_episodes: int, seed: int = EVA
         state = None if state is None else tuple(part[still] for part in state)
     for env in envs:
         env.close()
-    return [Walk(np.array(path), float(t), bool(s)) for path, t, s in zip(paths, totals, successes, strict=True)]
+    parts = zip(map(np.array, seen), totals, successes, strict=True)
+    return [Walk(states, states[:, :2], float(total), bool(success)) for states, total, success in parts]
 
 
 def plot_maze(
@@ -114,6 +120,7 @@ def plot_maze(
     seed: int = 0,
     title: str | None = None,
     trust_env: bool = False,
+    sweep: tuple[str, Sequence[Any]] | None = None,
 ) -> list[Path]:
     """
     Draw the data, and each agent's episodes in a panel of its own. Successes are those of which the environment's infos speak.
@@ -127,35 +134,22 @@ def plot_maze(
     :param seed: draws the data's episodes
     :param title: of the picture (None: the dataset's id)
     :param trust_env: make the environment that the data record, whatever code it names
+    :param sweep: a setting of acting and values of it, each of which gets a panel for each agent
     :return: the files
-    :raises UserError: if the data are of no maze, or there is nothing to draw
+    :raises UserError: if the data are of no maze, or there is nothing to draw, or the setting or a value is wrong
     """
     for flag, number in (("n_episodes", n_episodes), ("n_walks", n_walks)):
         if number < 1:
             raise UserError(f"{flag} is {number}; draw at least 1.")
     make = env_factory(data, recorded=Recorded(trusted=trust_env))
-    env = make()
-    known = map_of(env)
-    flat = isinstance(env.unwrapped, FlatAntMaze)
-    env.close()
-    if known is None:
-        raise UserError(
-            f"{data.id or 'The dataset'} is not of a maze of gymnasium-robotics: its environment has no map to draw."
-        )
-    maze, origin = known
-    agents = agents or {}
-    walked = data.episode_lengths() > int(flat)  # in D4RL's data each further row at the goal is an episode
-    chosen = np.flatnonzero(walked)
-    if len(chosen) > n_episodes:
-        chosen = np.sort(np.random.default_rng(seed).choice(chosen, n_episodes, replace=False))
-    paths = [path + origin for path in episode_paths(data, chosen)]
-    figure, panels = new_figure(1 + len(agents), 0.3 + 3.2 * maze.map_width / maze.map_length, 4.6)
-    draw_data(figure, panels[0], maze, paths, data.episode_returns()[chosen], color)
-    panels[0].set_title(f"{len(chosen)} of {walked.sum()} episodes of the data", fontsize="medium")
+    ground = ground_of(data, make, n_episodes, seed)
+    walked = list(_walks_of(agents or {}, make, n_walks, sweep))
+    figure, panels = new_figure(1 + len(walked), ground.width, HEIGHT)
+    draw_data(figure, panels[0], ground.maze, ground.paths, data.episode_returns()[ground.chosen], color)
+    panels[0].set_title(f"{len(ground.chosen)} of {ground.n_episodes} episodes of the data", fontsize="medium")
     numbers = {}
-    for axes, (name, agent) in zip(panels[1:], agents.items(), strict=True):
-        walks = [replace(one, path=one.path + origin) for one in walk(agent, make, n_walks)]
-        draw_walks(axes, maze, paths, walks)
+    for axes, (name, agent, walks) in zip(panels[1:], walked, strict=True):
+        draw_walks(axes, ground.maze, ground.paths, [replace(one, path=one.path + ground.origin) for one in walks])
         numbers[name] = {
             "episodes": n_walks,
             "seed": EVAL_SEED,
@@ -168,8 +162,69 @@ def plot_maze(
     figure.suptitle(title or plain(data.id or ""))
     files = save_figure(figure, output)
     report = files[0].with_suffix(".json")
-    write_json(report, {"dataset": data.id, "episodes_drawn": len(chosen), "agents": numbers, "versions": versions()})
+    write_json(report, {"dataset": data.id, "episodes_drawn": len(ground.chosen), "agents": numbers, "versions": versions()})
     return [*files, report]
+
+
+def _walks_of(
+    agents: Mapping[str, AnyAlgorithm], make: EnvFactory, n_walks: int, sweep: tuple[str, Sequence[Any]] | None
+) -> Iterator[tuple[str, AnyAlgorithm, list[Walk]]]:
+    """What each panel is called, who walks in it, and how."""
+    for name, agent in agents.items():
+        if sweep is None:
+            yield name, agent, walk(agent, make, n_walks)
+            continue
+        setting, values = sweep
+        for value in each_value(agent, setting, values):
+            yield f"{name}, {setting} {value}", agent, walk(agent, make, n_walks)
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """
+    What walks are drawn on.
+
+    :param maze: gymnasium-robotics' ``Maze``
+    :param origin: of the observations on it ``(2,)``
+    :param n_episodes: of the data that walk
+    :param chosen: indices of those that are drawn
+    :param paths: of these, on the map
+    """
+
+    maze: Any
+    origin: np.ndarray
+    n_episodes: int
+    chosen: np.ndarray
+    paths: list[np.ndarray]
+
+    @property
+    def width(self) -> float:
+        """Of a panel, inches."""
+        return float(0.3 + 3.2 * self.maze.map_width / self.maze.map_length)
+
+
+def ground_of(data: OfflineDataset, make: EnvFactory, n_episodes: int, seed: int = 0) -> Ground:
+    """
+    :param data: of a maze
+    :param make: makes its environment
+    :param n_episodes: of the data, drawn at random
+    :param seed: draws them
+    :raises UserError: if the data are of no maze
+    """
+    env = make()
+    known = map_of(env)
+    flat = isinstance(env.unwrapped, FlatAntMaze)
+    env.close()
+    if known is None:
+        raise UserError(
+            f"{data.id or 'The dataset'} is not of a maze of gymnasium-robotics: its environment has no map to draw."
+        )
+    maze, origin = known
+    walked = data.episode_lengths() > int(flat)  # in D4RL's data each further row at the goal is an episode
+    chosen = np.flatnonzero(walked)
+    if len(chosen) > n_episodes:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, n_episodes, replace=False))
+    return Ground(maze, origin, int(walked.sum()), chosen, [path + origin for path in episode_paths(data, chosen)])
 
 
 def draw_map(axes: Any, maze: Any) -> None:
@@ -186,7 +241,7 @@ def draw_map(axes: Any, maze: Any) -> None:
             axes.scatter(*places.T, s=area, marker=marker, c=MARK, edgecolors="black", zorder=5, label=name)
 
 
-def _lines(axes: Any, paths: Sequence[np.ndarray], **style: Any) -> Any:
+def draw_lines(axes: Any, paths: Sequence[np.ndarray], **style: Any) -> Any:
     from matplotlib.collections import LineCollection
 
     lines = LineCollection(list(paths), rasterized=True, capstyle="round", **style)
@@ -194,7 +249,7 @@ def _lines(axes: Any, paths: Sequence[np.ndarray], **style: Any) -> Any:
     return lines
 
 
-def _legend(axes: Any) -> None:
+def draw_legend(axes: Any) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, fontsize="small", frameon=False)
 
@@ -216,17 +271,17 @@ def draw_data(
     groups, members = np.unique(kinds, axis=0, return_inverse=True)
     members = members.ravel()
     if len(groups) <= len(COLORS):
-        _lines(axes, paths, colors=[COLORS[i] for i in members], linewidths=0.7, alpha=0.35)
+        draw_lines(axes, paths, colors=[COLORS[i] for i in members], linewidths=0.7, alpha=0.35)
         for i, group in enumerate(groups):
             what = f"return {group[0]:g}" if color == "return" else f"start in cell ({group[0]}, {group[1]})"
             axes.plot([], [], color=COLORS[i], label=f"{int((members == i).sum())} with {what}")
     elif color == "return":
         order = np.argsort(returns, kind="stable")
-        lines = _lines(axes, [paths[i] for i in order], array=returns[order], cmap="viridis", linewidths=0.7, alpha=0.5)
+        lines = draw_lines(axes, [paths[i] for i in order], array=returns[order], cmap="viridis", linewidths=0.7, alpha=0.5)
         figure.colorbar(lines, ax=axes, label="return", shrink=0.7).solids.set(alpha=1.0)
     else:
         raise UserError(f"The data start in {len(groups)} cells, too many colors to tell apart: use --color return.")
-    _legend(axes)
+    draw_legend(axes)
 
 
 def draw_walks(axes: Any, maze: Any, paths: Sequence[np.ndarray], walks: Sequence[Walk]) -> None:
@@ -237,14 +292,16 @@ def draw_walks(axes: Any, maze: Any, paths: Sequence[np.ndarray], walks: Sequenc
     :param walks: an agent's episodes
     """
     draw_map(axes, maze)
-    _lines(axes, paths, colors="#b8bec6", linewidths=0.5, alpha=0.25)
+    draw_lines(axes, paths, colors="#b8bec6", linewidths=0.5, alpha=0.25)
     for success, color, label in ((False, FAILURE, "does not arrive"), (True, SUCCESS, "arrives")):
-        _lines(axes, [one.path for one in walks if one.success == success], colors=color, linewidths=1.1, alpha=0.7, zorder=3)
+        draw_lines(
+            axes, [one.path for one in walks if one.success == success], colors=color, linewidths=1.1, alpha=0.7, zorder=3
+        )
         ends = [one.path[-1] for one in walks if one.success == success]
         if ends:
             axes.scatter(*np.transpose(ends), s=14, c=color, edgecolors="white", linewidths=0.4, zorder=4)
         axes.plot([], [], color=color, label=label)
-    _legend(axes)
+    draw_legend(axes)
 
 
 def agent_name(path: str | Path, model: AnyAlgorithm) -> str:
@@ -277,6 +334,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-n", "--n-episodes", type=positive, default=200, help="episodes of the data")
     add("--n-walks", type=positive, default=20, help="episodes of each agent")
     add("--seed", type=seed_number, default=0, help="draws the data's episodes")
+    add("--sweep", nargs="+", metavar=("NAME", "VALUE"), help="draw agents with each value of a setting of acting")
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
     add("-o", "--output", type=picture_file, default="maze.png", help="file to write, as PNG, SVG and JSON")
     add("--title", help="default: the dataset's id")
@@ -286,6 +344,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
+    setting, *values = args.sweep or [None]
+    if setting and not (values and args.agent):
+        raise UserError(f"--sweep {setting} needs an --agent and values: --sweep {setting} 0 0.5 1.")
     agents: dict[str, AnyAlgorithm] = {}
     for path in map(agent_file, args.agent):
         model = load_agent(path, device=args.device)
@@ -293,5 +354,6 @@ def main(args: argparse.Namespace) -> None:
         agents[name if name not in agents else f"{name} ({len(agents) + 1})"] = model
     counts = {"n_episodes": args.n_episodes, "n_walks": args.n_walks, "seed": args.seed}
     data, more = find_dataset(args.dataset, env=args.env), {"title": args.title, "trust_env": args.trust_env}
+    more["sweep"] = (setting, values) if setting else None
     for file in plot_maze(data, args.output, agents, args.color, **more, **counts):
         print(f"wrote {file}")

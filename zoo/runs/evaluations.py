@@ -40,7 +40,7 @@ def scores_of(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
 
 def late_evaluations(run: Run) -> dict[str, Any] | None:
     """
-    The last evaluations on the way, :data:`LATE` of them, and their mean; None if there were none.
+    The last evaluations on the way, :data:`LATE` of them, and their mean; None if there were none, or it is no number.
 
     :param run: of a training
     """
@@ -48,6 +48,8 @@ def late_evaluations(run: Run) -> dict[str, Any] | None:
         return None
     unit, timesteps, scores = scores_of(run)
     each = scores.mean(axis=1)[-LATE:]
+    if not np.isfinite(each).all():
+        return None
     return {"unit": unit, "mean": float(each.mean()), "each": each.tolist(), "timesteps": timesteps[-LATE:].tolist()}
 
 

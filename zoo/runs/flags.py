@@ -97,8 +97,8 @@ def algorithm(word: str) -> str:
 device = _of_sentences(check_device)
 """argparse's ``type`` of a device that is here."""
 picture_file, new_folder, a_folder = map(_of_sentences, (output_file, output_folder, folder))
-json_file, film_file, markdown_file, csv_file, onnx_file = (
-    _of_sentences(partial(output_file, suffix=end)) for end in (".json", ".mp4", ".md", ".csv", ".onnx")
+json_file, film_file, markdown_file, csv_file, onnx_file, hdf5_file = (
+    _of_sentences(partial(output_file, suffix=end)) for end in (".json", ".mp4", ".md", ".csv", ".onnx", ".hdf5")
 )
 
 

@@ -1,6 +1,6 @@
 """One agent that acts in several ways: which value of a setting of acting is best, on episodes that no result is told from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sb3_genoffline.common.arguments import nearest
@@ -25,20 +25,34 @@ def sweep(model: AnyAlgorithm, make: EnvFactory, name: str, values: Sequence[Any
     :return: ``setting``, its value so far as ``before``, and the ``results``, a whole one for each value
     :raises UserError: if there is no such setting, or a value is wrong
     """
+    before = getattr(model, name, None)
+    results = [evaluate(model, make, **protocol) for _ in each_value(model, name, values)]
+    return {"setting": name, "before": before, "results": results}
+
+
+def each_value(model: AnyAlgorithm, name: str, values: Sequence[Any]) -> Iterator[Any]:
+    """
+    Let an agent act with one value of a setting of acting after the other, and in the end as it did before.
+
+    :param model: the agent
+    :param name: see :func:`sweep`
+    :param values: see there
+    :return: the value it acts with now, checked
+    :raises UserError: see there
+    """
     known = acting_arguments(model)
     if name not in known:
         there_are = f" There are: {', '.join(known)}." if known else f" {type(model).__name__} has none."
         raise UserError(f"{name!r} is not a setting of acting that can be swept{nearest(name, known)}{there_are}")
     table = model.argument_table().arguments
     checked = [table[name].check(parse_value(name, value)) for value in values]
-    before, results = getattr(model, name), []
+    before = getattr(model, name)
     try:
         for value in checked:
             setattr(model, name, value)
-            results.append(evaluate(model, make, **protocol))
+            yield value
     finally:
         setattr(model, name, before)
-    return {"setting": name, "before": before, "results": results}
 
 
 def acting_arguments(model: AnyAlgorithm) -> list[str]:

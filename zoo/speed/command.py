@@ -1,7 +1,8 @@
 """
 Measure the speed of training updates: updates/s, achieved GFLOP/s and the fraction of the matrix-multiply peak of the same
 threads in the same run; and steps/s of the fits before the updates, where there are any. Variants take turns, so that a busy
-machine slows all alike.
+machine slows all alike. `--scale` measures how time and memory of an update grow with the work, `--memory` what data weigh up
+to the first update, and `--memory --beyond` updates of data that are larger than a limit of memory.
 """
 
 import argparse
@@ -17,11 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from sb3_genoffline import ALGOS
+from sb3_genoffline.common.precision import MatmulPrecision, bf16_products, matmul_precision
 from sb3_genoffline.errors import UserError
 
-from ..runs.flags import algorithm, device, jobs, json_file, positive
+from ..runs.flags import a_folder, algorithm, device, jobs, json_file, picture_file, positive, real
 from .agents import SHAPES, build, make_fits, measure, plain_form
 from .costs import record_costs
+from .footprint import weigh_data
+from .scale import measure_scale
 
 PEAK_SIZES = (512, 1024, 2048)
 """Of the square matrices whose products give the peak."""
@@ -34,28 +38,12 @@ class Variant:
 
     :param name: as printed
     :param update: runs one update
-    :param onednn: let oneDNN multiply float32 matrices (faster on some AMD CPUs)
+    :param precision: of its matrix products
     """
 
     name: str
     update: Callable[[], Any]
-    onednn: bool = False
-
-
-def set_onednn(enabled: bool) -> None:
-    """PyTorch's public switch that sends float32 products to oneDNN. It permits bf16 arithmetic where the CPU has it (AMX)."""
-    th.backends.mkldnn.matmul.fp32_precision = "bf16" if enabled else "ieee"  # type: ignore[attr-defined]
-
-
-def onednn_is_exact() -> bool:
-    """Whether the switch keeps float32 accuracy here: the error of a product against float64 stays that of float32."""
-    generator = th.Generator().manual_seed(0)
-    a, b = (th.randn(512, 512, generator=generator) for _ in range(2))
-    exact = a.double() @ b.double()
-    set_onednn(True)
-    error = ((a @ b).double() - exact).abs().max().item()
-    set_onednn(False)
-    return error < 1e-3  # float32 errs by about 1e-4 here, bf16 by more than 0.1
+    precision: MatmulPrecision = "fp32"
 
 
 class _Products(TorchDispatchMode):
@@ -119,10 +107,9 @@ def variants(args: argparse.Namespace) -> list[Variant]:
                 plain.update(batch, source.draw_noise(len(batch.rewards)))
 
             found.insert(0, Variant("plain (reference form)", plain_update))
-    if args.onednn:
-        if not onednn_is_exact():
-            raise UserError("--onednn computes in bf16 on this CPU, which is not the same mathematics: leave the flag out.")
-        found += [Variant(f"{variant.name}, oneDNN", variant.update, onednn=True) for variant in found]
+    if args.bf16:
+        print(bf16_products())
+        found += [Variant(f"{variant.name}, bf16", variant.update, "bf16") for variant in found]
     return found
 
 
@@ -136,18 +123,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=positive, default=5, help="rounds; the median counts")
     parser.add_argument("--num-threads", type=jobs, default=1, help="CPU threads")
     parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda or auto")
-    parser.add_argument(
-        "--costs", type=json_file, metavar="JSON", help="instead: CPU time of 10,000 updates of every algorithm"
+    parser.add_argument("--bf16", action="store_true", help="also time every variant with matmul_precision='bf16'")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--scale", action="store_true", help="measure how time and memory of an update grow (5 minutes)")
+    what.add_argument(
+        "--costs", type=json_file, metavar="JSON", help="measure the CPU time of 10,000 updates of each algorithm"
     )
-    parser.add_argument("--onednn", action="store_true", help="also time every variant with oneDNN's float32 products")
+    what.add_argument("--memory", action="store_true", help="measure what data weigh up to the first update (2 minutes)")
+    parser.add_argument("--beyond", type=real, metavar="GB", help="with --memory: data that are larger than this limit")
+    parser.add_argument("--rows", type=positive, help="of the data of --scale (at most) and --memory")
+    parser.add_argument("--floats", type=positive, default=100, help="of a row, with --beyond")
+    parser.add_argument("--folder", type=a_folder, default=".", help="where data are written to, for as long as it takes")
+    parser.add_argument("--smoke", action="store_true", help="try --scale or --memory, tiny and in this process")
+    parser.add_argument("-o", "--output", type=picture_file, help="of --scale: table, PNG, SVG, JSON; of --memory: JSON")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Time the variants in turn and print the table."""
+    """Time the variants in turn and print the table, or do what is asked for instead."""
+    th.set_num_threads(args.num_threads)
     if args.costs is not None:
         record_costs(Path(args.costs), args.shape, args.setting)
         return
-    th.set_num_threads(args.num_threads)
+    if args.scale:
+        measure_scale(args.algo, args.rows, Path(args.folder), args.output or "scale.png", args.smoke)
+        return
+    if args.memory:
+        weigh_data(args.algo, args.rows, args.beyond, args.floats, Path(args.folder), args.output, args.smoke)
+        return
     hardware = get_device(args.device)
     candidates = variants(args)
     fits = make_fits(args.algo, args.shape, args.setting, args.device)
@@ -157,11 +159,10 @@ def main(args: argparse.Namespace) -> None:
     peaks: list[float] = []
     for round_number in range(-1, args.rounds):  # the first round warms up
         for variant in [*candidates, *fitting]:
-            set_onednn(variant.onednn)
-            taken = measure(variant.update, args.updates if round_number >= 0 else 2, hardware)
+            with matmul_precision(variant.precision):
+                taken = measure(variant.update, args.updates if round_number >= 0 else 2, hardware)
             if round_number >= 0:
                 seconds[variant.name].append(taken)
-        set_onednn(False)
         peaks.append(matmul_peak(hardware))
     peak = max(peaks)
     first = candidates[0].name

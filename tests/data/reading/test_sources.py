@@ -111,7 +111,7 @@ def test_minari_keeps_the_metadata():
 
 def test_minari_metadata_that_make_no_scale_are_left_out_with_a_warning():
     write_minari("meta/one-v0", EPISODES).storage.update_metadata({"ref_min_score": 7.0, "ref_max_score": 7.0})
-    with pytest.warns(UserWarning, match=r"metadata of meta/one-v0 hold no scale.*ref_max_score = 7.0 must be above"):
+    with pytest.warns(UserWarning, match=r"metadata of meta/one-v0 have no usable scale.*ref_max_score = 7.0 must be above"):
         dataset = load_dataset("meta/one-v0")
     assert (dataset.ref_min_score, dataset.ref_max_score) == (None, None)
 

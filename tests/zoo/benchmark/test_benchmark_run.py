@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from worlds import KINDS
+from worlds import of_each_kind
 
 import zoo.benchmark.job as job_module
 import zoo.benchmark.runner as runner_module
@@ -127,7 +127,7 @@ def test_a_machine_of_a_cluster_is_told_which_module_does_the_job(tmp_path: Path
     assert cluster._work(str(tmp_path / "record.json"), 1, 10, module="zoo.tune.job") == 7
 
 
-@pytest.mark.parametrize("algo", [*KINDS, "diffuser"])
+@of_each_kind
 def test_every_kind_of_algorithm_can_be_a_job(algo: str, dataset_id: str, tmp_path: Path) -> None:
     settings = {"profile": "tiny", "n_timesteps": 2, "evaluations": 1, "final_episodes": 1, "hyperparameters": {}}
     (event,) = run_all(write_plan(tmp_path, dataset_id, [0], {algo: None}, **settings), tmp_path / "logs")[1:]

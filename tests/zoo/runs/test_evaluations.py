@@ -53,4 +53,6 @@ def test_a_run_knows_the_mean_of_its_last_evaluations(tmp_path: Path) -> None:
     result = {"mean_reward_ci95": [0, 1], "mean_reward": 0.5, "std_reward": 0.1, "gradient_steps": 6, "n_eval_episodes": 2}
     result |= dict.fromkeys(("algo", "dataset", "checkpoint", "env_id"), "x")
     missing = dict.fromkeys(("success_rate", "normalized_score", "behavior_normalized_score"))
+    np.savez(run.evaluations_path, timesteps=[1], results=[[np.nan]], ep_lengths=[[1]])
+    assert late_evaluations(run) is None, "an environment that rewards by nan leaves nothing to write down"
     assert "mean of the last 5 evaluations on the way: 21.0" in summary(result | missing | {"last_evaluations": late})

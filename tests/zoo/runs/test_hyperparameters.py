@@ -13,7 +13,7 @@ from sb3_genoffline import ALGOS, CPED, DAC, IQL, QDQ
 from sb3_genoffline.cped.multiplier import scheduled_alpha
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.activations import Mish
-from zoo.runs.hyperparameters import load_hyperparameters, own_file, parse_pairs, parse_value, read_yaml
+from zoo.runs.hyperparameters import load_hyperparameters, own_file, parse_pairs, parse_value, read_settings, read_yaml
 
 DAC_TABLE = {  # rho, b, eta, eta_lr, critic rate (None: 3e-4), max over next actions
     "walker2d-medium-v2": (1.0, 1.0, 1.0, 0.001, None, False),
@@ -419,3 +419,13 @@ def test_an_algorithm_from_elsewhere_brings_its_own_file_or_none(tmp_path: Path,
     (tmp_path / "hyperparameters.yml").write_text("default: {expectile: 0.8}\nprofiles: {cpu: {default: {n_timesteps: 7}}}\n")
     own = load_hyperparameters("theirs", "a/b-v0", "cpu")
     assert own.arguments == {"expectile": 0.8} and own.n_timesteps == 7
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_the_set_of_clipped_noise_has_the_settings_of_the_level_that_it_is(algo: str) -> None:
+    for profile in (None, *read_settings(algo).profiles):
+        named, level = (
+            load_hyperparameters(algo, f"genoffline/walker2d/{name}-v0", profile)
+            for name in ("clipped-noise", "medium-replay")
+        )
+        assert named.plain == level.plain

@@ -82,7 +82,7 @@ def test_yaml_holds_plain_values_and_whole_numbers_are_whole(text: str, content:
         ("- 1", r"plan\.yml must map names to values, but is \[1\]"),
         ("3", r"plan\.yml must map names to values, but is 3"),
         ("1: 2", r"plan\.yml has the name 1, which is not a word"),
-        ("a: 1\nb: 2\na: 3", "'a' stands twice"),
+        ("a: 1\nb: 2\na: 3", "'a' appears twice"),
         ("a: [1", r"plan\.yml is not plain YAML: while parsing"),
         ("a: 1\n---\nb: 2", "is not plain YAML: expected a single document"),
         ("a: !!set {b, c}", "could not determine a constructor for the tag"),
@@ -104,7 +104,7 @@ def test_a_text_that_is_missing_no_file_or_no_text_is_named(tmp_path: Path) -> N
     with pytest.raises(NotFoundError, match=r"There is no plan at '.*pla\.yml'; did you mean plan\.yml\?"):
         read_text(tmp_path / "pla.yml", "plan")
     for name, message in {
-        "plan.yml": "is no plan: it holds no text",
+        "plan.yml": "is not a valid plan: it holds no text",
         ".": "it is a folder",
         "loop": "can't be read",
         "pipe": "pipe or device",
@@ -121,7 +121,7 @@ def test_damaged_json_is_named_by_all_that_read_it(content: bytes, tmp_path: Pat
     for read in (lambda: read_json(tmp_path / "a.json", "record"), lambda: read_record(tmp_path / "a.json")):
         with pytest.raises(UserError, match=r"a\.json is not a valid record") as told:
             read()
-        assert str(told.value).count("is no record") == 1
+        assert str(told.value).count("is not a valid record") == 1
     with pytest.raises(UserError, match=r"agent/results\.json is not a valid result"):
         find_entries(tmp_path)
 

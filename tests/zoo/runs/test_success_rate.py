@@ -125,6 +125,7 @@ def test_a_maze_trains_resumes_and_is_drawn_by_success(tmp_path: Path, monkeypat
         assert evaluations["results"].mean() == 1.0
     summary = json.loads((run.settings / "summary.json").read_text())
     assert summary["metrics"]["normalized_score"] == 50.0
+    assert summary["last_evaluations"]["timesteps"] == [2, 4, 6]
     main(["evaluate", "--model", str(run.model_path), "--env", TOY, "-n", "6", "--n-envs", "1"])
     results = json.loads((run.folder / "results.json").read_text())
     assert (results["n_eval_episodes"], results["normalized_score"], results["success_rate"]) == (6, 50.0, 0.5)
