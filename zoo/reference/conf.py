@@ -5,6 +5,7 @@ docstring refers to and Python does not find there ends the build.
 
 import contextlib
 import re
+import sys
 import typing
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -16,7 +17,9 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
 import sb3_genoffline
-from zoo.reference.names import find
+
+sys.path.insert(0, str(Path(__file__).parent))  # Sphinx runs this file by itself, outside of any package
+from names import find
 
 project = "sb3-genoffline"
 release = version_of(project)
