@@ -9,6 +9,7 @@ import pytest
 from worlds import make_agent
 
 from sb3_genoffline import ALGOS
+from sb3_genoffline.common.learner import AllArguments
 from sb3_genoffline.data import REWARD_TRANSFORMS
 from sb3_genoffline.deploy.onnx_file import draws_of
 from sb3_genoffline.testing import observations
@@ -105,6 +106,7 @@ def test_arguments_that_migrants_are_told_of_exist() -> None:
                 assert (
                     argument in inspect.signature(names[algorithm]).parameters
                     or argument in names[algorithm].argument_table().arguments
+                    or argument in AllArguments.__annotations__
                 )
                 checked += 1
     assert checked >= 5
