@@ -29,9 +29,9 @@ class RecordDatasetCallback(BaseCallback):
         PPO("MlpPolicy", "Pendulum-v1").learn(100_000, callback=recorder)
         dataset = recorder.dataset()
 
-    It listens at the ``VecEnv`` below every ``VecEnvWrapper``, so it records what the environments themselves got and gave: raw
-    observations and rewards whatever ``VecNormalize`` makes of them, actions in the environment's units as PPO has clipped or
-    SAC rescaled them, and the true last observation of each episode. ``terminations`` are the ends without the time-outs
+    It listens at the ``VecEnv`` below every ``VecEnvWrapper``, so it records what the environments themselves got and gave:
+    raw observations and rewards whatever ``VecNormalize`` makes of them, actions in the environment's units as PPO has clipped
+    or SAC rescaled them, and the true last observation of each episode. ``terminations`` are the ends without the time-outs
     (``TimeLimit.truncated``). Training is not changed in any way.
 
     Consecutive calls of ``learn`` go on in the same dataset. An episode goes on too with ``reset_num_timesteps=False``;

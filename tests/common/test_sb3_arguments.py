@@ -20,9 +20,7 @@ from sb3_genoffline.registry import ALGOS, load_agent
 from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, assert_same, observations, point_dataset
 
 PAGE = (Path(sb3_genoffline.__file__).parent / "README.md").read_text()
-ROWS = dict(
-    re.findall(r"^\| (`\w.*?) \| (.*) \|$", PAGE.partition("SB3's verbs:")[0].rpartition("\n#")[2], re.MULTILINE)
-)
+ROWS = dict(re.findall(r"^\| (`\w.*?) \| (.*) \|$", PAGE.partition("SB3's verbs:")[0].rpartition("\n#")[2], re.MULTILINE))
 FATES = {name: fate for names, fate in ROWS.items() for name in re.findall(r"`(\w+)`", names)}
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8, 8]}, "batch_size": 16, "seed": 0, "device": "cpu"}
 

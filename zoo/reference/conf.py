@@ -5,6 +5,7 @@ docstring refers to and Python does not find there ends the build.
 
 import contextlib
 import re
+import sys
 import typing
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -16,7 +17,9 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
 import sb3_genoffline
-from zoo.reference.names import find
+
+sys.path.insert(0, str(Path(__file__).parent))  # Sphinx runs this file by itself, outside of any package
+from names import find
 
 project = "sb3-genoffline"
 release = version_of(project)
@@ -69,7 +72,7 @@ def name_the_public(app: Sphinx, page: str, source: list[str]) -> None:
 
 def show_plain_types(app: Sphinx, thing: Any, is_bound: bool) -> None:
     """Show an argument's type without what checks its values: ``int`` for ``Annotated[int, Bounds(1)]``."""
-    thing = thing.__init__ if isinstance(thing, type) else getattr(thing, "__func__", thing)
+    thing = vars(thing).get("__init__") if isinstance(thing, type) else getattr(thing, "__func__", thing)
     if getattr(thing, "__annotations__", None):
         with contextlib.suppress(NameError):  # of a name that only type checkers have
             thing.__annotations__ = typing.get_type_hints(thing)

@@ -1,0 +1,1 @@
+"""The API reference: Sphinx's settings, and what a name in a docstring means."""
