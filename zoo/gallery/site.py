@@ -61,7 +61,9 @@ def check_place(folder: Path) -> None:
     except UserError:
         known = None
     if not isinstance(known, list):
-        raise ExistsError(f"{folder} is there already and is not a gallery, so it is not replaced: name another folder with -o.")
+        raise ExistsError(
+            f"{folder} is there already and is not a gallery, so it is not replaced: name another folder with -o."
+        )
     foreign = [path for path in there if str(path.relative_to(folder)) not in (*known, MARK)]
     if foreign:
         raise ExistsError(
