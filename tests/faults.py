@@ -18,7 +18,7 @@ _OPERATIONS = (
 
 def _run(action: Callable[[], Any], before: Callable[[str], None]) -> None:
     """:param before: called with the path before each file operation; its own do not count"""
-    at_work = False
+    at_work, builtin_open = False, open
 
     def noticed(operation: Callable[..., Any]) -> Callable[..., Any]:
         def call(path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -28,6 +28,9 @@ def _run(action: Callable[[], Any], before: Callable[[str], None]) -> None:
             at_work = True
             try:
                 before(str(path))
+                if operation is builtin_open and isinstance(path, str | os.PathLike) and "w" in str(args[:1]):
+                    operation(path, *args, **kwargs).close()
+                    before(str(path))  # what was in it is gone
             finally:
                 at_work = False
             return operation(path, *args, **kwargs)

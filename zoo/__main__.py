@@ -25,6 +25,7 @@ COMMANDS = {
     "export": ("export", "write a trained agent as an ONNX file, which acts without PyTorch"),
     "export-data": ("export_data", "write a dataset as one HDF5 file in D4RL's layout"),
     "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
+    "gallery": ("gallery.command", "write the results of a checkout as a static site"),
     "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),
     "glucose": ("glucose.command", "write the synthetic hospital log of the page that goes from a log to a decision"),
     "speed": ("speed.command", "measure the speed of training updates"),

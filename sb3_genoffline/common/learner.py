@@ -36,6 +36,7 @@ from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.common.precision import MatmulPrecision
+from sb3_genoffline.common.refused import REFUSED
 from sb3_genoffline.common.state import LearnerState
 from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.data import REWARD_TRANSFORMS
@@ -45,19 +46,6 @@ from sb3_genoffline.files.untrusted import check_sizes, short
 _MADE_LATER = ("policy", "observation_space", "action_space", "lr_schedule", "generator", "monitor", "state", "stepper")
 # Not part of an agent: what it is made from, and what belongs to one machine
 _NO_HYPERPARAMETERS = ("policy", "env", "device", "_init_setup_model", "tensorboard_log", "action_noise")
-_REFUSED = {
-    "use_sde_at_warmup": "state-dependent exploration is not built.",
-    "sde_sample_freq": "state-dependent exploration is not built.",
-    "sde_support": "state-dependent exploration is not built.",
-    "monitor_wrapper": "an environment without a Monitor gets one; wrap it yourself for another.",
-    "support_multi_env": "several environments are always supported.",
-    "supported_action_spaces": "actions are those of a bounded Box.",
-    "replay_buffer_class": "the buffer holds the dataset's rows beside the online ones, and no other does.",
-    "replay_buffer_kwargs": "the buffer holds the dataset's rows beside the online ones, and no other does.",
-    "optimize_memory_usage": "rows of a dataset need not follow each other, so next observations are stored.",
-    "n_steps": "targets are the papers', of one step.",
-    "use_sde": "state-dependent exploration is not built.",
-}
 
 
 class OfflineArguments(TypedDict, total=False):
@@ -244,7 +232,7 @@ class Learner(OffPolicyAlgorithm):
         """The constructor's arguments that make up the agent; not those that belong to one machine, as ``device``."""
         arguments = constructor_arguments(cls, Learner)
         own = {name: argument for name, argument in arguments.items() if name not in _NO_HYPERPARAMETERS}
-        return ArgumentTable(cls.__name__, own, _REFUSED)
+        return ArgumentTable(cls.__name__, own, REFUSED)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check a hyper-parameter; on a live agent let all that depends on it follow, or refuse."""

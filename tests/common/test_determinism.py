@@ -61,6 +61,8 @@ def test_another_seed_gives_another_agent(agent: MakeAgent, dataset: OfflineData
     first, second = agent(), agent(seed=1)
     assert "policy.safetensors" in differing(snapshot(first), snapshot(second))
     second.policy.load_state_dict(first.policy.state_dict())  # equal starts part ways through data and noise
+    acts = [model.predict(np.zeros((4, 3)), deterministic=False)[0] for model in (first, second)]
+    assert first.policy.has_memory or (acts[0] != acts[1]).any()
     first, second = (model.learn_offline(dataset, 3) for model in (first, second))
     assert "policy.safetensors" in differing(snapshot(first), snapshot(second))
 

@@ -211,7 +211,7 @@ def test_panels_beyond_a_row_are_laid_in_rows() -> None:
 @pytest.fixture(scope="module")
 def planner() -> Diffuser:
     """After two updates."""
-    settings = load_hyperparameters("diffuser", STITCH, "tiny", {"guide_scale": 2.0, "termination_penalty": 0.0})
+    settings = load_hyperparameters("diffuser", STITCH, "tiny", {"guide_scale": 2.0, "replan_every": 4})
     model = Diffuser(settings.policy, device="cpu", seed=0, **settings.arguments)
     return model.learn_offline(load_dataset(STITCH), gradient_steps=2)
 

@@ -11,6 +11,12 @@ from zoo.publish.index import find_bc, index_text, write_index
 from zoo.runs.writing import write_json
 
 HOPPER, MINE = "genoffline/hopper/medium-v0", "mine"
+BEST = {
+    "mean_reward": 1050.0,
+    "mean_reward_ci95": [1000.0, 1100.0],
+    "normalized_score": 99.0,
+    "normalized_score_ci95": [98.0, 99.9],
+}
 
 
 def make_agent(folder: Path, name: str, algo: str, dataset: str = HOPPER, *, known: bool = True, **more: Any) -> None:
@@ -66,7 +72,7 @@ def rows(text: str) -> dict[str, dict[str, str]]:
 def test_the_list_has_a_row_per_agent_by_dataset_and_algorithm(tmp_path: Path) -> None:
     make_agent(tmp_path, "qdq-hopper-medium", "qdq")
     make_agent(tmp_path, "dac-mine", "dac", MINE, known=False, seeds=None)
-    make_agent(tmp_path, "dac-hopper-medium", "dac", best={"normalized_score": 99.0, "normalized_score_ci95": [98.0, 99.9]})
+    make_agent(tmp_path, "dac-hopper-medium", "dac", best=BEST)
     (tmp_path / "notes").mkdir()
     text = write_index(tmp_path).read_text()
     table = rows(text)

@@ -98,7 +98,7 @@ def test_a_limit_of_memory_is_one_and_mapped_rows_do_not_count(tmp_path: Path, m
     assert limits == [(footprint.resource.RLIMIT_DATA, 2_000_000_000)] and found["rows"] == 300 and not found["mapped"]
 
 
-RECORDS = {"memory": footprint.weight_table}
+RECORDS = {"scale": scale.scale_table, "memory": footprint.weight_table, "beyond-memory": footprint.weight_table}
 
 
 @pytest.mark.parametrize("name", RECORDS)

@@ -1,6 +1,8 @@
 """What ``python -m zoo speed`` counts, beside what updates should cost, and its table."""
 
 import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from worlds import KINDS
 
 from sb3_genoffline import ALGOS, DAC
 from sb3_genoffline.errors import UserError
-from zoo.speed import agents
+from zoo.speed import agents, costs
 from zoo.speed import command as speed
 
 
@@ -108,6 +110,15 @@ def test_the_command_prints_every_variant_and_fit_with_its_rates(algo: str, caps
     for name in fits:
         row = rows[f"fit {name}"]
         assert float(row[2]) >= 0 and float(row[3]) > 0 and row[-1] == "min"
+
+
+def test_the_costs_of_all_algorithms_go_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "ALGOS", {name: ALGOS[name] for name in ("bc", "spot")})
+    monkeypatch.setattr(costs, "_MEASURED", 1)
+    run_speed("--costs", str(tmp_path / "costs.json"), "--setting", "tiny")
+    record = json.loads((tmp_path / "costs.json").read_text())
+    assert record["setting"] == "tiny" and record["shape"] == "hopper"
+    assert record["seconds"].keys() == {"bc", "spot"} and min(record["seconds"].values()) > 0
 
 
 def test_a_setting_is_the_papers_a_profile_or_an_entry() -> None:

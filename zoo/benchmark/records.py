@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sb3_genoffline
-from sb3_genoffline.common.arguments import misfit
 from sb3_genoffline.errors import NotFoundError, UserError
-from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.folders import Run, list_runs
-from ..runs.reading import read_json
+from ..runs.reading import check_parts, read_json
 from ..runs.writing import write_json
 from .plan import Job, Plan, key_of
 
@@ -69,10 +67,10 @@ def read_job(path: Path) -> dict[str, Any]:
     :raises UserError: if it is not a record of a job: a part is missing or of another type
     """
     record, where = read_json(path, "record of a benchmark"), f"{path} is not a record of a benchmark: its"
-    _check(record, _PARTS, where)
+    check_parts(record, _PARTS, where)
     clock = record.get("clock") or {}
     hints: dict[str, Any] = {"clock": {name: hint for name, hint in _CLOCK.items() if name in clock}} if clock else {}
-    _check(record, hints | ({"error": str} if record["state"] == FAILED else {}), where)
+    check_parts(record, hints | ({"error": str} if record["state"] == FAILED else {}), where)
     return record
 
 
@@ -87,24 +85,10 @@ def read_record(path: Path) -> dict[str, Any]:
         hints = _DONE_PARTS | (_ONCE_EVALUATED if record.get("last") else {})
         hints |= {"curve": _CURVE} if record.get("curve") else {}
         hints |= {"final": {"mean": float}} if record.get("final") else {}
-    _check(record, hints, f"{path} is not a record of a benchmark: its")
+    check_parts(record, hints, f"{path} is not a record of a benchmark: its")
     if hints.get("curve") is _CURVE and len({len(record["curve"][name]) for name in _CURVE}) > 1:
         raise UserError(f"{path} is not a record of a benchmark: the lists of its curve have different lengths.")
     return record
-
-
-def _check(parts: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> None:
-    """
-    :param parts: of a record
-    :param hints: types by name, or what is in a part that is a mapping
-    :param where: they stand, as the beginning of a sentence
-    """
-    for name, hint in hints.items():
-        wrong = misfit(parts.get(name), _MAPPING if isinstance(hint, Mapping) else hint)
-        if wrong is not None:
-            raise UserError(f"{where} {name}, {short(parts.get(name))}, {wrong}.")
-        if isinstance(hint, Mapping):
-            _check(parts[name], hint, f"{where} {name}'s")
 
 
 def new_record(job: Job) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
     if not results.records():
         raise NotFoundError(f"There is no result in {records} yet.")
     files, found = [], choices(results)
-    for name, rows in (_tables(results) | ({"choosing": rows_of(found)} if found else {})).items():
+    for name, rows in (tables(results) | ({"choosing": rows_of(found)} if found else {})).items():
         files.append(output / f"{name}.csv")
         write_text(files[-1], _csv(rows))
     for dataset in plan.datasets:
@@ -61,8 +61,9 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
 # ------------------------------------------------------------------ CSV
 
 
-def _tables(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Rows of ``runs.csv``, ``curves.csv``, ``scores.csv``, ``aggregate.csv`` and ``improvement.csv``."""
+def tables(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Rows of ``runs.csv``, ``curves.csv``, ``scores.csv`` and, where there is something to compare, of ``aggregate.csv`` and
+    ``improvement.csv``."""
     runs, curves, scores = [], [], []
     for cell in results.cells:
         runs += [_run_row(cell), *(_run_row(replace(cell, record=old, reason=""), True) for old in cell.superseded)]
@@ -211,12 +212,12 @@ def _overview(results: Results) -> list[str]:
 
 def _comparison(results: Results) -> list[str]:
     names, common = results.compared
-    tables = _aggregates(results)
+    aggregates = _aggregates(results)
     rows = []
-    for row in sorted(tables["aggregate"], key=lambda row: -row["iqm"]):
+    for row in sorted(aggregates["aggregate"], key=lambda row: -row["iqm"]):
         bounds = "–" if row["low"] is None else f"{row['low']:.1f} to {row['high']:.1f}"
         rows.append([_name(row["algorithm"]), f"{row['iqm']:.1f}", bounds, str(row["runs"])])
-    p = {(row["algorithm"], row["over"]): row["probability"] for row in tables["improvement"]}
+    p = {(row["algorithm"], row["over"]): row["probability"] for row in aggregates["improvement"]}
     grid = [[_name(a), *("" if a == b else f"{100 * p[a, b]:.0f}" for b in names)] for a in names]
     single = [d for d in common if all(len(results.scores(name, d)) < 2 for name in names)]
     most = max(len(results.scores(name, d)) for name in names for d in common)

@@ -1,7 +1,7 @@
 """The list of the agents in a folder, beside what behaviour cloning reaches on the same data."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,32 @@ from urllib.parse import quote
 
 import numpy as np
 
-from sb3_genoffline.errors import UserError, printable
+from sb3_genoffline.errors import printable
 from sb3_genoffline.files.escaping import code, code_block, markdown, python_string
 
 from ..benchmark.records import DONE, read_record
 from ..benchmark.results import score, spread
-from ..runs.reading import read_json
+from ..runs.reading import check_parts, read_json
 from ..runs.writing import write_json, write_text
 from .contents import only_training
 
 BC_FILE = "bc.json"
-_NEEDED = (
-    *("algo", "dataset", "checkpoint", "seed", "gradient_steps", "n_eval_episodes", "eval_seed", "mean_reward_ci95"),
-    *("normalized_score", "mean_reward", "behavior_normalized_score", "dataset_fingerprint"),
+_Number, _Pair = float | None, tuple[float, float]
+_RESULT = {"mean_reward": float, "mean_reward_ci95": _Pair, "normalized_score": _Number, "normalized_score_ci95": _Pair | None}
+_PARTS: dict[str, Any] = {
+    **_RESULT,
+    **{"algo": str, "dataset": str, "checkpoint": str, "seed": int | None, "gradient_steps": int, "n_eval_episodes": int},
+    **{"eval_seed": int, "behavior_normalized_score": _Number, "dataset_fingerprint": str},
+}
+_PARTS_OF_PARTS: dict[str, Any] = {
+    "best": _RESULT,
+    "seeds": {"n": int, "mean": float, "std": _Number},
+    "data": {"mean_return": float},
+}
+_BC_PARTS = {"dataset": str, "mean": float, "std": _Number, "seeds": list[int]} | dict.fromkeys(
+    ("updates", "n_eval_episodes", "eval_seed"), int
 )
+"""What the list reads: a part that is not named here may be anything."""
 TO_ACT = ("manifest.json", "config.json", "model.safetensors")
 _HEADER = [
     *("agent", "dataset", "last checkpoint", "data", "BC", "updates", "seed", "seeds", "best checkpoint"),
@@ -62,9 +74,8 @@ def find_entries(folder: str | Path) -> list[Entry]:
     entries = []
     for config in sorted(Path(folder).glob("*/config.json")):
         results = read_json(config.with_name("results.json"), "result of an evaluation")
-        missing = [name for name in _NEEDED if name not in results]
-        if missing:
-            raise UserError(f"{config.parent} cannot be listed: its results.json has no {missing[0]}.")
+        hints = _PARTS | {name: parts for name, parts in _PARTS_OF_PARTS.items() if results.get(name)}
+        check_parts(results, hints, f"{config.parent} cannot be listed: its results.json's")
         entries.append(Entry(config.parent, results))
     return sorted(entries, key=lambda entry: (str(entry.results.get("dataset")), str(entry.results.get("algo")), entry.name))
 
@@ -132,7 +143,9 @@ def write_index(folder: str | Path, log_folder: str | Path | None = None) -> Pat
 def read_bc(folder: str | Path) -> dict[str, dict[str, Any]]:
     """What ``bc.json`` holds; empty if there is none."""
     path = Path(folder) / BC_FILE
-    return read_json(path, "list of what BC reached") if path.is_file() else {}
+    found = read_json(path, "list of what BC reached") if path.is_file() else {}
+    check_parts(found, dict.fromkeys(found, _BC_PARTS), f"{path} is not a list of what BC reached: its")
+    return found
 
 
 def index_text(entries: Iterable[Entry], bc: dict[str, dict[str, Any]]) -> str:
@@ -153,12 +166,12 @@ def index_text(entries: Iterable[Entry], bc: dict[str, dict[str, Any]]) -> str:
         _reading(entries, bc),
         "## Commands",
     ]
-    parts += [f"{code(entry.name)}\n\n{code_block(_commands(entry), 'bash')}" for entry in entries]
+    parts += [f"{code(entry.name)}\n\n{code_block(commands_of(entry), 'bash')}" for entry in entries]
     parts += ["## Again", "This page is made from the folders by\n\n```bash\npython -m zoo publish --index\n```"]
     return "\n\n".join(parts) + "\n"
 
 
-def _commands(entry: Entry) -> str:
+def commands_of(entry: Entry) -> str:
     """To collect the data, where they are ours, to train, and to measure."""
     results = entry.results
     dataset, data = str(results["dataset"]), results.get("data") or {}
@@ -187,13 +200,13 @@ def _row(entry: Entry, bc: dict[str, Any] | None) -> list[str]:
     return [
         f"[{markdown(entry.name)}]({quote(entry.name)})",
         markdown(f"{results['dataset']}{size}"),
-        "" if last is None else _with_interval(last),
+        "" if last is None else with_interval(last),
         _number(data.get("mean_return") if results["normalized_score"] is None else results["behavior_normalized_score"]),
-        "" if bc is None else _over_seeds(bc["mean"], bc["std"], len(bc["seeds"])),
+        "" if bc is None else over_seeds(bc["mean"], bc["std"], len(bc["seeds"])),
         f"{results['gradient_steps']:,}",
         markdown(results["seed"]),
-        "" if seeds is None else _over_seeds(seeds["mean"], seeds["std"], seeds["n"]),
-        "" if best is None else _with_interval(best),
+        "" if seeds is None else over_seeds(seeds["mean"], seeds["std"], seeds["n"]),
+        "" if best is None else with_interval(best),
         f"{entry.size(*TO_ACT) / 1024:,.0f}",
         f"{entry.size() / 1024:,.0f}",
     ]
@@ -232,13 +245,15 @@ def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(lines)
 
 
-def _with_interval(result: dict[str, Any]) -> str:
+def with_interval(result: Mapping[str, Any]) -> str:
+    """A result's score and its 95 % interval; the return where the scale is not known."""
     known = result["normalized_score"] is not None
-    low, high = result["normalized_score_ci95" if known else "mean_reward_ci95"]
-    return f"{score(result):.1f} [{low:.1f}, {high:.1f}]"
+    bounds = result["normalized_score_ci95" if known else "mean_reward_ci95"]
+    return f"{score(result):.1f}" + ("" if bounds is None else f" [{bounds[0]:.1f}, {bounds[1]:.1f}]")
 
 
-def _over_seeds(mean: float, std: float | None, n: int) -> str:
+def over_seeds(mean: float, std: float | None, n: int) -> str:
+    """A mean ± standard deviation, and of how many seeds."""
     return f"{mean:.1f} (1 seed)" if std is None else f"{mean:.1f} ± {std:.1f} ({n})"
 
 

@@ -72,7 +72,7 @@ def name_the_public(app: Sphinx, page: str, source: list[str]) -> None:
 
 def show_plain_types(app: Sphinx, thing: Any, is_bound: bool) -> None:
     """Show an argument's type without what checks its values: ``int`` for ``Annotated[int, Bounds(1)]``."""
-    thing = thing.__init__ if isinstance(thing, type) else getattr(thing, "__func__", thing)
+    thing = vars(thing).get("__init__") if isinstance(thing, type) else getattr(thing, "__func__", thing)
     if getattr(thing, "__annotations__", None):
         with contextlib.suppress(NameError):  # of a name that only type checkers have
             thing.__annotations__ = typing.get_type_hints(thing)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from sb3_genoffline.common.arguments import misfit
 from sb3_genoffline.data.reading.bounds import npz_shapes
 from sb3_genoffline.errors import NotFoundError, UserError, printable
 from sb3_genoffline.files.nearby import near_files
@@ -185,6 +186,21 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a valid {what}: it holds {short(content)}.")
     return content
+
+
+def check_parts(parts: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> None:
+    """
+    :param parts: of a file, by name
+    :param hints: types by name, or what is in a part that is a mapping; a part that is not named may be anything
+    :param where: they stand, as the beginning of a sentence
+    :raises UserError: for the first part that is missing or of another type
+    """
+    for name, hint in hints.items():
+        wrong = misfit(parts.get(name), Mapping[str, Any] if isinstance(hint, Mapping) else hint)
+        if wrong is not None:
+            raise UserError(f"{where} {name}, {short(parts.get(name))}, {wrong}.")
+        if isinstance(hint, Mapping):
+            check_parts(parts[name], hint, f"{where} {name}'s")
 
 
 def read_evaluations(path: Path) -> dict[str, np.ndarray]:

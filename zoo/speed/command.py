@@ -21,8 +21,9 @@ from sb3_genoffline import ALGOS
 from sb3_genoffline.common.precision import MatmulPrecision, bf16_products, matmul_precision
 from sb3_genoffline.errors import UserError
 
-from ..runs.flags import a_folder, algorithm, device, jobs, picture_file, positive, real
+from ..runs.flags import a_folder, algorithm, device, jobs, json_file, picture_file, positive, real
 from .agents import SHAPES, build, make_fits, measure, plain_form
+from .costs import record_costs
 from .footprint import weigh_data
 from .scale import measure_scale
 
@@ -125,6 +126,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bf16", action="store_true", help="also time every variant with matmul_precision='bf16'")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--scale", action="store_true", help="measure how time and memory of an update grow (5 minutes)")
+    what.add_argument(
+        "--costs", type=json_file, metavar="JSON", help="measure the CPU time of 10,000 updates of each algorithm"
+    )
     what.add_argument("--memory", action="store_true", help="measure what data weigh up to the first update (2 minutes)")
     parser.add_argument("--beyond", type=real, metavar="GB", help="with --memory: data that are larger than this limit")
     parser.add_argument("--rows", type=positive, help="of the data of --scale (at most) and --memory")
@@ -137,6 +141,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Time the variants in turn and print the table, or do what is asked for instead."""
     th.set_num_threads(args.num_threads)
+    if args.costs is not None:
+        record_costs(Path(args.costs), args.shape, args.setting)
+        return
     if args.scale:
         measure_scale(args.algo, args.rows, Path(args.folder), args.output or "scale.png", args.smoke)
         return

@@ -1,0 +1,1 @@
+"""The results in this repository as a static site."""
