@@ -119,7 +119,9 @@ def zoo_room_of(module: str) -> str:
 def test_the_zoo_can_be_a_part_of_another_package() -> None:
     absolute = re.compile(r"^\s*(from zoo[ .]|import (\w+(\.\w+)*, )*zoo\b)", re.MULTILINE)
     assert absolute.search("x = 1\n    from zoo.runs import folders") and absolute.search("import os, zoo")
-    assert [str(path) for path in ZOO if absolute.search(path.read_text())] == [], "import it relatively"
+    scripts = {"conf.py"}  # Sphinx runs it by itself
+    found = [str(path) for path in ZOO if path.name not in scripts and absolute.search(path.read_text())]
+    assert found == [], "import it relatively"
 
 
 def test_nobody_imports_a_command_of_the_zoo() -> None:

@@ -30,6 +30,7 @@ class Ahead(Generic[BatchT]):
         self._waiting: deque[tuple[Tensor, Future[BatchT]]] = deque()
         self._coming: Iterator[Tensor] = iter(())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._thread.submit(bool).result()  # it is known before Ctrl-C can come between its start and that
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         """A copied sampler has no thread."""

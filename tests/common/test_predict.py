@@ -10,7 +10,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from worlds import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, of_each_kind
+from worlds import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, make_agent, of_each_kind
 
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
@@ -49,6 +49,13 @@ def test_actions_are_rescaled_from_the_unit_box(agent: MakeAgent) -> None:
         actions, ACTION_SPACE.low + (scaled + 1) / 2 * (ACTION_SPACE.high - ACTION_SPACE.low), atol=1e-6
     )
     assert (np.abs(scaled) > 1e-3).any()
+
+
+def test_a_deterministic_actor_acts_as_it_is() -> None:
+    model = make_agent("td3_bc", (OBSERVATION_SPACE, spaces.Box(-1, 1, (2,))))
+    with th.no_grad():
+        expected = model.policy.actor(th.as_tensor(OBSERVATIONS))
+    np.testing.assert_allclose(model.predict(OBSERVATIONS, deterministic=True)[0], expected, atol=1e-6)
 
 
 @of_each_kind

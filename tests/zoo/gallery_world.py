@@ -77,7 +77,7 @@ def _make_benchmark(folder: Path) -> None:
         "algorithms": {"bc": None, "dac": None, NAME: {"algo": "bc"}, "nosuch": None},
         "stages": [{"datasets": [HOPPER], "seeds": [0, 1, 2]}, {"datasets": [MAZE], "seeds": [0]}],
     }
-    plan_file.write_text(yaml.safe_dump(content))
+    plan_file.write_text(yaml.safe_dump(content, sort_keys=False))
     for job in read_plan(plan_file).jobs:
         value = FINAL.get((job.name, job.dataset, job.seed))
         record = new_record(job)

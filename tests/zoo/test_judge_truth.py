@@ -11,6 +11,7 @@ import pytest
 from gymnasium.wrappers import TimeLimit
 from worlds import PointEnv, make_agent
 
+import sb3_genoffline.ope
 from sb3_genoffline.ope.behaviour import EpisodeValues
 from sb3_genoffline.ope.doubts import Measured
 from sb3_genoffline.ope.fqe import Estimate
@@ -18,6 +19,7 @@ from sb3_genoffline.ope.report import Judgement, OfflineReport
 from zoo.judge import record
 from zoo.judge.truth import Truth, chance, compared, play, table, truth_of
 
+PAGE = Path(sb3_genoffline.ope.__file__).parent / "README.md"
 GAMMA = 0.9
 
 
@@ -103,6 +105,12 @@ def test_the_recipe_trains_judges_and_treats(tmp_path: Path, capsys: pytest.Capt
     record.main(words, settings)
     assert json.loads((tmp_path / "judge.json").read_text())["figures"] == first["figures"]
     assert trained == {path: path.stat().st_mtime_ns for path in (tmp_path / "logs").rglob("*.zip")}
+
+
+def test_the_page_says_what_the_record_says() -> None:
+    recorded = json.loads(record.FIGURE.with_suffix(".json").read_text())
+    assert f"```text\n{table(recorded)}\n```" in PAGE.read_text()
+    assert recorded["settings"] == record.SETTINGS and len(recorded["truth"]) >= 24
 
 
 def test_a_log_of_stays_ends_by_intensive_care_or_is_cut() -> None:

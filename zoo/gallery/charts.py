@@ -21,7 +21,7 @@ _TEXT, _LINES = "#010203", "#040506"
 _NAMED = {_TEXT: "currentColor", _LINES: "var(--line)"} | {f"#5e00{i:02x}": f"var(--s{i})" for i in range(SERIES)}
 """What is drawn in a colour that nobody would choose gets one that the page's style knows."""
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     **{"svg.fonttype": "none", "svg.hashsalt": "sb3-genoffline", "font.size": 11, "axes.linewidth": 0.8},
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT),
     **{"axes.edgecolor": _LINES, "grid.color": _LINES, "axes.spines.top": False, "axes.spines.right": False},
@@ -69,7 +69,7 @@ def dataset_charts(results: Results, dataset: str, name: str) -> Charts:
         "gradient updates / 1000": lambda curve: curve.timesteps / 1000,
         "wall minutes, fits and evaluations included": lambda curve: curve.seconds / 60,
     }
-    charts = []
+    charts: list[Chart] = []
     for axis, read in by.items():
         with _figure() as (figure, axes):
             for index, algorithm in shown:

@@ -187,7 +187,9 @@ def curve_points(benchmark: Benchmark, dataset: str) -> Table:
     results, rows = benchmark.results, []
     for name in results.algorithms:
         curve = results.curve(name, dataset)
-        for i in range(0 if curve is None else len(curve.timesteps)):
+        if curve is None:
+            continue
+        for i in range(len(curve.timesteps)):
             updates, minutes = int(curve.timesteps[i]), float(curve.seconds[i]) / 60
             deviation = "" if curve.std is None else f"± {curve.std[i]:.1f}"
             rows.append(Row([_name(name), _count(updates), _number(minutes), _number(float(curve.mean[i]), deviation)]))

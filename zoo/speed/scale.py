@@ -224,7 +224,7 @@ def draw_scale(record: dict[str, Any], output: str | Path) -> list[Path]:
     :param output: file name; a PNG and an SVG are written
     :return: the files
     """
-    figure, panels = new_figure(2, 5.4, 4.4)
+    figure, panels = new_figure(2, 5.4, 5.2)
     for panel, key, title in zip(panels, ("ms", "mb"), ("processor time of an update, ms", "memory, MB"), strict=True):
         for name, points in record["axes"].items():
             values = np.array([point["value"] for point in points], dtype=float)
@@ -233,6 +233,6 @@ def draw_scale(record: dict[str, Any], output: str | Path) -> list[Path]:
                 values / values[0], [max(point[key], 1e-9) for point in points], "o-", markersize=4, label=plain(label)
             )
         panel.set(xlabel="times the smallest value", ylabel=title)
-        panel.legend(fontsize="small", title="exponent at the end")
+        panel.legend(fontsize="small", title="exponent at the end", loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
     figure.suptitle(plain(f"{record['algo']}: what an update costs as the work grows"), fontsize="medium")
     return save_figure(figure, output)
