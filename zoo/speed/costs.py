@@ -15,7 +15,7 @@ from .agents import build
 
 UPDATES = 10_000
 """Whose cost is told."""
-_MEASURED, _ROUNDS, _ROWS = 10, 2, 5_000
+_MEASURED, _ROUNDS, _ROWS = 20, 3, 5_000
 
 
 def cost_of(algo: str, shape: str, setting: str) -> float:
