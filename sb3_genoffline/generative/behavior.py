@@ -214,7 +214,7 @@ class Density(BehaviourModel):
 
     def sample(self, states: Tensor, noise: Tensor) -> Tensor:
         """
-        See :meth:`BehaviourModel.sample`.
+        See :meth:`~sb3_genoffline.generative.behavior.BehaviourModel.sample`.
 
         :param states: (..., S)
         :param noise: (..., D) latents

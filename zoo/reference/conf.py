@@ -14,6 +14,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.logging import get_node_location
 from sphinx.util.nodes import make_refnode
 
 import sb3_genoffline
@@ -33,7 +34,7 @@ autosummary_generate = False
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
+autodoc_use_type_comments = False  # there are none, and looking for them takes half of the time
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 python_maximum_signature_line_length = 100
@@ -65,7 +66,7 @@ def name_the_public(app: Sphinx, page: str, source: list[str]) -> None:
         is_algorithm = isinstance(thing, type) and issubclass(thing, sb3_genoffline.OfflineAlgorithm)
         kind = "algorithms" if is_algorithm else "policies" if name.endswith("Policy") else "others"
         if callable(thing):
-            kinds[kind].append(f"   sb3_genoffline.{name}")
+            kinds[kind].append(f"   ~sb3_genoffline.{name}")
     for kind, names in kinds.items():
         source[0] = source[0].replace(f"   <{kind}>", "\n".join(names))
 
@@ -75,7 +76,12 @@ def show_plain_types(app: Sphinx, thing: Any, is_bound: bool) -> None:
     thing = vars(thing).get("__init__") if isinstance(thing, type) else getattr(thing, "__func__", thing)
     if getattr(thing, "__annotations__", None):
         with contextlib.suppress(NameError):  # of a name that only type checkers have
-            thing.__annotations__ = typing.get_type_hints(thing)
+            thing.__annotations__.update(typing.get_type_hints(thing))  # in place: a wrapper has the same ones
+
+
+def leave_out(app: Sphinx, kind: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what a named tuple says of its fields: its ``:param`` lines say more."""
+    return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
 def keep_bars(app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -90,8 +96,8 @@ def link_what_python_finds(
     if node.get("refdomain") != "py":
         return None
     place = find(node["reftarget"], node.get("py:module"), node.get("py:class"))
-    if place is None:
-        return None
+    if place is None:  # the first line of a docstring may stand in a table too, where it is out of its context
+        return text if "<autosummary>" in (get_node_location(node) or "") else None
     entry = env.domains["py"].objects.get(place)  # type: ignore[attr-defined]
     if entry is None:
         return text
@@ -104,4 +110,5 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", name_the_public)
     app.connect("autodoc-before-process-signature", show_plain_types)
     app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("missing-reference", link_what_python_finds)

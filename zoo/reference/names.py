@@ -18,7 +18,7 @@ def find(target: str, module: str | None, owner: str | None) -> str | None:
     :param owner: name of the class that it stands in, within the module
     :return: full name by which the thing is defined, ``sb3_genoffline.dac.dac.DAC.update``; None: there is no such thing
     """
-    path = target.removesuffix("()").split(".")
+    path = target.lstrip("~").removesuffix("()").split(".")
     starts: list[tuple[Any, list[str]]] = []
     if module:
         here = importlib.import_module(module)
