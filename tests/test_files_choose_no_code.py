@@ -30,6 +30,8 @@ PLACES: dict[str, dict[str, str]] = {
         "sb3_genoffline.data.environments": "a package that this library names",
         "sb3_genoffline.deploy.onnx_file": "the three packages that it names",
         "zoo.__main__": "a command of the zoo",
+        "zoo.reference.names": "what a docstring of ours names",
+        "zoo.runs.tracking": "the packages that it names",
         "zoo.speed.agents": "a plain form of ours, by the name of an algorithm that the user gave",
     },
     "entry_points": {"sb3_genoffline.registry": "of installed packages"},

@@ -173,7 +173,7 @@ def test_a_bomb_in_the_weights_does_not_unpack(sb3_victim: Path, watch: Watch) -
         (lambda d: d["policy_kwargs"].update(n_critics="100000000"), "n_critics"),
         (
             lambda d: d["policy_kwargs"].update(features_extractor_class="<class 'torch.nn.modules.activation.ReLU'>"),
-            "describes",
+            "does not describe a valid agent",
         ),
         (lambda d: d["observation_space"].update(_shape="9 " * 10**6), "observation space"),
         (lambda d: d["observation_space"].update(_shape="[1000000000, 1000000000]"), "observation space"),

@@ -288,7 +288,8 @@ def test_a_signal_ends_the_command_cleanly(
     err = capsys.readouterr().err
     assert ended.value.code == 128 + number
     assert (
-        "Traceback" not in err and "nothing is left of the unfinished genoffline/hopper/random-v0; go on with the same" in err
+        "Traceback" not in err
+        and "nothing is left of the unfinished genoffline/hopper/random-v0; to resume, run the same" in err
     )
     assert not any(root.iterdir()) and not multiprocessing.active_children()
 

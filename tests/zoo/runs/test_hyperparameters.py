@@ -377,9 +377,9 @@ def test_a_python_file_is_no_configuration(tmp_path: Path) -> None:
         ("use_sde:True", "takes no use_sde: state-dependent exploration"),
         ("policy_kwargs:dict(optimizer_class='adamm')", "optimizer_class='adamm'.*AdamW"),
         ("n_timesteps:0", "n_timesteps=0 must be at least 1"),
-        ("learning_rate:slow", "learning_rate='slow' is no schedule"),
+        ("learning_rate:slow", "learning_rate='slow' is not a schedule"),
         ("seed:3", "--seed"),
-        ("rho", "'rho' is no pair"),
+        ("rho", "'rho' is not a pair"),
     ],
 )
 def test_a_wrong_name_or_value_is_an_error_that_names_it(pair: str, message: str) -> None:

@@ -82,7 +82,8 @@ def test_what_a_job_wrote_and_what_a_plan_is_called_are_printed_as_text(tmp_path
 
 def test_the_list_of_agents_makes_no_markup_and_no_command_of_what_folders_say(tmp_path: Path) -> None:
     results: dict[str, Any] = {
-        **dict.fromkeys(("algo", "dataset", "seed", "n_eval_episodes", "eval_seed"), f"genoffline/{EVIL}"),
+        **dict.fromkeys(("algo", "dataset"), f"genoffline/{EVIL}"),
+        **dict.fromkeys(("seed", "n_eval_episodes", "eval_seed"), 5),
         **{"dataset_fingerprint": "f", "checkpoint": "last", "gradient_steps": 1, "best": None, "seeds": None},
         **{"mean_reward": 0.0, "mean_reward_ci95": [0.0, 0.0], "normalized_score": None, "behavior_normalized_score": None},
         **{"data": {"n_transitions": 5, "mean_return": 0.0}, "command": f"rm -rf ~\npython -m zoo train {EVIL}"},
