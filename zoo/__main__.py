@@ -24,7 +24,7 @@ COMMANDS = {
     "enjoy": ("enjoy", "watch or film a trained agent"),
     "export": ("export", "write a trained agent as an ONNX file, which acts without PyTorch"),
     "export-data": ("export_data", "write a dataset as one HDF5 file in D4RL's layout"),
-    "plot": ("plot.command", "draw learning curves, the 2-D bandit, the uncertainty of QDQ, or the density of CPED"),
+    "plot": ("plot.command", "draw learning curves, walks in a maze, plans, and what an algorithm has learned"),
     "gallery": ("gallery.command", "write the results of a checkout as a static site"),
     "publish": ("publish.command", "make agents ready for the Hugging Face Hub, and send them there"),
     "glucose": ("glucose.command", "write the synthetic hospital log of the page that goes from a log to a decision"),
@@ -39,7 +39,7 @@ SCRIPTS = {
     "recipes.antmaze": "measure how often the ant reaches the goal",
     "glucose.record": "run that page and record its output",
     "judge.record": "measure how good the judge is where the truth is known",
-    "online.record": "train on data, go on online, and draw whether the score dips",
+    "online.record": "train on data, continue online, and draw whether the score dips",
     "collect.rate": "compare the rate of collecting with the bare simulator's",
 }
 """What the zoo itself is made with; each is run as a module of its own."""

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
         played = film(model, make, args.video, args.n_timesteps, fps=args.fps, width=args.width, height=args.height, **common)
     elif args.no_render:
         played = play(model, make(), args.n_timesteps, **common)
-    elif os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.name == "nt":
+    elif os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("win32", "darwin"):
         played = play(model, env_for_pictures(make, "human", args.width, args.height), args.n_timesteps, **common)
     else:
         raise RenderingError("There is no display to open a window on: use --video film.mp4, or --no-render.")

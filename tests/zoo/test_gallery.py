@@ -1,6 +1,7 @@
 """The gallery: every page, link and number of a small checkout, and what hostile records make of it: nothing."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,7 @@ from gallery_world import EVIL, FINAL, HOPPER, MAZE, PNG, Page, contents_of, mak
 from sb3_genoffline.errors import ExistsError, NotFoundError, UserError
 from zoo.__main__ import main
 from zoo.gallery import site as site_module
+from zoo.gallery.charts import LINE
 from zoo.gallery.contents import read_contents
 from zoo.gallery.pages import as_html, read_section
 from zoo.gallery.site import MARK, check_place, slugs, write_site
@@ -110,6 +112,12 @@ def test_pictures_and_charts_say_in_words_what_they_show(pages: dict[str, Page])
     assert "DAC 59.5" in [svg["aria-label"] for svg in charts.all("svg")][-1]
     assert {attributes["data-series"] for attributes in charts.all("button") if "data-series" in attributes} == {"0", "1", "2"}
     assert {attributes["data-series"] for attributes in charts.all("g") if "data-series" in attributes} == {"0", "1", "2"}
+
+
+def test_labels_fit_under_their_charts(site: Path) -> None:
+    page = (site / "datasets" / "genoffline-hopper-medium-replay-v0" / "index.html").read_text()
+    lines = re.findall(r"<(?:text|tspan)[^>]*>((?:final|wall|gradient) [^<]+)<", page)
+    assert len(lines) >= 3 and max(map(len, lines)) <= LINE
 
 
 def test_numbers_are_those_of_the_records_and_sort_as_numbers(checkout: Path) -> None:

@@ -155,6 +155,8 @@ def test_pages_fit_a_phone(opened: Any, site: Path, width: int) -> None:
     for path in sorted(site.rglob("*.html")):
         page.goto(path.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        brand, theme = (page.locator(f".top .{name}").bounding_box() for name in ("brand", "theme"))
+        assert theme["y"] < brand["y"] + brand["height"], "the switch has a line of its own"
 
 
 def test_pages_are_whole_without_scripts(opened: Any) -> None:

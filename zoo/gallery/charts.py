@@ -3,6 +3,7 @@ Charts as SVG inside the page, by matplotlib: no script, the page's own font, an
 """
 
 import io
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ..plot.figures import new_figure, plain
 
 SERIES = 12
 """Colours; the next as many series have them again, dashed."""
+LINE = 44
+"""Characters of a label that fit under a chart."""
 _TEXT, _LINES = "#010203", "#040506"
 _NAMED = {_TEXT: "currentColor", _LINES: "var(--line)"} | {f"#5e00{i:02x}": f"var(--s{i})" for i in range(SERIES)}
 """What is drawn in a colour that nobody would choose gets one that the page's style knows."""
@@ -172,6 +175,7 @@ def _inline(figure: Any, name: str, label: str) -> Markup:
     figure.patch.set_visible(False)
     for axes in figure.axes:
         axes.patch.set_visible(False)
+        axes.set_xlabel(textwrap.fill(axes.get_xlabel(), LINE))
     file = io.StringIO()
     with rc_context(_STYLE):
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})

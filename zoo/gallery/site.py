@@ -104,7 +104,7 @@ class _Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.filters["algorithm"] = title
+        self.environment.filters |= {"algorithm": title, "markdown": as_html}
         self.environment.globals |= {"with_interval": with_interval, "inspect_command": views.inspect_command}
         self.environment.globals |= {"sections": list(contents.sections), "version": __version__}
 

@@ -4,6 +4,7 @@ estimates on held-out episodes. No environment is built, except by --truth, whic
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from sb3_genoffline.errors import UserError
@@ -62,6 +63,8 @@ def main(args: argparse.Namespace) -> None:
         try_out(make)
     for sentence in refused:
         print(sentence)
+    also = "" if args.fqe_only else ", and a density of the behaviour (--fqe-only spares it)"
+    print(f"judging {len(agents)} agents: a fit of {args.n_timesteps:,} updates for each and for the data{also}", flush=True)
     report = evaluate_offline(
         agents,
         data,
@@ -72,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
         seed=args.seed,
         device=args.device,
         weighting={"device": args.device},
-        progress_bar=False,
+        progress_bar=sys.stderr.isatty(),
     )
     print(report.table())
     print(agreement(report))

@@ -23,7 +23,7 @@ function setTheme(theme) {
 setTheme(readTheme()); // before the first paint
 
 function themeButton(button) {
-  const show = () => (button.querySelector(".word").textContent = `Theme: ${document.documentElement.dataset.theme}`);
+  const show = () => (button.querySelector(".word").textContent = document.documentElement.dataset.theme);
   button.addEventListener("click", () => {
     const now = THEMES.indexOf(document.documentElement.dataset.theme);
     setTheme(THEMES[(now + 1) % THEMES.length]);
