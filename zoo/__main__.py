@@ -81,7 +81,8 @@ def overview() -> str:
     scripts = "\n".join(f"  {name:17}{text}" for name, text in SCRIPTS.items())
     return (
         f"usage: {PROGRAM} <command> [options]\n\ncommands:\n{_lines_of_commands()}\n\n"
-        f"{PROGRAM} <command> --help tells more.\n\nWhat the zoo is made with, run as {package}.<script>:\n{scripts}"
+        f"{PROGRAM} <command> --help tells more.\n\n"
+        f"Scripts that made the zoo's own data and figures, run as {package}.<script>:\n{scripts}"
     )
 
 

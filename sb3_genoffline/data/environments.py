@@ -245,8 +245,8 @@ def make_matching_env(
     known = [spec for spec in specs if spec is not None]
     if not known:
         raise UserError(
-            f"No environment is known for {name}. Make it yourself with gymnasium.make and pass it on, "
-            "or record it: load_dataset(..., env=<id>)."
+            f'No environment is known for {name}: name it when you load the data, load_dataset(..., env="Hopper-v5"), or make '
+            "it yourself with gymnasium.make."
         )
     tried = []
     for spec in known:

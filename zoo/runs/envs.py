@@ -94,11 +94,18 @@ def env_factory(
             return flatten_env(make_from_spec(spec_of_recorded_id(recorded.env_id), **arguments))
         if dataset is None:
             raise UserError("its dataset is not on this machine and its run says nothing.")
+        if dataset.env_spec is None and dataset.eval_env_spec is None:
+            raise NoEnvironment(
+                f"No environment is known for {short(dataset.id or 'these data')}: name one with --env. "
+                "(Without one you can train, judge and export.)"
+            )
         return dataset.make_env(trust_env=recorded.trusted, **arguments)
 
     def make(**kwargs: Any) -> gym.Env:
         try:
             return Blamed(build(**{**kept, **own, **kwargs}))
+        except NoEnvironment:
+            raise
         except Exception as error:  # whatever an environment's constructor raises
             why = f"{error}" if isinstance(error, _PLAIN) else f"{type(error).__name__}: {error}".rstrip(": ")
             if env_id is not None:
