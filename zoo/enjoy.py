@@ -58,6 +58,6 @@ def report(played: Play) -> Iterator[str]:
     for number, (total, length) in enumerate(zip(played.returns, played.lengths, strict=True), start=1):
         yield f"episode {number}: return {total:.1f}, {length} steps"
     if played.returns:
-        yield f"{len(played.returns)} episodes, mean return {np.mean(played.returns):.1f}"
+        yield f"{len(played.returns)} episode{'s' * (len(played.returns) > 1)}, mean return {np.mean(played.returns):.1f}"
     else:
         yield f"no episode ended within {played.n_steps} steps"
