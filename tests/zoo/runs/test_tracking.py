@@ -178,7 +178,7 @@ def test_a_package_that_fails_otherwise_is_named_too(monkeypatch: pytest.MonkeyP
     def fail(name: str) -> Any:
         raise AttributeError("module 'numpy' has no attribute 'float_'")
 
-    monkeypatch.setattr(tracking.importlib, "import_module", fail)
+    monkeypatch.setattr("importlib.import_module", fail)
     with pytest.raises(UserError, match=r"--track wandb needs its package \(module 'numpy' has no attribute 'float_'\)"):
         Tracking()
 
