@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch as th
 from torch import Tensor
@@ -32,8 +32,9 @@ class Ahead(Generic[BatchT]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._thread.submit(bool).result()  # it is known before Ctrl-C can come between its start and that
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A copied sampler has no thread."""
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """A copied or pickled sampler has no thread."""
+        return type(None), ()
 
     def take(self, numbers: Tensor, coming: Callable[[], Iterator[Tensor]]) -> BatchT:
         """

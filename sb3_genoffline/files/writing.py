@@ -150,16 +150,23 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     with write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         put_back(folder)
+        _check_no_file(folder)
         with temporary_folder(folder.parent, folder.name) as scratch:
             new = scratch / folder.name
             new.mkdir()
             yield new
+            _check_no_file(folder)
             try:
                 if folder.exists():
                     os.rename(folder, _old(folder))
                 os.rename(new, folder)
             finally:
                 put_back(folder)
+
+
+def _check_no_file(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
 def remove_folder(folder: Path) -> None:

@@ -25,11 +25,13 @@ def absolute_error(estimates: np.ndarray, truth: np.ndarray, rescaled: bool = Tr
     :param estimates: (P,) of P policies
     :param truth: (P,)
     :param rescaled: DOPE's: both over the range of the truth, estimates capped at 2; else in the units of the values
-    :return: mean absolute error
+    :return: mean absolute error; nan if it is over a range of 0
     """
     estimates, truth = _paired(estimates, truth)
     if rescaled:
         low, high = truth.min(), truth.max()
+        if low == high:
+            return float("nan")
         estimates, truth = np.minimum((estimates - low) / (high - low), 2.0), (truth - low) / (high - low)
     return float(np.abs(estimates - truth).mean())
 

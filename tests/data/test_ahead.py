@@ -2,6 +2,7 @@
 
 import _thread
 import copy
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,11 +177,12 @@ def test_ctrl_c_ends_the_wait_for_a_batch() -> None:
         gate.set()
 
 
-def test_a_copy_has_no_thread_and_draws_the_same() -> None:
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda sampler: pickle.loads(pickle.dumps(sampler))])
+def test_a_copy_has_no_thread_and_draws_the_same(copy_of: Callable[[Any], Any]) -> None:
     sampler = TransitionSampler(make_buffer(), seed=0)
     with gathered_ahead(sampler, True):
         sampler.draw(B)
-        copied = copy.deepcopy(sampler)
+        copied = copy_of(sampler)
         assert copied.ahead is None and len(threads()) == 1
         assert same(copied.draw(B), sampler.draw(B))
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from gallery_world import EVIL, FINAL, HOPPER, MAZE, PNG, Page, contents_of, make_checkout
 
-from sb3_genoffline.errors import ExistsError, NotFoundError, UserError
+from sb3_genoffline.errors import ExistsError, NotFoundError, NotWrittenError, UserError
 from zoo.__main__ import main
 from zoo.gallery import site as site_module
 from zoo.gallery.charts import LINE
@@ -232,6 +232,7 @@ def test_links_of_others_bring_no_file_to_the_site(checkout: Path, tmp_path: Pat
 
 
 def test_names_become_folders_of_their_own() -> None:
+    assert slugs(["index.html", "Index.html"]) == {"index.html": "index.html-2", "Index.html": "index.html-3"}  # a page's name
     assert slugs(["a b", "A-B", "../..", "ü", "x" * 300, "a-b-2"]) == {
         **{"a b": "a-b", "A-B": "a-b-2", "../..": "dataset", "ü": "item", "x" * 300: "x" * 60, "a-b-2": "a-b-2-2"}
     }
@@ -265,6 +266,36 @@ def test_a_section_ends_at_the_next_heading_that_is_no_comment_in_code(tmp_path:
     assert section is not None and section.text.strip().endswith("# no heading\n```")
     assert section.pictures == {"a.png": tmp_path / "a.png"}
     assert read_section(tmp_path, "page.md", "nosuch", "") is None and read_section(tmp_path, "no.md", "S", "") is None
+
+
+def test_pages_and_pictures_that_lead_out_of_the_checkout_or_nowhere_are_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "secret.md").write_text("# S\n\nsecret")
+    (tmp_path / "root" / "page.md").symlink_to(tmp_path / "secret.md")
+    (tmp_path / "root" / "loop.md").symlink_to("loop.md")
+    assert read_section(tmp_path / "root", "page.md", "S", "") is None
+    assert read_section(tmp_path / "root", "loop.md", "S", "") is None
+    (tmp_path / "root" / "own.md").write_text(f"# S\n\n![a](%00.png) ![b](loop.md) ![c]({'x' * 5000}.png)\n")
+    section = read_section(tmp_path / "root", "own.md", "S", "")
+    assert section is not None and not section.pictures
+
+
+def test_pictures_of_one_name_are_two(checkout: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkout / "agents" / "dac-hopper", tmp_path / "agents" / "dac-hopper")
+    for name, content in {"a/x.png": b"one", "b/x.png": b"two"}.items():
+        (tmp_path / "zoo" / name).parent.mkdir(parents=True)
+        (tmp_path / "zoo" / name).write_bytes(content)
+    (tmp_path / "zoo" / "README.md").write_text("# Speed\n\n![a](a/x.png) ![b](b/x.png) ![a](./a/x.png)\n")
+    write_site(read_contents(tmp_path, tmp_path / "agents", tmp_path, tmp_path), tmp_path / "site")
+    images = [image["src"] for image in Page(tmp_path / "site" / "speed.html").all("img") if "figures" in image["src"]]
+    assert [(tmp_path / "site" / image).read_bytes() for image in images] == [b"one", b"two", b"one"]
+
+
+def test_a_file_in_the_place_of_the_site_stays(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "site").write_text("mine")
+    with pytest.raises(NotWrittenError, match="site could not be written"):
+        write_site(contents_of(checkout), tmp_path / "site")
+    assert (tmp_path / "site").read_text() == "mine"
 
 
 def test_the_repositorys_own_gallery_lacks_nothing() -> None:

@@ -18,6 +18,7 @@ from sb3_genoffline.ope.fqe import Estimate
 from sb3_genoffline.ope.report import Judgement, OfflineReport
 from zoo.judge import record
 from zoo.judge.truth import Truth, chance, compared, play, table, truth_of
+from zoo.runs.writing import finite, write_json
 
 PAGE = Path(sb3_genoffline.ope.__file__).parent / "README.md"
 GAMMA = 0.9
@@ -75,12 +76,21 @@ def test_the_figures_are_dopes(report: OfflineReport) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+def test_policies_that_are_all_worth_the_same_have_figures_that_can_be_written(report: OfflineReport, tmp_path: Path) -> None:
+    found = compared(report, dict.fromkeys(TRUTH, Truth(1.0, 0, 1, 0)))
+    assert "nan" in table(found)
+    write_json(tmp_path / "judge.json", finite(found))
+    figures = json.loads((tmp_path / "judge.json").read_text())["figures"]["fqe"]
+    assert figures["rank_correlation"] is None and figures["absolute_error_dope"] is None and figures["regret_at_1"] == 0
+
+
 def test_a_choice_by_chance_is_the_mean_over_all_choices() -> None:
     truth = np.array([0.0, 1.0, 5.0, 3.0, 10.0])
     for k in (1, 3):
         expected = np.mean([10 - max(chosen) for chosen in combinations(truth, k)]) / 10
         assert chance(truth, k) == pytest.approx(expected)
     assert chance(np.ones(3), 1) == 0
+    assert 0 < chance(np.arange(2000.0), 3) < 1  # more than a thousand million choices
 
 
 def test_one_episode_has_no_error() -> None:

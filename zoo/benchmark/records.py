@@ -35,6 +35,7 @@ _DONE_PARTS: dict[str, Any] = {
     "host": str,
     "data": {"fingerprint": str, "mean_return": _Number, "normalized_score": _Number},
     "versions": {"torch": str},
+    "updates": _Number,
     "updates_per_second": _Number,
     "seconds": {"total": float, "fit": float, "training": float, "evaluation": float, "cpu": _Number},
     "last": _MAPPING | None,

@@ -1,5 +1,6 @@
 """Markdown of others and of our own pages, as HTML of which nothing is a script, and nothing is fetched from elsewhere."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +43,10 @@ def read_section(root: Path, page: str, heading: str, title: str) -> Section | N
     :param page: path of a Markdown file in it
     :param heading: of the section, which ends at the next heading
     :param title: for the site
-    :return: None if there is no such page or heading
+    :return: None if there is no such page or heading, or if the page is a link that leads out of the checkout
     """
-    path = root / page
-    if not path.is_file():
+    path = _inside(root, root / page)
+    if path is None:
         return None
     text = read_text(path, "page", LARGEST_PAGE)
     tokens = _PARSER.parse(text)
@@ -54,10 +55,18 @@ def read_section(root: Path, page: str, heading: str, title: str) -> Section | N
     for (name, place), after in zip(heads, [*heads[1:], ("", None)], strict=True):
         if name == heading and place:
             body = "\n".join(lines[place[1] : after[1][0] if after[1] else None])
-            inside = {target: (path.parent / unquote(target)).resolve() for target in _pictures(body)}
-            pictures = {t: file for t, file in inside.items() if file.is_file() and file.is_relative_to(root.resolve())}
-            return Section(title, page, body, pictures)
+            found = {target: _inside(root, path.parent / unquote(target)) for target in _pictures(body)}
+            return Section(title, page, body, {target: file for target, file in found.items() if file is not None})
     return None
+
+
+def _inside(root: Path, path: Path) -> Path | None:
+    """The file that a path leads to, if it lies in the checkout; None for what is no path, too."""
+    try:
+        file = Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return None
+    return file if os.path.isfile(file) and file.is_relative_to(os.path.realpath(root)) else None
 
 
 def without_front_matter(card: str) -> str:

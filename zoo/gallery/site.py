@@ -1,5 +1,6 @@
 """The contents as a folder of pages."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ from . import charts, views
 from .contents import Benchmark, Contents, is_plain_file
 from .pages import LARGEST_PAGE, as_html, without_front_matter
 
-MARK = "gallery.json"
+MARK, FIRST = "gallery.json", "index.html"
 """Says that a folder is a gallery, and which files are its own: such a folder is replaced, no other is."""
 STATIC = Path(__file__).parent / "static"
 _FILM, _CURVE = "replay.mp4", "training_curve.png"
@@ -37,7 +38,7 @@ def write_site(contents: Contents, output: str | Path) -> Path:
     :return: the first page
     :raises ExistsError: if something else is there
     """
-    folder = Path(output).resolve()
+    folder = Path(os.path.realpath(output))
     check_place(folder)
     with replaced_folder(folder) as new:
         _Site(contents, new).write()
@@ -73,11 +74,14 @@ def check_place(folder: Path) -> None:
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:
-    """A folder's name for each name: plain letters, and none twice, not even where upper case is lower case."""
+    """
+    A folder's name for each name: plain letters, and none twice, not even where upper case is lower case, nor that of the page
+    which lists them.
+    """
     found: dict[str, str] = {}
     for name in names:
         plain = re.sub(r"[^a-z0-9.-]+", "-", dataset_name(name).lower())[:_SLUG].strip("-.") or "item"
-        taken = set(found.values())
+        taken = {FIRST, *found.values()}
         free = (f"{plain}-{number}" for number in range(2, len(taken) + 3))
         found[name] = plain if plain not in taken else next(slug for slug in free if slug not in taken)
     return found
@@ -91,6 +95,7 @@ class _Site:
 
     def __init__(self, contents: Contents, folder: Path) -> None:
         self.contents, self.folder = contents, folder
+        self.figures: dict[str, dict[Path, int]] = {}
         self.slugs = {
             "benchmarks": slugs(benchmark.name for benchmark in contents.benchmarks),
             "datasets": slugs(contents.datasets),
@@ -180,8 +185,13 @@ class _Site:
         }
 
     def _quoted(self, pictures: Mapping[str, Path], text: str) -> Markup:
-        copies = {target: self._copy(path, Path("figures") / path.name) for target, path in pictures.items()}
+        copies = {target: self._copy(path, self._figure(path)) for target, path in pictures.items()}
         return as_html(text, {target: quote(copy) for target, copy in copies.items() if copy}, below=2)
+
+    def _figure(self, path: Path) -> Path:
+        """Where a page's picture goes: others of its name get a number."""
+        number = self.figures.setdefault(path.name, {}).setdefault(path, len(self.figures[path.name]))
+        return Path("figures") / (f"{path.stem}-{number + 1}{path.suffix}" if number else path.name)
 
     def _copy(self, source: Path, target: Path) -> str | None:
         """Bring a file to the site; None if there is none."""

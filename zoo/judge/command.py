@@ -15,7 +15,7 @@ from ..runs.agents import add_trust_argument
 from ..runs.envs import Recorded, env_factory, try_out
 from ..runs.flags import a_folder, device, discount, json_file, picture_file, positive, seed_number, share
 from ..runs.folders import dataset_name
-from ..runs.writing import write_json
+from ..runs.writing import finite, write_json
 from .candidates import check_spaces, find_checkpoints, load_candidates
 from .truth import Truth, compared, play, table
 
@@ -91,7 +91,7 @@ def main(args: argparse.Namespace) -> None:
         print(table(found))
         files += plot_truth(report, truth, output.with_name(f"{output.stem}-truth.png"))
     if args.json:
-        write_json(Path(args.json), found)
+        write_json(Path(args.json), finite(found))
         files.append(Path(args.json))
     for file in files:
         print(f"wrote {file}")

@@ -28,7 +28,7 @@ from ..runs.flags import FlagParser, a_folder, picture_file
 from ..runs.folders import list_runs
 from ..runs.learning import train
 from ..runs.provenance import versions
-from ..runs.writing import write_json
+from ..runs.writing import finite, write_json
 from ..tune.objectives import own_critic
 from .candidates import checkpoints_of, load_candidates
 from .pictures import plot_truth
@@ -190,7 +190,7 @@ def main(argv: list[str] | None = None, settings: dict[str, Any] | None = None) 
         output.with_suffix(".json"),
         {
             "settings": settings,
-            **found,
+            **finite(found),
             "clinicians": clinicians._asdict(),
             "cpu_minutes": {name: round(seconds / 60, 1) for name, seconds in minutes.items()},
             "versions": versions(),

@@ -1,7 +1,7 @@
 """What the judged policies earn in the simulator, and how good the judge was: DOPE's protocol (Fu et al. 2021)."""
 
 from collections.abc import Mapping
-from itertools import combinations
+from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,7 +111,8 @@ def chance(truth: np.ndarray, k: int) -> float:
     :return: mean regret@k of a choice without any estimate
     """
     values = np.sort(truth)[::-1]
-    best = np.mean([values[chosen[0]] for chosen in combinations(range(len(values)), min(k, len(values)))])
+    n, k = len(values), min(k, len(values))
+    best = sum(float(value) * comb(n - 1 - i, k - 1) / comb(n, k) for i, value in enumerate(values))  # i is the best drawn
     return float((values[0] - best) / np.ptp(values)) if np.ptp(values) > 0 else 0.0
 
 

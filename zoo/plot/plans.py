@@ -20,7 +20,7 @@ from ..runs.flags import device, picture_file, positive, seed_number
 from ..runs.provenance import versions
 from ..runs.scoring import EVAL_SEED
 from ..runs.sweeping import each_value
-from ..runs.writing import write_json
+from ..runs.writing import finite, write_json
 from .figures import new_figure, plain, save_figure
 from .maze import HEIGHT, Ground, agent_file, draw_legend, draw_lines, draw_map, ground_of, walk
 
@@ -105,7 +105,7 @@ def plot_plans(
     report = files[0].with_suffix(".json")
     protocol = {"episode_seed": EVAL_SEED, "arrives": episode.success, "n_plans": n_plans, "seed": seed}
     about_agent = {"dataset": data.id, "gradient_steps": model.num_timesteps, "horizon": model.horizon}
-    write_json(report, about_agent | protocol | {"plans": numbers, "versions": versions()})
+    write_json(report, finite(about_agent | protocol | {"plans": numbers, "versions": versions()}))
     return [*files, report]
 
 

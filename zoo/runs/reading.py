@@ -172,13 +172,20 @@ def _expanded_size(node: yaml.Node, counted: dict[int, int | None]) -> int:
     return size
 
 
+def _bounded(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**63:
+        raise ValueError(f"{text[:20]}... is too large")
+    return value
+
+
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """
     :param path: of a JSON file with an object
     :param what: it should be, for errors
     """
     try:
-        content = json.loads(read_text(path, what))
+        content = json.loads(read_text(path, what), parse_int=_bounded)
     except UserError:
         raise
     except (ValueError, RecursionError) as error:

@@ -25,8 +25,11 @@ from .writing import write_json
 Service = Literal["wandb", "mlflow"]
 Numbers = Mapping[str, float]
 _ID = re.compile(r"[\w-]{1,64}", re.ASCII)
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
-"""So that the packages tell their makers nothing of their own accord, unless the user has said otherwise."""
+_DEFAULTS = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""
+Unless the user has said otherwise, the packages tell their makers nothing of their own accord, and MLflow does not try for
+minutes to reach a server that is not there.
+"""
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ def tracked(tracking: Tracking, run: Run, verbose: int = 1) -> Iterator[Tracker]
     except Exception as error:
         where = "" if before is None else f" (it goes on with the run {before} of {file})"
         raise UserError(f"{tracking.service} can't be told of {run.folder}{where}: {error}") from error
-    write_json(file, {**known, tracking.service: id_})
     try:
+        write_json(file, {**known, tracking.service: id_})
         yield Tracker(tracking.service, send)
     except BaseException:
         with suppress(Exception):
@@ -148,13 +151,16 @@ def _mlflow_run(mlflow: Any, tracking: Tracking, run: Run, before: str | None, v
     entities, client = importlib.import_module("mlflow.entities"), mlflow.MlflowClient()
     if before is None:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", tracking.project)
-        experiment = client.get_experiment_by_name(name)
-        experiment_id = client.create_experiment(name) if experiment is None else experiment.experiment_id
-        created = client.create_run(experiment_id, run_name=_name(run), tags=dict.fromkeys(tracking.tags, "true"))
+        created = client.create_run(_experiment(client, name), run_name=_name(run), tags=dict.fromkeys(tracking.tags, "true"))
         id_, config = created.info.run_id, run.config()
         settings = {"algo": config["algo"], "seed": config["seed"], "dataset": config["dataset"].get("id")}
         params = {**settings, **config["hyperparameters"]}
-        client.log_batch(id_, params=[entities.Param(key, str(value)[:500]) for key, value in params.items()])
+        try:
+            client.log_batch(id_, params=[entities.Param(key, str(value)[:500]) for key, value in params.items()])
+        except BaseException:
+            with suppress(Exception):
+                client.set_terminated(id_, "FAILED")
+            raise
     else:
         id_ = before
         client.update_run(id_, status="RUNNING")
@@ -166,6 +172,19 @@ def _mlflow_run(mlflow: Any, tracking: Tracking, run: Run, before: str | None, v
     return id_, send, lambda well: client.set_terminated(id_, "FINISHED" if well else "FAILED")
 
 
+def _experiment(client: Any, name: str) -> str:
+    """The id of MLflow's experiment, made if there is none."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except Exception:  # another training may have made it meanwhile
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
 def _name(run: Run) -> str:
     """``dac/hopper-medium-v0_1``"""
     return f"{run.folder.parent.name}/{run.folder.name}"
@@ -173,13 +192,13 @@ def _name(run: Run) -> str:
 
 def _package(service: Service) -> ModuleType:
     """The package of a service."""
-    for name, value in _QUIET.items():
+    for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
         package = importlib.import_module(service)
         if package.__file__ is None:  # a folder of this name, with what the package has written, passes for a module
             raise ImportError(f"No module named {service!r}")
-    except ImportError as error:
+    except Exception as error:  # one that does not fit the other packages fails in any way
         raise MissingPackageError(
             f'--track {service} needs its package ({error}): pip install "sb3-genoffline[{service}]"'
         ) from error

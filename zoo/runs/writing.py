@@ -1,6 +1,7 @@
 """Files written whole or not at all: text, JSON, YAML."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any], indent: int = 2) -> None:
-    """Write JSON atomically."""
+    """Write JSON atomically, which has no numbers that are not finite: see :func:`finite`."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+def finite(content: Any) -> Any:
+    """
+    :param content: plain data
+    :return: the same, with None for numbers that are not finite
+    """
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {name: finite(value) for name, value in content.items()}
+    return [finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:

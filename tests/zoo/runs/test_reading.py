@@ -113,7 +113,7 @@ def test_a_text_that_is_missing_no_file_or_no_text_is_named(tmp_path: Path) -> N
             read_text(tmp_path / name, "plan")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"3", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"3", b"[" * 100_000, b'{"a": 1' + b"0" * 400 + b"}"])
 def test_damaged_json_is_named_by_all_that_read_it(content: bytes, tmp_path: Path) -> None:
     for file in ("a.json", "agent/results.json", "agent/config.json"):
         (tmp_path / file).parent.mkdir(exist_ok=True)

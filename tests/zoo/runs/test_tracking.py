@@ -14,6 +14,7 @@ from stable_baselines3.common.logger import Logger
 from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.errors import UserError
 from zoo.__main__ import main
+from zoo.runs import tracking
 from zoo.runs.folders import Run, list_runs
 from zoo.runs.learning import train
 from zoo.runs.tracking import Tracker, Tracking
@@ -171,6 +172,41 @@ def test_a_refusal_is_one_line_and_a_run_that_fails_is_ended_as_failed(file: Pat
     wandb.init = lambda **_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
     with pytest.raises(SystemExit, match=r"wandb can't be told of .*: division by zero"):
         main(command(file, "--track"))
+
+
+def test_a_package_that_fails_otherwise_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> Any:
+        raise AttributeError("module 'numpy' has no attribute 'float_'")
+
+    monkeypatch.setattr("importlib.import_module", fail)
+    with pytest.raises(UserError, match=r"--track wandb needs its package \(module 'numpy' has no attribute 'float_'\)"):
+        Tracking()
+
+
+def test_an_experiment_that_another_training_makes_meanwhile_is_taken() -> None:
+    class Client:
+        made = False
+
+        def get_experiment_by_name(self, name: str) -> Any:
+            return SimpleNamespace(experiment_id="7") if self.made else None
+
+        def create_experiment(self, name: str) -> str:
+            self.made = name == "ours"
+            raise RuntimeError(f"{name} is there already, or a wrong name")
+
+    assert tracking._experiment(Client(), "ours") == "7"
+    with pytest.raises(RuntimeError, match="a wrong name"):
+        tracking._experiment(Client(), "")
+
+
+def test_a_run_is_ended_even_if_its_id_can_not_be_kept(file: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tracking, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        main(command(file, "--track"))
+    assert wandb.runs[0]["exit_code"] == 1
 
 
 def test_an_id_that_is_none_is_refused(file: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> None:
