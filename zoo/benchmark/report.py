@@ -27,7 +27,7 @@ from .statistics import improvement, interquartile_mean, interval
 
 _LONGEST_REASON = 160
 _ENOUGH_SEEDS = 6
-"""The fewest of which the lowest and the highest hold a median with 95 %."""
+"""The fewest of which the lowest and the highest hold a median with 95%."""
 
 
 def write_report(plan: Plan, records: str | Path, output: str | Path, command: str) -> list[Path]:
@@ -223,19 +223,19 @@ def _comparison(results: Results) -> list[str]:
     most = max(len(results.scores(name, d)) for name in names for d in common)
     note = (
         f"Over {', '.join(map(markdown, common))}, where all algorithms have results. Interquartile mean of all runs, each "
-        "dataset with the same weight; 95 % stratified bootstrap over seeds."
+        "dataset with the same weight; 95% stratified bootstrap over seeds."
     )
     if most < _ENOUGH_SEEDS:
         note += (
             f" So few seeds make the intervals too narrow: from {most} of a dataset they reach from its lowest to its highest "
-            f"score at most, between which a median lies with a probability of {100 - 200 * 0.5**most:.0f} %."
+            f"score at most, between which a median lies with a probability of {100 - 200 * 0.5**most:.0f}%."
         )
     if single:
         note += f" With one seed, {', '.join(map(markdown, single))} add nothing to them."
     anywhere = ", on a dataset at random" if len(common) > 1 else ""
     return [
         note,
-        _table(["", "interquartile mean", "95 %", "runs"], rows),
+        _table(["", "interquartile mean", "95%", "runs"], rows),
         f"Probability (%) that a run of the row's algorithm scores higher than one of the column's{anywhere}:",
         _table(["", *map(_name, names)], grid),
         "![Comparison](aggregate.png)",

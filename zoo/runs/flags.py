@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from sb3_genoffline.common.arguments import Bounds, Count, NonNegative, PositiveInt, misfit, nearest
 from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.untrusted import short
+from sb3_genoffline.program import IN_CHECKOUT, PROGRAM
 from sb3_genoffline.registry import ALGOS
 
 from .devices import check_device
@@ -43,6 +44,10 @@ class FlagParser(argparse.ArgumentParser):
             raise argparse.ArgumentError(
                 action, f"{short(value)} is not known{nearest(value, action.choices)} There are: {there_are}."
             )
+
+    def format_help(self) -> str:
+        """As the base class's, with commands named as they are typed here."""
+        return super().format_help().replace(f"{IN_CHECKOUT} ", f"{PROGRAM} ")
 
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line."""
