@@ -16,7 +16,7 @@ UPDATES = 20_000
 FIT_STEPS = 10_000
 RULE = {
     "updates": "20,000 of the policy; at most 10,000 of each model fitted before or beside it",
-    "batches": "at most 128 rows, or 32 windows of a sequence model",
+    "batches": "at most 128 rows, or 16 windows of a sequence model",
     "networks": "as many hidden layers as in the paper, each 128 wide; U-nets and transformers half as wide",
     "rates": "times 10/3, at most 1e-3; those of actors and critics fall linearly to 0",
     "targets": "tau times 4",
@@ -27,14 +27,23 @@ RULE = {
 """For pages."""
 
 _RATE, _LARGEST_RATE = 10 / 3, 1e-3
-_WIDTH, _BATCH, _WINDOWS, _SAMPLES, _CANDIDATES, _TAU = 128, 128, 32, 4, 16, 4
+_WIDTH, _BATCH, _WINDOWS, _SAMPLES, _CANDIDATES, _TAU = 128, 128, 16, 4, 16, 4
 _BATCHES = ("batch_size", "critic_batch_size", "vae_batch_size", "flow_batch_size", "q_batch_size")
 _FALLING = ("learning_rate", "critic_learning_rate")
 _FITTING = ("vae_learning_rate", "behavior_learning_rate", "flow_learning_rate", "teacher_learning_rate", "cd_learning_rate")
 _MULTIPLIERS = ("multiplier_learning_rate", "alpha_learning_rate", "eta_lr")
 _FITS = ("vae_steps", "behavior_steps", "flow_steps", "teacher_steps", "cd_steps", "value_steps")
 _COUNTS = ("warmup_steps", "bc_steps", "critic_start", "q_start", "target_copy_steps", "actor_ema_start")
-_FEW = ("n_critics", "n_q_samples", "n_actions", "n_target_samples", "n_kl_samples", "n_value_samples", "n_planning_samples", "n_passes")
+_FEW = (
+    "n_critics",
+    "n_q_samples",
+    "n_actions",
+    "n_target_samples",
+    "n_kl_samples",
+    "n_value_samples",
+    "n_planning_samples",
+    "n_passes",
+)
 _ACTING = ("n_action_samples", "n_plans")
 _SAME_WIDTH = ("net_arch", "vae_net_arch", "q_net_arch", "hidden_dim")
 _HALF_WIDTH = ("behavior_net_arch", "channels", "embed_dim")
