@@ -47,11 +47,18 @@ class FlagParser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """As the base class's, with commands named as they are typed here."""
-        return super().format_help().replace(f"{IN_CHECKOUT} ", f"{PROGRAM} ")
+        self.description = _as_typed(self.description)
+        for action in self._actions:
+            action.help = _as_typed(action.help)
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line."""
         self.exit(2, f"{self.prog}: {printable(message)} (--help lists the flags)\n")
+
+
+def _as_typed(text: str | None) -> str | None:
+    return text and text.replace(f"{IN_CHECKOUT} ", f"{PROGRAM} ")
 
 
 def _number(hint: Any) -> Callable[[str], Any]:
