@@ -115,7 +115,7 @@ def draw_aggregate(results: Results, output: Path) -> list[Path]:
     means.use_sticky_edges = False
     means.margins(x=0.06)
     means.set_ylim(-0.6, len(names) - 0.2)
-    means.set_xlabel("interquartile mean of the normalised score, 95 % interval")
+    means.set_xlabel("interquartile mean of the normalised score, 95% interval")
     means.grid(alpha=0.3, axis="x")
     down = names[::-1]
     share = np.array([[np.nan if a == b else improvement(strata[a], strata[b]) for b in down] for a in down])

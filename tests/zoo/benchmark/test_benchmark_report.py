@@ -238,7 +238,7 @@ def test_a_claim_is_held_against_runs_with_and_without_its_part(tmp_path: Path) 
     (row,) = rows(tmp_path / "claims.csv")
     assert [float(row[name]) for name in ("mean_with", "mean_without", "difference", "probability")] == [20, 10, 10, 0.75]
     text = (tmp_path / "README.md").read_text()
-    assert "| 20.0 ± 14.1 (2) | 10.0 ± 7.1 (2) | +10.0 | 75 % |" in text and "Soft guidance \\| beats hard" in text
+    assert "| 20.0 ± 14.1 (2) | 10.0 ± 7.1 (2) | +10.0 | 75% |" in text and "Soft guidance \\| beats hard" in text
     for claim, message in (({"claim": "x", "with": "dac"}, "claim 1 needs `without`"), ({"with": "bc"}, "needs `claim`")):
         path.write_text(yaml.safe_dump(content | {"claims": [claim]}))
         with pytest.raises(UserError, match=message):
