@@ -9,7 +9,11 @@ from ..plot.figures import new_figure, plain, save_figure
 from .results import Results, spread, title
 from .statistics import improvement, interquartile_mean, interval
 
-_COLORS = ("#9c9c9c", "#c49c94", "#1f77b4", "#17becf", "#bcbd22", "#8c564b", "#ff7f0e", "#d62728", "#2ca02c", "#9467bd")
+_COLORS = (
+    *("#9c9c9c", "#c49c94", "#1f77b4", "#17becf", "#bcbd22", "#8c564b", "#ff7f0e", "#d62728", "#2ca02c", "#9467bd"),
+    *("#e377c2", "#aec7e8", "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#dbdb8d", "#9edae5", "#393b79", "#637939"),
+    *("#843c39", "#7b4173", "#5254a3", "#8ca252", "#bd9e39", "#ad494a"),
+)
 
 
 def draw_dataset(results: Results, dataset: str, output: Path) -> list[Path]:
@@ -89,6 +93,31 @@ def draw_aggregate(results: Results, output: Path) -> list[Path]:
     grid.set_xticks(range(len(down)), labels, rotation=60, ha="right")
     grid.set_yticks(range(len(down)), labels)
     grid.set_title("P(row > column), %", fontsize="medium")
+    return save_figure(figure, output)
+
+
+def draw_minutes(results: Results, output: Path) -> list[Path]:
+    """
+    The mean score on the way against processor minutes: what a minute buys.
+
+    :param results: of the benchmark
+    :param output: file name without suffix
+    """
+    figure, (axes,) = new_figure(1, 7.6, 4.8)
+    for name in results.compared[0]:
+        course = results.course(name, np.linspace(0.1, 1.0, 10))
+        if course is None:
+            continue
+        minutes, scores = course
+        axes.plot(
+            minutes, scores, color=color_of(results, name), linewidth=1.4, marker="o", markersize=2.5, label=_label(name)
+        )
+        axes.annotate(_label(name), (minutes[-1], scores[-1]), xytext=(3, 0), textcoords="offset points", fontsize="xx-small")
+    axes.set_xscale("log")
+    axes.set_xlabel("processor minutes, fits and evaluations included")
+    axes.set_ylabel("mean normalised score on the way")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right center", fontsize="x-small")
     return save_figure(figure, output)
 
 

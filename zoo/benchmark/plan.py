@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,14 @@ _SECTIONS = _table(
     Argument("algorithms", Any, None),
     Argument("datasets", Any, None),
     Argument("stages", list[Any] | None, None),
+    Argument("claims", list[Any] | None, None),
 )
 _STAGE = _table(
     Argument("datasets", list[str], None),
     Argument("algorithms", list[str] | None, None),
     Argument("seeds", list[Seed], None),
 )
+_CLAIM = _table(Argument("claim", str, None), Argument("with", str, None), Argument("without", str, None))
 _LONGEST_NAME = 40
 
 
@@ -109,6 +111,21 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True)
+class Claim:
+    """
+    What a paper says that a part of its algorithm is worth.
+
+    :param text: the claim, in a few words
+    :param ours: name in the plan of the algorithm with the part
+    :param plain: name in the plan of the algorithm without it
+    """
+
+    text: str
+    ours: str
+    plain: str
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """
@@ -118,6 +135,7 @@ class Plan:
     :param datasets: ids in the order of the stages
     :param jobs: in the order in which they are to be run
     :param skipped: cells without a job
+    :param claims: that two of the algorithms test
     """
 
     title: str
@@ -126,6 +144,7 @@ class Plan:
     datasets: list[str]
     jobs: list[Job]
     skipped: list[Skipped]
+    claims: list[Claim] = field(default_factory=list)
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -134,8 +153,8 @@ def read_plan(path: str | Path) -> Plan:
     with the next one. A cell that an earlier stage has is not run twice.
 
     :param path: YAML with ``algorithms`` (name: settings), ``stages`` (lists of ``datasets``, ``seeds`` and, if not all are
-        meant, ``algorithms``), and perhaps ``title``, ``note``, ``defaults`` and ``datasets`` (id: settings); settings are
-        those of :data:`SETTINGS`
+        meant, ``algorithms``), and perhaps ``title``, ``note``, ``defaults`` and ``datasets`` (id: settings), and ``claims``
+        (lists of ``claim``, ``with``, ``without``); settings are those of :data:`SETTINGS`
     :raises UserError: naming the section and the word that is not understood
     """
     path = Path(path)
@@ -176,7 +195,20 @@ def read_plan(path: str | Path) -> Plan:
         list(dict.fromkeys(job.dataset for job in jobs.values())),
         [job for job in jobs.values() if isinstance(job, Job)],
         [job for job in jobs.values() if isinstance(job, Skipped)],
+        [
+            _read_claim(part, algorithms, f"{path}, claim {number}")
+            for number, part in enumerate(content.get("claims") or [], 1)
+        ],
     )
+
+
+def _read_claim(part: Any, algorithms: Mapping[str, Any], where: str) -> Claim:
+    values = _checked(part, _CLAIM, where)
+    missing = [name for name in _CLAIM if not values.get(name)]
+    if missing:
+        raise UserError(f"{where} needs {' and '.join(f'`{name}`' for name in missing)}.")
+    _check_words((values["with"], values["without"]), algorithms, where)
+    return Claim(values["claim"], values["with"], values["without"])
 
 
 def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, Any]]) -> Job | Skipped:

@@ -17,12 +17,13 @@ from sb3_genoffline.files.escaping import code, code_block, markdown
 from ..runs.evaluations import LATE
 from ..runs.folders import dataset_name
 from ..runs.writing import write_text
+from . import claims
 from .bandit import PULLS
 from .choosing import Choice, choices, draw_choices, name_of, rows_of
-from .pictures import color_of, draw_aggregate, draw_dataset
+from .pictures import color_of, draw_aggregate, draw_dataset, draw_minutes
 from .plan import Plan
 from .records import Cell, read_cells
-from .results import Published, Results, final_score, score, spread, title
+from .results import Published, Results, final_score, score, spread, title, wobble
 from .statistics import improvement, interquartile_mean, interval
 
 _LONGEST_REASON = 160
@@ -43,18 +44,19 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
     results = Results(plan.algorithms, plan.datasets, read_cells(plan, records))
     if not results.records():
         raise NotFoundError(f"There is no result in {records} yet.")
-    files, found = [], choices(results)
-    for name, rows in (tables(results) | ({"choosing": rows_of(found)} if found else {})).items():
+    files, found, claimed = [], choices(results), claims.rows_of(plan.claims, results)
+    extra = ({"choosing": rows_of(found)} if found else {}) | ({"claims": claimed} if claimed else {})
+    for name, rows in (tables(results) | extra).items():
         files.append(output / f"{name}.csv")
         write_text(files[-1], _csv(rows))
     for dataset in plan.datasets:
         if results.records(dataset=dataset):
             files += draw_dataset(results, dataset, output / dataset_name(dataset))
     if results.compared[1]:
-        files += draw_aggregate(results, output / "aggregate")
+        files += draw_aggregate(results, output / "aggregate") + draw_minutes(results, output / "minutes")
     if found:
         files += draw_choices(found, {name: color_of(results, name) for name in results.algorithms}, output / "choosing")
-    write_text(output / "README.md", _markdown(plan, results, found, command))
+    write_text(output / "README.md", _markdown(plan, results, found, claimed, command))
     return [output / "README.md", *files]
 
 
@@ -91,12 +93,24 @@ def _aggregates(results: Results) -> dict[str, list[dict[str, Any]]]:
         low, high = interval("interquartile_mean", strata[name]) or (None, None)
         runs = sum(map(len, strata[name].values()))
         row = {"algorithm": name, "iqm": interquartile_mean(strata[name]), "low": low, "high": high}
+        ends = [record for dataset in common for record in results.records(name, dataset)]
+        row |= {"wobble": _average(map(wobble, ends)), "best_above_final": _average(map(_lost, ends))}
+        row["minutes_cpu"] = _average(None if (s := r["seconds"].get("cpu")) is None else s / 60 for r in ends)
         aggregate.append({**row, "runs": runs, "datasets": len(common)})
     for ours, theirs in itertools.permutations(names, 2):
         low, high = interval("improvement", strata[ours], strata[theirs]) or (None, None)
         p = improvement(strata[ours], strata[theirs])
         pairs.append({"algorithm": ours, "over": theirs, "probability": p, "low": low, "high": high})
     return {"aggregate": aggregate, "improvement": pairs}
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found else None
+
+
+def _lost(record: dict[str, Any]) -> float:
+    return score(record["best"]) - final_score(record)
 
 
 def _run_row(cell: Cell, superseded: bool = False) -> dict[str, Any]:
@@ -130,14 +144,14 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 # ------------------------------------------------------------------ Markdown
 
 
-def _markdown(plan: Plan, results: Results, found: list[Choice], command: str) -> str:
+def _markdown(plan: Plan, results: Results, found: list[Choice], claimed: list[dict[str, Any]], command: str) -> str:
     note = printable(plan.note).replace("<", "\\<")  # Markdown of the plan's author, but no HTML
     parts = [f"# {markdown(plan.title)}", _introduction(results), *([note] if note else [])]
     parts += [f"**{markdown(warning)}**" for warning in results.warnings()]
     parts += ["## Final scores", *_overview(results)]
     if results.compared[1]:
         parts += ["## Comparison", *_comparison(results)]
-    parts += _choosing(found)
+    parts += claims.section(claimed) + _choosing(found)
     for dataset in results.datasets:
         parts += [f"## {markdown(dataset)}", *_dataset(results, dataset)]
     parts += _superseded(results)
@@ -216,7 +230,8 @@ def _comparison(results: Results) -> list[str]:
     rows = []
     for row in sorted(aggregates["aggregate"], key=lambda row: -row["iqm"]):
         bounds = "–" if row["low"] is None else f"{row['low']:.1f} to {row['high']:.1f}"
-        rows.append([_name(row["algorithm"]), f"{row['iqm']:.1f}", bounds, str(row["runs"])])
+        ends = ["–" if row[name] is None else f"{row[name]:.1f}" for name in ("wobble", "best_above_final", "minutes_cpu")]
+        rows.append([_name(row["algorithm"]), f"{row['iqm']:.1f}", bounds, *ends, str(row["runs"])])
     p = {(row["algorithm"], row["over"]): row["probability"] for row in aggregates["improvement"]}
     grid = [[_name(a), *("" if a == b else f"{100 * p[a, b]:.0f}" for b in names)] for a in names]
     single = [d for d in common if all(len(results.scores(name, d)) < 2 for name in names)]
@@ -235,7 +250,11 @@ def _comparison(results: Results) -> list[str]:
     anywhere = ", on a dataset at random" if len(common) > 1 else ""
     return [
         note,
-        _table(["", "interquartile mean", "95 %", "runs"], rows),
+        _table(["", "interquartile mean", "95 %", "wobble", "best − final", "CPU minutes", "runs"], rows),
+        f"*Wobble* is how steady the end of a run is: the standard deviation of its last {LATE} checkpoints' scores, averaged "
+        "over runs. *Best − final* is what stopping at the best checkpoint on the way would have gained.",
+        "What a processor minute buys: evaluations on the way, averaged over the same datasets.",
+        "![Score against processor time](minutes.png)",
         f"Probability (%) that a run of the row's algorithm scores higher than one of the column's{anywhere}:",
         _table(["", *map(_name, names)], grid),
         "![Comparison](aggregate.png)",

@@ -101,6 +101,28 @@ class Results:
         std = means.std(axis=0, ddof=1) if len(means) > 1 else None
         return Curve(np.array(common), rows("seconds").mean(axis=0), means.mean(axis=0), std, len(means))
 
+    def course(self, name: str, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """
+        How an algorithm's score grows with processor time, averaged over the seeds and then over the datasets that all have.
+
+        :param shares: (E,) of a run's updates
+        :return: (E,) processor minutes and (E,) scores; None where a run has no curve or no processor time
+        """
+        minutes, scores = [], []
+        for dataset in self.compared[1]:
+            records = self.records(name, dataset)
+            if not all(record.get("curve") and record["seconds"].get("cpu") for record in records):
+                return None
+            at = [np.array(record["curve"]["timesteps"]) / record["updates"] for record in records]
+            curves = list(zip(at, records, strict=True))
+            scores.append(np.mean([np.interp(shares, x, record["curve"]["mean"]) for x, record in curves], axis=0))
+            spent = [
+                np.interp(shares, x, record["curve"]["seconds"]) * record["seconds"]["cpu"] / record["seconds"]["total"]
+                for x, record in curves
+            ]
+            minutes.append(np.mean(spent, axis=0) / 60)
+        return (np.mean(minutes, axis=0), np.mean(scores, axis=0)) if scores else None
+
     def warnings(self) -> list[str]:
         """What makes a comparison less than fair."""
         found = []
@@ -134,6 +156,12 @@ def final_score(record: Mapping[str, Any]) -> float:
     if record.get("final"):
         return float(record["final"]["mean"])
     return float(np.mean(record["curve"]["mean"][-LATE:])) if record.get("curve") else score(record["last"])
+
+
+def wobble(record: Mapping[str, Any]) -> float | None:
+    """Sample standard deviation of a run's last checkpoints; None of records from before they were measured again."""
+    scores = (record.get("final") or {}).get("scores") or ()
+    return float(np.std(scores, ddof=1)) if len(scores) > 1 else None
 
 
 def title(name: str) -> str:

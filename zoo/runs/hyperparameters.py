@@ -18,7 +18,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.registry import ALGOS
 
-from . import reading
+from . import reading, small
 from .reading import named_values
 
 _OWN = ("n_timesteps", "policy", "env_kwargs")
@@ -76,7 +76,10 @@ def load_hyperparameters(
     if entry is None:
         raise UserError(f"{_short(file.path)} has neither an entry for {dataset!r} nor a `default`: add one.")
     merged = named_values(file.entries[entry], f"{file.path}, {entry},")
-    if profile is not None:
+    if profile == small.PROFILE:
+        plain = make_hyperparameters(ALGOS[algo], merged, entry)
+        merged = small.made_small(ALGOS[algo], plain.plain, unnamed_defaults(algo, plain))
+    if profile is not None and (profile != small.PROFILE or profile in file.profiles):
         overlays, where = file.profile(profile)
         for key in dict.fromkeys(["default", find_entry(overlays, dataset) or "default"]):
             merged = deep_merge(merged, named_values(overlays.get(key), f"{where} {key},"))
@@ -108,7 +111,7 @@ class SettingsFile:
         if name.endswith((".yml", ".yaml")):
             return read_yaml(Path(name)), f"{name},"
         if name not in self.profiles:
-            known = ", ".join(self.profiles) or "none"
+            known = ", ".join([*self.profiles, small.PROFILE])
             raise UserError(
                 f"--profile {name!r} is not in {_short(self.path)}{nearest(name, self.profiles)} There are: {known}."
             )

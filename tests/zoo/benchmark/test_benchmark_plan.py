@@ -9,6 +9,7 @@ import yaml
 
 from sb3_genoffline import DAC
 from sb3_genoffline.common.arguments import constructor_arguments
+from sb3_genoffline.registry import ALGOS
 from zoo.benchmark.plan import Plan, read_plan
 from zoo.benchmark.records import job_run, open_record, record_path
 from zoo.runs.evaluations import FINAL_ERROR
@@ -153,6 +154,25 @@ def test_a_record_of_another_job_is_no_record_of_this_one(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"\.json is the record of another job than the plan's: move it away"):
         open_record(tmp_path, job)
     assert job_run(tmp_path, {"key": "k", "config": {"algo": "../../elsewhere", "dataset": "a/b-v0"}}) is None
+
+
+def test_the_benchmark_of_all_systems_treats_them_alike_and_its_claims_share_the_runs() -> None:
+    plan, claims = (read_plan(CPU_PLAN.with_name(f"{name}.yml")) for name in ("small", "claims"))
+    assert sorted(plan.algorithms) == sorted(ALGOS) and not plan.skipped and not claims.skipped
+    once = {(job.name, job.dataset) for job in plan.jobs if job.seed == 0}
+    assert once == set(itertools.product(ALGOS, plan.datasets))
+    locomotion = [dataset for dataset in plan.datasets if "maze" not in dataset]
+    three = itertools.product(("bc", "td3_bc", "iql", "dac", "qdq", "cped"), locomotion, range(3))
+    assert len(locomotion) == 6 and set(three) <= {(job.name, job.dataset, job.seed) for job in plan.jobs}
+    for job in plan.jobs:
+        assert job.config["hyperparameters"] == load_hyperparameters(job.name, job.dataset, "small").plain
+    shared = {job.key for job in claims.jobs if job.name in ALGOS}
+    assert shared <= {job.key for job in plan.jobs} and len({job.key for job in claims.jobs}) == 42
+    for claim in claims.claims:
+        ours, plain = (next(job for job in claims.jobs if job.name == name) for name in (claim.ours, claim.plain))
+        settings = [job.config["hyperparameters"] for job in (ours, plain)]
+        changed = {name for name in {**settings[0], **settings[1]} if settings[0].get(name) != settings[1].get(name)}
+        assert changed in ({"guidance"}, {"q_target"}, {"penalty"}, {"alpha", "alpha_mode"})
 
 
 def test_the_committed_plan_runs_all_algorithms_with_three_seeds_where_the_budget_is() -> None:

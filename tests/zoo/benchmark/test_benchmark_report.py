@@ -130,7 +130,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of tests that ask about the words and the tables."""
-    for name in ("draw_dataset", "draw_aggregate", "draw_choices"):
+    for name in ("draw_dataset", "draw_aggregate", "draw_choices", "draw_minutes"):
         monkeypatch.setattr(report_module, name, lambda *args: [])
 
 
@@ -213,8 +213,43 @@ def test_curves_average_the_updates_at_which_all_seeds_were_evaluated(report: Pa
     assert len(rows(report / "curves.csv")) == 2 + 3 + 3 + 2 + 3 + 2 + 2
 
 
+def test_the_course_over_processor_time_counts_each_dataset_once(report: Path) -> None:
+    plan = read_plan(report / "plan.yml")
+    results = Results(["bc", "dac"], plan.datasets, read_cells(plan, report / "records"))
+    minutes, means = results.course("bc", np.array([1 / 3, 1.0])) or (np.empty(0), np.empty(0))
+    assert means == pytest.approx([(4.0 + 42.0) / 2, (12.0 + 50.0) / 2])  # of three seeds, of one
+    cpu = 90.0 / 120.0 / 60.0
+    assert minutes == pytest.approx([cpu * (182 / 3 + 62) / 2, cpu * (362 / 3 + 122) / 2])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_claim_is_held_against_runs_with_and_without_its_part(tmp_path: Path) -> None:
+    content = {
+        "algorithms": {"dac": None, "dac_hard": {"algo": "dac", "hyperparameters": {"guidance": "hard"}}},
+        "stages": [{"datasets": [HOPPER], "seeds": [0, 1]}],
+        "claims": [{"claim": "Soft guidance | beats hard", "with": "dac", "without": "dac_hard"}],
+    }
+    path = tmp_path / "plan.yml"
+    path.write_text(yaml.safe_dump(content))
+    plan = read_plan(path)
+    values = {("dac", HOPPER, 0): 30.0, ("dac", HOPPER, 1): 10.0, ("dac_hard", HOPPER, 0): 5.0, ("dac_hard", HOPPER, 1): 15.0}
+    fill(plan, tmp_path / "records", values)
+    write_report(plan, tmp_path / "records", tmp_path, "the command")
+    (row,) = rows(tmp_path / "claims.csv")
+    assert [float(row[name]) for name in ("mean_with", "mean_without", "difference", "probability")] == [20, 10, 10, 0.75]
+    text = (tmp_path / "README.md").read_text()
+    assert "| 20.0 ± 14.1 (2) | 10.0 ± 7.1 (2) | +10.0 | 75 % |" in text and "Soft guidance \\| beats hard" in text
+    for claim, message in (({"claim": "x", "with": "dac"}, "claim 1 needs `without`"), ({"with": "bc"}, "needs `claim`")):
+        path.write_text(yaml.safe_dump(content | {"claims": [claim]}))
+        with pytest.raises(UserError, match=message):
+            read_plan(path)
+    path.write_text(yaml.safe_dump(content | {"claims": [{"claim": "x", "with": "dac", "without": "dca"}]}))
+    with pytest.raises(UserError, match="'dca' is not known"):
+        read_plan(path)
+
+
 def test_pictures_show_curves_by_updates_and_by_time_and_the_data(report: Path) -> None:
-    for name in ("genoffline-hopper-medium-replay-v0", "genoffline-pointmaze-stitch-v0", "aggregate"):
+    for name in ("genoffline-hopper-medium-replay-v0", "genoffline-pointmaze-stitch-v0", "aggregate", "minutes"):
         assert (report / f"{name}.png").stat().st_size > 1_000
     picture = (report / "genoffline-hopper-medium-replay-v0.svg").read_text()
     for label in ("BC (3)", "DAC (2)", "mean of the data", "gradient updates / 1000", "wall minutes", "final score"):
@@ -273,7 +308,7 @@ def test_committed_records_alone_make_the_same_report_again(report: Path, tmp_pa
     main(["benchmark", str(tmp_path / "plan.yml"), "-f", str(tmp_path / "logs"), "--report", str(out)])
     assert len(list((out / "records").glob("*.json"))) == len(FINAL)
     first = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    assert len([name for name in first if name.endswith((".png", ".svg"))]) == 6
+    assert len([name for name in first if name.endswith((".png", ".svg"))]) == 8
     command = next(line for line in first["README.md"].decode().splitlines() if line.startswith("python -m zoo benchmark"))
     main(command.split()[3:])
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == first

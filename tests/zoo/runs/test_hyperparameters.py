@@ -418,7 +418,7 @@ def test_an_algorithm_from_elsewhere_brings_its_own_file_or_none(tmp_path: Path,
     monkeypatch.setitem(ALGOS._classes, "theirs", importlib.import_module("theirs").Theirs)
     nothing = load_hyperparameters("theirs", "a/b-v0")
     assert nothing.arguments == {} and nothing.n_timesteps == IQL.default_gradient_steps
-    with pytest.raises(UserError, match=r"'cpu' is not in .*/hyperparameters.yml. There are: none"):
+    with pytest.raises(UserError, match=r"'cpu' is not in .*/hyperparameters.yml. There are: small"):
         load_hyperparameters("theirs", "a/b-v0", "cpu")
     (tmp_path / "hyperparameters.yml").write_text("default: {expectile: 0.8}\nprofiles: {cpu: {default: {n_timesteps: 7}}}\n")
     own = load_hyperparameters("theirs", "a/b-v0", "cpu")
