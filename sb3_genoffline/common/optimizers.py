@@ -1,5 +1,6 @@
 """One optimizer step, the same for all losses."""
 
+import functools
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,6 +14,11 @@ from sb3_genoffline.errors import UserError
 _FUSED = (th.optim.Adam, th.optim.AdamW, th.optim.SGD, th.optim.Adagrad)
 
 
+@functools.cache
+def _goes_into_graphs(cls: type[th.optim.Optimizer]) -> bool:
+    return "capturable" in inspect.signature(cls).parameters
+
+
 def usual_options(cls: type[th.optim.Optimizer], device: th.device, own: Mapping[str, Any]) -> dict[str, Any]:
     """
     :param cls: of an optimizer
@@ -21,7 +27,7 @@ def usual_options(cls: type[th.optim.Optimizer], device: th.device, own: Mapping
     :return: the same, ``fused`` where the class has it and nobody wants it otherwise, and what CUDA graphs need
     """
     usual: dict[str, Any] = {}
-    if "capturable" in inspect.signature(cls).parameters:
+    if _goes_into_graphs(cls):  # type: ignore[arg-type]  # a class can be hashed
         usual["capturable"] = device.type in stepping.GRAPH_DEVICES
     if issubclass(cls, _FUSED) and not own.get("foreach"):
         usual["fused"] = True

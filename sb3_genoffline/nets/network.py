@@ -1,12 +1,31 @@
-"""What all networks of ours share: settings that stay what they were made with."""
+"""What all networks of ours share: settings that stay what they were made with, and frozen copies."""
 
-from typing import Any
+import copy
+from collections import OrderedDict
+from typing import Any, TypeVar
 
 from torch import nn
 
 from sb3_genoffline.errors import UserError
 
 _MOVES = ("training", "fitted_with")
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def frozen_copy(network: ModuleT) -> ModuleT:
+    """
+    A copy that no optimizer moves: a target network, say.
+
+    :param network: any module
+    """
+    # Each layer has a dozen empty dictionaries of hooks, with which deepcopy would spend most of its time
+    empty = (
+        value
+        for module in network.modules()
+        for value in vars(module).values()
+        if type(value) in (dict, OrderedDict) and not value
+    )
+    return copy.deepcopy(network, {id(value): type(value)() for value in empty}).requires_grad_(False)
 
 
 class Network(nn.Module):
