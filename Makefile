@@ -11,8 +11,9 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compil
 quickstart: $(ZOO)
 	$(RUN) -m zoo quickstart $(ARGS)
 
+# A file's tests run in one process: what they share is made once
 test: $(DEV)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(DEV)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 -m slow --timeout 3600 $(ARGS)

@@ -11,6 +11,7 @@ import gymnasium as gym
 import pytest
 import torch as th
 import yaml
+from stable_baselines3.common.utils import LinearSchedule
 
 import sb3_genoffline
 from sb3_genoffline import OfflineDataset
@@ -32,6 +33,13 @@ with targets; and critics after a model that is fitted in two phases. What no al
 these.
 """
 of_each_kind = pytest.mark.parametrize("algo", KINDS)
+TRAINING_SETTINGS: dict[str, Any] = {
+    "lr_decay_steps": 20,
+    "learning_rate": LinearSchedule(1e-3, 1e-4, 1.0),
+    "normalize_observations": True,
+    "replacement": True,
+}
+"""What every algorithm has that a training depends on, with values that are not the default."""
 SHARED = {"batch_size": 16, "seed": 0, "device": "cpu", "reward_transform": "reward_normalize"}
 
 N_ROWS = 60  # four batches of 16, 16, 16 and 12

@@ -1,6 +1,5 @@
 """A policy of a diffusion actor, an ensemble of critics, and their targets."""
 
-import copy
 from typing import Any
 
 import torch as th
@@ -13,6 +12,7 @@ from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, ReverseVariance, SampleClip, SamplerName
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.ensembles import EnsembleQ
+from sb3_genoffline.nets.network import frozen_copy
 
 
 class DiffusionPolicy(CandidatePolicy):
@@ -93,8 +93,8 @@ class DiffusionPolicy(CandidatePolicy):
         self.critic = EnsembleQ(
             n_critics, self.state_dim, self.action_dim, critic_arch, critic_activation_fn, critic_layer_norm, torch_init
         )
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_target = frozen_copy(self.actor)
+        self.critic_target = frozen_copy(self.critic)
 
     @property
     def n_candidates(self) -> int:

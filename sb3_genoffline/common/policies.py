@@ -1,6 +1,5 @@
 """What the policies of all offline algorithms share."""
 
-import copy
 import functools
 from abc import ABCMeta
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.actors import SQUASHED_LOG_STD, DeterministicActor, GaussianActor, SquashedGaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleQ
-from sb3_genoffline.nets.network import Network
+from sb3_genoffline.nets.network import Network, frozen_copy
 
 EXPLORATION_STD = 0.1  # TD3's
 _NO_EXTRACTOR = "its networks read the vector of observations as it is; put what you extract into the observations."
@@ -353,8 +352,8 @@ class ActorCriticPolicy(OfflinePolicy):
         self.actor = self.make_actor(actor_arch, activation_fn)
         self.critic = self.make_critic(n_critics, critic_arch, critic_activation_fn, critic_layer_norm)
         if self.has_actor_target:
-            self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+            self.actor_target = frozen_copy(self.actor)
+        self.critic_target = frozen_copy(self.critic)
 
     def make_actor(self, net_arch: Widths, activation_fn: type[nn.Module]) -> nn.Module:
         """

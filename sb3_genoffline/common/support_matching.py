@@ -1,6 +1,5 @@
 """What BEAR and its successors share: a stochastic actor whose samples stay within an MMD ball of a VAE's."""
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any, TypeVar, Unpack
@@ -18,6 +17,7 @@ from sb3_genoffline.common.multiplier import multiplier_step
 from sb3_genoffline.generative.mmd import Kernel, mmd
 from sb3_genoffline.nets.actors import SquashedGaussianActor
 from sb3_genoffline.nets.ensembles import soft_update, start_small
+from sb3_genoffline.nets.network import frozen_copy
 
 NoiseT = TypeVar("NoiseT")
 _LOG_STD_BOUNDS = (-5.0, 2.0)
@@ -61,7 +61,7 @@ class SupportMatchingPolicy(BatchConstrainedPolicy):
             start_small(self.critic.output_layer, critic_init)
             self.critic_target.load_state_dict(self.critic.state_dict())
         if slow_actor:
-            self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+            self.actor_target = frozen_copy(self.actor)
 
     def make_actor(self, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> SquashedGaussianActor:
         """See :meth:`~sb3_genoffline.common.policies.ActorCriticPolicy.make_actor`."""

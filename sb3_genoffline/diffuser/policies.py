@@ -1,6 +1,5 @@
 """The policy of Diffuser: a diffusion model of windows, a network that expects their return, and planning with both."""
 
-import copy
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -14,6 +13,7 @@ from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates,
 from sb3_genoffline.common.policies import OfflinePolicy, without_zeros
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.window_diffusion import WindowDiffusion, plan_windows
+from sb3_genoffline.nets.network import frozen_copy
 from sb3_genoffline.nets.temporal_unet import TemporalUNet, TemporalValue
 
 Horizon = Annotated[int, Bounds(1, 512)]
@@ -112,8 +112,8 @@ class DiffuserPolicy(OfflinePolicy):
         network = TemporalUNet(width, horizon, channels, attention)
         self.diffusion = WindowDiffusion(network, self.state_dim, n_diffusion_steps)
         self.value = TemporalValue(width, horizon, channels)
-        self.diffusion_target = copy.deepcopy(self.diffusion).requires_grad_(False)
-        self.value_target = copy.deepcopy(self.value).requires_grad_(False)
+        self.diffusion_target = frozen_copy(self.diffusion)
+        self.value_target = frozen_copy(self.value)
 
     @property
     def has_memory(self) -> bool:

@@ -1,6 +1,5 @@
 """The policy of IDQL: a diffusion model of behaviour, twin critics, their slow copies, and a state value."""
 
-import copy
 from typing import Annotated, Any, Literal
 
 import torch as th
@@ -14,6 +13,7 @@ from sb3_genoffline.generative.diffusion import ActionDiffusion, BetaSchedule, x
 from sb3_genoffline.generative.residual_noise import ResidualNoiseNetwork
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.ensembles import EnsembleQ
+from sb3_genoffline.nets.network import frozen_copy
 from sb3_genoffline.nets.values import StateValue
 
 Selection = Literal["best", "expectile"]
@@ -79,8 +79,8 @@ class IDQLPolicy(CandidatePolicy):
         self.critic = EnsembleQ(2, *dims, net_arch, nn.ReLU)
         self.value = StateValue(self.state_dim, net_arch, nn.ReLU, input_norm=value_layer_norm)
         xavier_init(self.value)
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_target = frozen_copy(self.actor)
+        self.critic_target = frozen_copy(self.critic)
 
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.sample_actions`."""

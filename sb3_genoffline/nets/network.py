@@ -1,12 +1,33 @@
-"""What all networks of ours share: settings that stay what they were made with."""
+"""What all networks of ours share: settings that stay what they were made with, and frozen copies."""
 
-from typing import Any
+import copy
+from collections import OrderedDict
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 
 from sb3_genoffline.errors import UserError
 
 _MOVES = ("training", "fitted_with")
+_parameters: WeakKeyDictionary[nn.Module, list[Tensor]] = WeakKeyDictionary()
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def frozen_copy(network: ModuleT) -> ModuleT:
+    """
+    A copy that no optimizer moves: a target network, say.
+
+    :param network: any module
+    """
+    # Each layer has a dozen empty dictionaries of hooks, with which deepcopy would spend most of its time
+    empty = (
+        value
+        for module in network.modules()
+        for value in vars(module).values()
+        if type(value) in (dict, OrderedDict) and not value
+    )
+    return copy.deepcopy(network, {id(value): type(value)() for value in empty}).requires_grad_(False)
 
 
 class Network(nn.Module):
@@ -25,3 +46,15 @@ class Network(nn.Module):
                 f"{self.__dict__[name]!r}: set the agent's argument, where it has one that can be set, or make a new agent."
             )
         super().__setattr__(name, value)
+
+
+def parameters_of(network: nn.Module) -> list[Tensor]:
+    """
+    ``list(network.parameters())``, looked up once: to walk through the modules takes longer than to move small targets. A
+    parameter must stay the same object, as an optimizer's must.
+
+    :param network: whose modules are all made
+    """
+    if network not in _parameters:
+        _parameters[network] = list(network.parameters())
+    return _parameters[network]

@@ -1,6 +1,5 @@
 """What comes before the one step of improvement: the behaviour by maximum likelihood, and its Q by SARSA."""
 
-import copy
 from collections.abc import Callable
 
 import torch as th
@@ -11,6 +10,7 @@ from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.optimizers import gradient_step, make_optimizer
 from sb3_genoffline.data.batches import SarsaBatch
 from sb3_genoffline.nets.ensembles import soft_update
+from sb3_genoffline.nets.network import frozen_copy
 from sb3_genoffline.onestep.policies import OnestepPolicy
 
 
@@ -78,7 +78,7 @@ class SarsaFit(Fit):
         self.policy, self.draw_batch, self.learning_rate = policy, draw, learning_rate
         self.gamma, self.tau, self.target_update_interval = gamma, tau, target_update_interval
         self.critic = policy.behavior_and_q.critic
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.critic_target = frozen_copy(self.critic)
         self.optimizer = make_optimizer(th.optim.Adam, self.critic.parameters(), learning_rate)
         super().__init__(n_steps, {"critic_target": self.critic_target}, {"critic": self.optimizer})
 

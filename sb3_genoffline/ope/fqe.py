@@ -1,6 +1,5 @@
 """Fitted Q evaluation: the value of a policy from logged data, without running it."""
 
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from sb3_genoffline.files.archive import (
 )
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.ensembles import EnsembleQ
+from sb3_genoffline.nets.network import frozen_copy
 from sb3_genoffline.ope.acting import TargetPolicy
 from sb3_genoffline.ope.q_fit import NextActions, QFit
 
@@ -207,7 +207,7 @@ class FQE:
             th.manual_seed(self.seed)
             critic = EnsembleQ(n_members, spaces[0].shape[0], spaces[1].shape[0], self.net_arch, th.nn.ReLU, torch_init=True)
         critic = critic.to(self.device)
-        target = copy.deepcopy(critic).requires_grad_(False)
+        target = frozen_copy(critic)
         weight_decay = self._settings["weight_decay"]
         optimizer = make_optimizer(
             th.optim.AdamW, critic.parameters(), self._settings["learning_rate"], weight_decay=weight_decay

@@ -1,6 +1,5 @@
 """SfBC (Chen, Lu, Ying, Su & Zhu, ICLR 2023, arXiv 2209.14548)."""
 
-import copy
 from typing import Annotated, Any, ClassVar, Unpack
 
 import numpy as np
@@ -33,6 +32,7 @@ from sb3_genoffline.data.returns import PlanningTarget, ReturnSampler
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.generative.score import ScoreBehaviour
 from sb3_genoffline.nets.ensembles import EnsembleQ
+from sb3_genoffline.nets.network import frozen_copy
 from sb3_genoffline.sfbc.fit import BehaviorFit
 from sb3_genoffline.sfbc.policies import SfBCPolicy, SolverOrder
 
@@ -183,7 +183,7 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
         """The critic, its optimizer, and its first weights; the behaviour is the policy's, with an optimizer in its fit."""
         self.add_networks("critic")
         self.add_optimizer("critic", self.critic.parameters())
-        self.add_network("critic_start", copy.deepcopy(self.critic).requires_grad_(False))
+        self.add_network("critic_start", frozen_copy(self.critic))
 
     def make_sampler(self, buffer: OfflineBuffer) -> ReturnSampler:
         """Rows with their returns."""

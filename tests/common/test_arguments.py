@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from worlds import ACTION_SPACE, OBSERVATION_SPACE, SHARED, differing, small_settings, snapshot
+from worlds import ACTION_SPACE, OBSERVATION_SPACE, SHARED, TRAINING_SETTINGS, differing, small_settings, snapshot
 
 from sb3_genoffline import ALGOS, OfflineDataset, UserError
 from sb3_genoffline.common.arguments import Argument
@@ -119,7 +119,7 @@ def goes_on_or_is_refused_by_name(algo: str, settings: dict[Key, Any], data: Off
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_odd_value_is_refused_by_name_or_trains_saves_and_resumes(algo: str, dataset: OfflineDataset) -> None:
-    rounds: list[dict[Key, Any]] = []
+    rounds: list[dict[Key, Any]] = [{("", name): value for name, value in TRAINING_SETTINGS.items()}]
     plain = make(algo, {}, _init_setup_model=False)
     for key, argument in arguments_of(algo):
         where, name = key

@@ -14,10 +14,9 @@ import torch as th
 import worlds
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.utils import LinearSchedule
-from worlds import KINDS, PointEnv, differing, make_agent, make_dataset, of_each_kind, snapshot
+from worlds import KINDS, TRAINING_SETTINGS, PointEnv, differing, make_agent, make_dataset, of_each_kind, snapshot
 
-from sb3_genoffline import ALGOS, OfflineDataset
+from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 
 MakeAgent = Callable[..., OfflineAlgorithm]
@@ -88,17 +87,11 @@ def test_loading_leaves_the_global_random_numbers_alone(agent: MakeAgent, tmp_pa
 
 N_UPDATES = 6  # an epoch ends after 4
 SAVED_AT = (2, 4)  # inside an epoch, and at the end of one
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "all settings that training depends on": {
-        "lr_decay_steps": 20,
-        "learning_rate": LinearSchedule(1e-3, 1e-4, 1.0),
-        "normalize_observations": True,
-        "replacement": True,
-    },
-}
-CASES = [(algo, variant, done) for algo in KINDS for variant in VARIANTS for done in SAVED_AT]
-CASES += [(algo, list(VARIANTS)[-1], SAVED_AT[0]) for algo in ALGOS if algo not in KINDS]
+VARIANTS: dict[str, dict[str, Any]] = {"plain": {}, "all settings that training depends on": TRAINING_SETTINGS}
+# In the same process every algorithm is asked: tests/common/test_arguments.py
+CASES = [(algo, variant, SAVED_AT[0]) for algo in KINDS for variant in VARIANTS] + [
+    (algo, "plain", SAVED_AT[1]) for algo in KINDS
+]
 RESUME = """
 import json, sys
 import stable_baselines3, torch

@@ -11,7 +11,7 @@ from sb3_genoffline.data import load_dataset
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.reading import large_files
 
-N = 200_000
+N = 100_000
 
 
 def raw_arrays(dtype: type) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from ..runs.writing import write_text
 from . import claims
 from .bandit import PULLS
 from .choosing import Choice, choices, draw_choices, name_of, rows_of
-from .pictures import color_of, draw_aggregate, draw_dataset, draw_minutes
+from .pictures import color_of, draw_aggregate, draw_algorithm, draw_dataset, draw_minutes
 from .plan import Plan
 from .records import Cell, read_cells
 from .results import Published, Results, final_score, score, spread, title, wobble
@@ -52,6 +52,9 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
     for dataset in plan.datasets:
         if results.records(dataset=dataset):
             files += draw_dataset(results, dataset, output / dataset_name(dataset))
+    for name in results.algorithms[1:]:
+        if results.records(name):
+            files += draw_algorithm(results, name, results.algorithms[0], output / f"learning-{name}")
     if results.compared[1]:
         files += draw_aggregate(results, output / "aggregate") + draw_minutes(results, output / "minutes")
     if found:
@@ -166,7 +169,7 @@ def _markdown(plan: Plan, results: Results, found: list[Choice], claimed: list[d
     parts.append(
         "`runs.csv` has a row for each run, superseded ones too, `scores.csv` for each algorithm and dataset, `curves.csv` "
         "for each evaluation, `aggregate.csv` and `improvement.csv` hold the comparison over all datasets with its intervals, "
-        "`choosing.csv` what a choice among runs is worth."
+        "`choosing.csv` what a choice among runs is worth. `learning-NAME.png` has the learning curves of one algorithm."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -6,8 +6,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,8 +26,6 @@ from zoo.runs import stopping
 from zoo.runs.envs import ReachedGoal
 from zoo.runs.folders import Run, find_run, held, list_runs
 from zoo.runs.learning import train
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -262,18 +258,17 @@ def test_a_second_signal_ends_a_training_at_once(file: Path, monkeypatch: pytest
     assert f"at once: to resume from the last checkpoint: python -m zoo train -i {run.model_path}" in capsys.readouterr().err
 
 
-def test_a_real_signal_ends_a_real_process_in_order(file: Path) -> None:
-    """The one test with a process of its own."""
-    words = [sys.executable, "-m", "zoo", *command(file, n=1_000_000)]
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def test_a_real_signal_ends_a_real_process_in_order(file: Path, in_a_fork: Any) -> None:
+    process, written = in_a_fork(lambda: main(command(file, n=1_000_000)))
     deadline = time.monotonic() + 200
-    while process.poll() is None and not list((file.parent / "logs").glob("td3_bc/*/progress.csv")):
+    while process.is_alive() and not list((file.parent / "logs").glob("td3_bc/*/progress.csv")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=200)
+    process.terminate()
+    process.join(200)
+    errors = written.read_text()
     (run,) = runs_of(file)
-    assert process.returncode == 143, errors
+    assert process.exitcode == 143, errors
     assert f"python -m zoo train -i {run.model_path}" in errors and "Traceback" not in errors
     assert run.model_path.is_file()
 
