@@ -16,6 +16,7 @@ PAGES = {name: folder / "README.md" for name, folder in FOLDERS.items() if (fold
 PENDING = {"awac", "cped", "cql", "qdq", "spot"}  # pages that are still being written: to be emptied, then deleted
 CITATION = re.compile(r"(tests/[\w/]+\.py)?::(\w+(?:::\w+)*)")  # `::name` goes on in the file cited last
 CLAIM = re.compile(r"^(?:\| )?(\d+)(?:\.| \|) ", re.MULTILINE)  # an item of a list, or a row of a table
+SPACED_PERCENT = re.compile(r"(?<=[0-9}])\s%(?! ?[0-9(]| [a-z_.]+ *[=)%])")  # not of code that takes a remainder
 CITED_CLAIMS = re.compile(r"(?:(\w+)'s )?README claims? (\d+(?:(?:, | and |–| to )\d+)*)")
 
 
@@ -46,6 +47,14 @@ def citations(text: str) -> list[tuple[str, str]]:
         file = named or file
         found.append((file, test))
     return found
+
+
+def test_percentages_are_written_one_way() -> None:
+    """``5%``, as Python's own ``.0%`` writes it: in pages, records, templates, and what the code prints."""
+    kinds = (".md", ".py", ".json", ".yml", ".html", ".ipynb", ".svg")
+    files = [path for folder in ("sb3_genoffline", "zoo", "hub_models") for path in (ROOT / folder).rglob("*.*")]
+    files = [path for path in [*files, *ROOT.glob("*.md")] if path.suffix in kinds and "build" not in path.parts]
+    assert [str(path.relative_to(ROOT)) for path in files if SPACED_PERCENT.search(path.read_text())] == []
 
 
 def test_every_algorithm_has_a_page() -> None:

@@ -1,16 +1,23 @@
-"""The code of the README and of the pages is run as it stands, but for the length of its trainings and the number of rows."""
+"""The code of every page is run as it stands, but for the length of trainings and the number of rows; links lead somewhere."""
 
+import argparse
 import importlib
+import json
 import re
 import shlex
+import tomllib
 import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sb3_genoffline import ALGOS
 from zoo import __main__ as zoo_main
+from zoo.benchmark.plan import read_plan
 from zoo.collect.make import collect
+from zoo.runs.flags import FlagParser
+from zoo.tune.space import read_space
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,9 +32,28 @@ PAGES = [
 ]
 
 
+FOLDERS = [ROOT / name for name in ("sb3_genoffline", "zoo", "hub_models")]
+ALL = [*ROOT.glob("*.md"), *sorted(path for folder in FOLDERS for path in folder.rglob("*.md"))]
+"""With generated ones: cards, lists, reports."""
+NOTEBOOK = ZOO / "tutorial" / "tutorial.ipynb"  # its cells are run one after another: tests/zoo/test_tutorial.py
+
+
+def text_of(page: Path) -> str:
+    """A page; of a notebook what is written between its cells."""
+    if page.suffix != ".ipynb":
+        return page.read_text()
+    cells = json.loads(page.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def prose_of(page: Path) -> str:
+    """A page without its blocks of code, which have brackets of their own."""
+    return re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+
+
 def blocks_of(page: Path, language: str) -> list[str]:
     """What stands between fences of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def name_of(page: Path) -> str:
@@ -36,19 +62,22 @@ def name_of(page: Path) -> str:
 
 PYTHON_BLOCKS = [
     pytest.param(block, id=f"{name_of(page)}: {block.splitlines()[0]}")
-    for page in PAGES
+    for page in ALL
     if page != GLUCOSE
     for block in blocks_of(page, "python")
 ]
+SHELL_LINES = [
+    (page, line)
+    for page in ALL
+    for block in (*blocks_of(page, "sh"), *blocks_of(page, "bash"))
+    for line in re.sub(r"(<<'END')\n.*?\nEND\n", r"\1\n", block, flags=re.DOTALL).splitlines()
+    if line
+]
 COMMANDS = [
-    pytest.param(line, id=f"{name_of(page)}: {line}")
-    for page in PAGES
-    for block in blocks_of(page, "sh")
-    for line in block.splitlines()
-    if line.startswith("python -m zoo ")
+    pytest.param(line, id=f"{name_of(page)}: {line}") for page, line in SHELL_LINES if line.startswith("python -m zoo ")
 ]
 TRAININGS = re.compile(r"\b((?:gradient|teacher|cd|flow|vae|bc|behavior|critic)_steps(?:=|\": ))[\d_]+")
-SIZES = {r"\b2_000\b": "200", r"\bn_eval_episodes=10\b": "n_eval_episodes=1"}
+SIZES = {r"\b2_000\b": "200", r"\bn_eval_episodes=10\b": "n_eval_episodes=1", r"\bwhile not done:": "for _ in range(2):"}
 DATASET = "genoffline/hopper/medium-replay-v0"
 
 
@@ -103,17 +132,69 @@ def test_every_zoo_command_has_flags_that_exist(line: str, monkeypatch: pytest.M
     assert len(parsed) == 1
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_picture_and_file_that_a_page_links_to_exists(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)  # code has brackets of its own
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (page.parent / target).exists(), target
+def test_every_command_in_a_sentence_has_flags_that_exist() -> None:
+    """``python -m zoo NAME --flag``; what the command needs besides may be left out there."""
+    checked = 0
+    for page in [*ALL, NOTEBOOK]:
+        for said in re.findall(r"`python -m zoo ([a-z][^`]*)`", prose_of(page)):
+            name, *words = said.split()
+            parser = FlagParser(prog=name)
+            importlib.import_module(f"zoo.{zoo_main.COMMANDS[name][0]}").add_arguments(parser)
+            for action in parser._actions:
+                if isinstance(action, argparse._SubParsersAction) and words and words[0] in action.choices:
+                    parser = action.choices[words[0]]
+            known = {*parser._option_string_actions, "--help"}
+            assert {word for word in words if re.match("--?[a-z]", word)} <= known, (page, said)
+            checked += 1
+    assert checked > 30
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_section_that_a_page_links_to_exists(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+def test_other_lines_for_a_shell_name_what_there_is() -> None:
+    """Targets of make, extras of pip, scripts of the zoo; and nothing that no test looks at."""
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for page, line in SHELL_LINES:
+        words = shlex.split(line, comments=True)
+        if line.startswith("python -m zoo."):
+            module, *rest = words[2:]
+            source = ROOT.joinpath(*module.split(".")).with_suffix(".py").read_text()
+            assert module.removeprefix("zoo.") in zoo_main.SCRIPTS, (page, line)
+            assert [word for word in rest if word.startswith("-") and f'"{word}"' not in source] == [], (page, line)
+        elif words[:1] == ["make"]:
+            assert targets is not None and words[1] in targets[1].split(), (page, line)
+        elif words[:2] == ["pip", "install"]:
+            named = re.search(r"\[(.*)\]", words[2])
+            assert named is None or set(named[1].split(",")) <= extras.keys(), (page, line)
+        else:
+            known = r"python -m zoo |python - <<|\. \.venv/|#|git clone |cd |D4RL_DATASET_DIR="  # others' code
+            assert re.match(known, line), (page, line)
+
+
+def test_every_block_of_settings_is_one_that_its_command_takes(tmp_path: Path) -> None:
+    checked = 0
+    for page in ALL:
+        for block in blocks_of(page, "yaml"):
+            content = yaml.safe_load(block)
+            if "search" in content:
+                space = read_space(content["search"], ALGOS["td3_bc"], {}, "the page")
+                assert {name.partition(".")[0] for name in space.plain} == content["search"].keys()
+            else:
+                (tmp_path / "plan.yml").write_text(block)
+                assert read_plan(tmp_path / "plan.yml").jobs
+            checked += 1
+    assert checked == 2
+
+
+def test_every_block_of_code_has_a_language_that_is_tested() -> None:
+    found = {language for page in ALL for language in re.findall(r"^```(\w+)$", page.read_text(), re.MULTILINE)}
+    assert found == {"python", "sh", "bash", "yaml", "text"}  # text is what a command printed
+
+
+@pytest.mark.parametrize("page", [*ALL, NOTEBOOK], ids=name_of)
+def test_everything_that_a_page_links_to_exists(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", prose_of(page)):
         linked = page.parent / target if target else page
-        headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
-        assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, (target, anchor)
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", prose_of(linked).lower(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}, (target, anchor)

@@ -8,7 +8,9 @@ import importlib
 import os
 import sys
 
-from .runs.provenance import PROGRAM, as_command
+from sb3_genoffline.program import PROGRAM
+
+from .runs.provenance import as_command
 from .runs.rendering import prefer_offscreen
 from .runs.stopping import ending_in_order
 
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
         hint = f"did you mean {near[0]}? The commands are" if near else "use one of"
-        sys.exit(f"zoo: {name!r} is not a command; {hint}\n{_lines_of_commands()}")
+        sys.exit(f"{PROGRAM}: {name!r} is not a command; {hint}\n{_lines_of_commands()}")
     prefer_offscreen()
     module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
     flags = importlib.import_module(".runs.flags", __package__)  # here: with it comes torch, which --help does not need
@@ -72,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
             raise
         from sb3_genoffline.errors import printable_lines
 
-        sys.exit(f"zoo {name}: {printable_lines(sentence)}\n(set ZOO_TRACEBACK=1 for the traceback)")
+        sys.exit(f"{PROGRAM} {name}: {printable_lines(sentence)}\n(set ZOO_TRACEBACK=1 for the traceback)")
 
 
 def overview() -> str:

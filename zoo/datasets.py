@@ -21,6 +21,7 @@ from sb3_genoffline.data.reading.cache import cached_arrays
 from sb3_genoffline.data.reading.columns import add_all
 from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.program import PROGRAM
 
 from .recipes import chosen
 from .runs.flags import markdown_file
@@ -99,7 +100,7 @@ def read_contents(dataset_id: str) -> Contents | None:
         )
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"the files of {dataset_id} at {folder} are damaged ({error}); `python -m zoo collect {dataset_id} --overwrite` "
+            f"the files of {dataset_id} at {folder} are damaged ({error}); `{PROGRAM} collect {dataset_id} --overwrite` "
             "makes them again"
         ) from error
 
@@ -201,11 +202,11 @@ def main(args: argparse.Namespace) -> None:
             contents = read_contents(dataset_id)
         except ValueError as error:
             contents = None
-            problems.append(f"zoo datasets: {error}")
+            problems.append(f"{PROGRAM} datasets: {error}")
         rows.append(row(dataset_id, contents))
     print(text(rows))
     if any(cells[1] == NOTHING for cells in rows):
-        print("Without a size: not on this machine; `python -m zoo collect <dataset>` makes it.")
+        print(f"Without a size: not on this machine; `{PROGRAM} collect <dataset>` makes it.")
     if args.output is not None:
         output = Path(args.output)
         write_text(output, markdown(with_known_rows(rows, output), command_line()))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sb3_genoffline.data import load_dataset
+from sb3_genoffline.program import PROGRAM
 
 from .runs.flags import new_folder, seed_number
 from .runs.stopping import shielding_children
@@ -172,7 +173,7 @@ def ensure_dataset(dataset_id: str, steps: int | None = None) -> None:
     if found != expected:
         print(
             f"note: {dataset_id} on this machine has {found:,} steps, not the usual {expected:,}, so the outcome will differ; "
-            f"`python -m zoo collect {dataset_id} --overwrite` makes the usual one."
+            f"`{PROGRAM} collect {dataset_id} --overwrite` makes the usual one."
         )
 
 
@@ -310,7 +311,7 @@ def show(result: dict[str, Any], path: Path) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("policy", "score", "95 % of the mean")
+        table = Table("policy", "score", "95% of the mean")
         for row in cells:
             table.add_row(*row)
         Console().print(table)

@@ -178,7 +178,7 @@ class BCQ(BatchConstrainedAlgorithm[BCQNoise]):
         with th.no_grad():
             proposed = self.policy.propose(states, noise.actor)  # (B, A)
         actions = self.actor(states, proposed)
-        q = self.critic(states, actions)[0]  # (B,)
+        q = self.critic.of_member(0, states, actions)  # (B,)
         gradient_step(self.actor_optimizer, -q.mean(), self.actor_rate_now(), self.max_grad_norm)
 
         soft_update(self.critic, self.critic_target, self.tau)

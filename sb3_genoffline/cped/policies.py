@@ -79,7 +79,7 @@ class FlowDensityPolicy(ActorCriticPolicy):
 
     def note_usual_nll(self, observations: Tensor, actions: Tensor, quantile: float) -> None:
         """
-        Keep the quantile of the data's NLL that may be a threshold, and the 99 % one; from here on the density counts as
+        Keep the quantile of the data's NLL that may be a threshold, and the 99% one; from here on the density counts as
         fitted.
 
         :param observations: (N, S) raw

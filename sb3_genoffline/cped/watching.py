@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from sb3_genoffline.errors import DivergedError
+from sb3_genoffline.program import PROGRAM
 
 LARGEST_LOSS = 1e7
 """A step whose loss is beyond this is left out."""
@@ -45,6 +46,6 @@ def watch(agent: Any, metrics: dict[str, float]) -> None:
             f"At update {agent._n_updates} the actor's actions are {gap:.1f} nats likelier than the data's (NLL "
             f"{metrics['nll_pi']:.2f}, epsilon {metrics['epsilon']:.2f}), and {metrics['bound_share']:.0%} of their "
             "components lie at the bounds. Where many do, it has run into a spike that the likelihood has there, as on "
-            "data with clipped noise (`python -m zoo inspect` tells): use more dequantization, such as 0.1, or "
+            f"data with clipped noise (`{PROGRAM} inspect` tells): use more dequantization, such as 0.1, or "
             "constraint='distance'. Where few do, the constraint holds it to the density's modes: use a smaller alpha.",
         )

@@ -71,7 +71,7 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
     Differences from the released code:
 
     7. Rates do not decay. The code's cosine (its ``--lr_decay``) has a horizon in epochs but moves once per 50 of them: its
-       rates end at 99.9 % of where they start. ``lr_decay_steps`` is a cosine of both rates that counts updates.
+       rates end at 99.9% of where they start. ``lr_decay_steps`` is a cosine of both rates that counts updates.
     8. The time processor is 32 wide in its output, not 16, and counts steps from 1.
     9. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
     10. Actions are clipped to ± (1 − 1e-5).

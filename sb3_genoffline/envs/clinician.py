@@ -9,10 +9,10 @@ from sb3_genoffline.envs.glucose import MAX_DOSE
 
 class Clinician:
     """
-    Basal insulin is 45 % of the daily dose; a meal gets one unit for 500/(daily dose) g, each 100/(daily dose) mmol/L above
+    Basal insulin is 45% of the daily dose; a meal gets one unit for 500/(daily dose) g, each 100/(daily dose) mmol/L above
     the target one more (the "500" and "100" rules). What is wrong with it: carbohydrate is guessed, many meals are
     answered half an hour late or not at all, corrections are rare, careful, and blind to the insulin that is still acting, and
-    every dose misses by 20 %.
+    every dose misses by 20%.
 
     :param rng: of the mistakes
     :param target: mmol/L

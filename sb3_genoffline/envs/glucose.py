@@ -115,7 +115,7 @@ class Glucose(gym.Env[np.ndarray, np.ndarray]):
       episode (intensive care).
 
     The body is Hovorka's (2004), see :mod:`sb3_genoffline.envs.physiology`, integrated by Euler's rule in steps of one minute.
-    Persons, meals and the sensor's noise of 4 % are drawn as we chose. How sensitive a person is to insulin is not observed;
+    Persons, meals and the sensor's noise of 4% are drawn as we chose. How sensitive a person is to insulin is not observed;
     the prescribed dose is a hint. A simulator for examples, and no medical device.
     """
 

@@ -41,8 +41,8 @@ class Bodies:
     @classmethod
     def draw(cls, n: int, rng: np.random.Generator) -> "Bodies":
         """
-        Persons around the mean one. The spread is ours: a common factor of sensitivity with 20 % and one of each effect with
-        10 %, times to the peaks with 10 % and 15 %.
+        Persons around the mean one. The spread is ours: a common factor of sensitivity with 20% and one of each effect with
+        10%, times to the peaks with 10% and 15%.
         """
         common = rng.lognormal(0.0, 0.2, n)
         sensitivity = SENSITIVITIES * common * rng.lognormal(0.0, 0.1, (3, n))

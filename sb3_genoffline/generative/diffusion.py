@@ -60,15 +60,16 @@ def ddpm_sample(
     n_steps = schedule.n_steps
     clean_coefficients, noisy_coefficients = schedule.clean_coefficients, schedule.noisy_coefficients
     x = noise[0]
-    for t in range(n_steps, 0, -1):
-        clean = predict_clean(schedule, x, predict_noise(x, t), t, clip == "clean")
-        if t == 1:
-            return clean.clamp(-1.0, 1.0) if clip == "step" else clean  # the posterior mean at t = 1 is x̂0 itself
-        x = float(clean_coefficients[t]) * clean + float(noisy_coefficients[t]) * x
-        x = x + (temperature * math.sqrt(schedule.reverse_variances[t])) * noise[n_steps + 1 - t]
+    for t in range(n_steps, 1, -1):
+        root = math.sqrt(schedule.alpha_bars[t])
+        clean = th.sub(x, predict_noise(x, t), alpha=float(schedule.sigmas[t]))  # √ᾱ_t·x̂0: a factor costs a pass
+        if clip == "clean":
+            clean = clean.clamp(-root, root)
+        x = th.add(float(noisy_coefficients[t]) * x, clean, alpha=float(clean_coefficients[t]) / root)
+        x = th.add(x, noise[n_steps + 1 - t], alpha=temperature * math.sqrt(schedule.reverse_variances[t]))
         if clip == "step":
             x = x.clamp(-1.0, 1.0)
-    return x
+    return predict_clean(schedule, x, predict_noise(x, 1), 1, clip != "none")  # the posterior mean at t = 1 is x̂0 itself
 
 
 def ddim_sample(
@@ -245,13 +246,17 @@ class NoiseNetwork(Network):
         """
         n_time = self.input_layer.in_features - self.state_dim - self.action_dim
         w_state, w_action, w_time = th.split(self.input_layer.weight, [self.state_dim, self.action_dim, n_time], dim=1)
-        state_part = (states @ w_state.T).unsqueeze(1)  # (B, 1, h)
+        state_part = states @ w_state.T  # (B, h)
         time_part = nn.functional.linear(self.time_net(self.time_table), w_time, self.input_layer.bias)  # (T + 1, h)
 
         def predict_noise(x: Tensor, t: int) -> Tensor:
-            hidden = x @ w_action.T + (state_part + time_part[t])  # (B, n, h)
-            predicted: Tensor = self.trunk(hidden)
-            return predicted
+            given, rows = state_part + time_part[t], x.flatten(0, 1)  # (B, h), (B·n, A)
+            if x.shape[1] == 1:
+                hidden = th.addmm(given, rows, w_action.T)
+            else:
+                hidden = th.unflatten(rows @ w_action.T, 0, x.shape[:2]).add_(given.unsqueeze(1)).flatten(0, 1)
+            predicted: Tensor = self.trunk(hidden)  # (B·n, A)
+            return predicted.view(x.shape)
 
         return predict_noise
 

@@ -243,7 +243,7 @@ def _results(results: Mapping[str, Any]) -> str:
         notes.append(f"environments seeded from {markdown(results['eval_seed'])}")
     if results.get("seed") is not None:
         notes.append(f"training seed {markdown(results['seed'])}")
-    text = [f"## Results\n\n{table}\n\nProtocol: {', '.join(notes)}; ± within an agent is over episodes, brackets are a 95 % "]
+    text = [f"## Results\n\n{table}\n\nProtocol: {', '.join(notes)}; ± within an agent is over episodes, brackets are a 95% "]
     text.append("bootstrap interval of the mean.")
     if results.get("protocol"):
         text.append(f" {code(results['protocol'])}.")

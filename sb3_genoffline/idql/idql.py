@@ -63,7 +63,7 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
     3. A denoising step clamps x_t, not x̂0 (code); x_T is not clamped.
     4. The actor's error is summed over action dimensions (code), and V and Q learn from the batch's first 256 rows (code).
     5. The critics' loss is summed over both; the code's is their mean. Adam makes no difference of a factor.
-    6. All rows are trained on; the code holds 5 % out for a validation loss.
+    6. All rows are trained on; the code holds 5% out for a validation loss.
     7. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
     8. Of the paper's convex losses the expectile's is built, which the code's launcher uses; the quantile's and the
        exponential's are not.

@@ -1,39 +1,50 @@
-"""The Mish activation in a form that costs a CPU a third of ``torch.nn.functional.mish``."""
+"""Activations in forms that cost a CPU less: Mish in few passes, ReLU in the place of what nobody reads again."""
 
 import torch as th
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# exp(20)² still fits float32, and mish(x) = x to machine precision from there on.
-_SATURATION = 20.0
+# PyTorch makes a tensor of the right kind of each number of Python, which costs more than a small operator does
+_ONES = {dtype: th.ones((), dtype=dtype) for dtype in (th.float32, th.float64)}
+
+
+def _one(like: Tensor) -> Tensor:
+    return _ONES[like.dtype] if like.device.type == "cpu" and like.dtype in _ONES else like.new_ones(())
 
 
 def _mish_no_grad(x: Tensor) -> Tensor:
-    denominator = x.exp().add_(1).square_().add_(1)  # overflows to inf for large x, where x - 2x/inf = x is right
-    return th.addcdiv(x, x, denominator, value=-2)
+    negative = x.neg()
+    q = negative.sigmoid()  # cheaper than an exp, and overflows nowhere
+    d = th.addcmul(_one(x), q, q, out=q)
+    return negative.addcdiv_(x, d, value=2)
 
 
 class _MishFunction(th.autograd.Function):
-    """With w = 2/((1 + eˣ)² + 1): mish = x − x·w and its slope 1 + w·(x·w·eˣ(1 + eˣ) − 1); no exp in the backward pass."""
+    """
+    With q = sigmoid(−x) and d = 1 + q², mish = 2x/d − x. Its slope 2(1 + 2xq²(1 − q)/d)/d − 1 is computed at once, and nothing
+    else is kept.
+    """
 
     @staticmethod
     def forward(ctx: th.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
-        e = x.clamp(max=_SATURATION).exp_()
-        w = (e + 1).square_().add_(1).reciprocal_().mul_(2)
-        ctx.save_for_backward(x, e, w)
-        return th.addcmul(x, x, w, value=-1)
+        negative, one = x.neg(), _one(x)
+        q = negative.sigmoid()
+        slope = th.ops.aten.sigmoid_backward(x, q).mul_(q)  # xq(1 − q), then times q
+        d = th.addcmul(one, q, q, out=q)
+        th.addcdiv(one, slope, d, value=2, out=slope)
+        ctx.save_for_backward(th.addcdiv(-one, slope, d, value=2, out=slope))
+        return negative.addcdiv_(x, d, value=2)
 
     @staticmethod
-    @once_differentiable  # a second derivative of these saved values would be wrong without a word
+    @once_differentiable  # a second derivative of the saved slope would be wrong without a word
     def backward(ctx: th.autograd.function.FunctionCtx, *grad_outputs: Tensor) -> Tensor:
-        x, e, w = ctx.saved_tensors  # type: ignore[attr-defined]
-        slope = th.addcmul(e, e, e).mul_(x).mul_(w).sub_(1).mul_(w).add_(1)
-        return slope.mul_(grad_outputs[0])
+        (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grad_outputs[0] * slope
 
 
 def mish(x: Tensor) -> Tensor:
     """
-    ``x·tanh(softplus(x))``, computed as ``x − 2x/((1 + eˣ)² + 1)``.
+    ``x·tanh(softplus(x))``, computed as ``2x/(1 + sigmoid(−x)²) − x``.
 
     :param x: any shape
     :return: same shape; differentiable once
@@ -42,6 +53,14 @@ def mish(x: Tensor) -> Tensor:
         smooth: Tensor = _MishFunction.apply(x)  # type: ignore[no-untyped-call]
         return smooth
     return _mish_no_grad(x)
+
+
+def replacing(activation_fn: type[nn.Module]) -> nn.Module:
+    """
+    :param activation_fn: activation class
+    :return: one that writes into its input where the class can, for inputs that nobody reads again
+    """
+    return nn.ReLU(inplace=True) if activation_fn is nn.ReLU else activation_fn()
 
 
 class Mish(nn.Module):

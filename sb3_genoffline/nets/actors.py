@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 import torch as th
-from stable_baselines3.common.torch_layers import create_mlp
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.mlp import mlp_layers
 from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 
@@ -31,9 +31,7 @@ class DeterministicActor(Network):
         self, state_dim: int, action_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU
     ) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            *create_mlp(state_dim, action_dim, checked_widths(net_arch), activation_fn, squash_output=True)
-        )
+        self.net = nn.Sequential(*mlp_layers(state_dim, action_dim, net_arch, activation_fn, squash_output=True))
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, S) -> (B, A)"""
@@ -117,9 +115,7 @@ class PerturbationActor(Network):
     ) -> None:
         super().__init__()
         self.max_perturbation = max_perturbation
-        self.net = nn.Sequential(
-            *create_mlp(state_dim + action_dim, action_dim, checked_widths(net_arch), activation_fn, squash_output=True)
-        )
+        self.net = nn.Sequential(*mlp_layers(state_dim + action_dim, action_dim, net_arch, activation_fn, squash_output=True))
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
         """
@@ -157,7 +153,7 @@ class GaussianActor(Network):
     ) -> None:
         super().__init__()
         self.dropout, self.hidden_widths = dropout, checked_widths(net_arch)
-        self.net = nn.Sequential(*create_mlp(state_dim, action_dim, checked_widths(net_arch), activation_fn))
+        self.net = nn.Sequential(*mlp_layers(state_dim, action_dim, net_arch, activation_fn))
         if not torch_init:
             linear = [module for module in self.net if isinstance(module, nn.Linear)]
             for layer in linear:
@@ -225,7 +221,7 @@ class SquashedGaussianActor(Network):
     ) -> None:
         super().__init__()
         self.log_std_bounds = log_std_bounds
-        self.net = nn.Sequential(*create_mlp(state_dim, 2 * action_dim, checked_widths(net_arch), activation_fn))
+        self.net = nn.Sequential(*mlp_layers(state_dim, 2 * action_dim, net_arch, activation_fn))
 
     def distribution(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """μ(s) and σ(s) before the tanh: (B, S) -> (B, A), (B, A)"""

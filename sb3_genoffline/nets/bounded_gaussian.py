@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch as th
-from stable_baselines3.common.torch_layers import create_mlp
 from torch import Tensor, nn
 from torch.special import ndtr, ndtri
 
+from sb3_genoffline.nets.mlp import mlp_layers
 from sb3_genoffline.nets.network import Network
-from sb3_genoffline.nets.widths import checked_widths
 
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 0.0
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -119,7 +118,7 @@ class BoundedGaussianActor(Network):
     ) -> None:
         super().__init__()
         self.truncated = truncated
-        self.net = nn.Sequential(*create_mlp(state_dim, 2 * action_dim, checked_widths(net_arch), activation_fn))
+        self.net = nn.Sequential(*mlp_layers(state_dim, 2 * action_dim, net_arch, activation_fn))
 
     def distribution(self, states: Tensor) -> Normal:
         """Of the actions for states (B, S)."""

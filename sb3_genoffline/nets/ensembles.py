@@ -6,9 +6,9 @@ from itertools import pairwise
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.nets.activations import Mish
+from sb3_genoffline.nets.activations import Mish, replacing
 from sb3_genoffline.nets.blocks import fits_cache, state_blocks
-from sb3_genoffline.nets.network import Network
+from sb3_genoffline.nets.network import Network, parameters_of
 from sb3_genoffline.nets.widths import checked_widths
 
 
@@ -71,7 +71,7 @@ class EnsembleQ(Network):
         for width_in, width_out in pairwise(widths):
             if layer_norm:
                 layers.append(nn.LayerNorm(width_in, elementwise_affine=False))
-            layers += [activation_fn(), EnsembleLinear(n_critics, width_in, width_out, torch_init)]
+            layers += [replacing(activation_fn), EnsembleLinear(n_critics, width_in, width_out, torch_init)]
         self.trunk = nn.Sequential(*layers)
 
     @property
@@ -91,6 +91,18 @@ class EnsembleQ(Network):
         values: Tensor = self.trunk(self.input_layer(x.expand(self.n_critics, *x.shape)))
         return values.squeeze(-1)
 
+    def of_member(self, member: int, states: Tensor, actions: Tensor) -> Tensor:
+        """
+        Q of one member, at the cost of one.
+
+        :param member: h
+        :param states: (B, S)
+        :param actions: (B, A)
+        :return: (B,)
+        """
+        first, x = self.input_layer, th.cat([states, actions], dim=-1)
+        return self._trunk_of(member, th.addmm(first.bias[member], x, first.weight[member])).squeeze(-1)
+
     def of_samples(self, states: Tensor, actions: Tensor) -> Tensor:
         """
         Q of n actions per state, with gradients. The states' part of the first layer is computed once per state.
@@ -100,6 +112,8 @@ class EnsembleQ(Network):
         :return: (H, B, n)
         """
         n_states, n_samples, action_dim = actions.shape
+        if n_samples == 1:
+            return self(states, actions.squeeze(1)).unsqueeze(-1)  # type: ignore[no-any-return]
         w_action, state_part = self._first_layer(states)
         rows = actions.reshape(1, -1, action_dim).expand(self.n_critics, -1, -1)  # (H, B·n, A)
         hidden = th.unflatten(th.bmm(rows, w_action), 1, (-1, n_samples)).add_(state_part.unsqueeze(2))
@@ -150,7 +164,7 @@ def soft_update(online: nn.Module, target: nn.Module, tau: float) -> None:
     :param target: φ̄
     :param tau: τ, the share of the online parameters
     """
-    th._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+    th._foreach_lerp_(parameters_of(target), parameters_of(online), tau)
 
 
 def soft_minimum(values: Tensor, share: float) -> Tensor:

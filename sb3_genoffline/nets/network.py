@@ -3,12 +3,14 @@
 import copy
 from collections import OrderedDict
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 
 from sb3_genoffline.errors import UserError
 
 _MOVES = ("training", "fitted_with")
+_parameters: WeakKeyDictionary[nn.Module, list[Tensor]] = WeakKeyDictionary()
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -44,3 +46,15 @@ class Network(nn.Module):
                 f"{self.__dict__[name]!r}: set the agent's argument, where it has one that can be set, or make a new agent."
             )
         super().__setattr__(name, value)
+
+
+def parameters_of(network: nn.Module) -> list[Tensor]:
+    """
+    ``list(network.parameters())``, looked up once: to walk through the modules takes longer than to move small targets. A
+    parameter must stay the same object, as an optimizer's must.
+
+    :param network: whose modules are all made
+    """
+    if network not in _parameters:
+        _parameters[network] = list(network.parameters())
+    return _parameters[network]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from stable_baselines3.common.torch_layers import create_mlp
 from torch import Tensor, nn
 
+from sb3_genoffline.nets.mlp import mlp_layers
 from sb3_genoffline.nets.widths import checked_widths
 
 _NORM_EPS = 1e-6  # Flax's, which the codes with a LayerNorm in V are written in
@@ -32,7 +32,7 @@ class StateValue(nn.Module):
     ) -> None:
         super().__init__()
         widths = checked_widths(net_arch)
-        layers = create_mlp(state_dim, 1, widths, activation_fn)
+        layers = mlp_layers(state_dim, 1, widths, activation_fn)
         if layer_norm:
             for i, width in reversed([*enumerate(widths)]):
                 layers.insert(2 * i + 1, nn.LayerNorm(width, _NORM_EPS))

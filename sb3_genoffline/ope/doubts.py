@@ -32,7 +32,7 @@ class Measured(NamedTuple):
     """
     How far the data carry an estimate, on rows that were not fitted.
 
-    :param far: share of states in which the policy's action is farther from what was done in the nearest states than 95 % of
+    :param far: share of states in which the policy's action is farther from what was done in the nearest states than 95% of
         the logged actions are: 0.05 for the policy that acted
     :param beyond: share of states whose value by FQE no sequence of the data's rewards can give
     :param disagreement: how much more FQE's members differ at the policy's actions than at the logged ones, as a factor; nan
@@ -122,8 +122,8 @@ def doubts_of(
     if measured.far > _OFTEN_FAR:
         doubt(
             f"{measured.far:.0%} far from the data",
-            f"in {measured.far:.0%} of the states its action is farther from what was done there than 95 % of the logged ones "
-            "(5 % would be usual): the data say little about it. Take a policy that stays closer, or get more data.",
+            f"in {measured.far:.0%} of the states its action is farther from what was done there than 95% of the logged ones "
+            "(5% would be usual): the data say little about it. Take a policy that stays closer, or get more data.",
         )
     if measured.beyond > _MUCH_CLIPPED:
         doubt(

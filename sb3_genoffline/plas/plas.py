@@ -160,7 +160,7 @@ class PLAS(VAEFittingAlgorithm[None]):
         latents = self.actor(states)  # (B, Z)
         decoded = self.policy.decode(batch.observations, latents)  # (B, A)
         actions = self.actor.perturb(states, decoded)
-        q = self.critic(states, actions)[0]  # (B,)
+        q = self.critic.of_member(0, states, actions)  # (B,)
         gradient_step(self.actor_optimizer, -q.mean(), self.actor_rate_now(), self.max_grad_norm)
 
         soft_update(self.critic, self.critic_target, self.tau)

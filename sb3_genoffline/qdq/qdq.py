@@ -33,6 +33,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.nets.actors import GaussianActor
 from sb3_genoffline.nets.ensembles import soft_update
+from sb3_genoffline.program import PROGRAM
 from sb3_genoffline.qdq.diagnostics import detection_report, uncertainty_samples
 from sb3_genoffline.qdq.fit import DistillationFit, QItems, TeacherFit, teacher_and_average
 from sb3_genoffline.qdq.penalty import Penalty, penalized_value, penalty_weight, uncertain_actions
@@ -359,7 +360,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         :param seed: of the rows, of the random actions and of the samples
         :return: ``data``, ``policy``, ``random``: mean H of the data's actions, of the policy's (μ(s)) and of uniform ones
             at the same states; ``auc`` of telling random from data by H; ``above_q95``, the share of random actions whose H
-            is above the 95 % quantile of the data's (the paper's figure implies about 0.25)
+            is above the 95% quantile of the data's (the paper's figure implies about 0.25)
         """
         return detection_report(self.uncertainty_samples(n_rows, seed))
 
@@ -501,7 +502,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
                     "auc",
                     f"The uncertainty H is no larger for random actions than for the data's (AUC {report['auc']:.2f}; blind "
                     "is 0.5): the penalty will not keep the policy near the data. More teacher_steps and cd_steps, "
-                    "full_coverage=True, or other windows may help; `python -m zoo plot uncertainty` draws it.",
+                    f"full_coverage=True, or other windows may help; `{PROGRAM} plot uncertainty` draws it.",
                 )
         share = metrics.get("bonus_share", 0.0)
         last = self.num_timesteps + 1 >= self._total_timesteps  # the update at hand is counted after its metrics are read

@@ -188,7 +188,7 @@ class SPOT(VAEFittingAlgorithm[SPOTNoise]):
         # ------ −E[Q_1(s, π(s))]/E|Q_1(s, π(s))| − λ·E[log p(π(s) | s)], the paper's regularised objective
         if self.phase():
             actions = self.actor(states, actor_dropout)
-            q = self.critic(states, actions)[0]  # (B,)
+            q = self.critic.of_member(0, states, actions)  # (B,)
             actor_loss = -q.mean() / (q.detach().abs().mean() if self.q_normalize else 1.0)
             if self.lam > 0:
                 log_prob = self.log_density(batch.observations, actions, noise.latents).mean()

@@ -122,7 +122,7 @@ class TD3BC(ActorCriticAlgorithm[Tensor]):
         # action dimensions too
         if self.phase():
             actions = self.actor(states)
-            q = self.critic(states, actions)[0]  # (B,)
+            q = self.critic.of_member(0, states, actions)  # (B,)
             weight = self.alpha / q.detach().abs().mean()
             bc_loss = mse_loss(actions, batch.actions)
             actor_loss = -weight * q.mean() + bc_loss

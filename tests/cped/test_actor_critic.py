@@ -326,7 +326,7 @@ def test_the_share_of_states_where_the_policy_leaves_the_data_is_logged_though_t
     model.policy.nll = lambda states, actions: nll + 0.0 * actions.sum(1)  # type: ignore
     info = model.step(make_batch(12), model.draw_noise(12))
     assert info["nll_pi"].item() == -4.5 < info["epsilon"].item() == 0.0
-    assert info["violation_share"].item() == 0.25  # more than 6.0, the 99 % quantile of the data
+    assert info["violation_share"].item() == 0.25  # more than 6.0, the 99% quantile of the data
     logged = make_cped(fitted=False).learn_offline(make_data(), 6).last_metrics
     assert 0.0 <= logged["violation_share"] <= 1.0
     assert {"alpha", "epsilon", "nll_pi", "q_min", "q_max", "skipped"} <= set(logged)

@@ -147,7 +147,14 @@ def test_v_with_a_norm_on_its_states_gives_known_numbers() -> None:
         close(value(th.as_tensor(STATES)), expected, 5e-9)
 
 
-@pytest.mark.parametrize(("dims", "sizes"), [((11, 3), (1_640_483, 139_778, 69_121)), ((17, 6), (1_643_558, 144_386, 70_657))])
+@pytest.mark.parametrize(
+    ("dims", "sizes"),
+    [
+        ((11, 3), (1_640_483, 139_778, 69_121)),
+        ((17, 6), (1_643_558, 144_386, 70_657)),
+        ((29, 8), (1_647_656, 151_554, 73_729)),
+    ],
+)
 def test_networks_have_the_codes_sizes(dims: tuple[int, int], sizes: tuple[int, int, int]) -> None:
     """README claim 4."""
     box = (spaces.Box(-np.inf, np.inf, dims[:1]), spaces.Box(-1, 1, dims[1:]))

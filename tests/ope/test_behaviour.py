@@ -30,7 +30,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_follows_a_time_out_is_the_value_of_the_policy_that_acted(exact: None):
-    """A coin is tossed in a table, and each episode is cut after 8 steps, where 0.9^8 = 43 % of the weight is left."""
+    """A coin is tossed in a table, and each episode is cut after 8 steps, where 0.9^8 = 43% of the weight is left."""
     table = Table()
     data = table.data(2_000, seed=1)
     found = episode_values(data, GAMMA, n_members=1, bootstrap=False, clip_targets=False, device="cpu")

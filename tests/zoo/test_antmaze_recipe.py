@@ -97,7 +97,7 @@ def test_a_collected_set_has_all_steps_and_trains_by_success(
     results = json.loads((run.folder / "results.json").read_text())
     assert results["n_eval_episodes"] == 100 and results["success_rate"] == results["normalized_score"] == 0.0
     assert results["behavior_normalized_score"] == pytest.approx(100 * success_rate(first))
-    assert "goal reached in 0 %" in capsys.readouterr().out
+    assert "goal reached in 0%" in capsys.readouterr().out
 
 
 def test_a_seed_repeats_and_two_seeds_are_two_sets() -> None:

@@ -165,6 +165,6 @@ def test_the_map_shows_principal_components_and_actions_where_states_have_too_fe
     standardized = (observations / np.where(observations.std(axis=0) > 0, observations.std(axis=0), 1))[:, :2]
     expected = np.linalg.svd(standardized - standardized.mean(axis=0), full_matrices=False)[1] / np.sqrt(60)
     assert [first.std(), second.std()] == pytest.approx(list(expected), rel=1e-5)
-    assert label == f"principal component 1 ({50 * expected[0] ** 2:.0f} % of variance)"
+    assert label == f"principal component 1 ({50 * expected[0] ** 2:.0f}% of variance)"
     labels = [label for _, label in coordinates(dataset(60, n_states=1), np.arange(60))]
-    assert labels == ["principal component 1 (100 % of variance)", "action 0"]
+    assert labels == ["principal component 1 (100% of variance)", "action 0"]

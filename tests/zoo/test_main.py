@@ -1,15 +1,20 @@
 """What the command line shows of an error, and what it lists."""
 
 import argparse
+import ast
 import errno
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from sb3_genoffline.errors import DivergedError, NotFoundError, UserError
 from sb3_genoffline.hub.errors import HubError
+from sb3_genoffline.program import name_of_program
 from zoo import __main__ as zoo_main
+from zoo.runs import flags
 
 
 def run_a_command_that_raises(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +30,7 @@ def run_a_command_that_raises(error: Exception, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("kind", [UserError, NotFoundError, DivergedError, ConnectionError, HubError])
 def test_what_a_user_can_mend_is_a_sentence(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match=r"^zoo datasets: the fix\n\(set ZOO_TRACEBACK=1 for the traceback\)$"):
+    with pytest.raises(SystemExit, match=r"^python -m zoo datasets: the fix\n\(set ZOO_TRACEBACK=1 for the traceback\)$"):
         run_a_command_that_raises(kind("the fix"), monkeypatch)
     monkeypatch.setenv("ZOO_TRACEBACK", "1")
     with pytest.raises(kind, match="the fix"):
@@ -43,7 +48,7 @@ def test_what_a_user_can_mend_is_a_sentence(kind: type[Exception], monkeypatch: 
     ],
 )
 def test_what_the_system_refuses_is_a_sentence(error: Exception, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match=f"^zoo datasets: .*{message}"):
+    with pytest.raises(SystemExit, match=f"^python -m zoo datasets: .*{message}"):
         run_a_command_that_raises(error, monkeypatch)
 
 
@@ -62,3 +67,46 @@ def test_the_overview_names_every_command_and_every_script(capsys: pytest.Captur
     assert first == {*zoo_main.COMMANDS, *zoo_main.SCRIPTS}
     with pytest.raises(SystemExit, match="'trian' is not a command; did you mean train"):
         zoo_main.main(["trian"])
+
+
+@pytest.mark.parametrize(
+    ("called", "installed", "name"),
+    [("/bin/genoffline", False, "genoffline"), ("zoo/__main__.py", False, "python -m zoo"), ("a.py", True, "genoffline")],
+)
+def test_the_program_is_called_what_was_typed_or_what_there_is(
+    called: str, installed: bool, name: str, tmp_path: Path
+) -> None:
+    if installed:
+        (tmp_path / "zoo").mkdir()
+    assert name_of_program(called, tmp_path) == name
+
+
+def test_errors_and_help_name_the_command_that_was_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (zoo_main, flags):
+        monkeypatch.setattr(module, "PROGRAM", "genoffline")
+    with pytest.raises(SystemExit, match=r"^genoffline datasets: the fix"):
+        run_a_command_that_raises(UserError("the fix"), monkeypatch)
+    for command in ("tune", "gallery"):
+        with pytest.raises(SystemExit):
+            zoo_main.main([command, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "usage: genoffline" in shown and "genoffline " in shown.partition("options:")[0] and "-m zoo" not in shown
+
+
+def test_no_message_names_the_command_by_itself() -> None:
+    """``PROGRAM`` does, which is what the user typed; docstrings and help texts are adapted where help is printed."""
+    root, fixed, found = Path(__file__).parents[2], re.compile(r"python -m zoo |`zoo [a-z]|^\n?zoo[ :]"), []
+    for path in [*root.glob("sb3_genoffline/**/*.py"), *root.glob("zoo/**/*.py")]:
+        text = path.read_text()
+        if path.name == "record.py" or "zoo " not in text:  # a record.py reads a page's own words
+            continue
+        nodes = list(ast.walk(ast.parse(text)))
+        shown = [node.value for node in nodes if isinstance(node, ast.Expr)]
+        shown += [word.value for node in nodes if isinstance(node, ast.Call) for word in node.keywords if word.arg == "help"]
+        for node in nodes:
+            said = node.value if isinstance(node, ast.Constant) and node not in shown else None
+            if isinstance(said, str) and fixed.search(said):
+                found.append(f"{path.name}: {said}")
+    assert found == []

@@ -46,7 +46,7 @@ def section(rows: list[dict[str, Any]]) -> list[str]:
         names = f"{markdown(row['claim'])} ({markdown(title(row['with']))} against {markdown(title(row['without']))})"
         sides = [_side(row, which) for which in ("with", "without")]
         place = markdown(row["dataset"].removeprefix("genoffline/"))
-        numbers = [f"{row['difference']:+.1f}", f"{100 * row['probability']:.0f} %"]
+        numbers = [f"{row['difference']:+.1f}", f"{100 * row['probability']:.0f}%"]
         lines.append(f"| {' | '.join([names, place, *sides, *numbers])} |")
     text = (
         "What the papers say that a part of theirs is worth, tested by leaving it out. All else is equal: data, seeds, "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.program import PROGRAM
 
 from ..runs.flags import a_folder, new_folder
 from ..runs.provenance import command_line
@@ -78,6 +79,6 @@ def _report(plan: Plan, args: argparse.Namespace) -> None:
     records = Path(args.report) / "records" if args.records is None else Path(args.records)
     if args.records is None:
         copy_ended(Path(args.folder) / "jobs", records)
-    command = f"python -m zoo benchmark {args.plan} --records {records} --report {args.report}"
+    command = f"{PROGRAM} benchmark {args.plan} --records {records} --report {args.report}"
     for file in write_report(plan, records, args.report, command):
         print(f"wrote {file}")

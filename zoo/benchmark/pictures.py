@@ -56,6 +56,41 @@ def draw_dataset(results: Results, dataset: str, output: Path) -> list[Path]:
     return save_figure(figure, output)
 
 
+def draw_algorithm(results: Results, name: str, beside: str, output: Path) -> list[Path]:
+    """
+    An algorithm's learning curves, a panel for each dataset on which it has a result: evaluations on the way, averaged over
+    the seeds, and at the end the final score with its spread over the seeds.
+
+    :param results: of the benchmark
+    :param name: of the algorithm in the plan
+    :param beside: another one for comparison, such as imitation
+    :param output: file name without suffix
+    """
+    datasets = [dataset for dataset in results.datasets if results.records(name, dataset)]
+    figure, panels = new_figure(len(datasets), 4.4, 3.4)
+    for axes, dataset in zip(panels, datasets, strict=True):
+        for other, color in ((beside, "#9c9c9c"), (name, "#1f77b4")):
+            curve, scores = results.curve(other, dataset), results.scores(other, dataset)
+            if curve is None:
+                continue
+            deviation = spread(scores)
+            final = f"{scores.mean():.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
+            axes.plot(curve.timesteps / 1000, curve.mean, color=color, marker="o", markersize=2.5, linewidth=1.6)
+            if curve.std is not None:
+                low, high = curve.mean - curve.std, curve.mean + curve.std
+                axes.fill_between(curve.timesteps / 1000, low, high, color=color, alpha=0.15, linewidth=0)
+            end = curve.timesteps[-1] / 1000 * 1.05
+            label = f"{_label(other)} {final} ({curve.seeds})"
+            axes.errorbar(end, scores.mean(), deviation, fmt="D", color=color, capsize=3, markersize=5, label=label)
+        _draw_level(results, dataset, axes)
+        axes.set_title(plain(dataset), fontsize="small")
+        axes.set_xlabel("gradient updates / 1000")
+        axes.set_ylabel("normalised score" if results.normalized(dataset) else "return")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small", title="final score (seeds)", title_fontsize="x-small")
+    return save_figure(figure, output)
+
+
 def draw_aggregate(results: Results, output: Path) -> list[Path]:
     """
     Interquartile means with intervals, and the probabilities of improvement.
@@ -80,7 +115,7 @@ def draw_aggregate(results: Results, output: Path) -> list[Path]:
     means.use_sticky_edges = False
     means.margins(x=0.06)
     means.set_ylim(-0.6, len(names) - 0.2)
-    means.set_xlabel("interquartile mean of the normalised score, 95 % interval")
+    means.set_xlabel("interquartile mean of the normalised score, 95% interval")
     means.grid(alpha=0.3, axis="x")
     down = names[::-1]
     share = np.array([[np.nan if a == b else improvement(strata[a], strata[b]) for b in down] for a in down])

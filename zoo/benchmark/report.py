@@ -20,7 +20,7 @@ from ..runs.writing import write_text
 from . import claims
 from .bandit import PULLS
 from .choosing import Choice, choices, draw_choices, name_of, rows_of
-from .pictures import color_of, draw_aggregate, draw_dataset, draw_minutes
+from .pictures import color_of, draw_aggregate, draw_algorithm, draw_dataset, draw_minutes
 from .plan import Plan
 from .records import Cell, read_cells
 from .results import Published, Results, final_score, score, spread, title, wobble
@@ -28,7 +28,7 @@ from .statistics import improvement, interquartile_mean, interval
 
 _LONGEST_REASON = 160
 _ENOUGH_SEEDS = 6
-"""The fewest of which the lowest and the highest hold a median with 95 %."""
+"""The fewest of which the lowest and the highest hold a median with 95%."""
 
 
 def write_report(plan: Plan, records: str | Path, output: str | Path, command: str) -> list[Path]:
@@ -52,6 +52,9 @@ def write_report(plan: Plan, records: str | Path, output: str | Path, command: s
     for dataset in plan.datasets:
         if results.records(dataset=dataset):
             files += draw_dataset(results, dataset, output / dataset_name(dataset))
+    for name in results.algorithms[1:]:
+        if results.records(name):
+            files += draw_algorithm(results, name, results.algorithms[0], output / f"learning-{name}")
     if results.compared[1]:
         files += draw_aggregate(results, output / "aggregate") + draw_minutes(results, output / "minutes")
     if found:
@@ -166,7 +169,7 @@ def _markdown(plan: Plan, results: Results, found: list[Choice], claimed: list[d
     parts.append(
         "`runs.csv` has a row for each run, superseded ones too, `scores.csv` for each algorithm and dataset, `curves.csv` "
         "for each evaluation, `aggregate.csv` and `improvement.csv` hold the comparison over all datasets with its intervals, "
-        "`choosing.csv` what a choice among runs is worth."
+        "`choosing.csv` what a choice among runs is worth. `learning-NAME.png` has the learning curves of one algorithm."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -238,19 +241,19 @@ def _comparison(results: Results) -> list[str]:
     most = max(len(results.scores(name, d)) for name in names for d in common)
     note = (
         f"Over {', '.join(map(markdown, common))}, where all algorithms have results. Interquartile mean of all runs, each "
-        "dataset with the same weight; 95 % stratified bootstrap over seeds."
+        "dataset with the same weight; 95% stratified bootstrap over seeds."
     )
     if most < _ENOUGH_SEEDS:
         note += (
             f" So few seeds make the intervals too narrow: from {most} of a dataset they reach from its lowest to its highest "
-            f"score at most, between which a median lies with a probability of {100 - 200 * 0.5**most:.0f} %."
+            f"score at most, between which a median lies with a probability of {100 - 200 * 0.5**most:.0f}%."
         )
     if single:
         note += f" With one seed, {', '.join(map(markdown, single))} add nothing to them."
     anywhere = ", on a dataset at random" if len(common) > 1 else ""
     return [
         note,
-        _table(["", "interquartile mean", "95 %", "wobble", "best − final", "CPU minutes", "runs"], rows),
+        _table(["", "interquartile mean", "95%", "wobble", "best − final", "CPU minutes", "runs"], rows),
         f"*Wobble* is how steady the end of a run is: the standard deviation of its last {LATE} checkpoints' scores, averaged "
         "over runs. *Best − final* is what stopping at the best checkpoint on the way would have gained.",
         "What a processor minute buys: evaluations on the way, averaged over the same datasets.",

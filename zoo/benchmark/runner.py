@@ -240,7 +240,7 @@ def alone(folder: Path) -> Iterator[None]:
     """
     Hold the folder's lock, which ends with the process, however it ends.
 
-    :param folder: of a benchmark, or of the trials of ``zoo tune``
+    :param folder: of a benchmark, or of the trials of ``python -m zoo tune``
     :raises UserError: if another process has it
     """
     lock = FileLock(folder / _LOCK)

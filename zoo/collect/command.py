@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from sb3_genoffline.program import PROGRAM
+
 from ..recipes import chosen, load_recipe
 from ..runs.flags import jobs, positive, seed_number
 from ..runs.provenance import command_line
@@ -55,9 +57,9 @@ def main(args: argparse.Namespace) -> None:
             if len(ids) == 1:
                 raise
             failed.append(dataset_id)
-            print(f"zoo collect: {dataset_id}: {error}", file=sys.stderr, flush=True)
+            print(f"{PROGRAM} collect: {dataset_id}: {error}", file=sys.stderr, flush=True)
     if failed:
-        sys.exit(f"zoo collect: {len(failed)} of {len(ids)} datasets could not be made: {', '.join(failed)}")
+        sys.exit(f"{PROGRAM} collect: {len(failed)} of {len(ids)} datasets could not be made: {', '.join(failed)}")
 
 
 def _make(dataset_id: str, args: argparse.Namespace) -> None:

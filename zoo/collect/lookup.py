@@ -8,6 +8,7 @@ from sb3_genoffline.data.reading.minari import NoSuchDatasetError, is_dataset_id
 from sb3_genoffline.errors import NotFoundError
 from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.untrusted import short
+from sb3_genoffline.program import PROGRAM
 
 from ..recipes import NAMESPACE, collectible
 
@@ -43,7 +44,7 @@ def _why_not(source: str) -> str:
     """What to tell of a dataset that is not here."""
     if source in collectible():
         return (
-            f"The dataset {source} is not on this machine: `python -m zoo collect {source}` makes it, and so does the flag "
+            f"The dataset {source} is not on this machine: `{PROGRAM} collect {source}` makes it, and so does the flag "
             "--collect of train."
         )
     near = nearest(source, [*collectible(), *local_ids()])
@@ -53,5 +54,5 @@ def _why_not(source: str) -> str:
         return f"{short(source)} is neither a file nor a dataset's id, which looks like mujoco/hopper/medium-v0{near}"
     how = "If Minari's remote has it, the flag --download of train and inspect fetches it."
     if source.startswith(f"{NAMESPACE}/"):
-        how = "`python -m zoo datasets` lists those that can be collected."
+        how = f"`{PROGRAM} datasets` lists those that can be collected."
     return f"The dataset {source} is not on this machine{near} {how}"

@@ -139,7 +139,7 @@ def main() -> None:
         try:
             found = rates(dataset_id, args.steps, args.n_envs, args.repeats)
         except ValueError as error:
-            sys.exit(f"zoo collect.rate: {error}")
+            sys.exit(f"collect.rate: {error}")
         print(
             f"{dataset_id}, steps per CPU-second: SyncVectorEnv {found['vector']:,.0f}, plain loop {found['loop']:,.0f}, "
             f"collect {found['collect']:,.0f}, which is {found['collect'] / found['vector']:.0%} of SyncVectorEnv, "

@@ -133,7 +133,7 @@ def comparison_chart(results: Results, aggregate: Iterable[dict[str, Any]], name
                 va="center",
             )
         axes.set_yticks(range(len(rows)), [plain(title(row["algorithm"])) for row in rows])
-        axes.set(xlabel="interquartile mean of the normalised score, 95 % interval")
+        axes.set(xlabel="interquartile mean of the normalised score, 95% interval")
         axes.margins(x=0.1)
     label = "Interquartile means: " + ", ".join(f"{title(row['algorithm'])} {row['iqm']:.1f}" for row in reversed(rows))
     return Chart(_inline(figure, name, label), label)

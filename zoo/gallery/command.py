@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=a_folder,
         default="zoo/figures/datasets",
         metavar="DIR",
-        help="with what `zoo inspect --json FILE.json -o FILE.png` wrote of each dataset",
+        help="with what `python -m zoo inspect --json FILE.json -o FILE.png` wrote of each dataset",
     )
     add("--pages", type=a_folder, default=".", metavar="DIR", help="the checkout whose pages have ablations and speeds")
 

@@ -63,7 +63,7 @@ class Benchmark:
 @dataclass(frozen=True, eq=False)
 class Inspection:
     """
-    What ``zoo inspect`` found in a dataset.
+    What ``python -m zoo inspect`` found in a dataset.
 
     :param report: the JSON that it wrote
     :param picture: beside it, if there is one

@@ -28,6 +28,7 @@ MARK, FIRST = "gallery.json", "index.html"
 """Says that a folder is a gallery, and which files are its own: such a folder is replaced, no other is."""
 STATIC = Path(__file__).parent / "static"
 _FILM, _CURVE = "replay.mp4", "training_curve.png"
+_CURVE_OF_CARD = re.compile(rf"!\[[^]]*\]\({re.escape(_CURVE)}\)")
 _SLUG = 60
 
 
@@ -173,6 +174,8 @@ class _Site:
         files = {name: self._copy(entry.folder / name, place / name) for name in (_FILM, _CURVE)}
         card, local = entry.folder / "README.md", {name: quote(name) for name, address in files.items() if address}
         text = without_front_matter(read_text(card, "model card", LARGEST_PAGE)) if is_plain_file(card) else None
+        if text and files[_CURVE]:
+            text = _CURVE_OF_CARD.sub("", text)  # the page has it in a section of its own
         return {
             "name": entry.name,
             "entry": entry,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.files.escaping import python_string
+from sb3_genoffline.program import PROGRAM
 
 from ..benchmark.results import Published, Results, spread, title
 from ..publish.index import TO_ACT, Entry, over_seeds, with_interval
@@ -275,7 +276,7 @@ def agent_facts(contents: Contents, entry: Entry) -> dict[str, str]:
 def inspect_command(dataset: str) -> str:
     """The command whose files the site shows of a dataset."""
     file = f"zoo/figures/datasets/{dataset_name(dataset)}"
-    return shlex.join(["python", "-m", "zoo", "inspect", dataset, "--json", f"{file}.json", "-o", f"{file}.png"])
+    return shlex.join([*PROGRAM.split(), "inspect", dataset, "--json", f"{file}.json", "-o", f"{file}.png"])
 
 
 def agent_snippet(entry: Entry) -> str:
@@ -332,4 +333,4 @@ def _behavior(results: Results, dataset: str) -> float | None:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f}%"

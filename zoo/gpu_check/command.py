@@ -82,7 +82,7 @@ def machine(where: str) -> dict[str, Any]:
 
 
 def check_all(plan: Plan, runner: Runner, algos: list[str], where: str, at_once: int) -> dict[str, Any]:
-    """Every check of every algorithm; within 35 % of the time."""
+    """Every check of every algorithm; within 35% of the time."""
     planned = [
         Job(f"{check} {algo}", function, {"algo": algo, "device": where, "n_updates": plan.n_updates[check]}, 90.0)
         for check, function in CHECKS.items()
@@ -93,7 +93,7 @@ def check_all(plan: Plan, runner: Runner, algos: list[str], where: str, at_once:
 
 
 def time_all(plan: Plan, runner: Runner, algos: list[str], where: str) -> dict[str, Any]:
-    """The table of speeds; within 62 % of the time."""
+    """The table of speeds; within 62% of the time."""
     ordered = [algo for algo in FIRST if algo in algos] + [algo for algo in algos if algo not in FIRST]
     planned = [
         Job(
@@ -112,7 +112,7 @@ def time_all(plan: Plan, runner: Runner, algos: list[str], where: str) -> dict[s
 
 
 def time_side_by_side(plan: Plan, runner: Runner, algo: str, where: str) -> dict[str, Any]:
-    """Several trainings on one device: as processes, and as streams of one process; within 80 % of the time."""
+    """Several trainings on one device: as processes, and as streams of one process; within 80% of the time."""
     seconds = 4 * plan.seconds_a_form
     shared = {"algo": algo, "setting": plan.setting, "device": where, "seconds": seconds, "n_rows": plan.n_rows}
     streams = [Job(f"{n} streams", on_streams, shared | {"n_agents": n}, 45.0) for n in (1, *plan.side_by_side)]

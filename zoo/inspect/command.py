@@ -73,7 +73,7 @@ def _lines_of_episodes(report: Report) -> Iterator[str]:
         scores = (returns.score_mean, returns.score_std, *returns.score_quartiles)
         rows.append(["normalised", *(f"{value:.1f}" for value in scores)])
     yield ""
-    yield from _table(["", "mean", "std", "min", "25 %", "median", "75 %", "max"], rows)
+    yield from _table(["", "mean", "std", "min", "25%", "median", "75%", "max"], rows)
     if returns.success_rate is not None:
         yield _line("score", f"{returns.score_mean:.1f}, of a maze: the share of episodes that reach the goal, in %")
     elif returns.references is None:
@@ -137,11 +137,11 @@ def _lines_of_coverage(report: Report) -> Iterator[str]:
         low, median, high = coverage.nearest
         yield _line(
             "neighbours",
-            f"nearest state of another episode at {median:.2f} (5 %: {low:.2f}, 95 %: {high:.2f}) standard deviations per "
+            f"nearest state of another episode at {median:.2f} (5%: {low:.2f}, 95%: {high:.2f}) standard deviations per "
             "dimension",
         )
-        free = ", ".join(f"{100 * share:.0f} %" for share in coverage.unexplained[:MOST_ROWS])
-        yield _line("actions vary", f"by {free} of their variance at nearly equal states: 0 % a function, 100 % independent")
+        free = ", ".join(f"{100 * share:.0f}%" for share in coverage.unexplained[:MOST_ROWS])
+        yield _line("actions vary", f"by {free} of their variance at nearly equal states: 0% a function, 100% independent")
     yield _line(
         "",
         f"(estimates: {coverage.n_queries:,} states against {coverage.n_pool:,} random rows, seed {coverage.seed}; "
@@ -183,7 +183,7 @@ def _bars(counts: np.ndarray) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}%"
 
 
 def _cell(values: np.ndarray | None, index: int) -> list[str]:

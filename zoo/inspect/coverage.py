@@ -35,7 +35,7 @@ class Coverage:
 
     :param effective_dims: participation ratio (Σλ)²/Σλ² of the eigenvalues λ of the observations' correlation matrix: 1 if
         all move together, S if all S columns are uncorrelated; constant columns do not count
-    :param nearest: (3,) 5 %, 50 % and 95 % quantile of the distance from a state to the nearest one of another episode, as
+    :param nearest: (3,) 5%, 50% and 95% quantile of the distance from a state to the nearest one of another episode, as
         root mean square over the dimensions, in standard deviations (None: there is no other episode)
     :param action_spread: (A,) standard deviation of the actions, scaled to [−1, 1], among the ``neighbors`` nearest states of
         other episodes; what is left when the state is known, from above, as the neighbours are not quite equal

@@ -146,7 +146,7 @@ def draw_actions(axes: Any, data: OfflineDataset, report: Report, rows: np.ndarr
         for bound, share, side in ((1.0, report.actions.at_high[dim], "bottom"), (-1.0, report.actions.at_low[dim], "top")):
             axes.barh(bound, 0.8 * share, height=0.05, left=dim - 0.4 * share, color=_RED)
             if actions.shape[1] <= MOST_LABELS:
-                note = f"{100 * share:.0f} %"
+                note = f"{100 * share:.0f}%"
                 axes.text(dim, 1.05 * bound, note, ha="center", va=side, fontsize="small", color=_RED)
     axes.errorbar(
         np.arange(actions.shape[1]), report.actions.mean, report.actions.std, fmt="o", color="black", markersize=4, linewidth=1
@@ -185,7 +185,7 @@ def draw_rewards(axes: Any, data: OfflineDataset, report: Report) -> None:
     axes.stairs(counts, edges, fill=True, color=_BLUE, alpha=0.5)
     axes.set_yscale("log")
     kind = "sparse" if rewards.sparse else "dense"
-    axes.set(xlabel="reward", ylabel="rows", title=f"Rewards: {kind}, {100 * rewards.zeros:.0f} % zeros")
+    axes.set(xlabel="reward", ylabel="rows", title=f"Rewards: {kind}, {100 * rewards.zeros:.0f}% zeros")
     low, high = rewards.attained
     note = f"discounted returns (γ = {rewards.gamma:g})\nattained: {low:.3g} to {high:.3g}\nbound: ± {rewards.bound:.3g}"
     axes.text(0.97, 0.96, note, ha="right", va="top", transform=axes.transAxes, fontsize="small")
@@ -225,7 +225,7 @@ def coordinates(data: OfflineDataset, rows: np.ndarray) -> list[tuple[np.ndarray
     for i in np.argsort(-variances)[:2]:
         if variances[i] > 1e-9:
             share = 100 * variances[i] / variances.sum()
-            found.append((states @ directions[:, i], f"principal component {len(found) + 1} ({share:.0f} % of variance)"))
+            found.append((states @ directions[:, i], f"principal component {len(found) + 1} ({share:.0f}% of variance)"))
     found += [(column, f"action {dim}") for dim, column in enumerate(data.actions[rows].T)]
     return [*found, (np.zeros(len(rows)), "")][:2]
 
@@ -247,7 +247,7 @@ def draw_spread(axes: Any, report: Report) -> None:
     axes.bar(x, coverage.action_spread, width=0.5, color=_BLUE, label=f"{coverage.neighbors} nearest states of other episodes")
     if len(x) <= MOST_LABELS:
         for dim, share in enumerate(coverage.unexplained):
-            axes.text(dim, total[dim], f"{100 * share:.0f} %", ha="center", va="bottom", fontsize="small")
+            axes.text(dim, total[dim], f"{100 * share:.0f}%", ha="center", va="bottom", fontsize="small")
     axes.set_ylim(0, 1.4 * max(total.max(), coverage.action_spread.max(), 1e-3))  # room for the legend
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize="small", framealpha=0.9, edgecolor="white", loc="upper left")

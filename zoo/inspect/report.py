@@ -377,11 +377,11 @@ def _some(part: int, whole: int) -> str:
 def _percent(share: float) -> str:
     """Whole percents where they say enough."""
     percent = 100 * share
-    return f"{percent:.0f} %" if percent >= 1 or percent == 0 else f"{percent:.2g} %"
+    return f"{percent:.0f}%" if percent >= 1 or percent == 0 else f"{percent:.2g}%"
 
 
 def _columns(what: str, chosen: np.ndarray, values: np.ndarray | None = None, form: Callable[[Any], str] | None = None) -> str:
-    """``Observation columns 2 (5 %), 5 (7 %) and 7 (6 %) are``; at most ten are named."""
+    """``Observation columns 2 (5%), 5 (7%) and 7 (6%) are``; at most ten are named."""
     named = [f"{i} ({form(values[i])})" if values is not None and form is not None else str(i) for i in np.flatnonzero(chosen)]
     if len(named) == 1:
         return f"{what} {named[0]} is"

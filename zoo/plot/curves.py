@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.program import PROGRAM
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.evaluations import read_run
@@ -130,7 +131,7 @@ def main(args: argparse.Namespace) -> None:
     if not evaluated:
         raise NotFoundError(
             f"There is no evaluated run of {', '.join(args.algo)} on {args.dataset} below {args.folder}: train one with "
-            f"`python -m zoo train --algo {args.algo[0]} --dataset {args.dataset} -f {args.folder}`."
+            f"`{PROGRAM} train --algo {args.algo[0]} --dataset {args.dataset} -f {args.folder}`."
         )
     for file in plot_curves(evaluated, args.output, args.title):
         print(f"wrote {file}")

@@ -162,7 +162,7 @@ def draw_slice(
     :param axes: to draw on
     :param cut: over two dimensions
     :param log_prob: on its grid
-    :param q99: the data's 99 % quantile of −log p
+    :param q99: the data's 99% quantile of −log p
     :param chosen: the agents' actions
     :param labels: of the agents
     :param joint: the density is p(s, a)

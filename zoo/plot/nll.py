@@ -40,7 +40,7 @@ def nll_of(model: CPED, observations: np.ndarray, actions: np.ndarray) -> np.nda
 def summarize(nll: Mapping[str, np.ndarray], q99: float) -> dict[str, dict[str, float]]:
     """
     :param nll: of each kind of action
-    :param q99: the data's 99 % quantile
+    :param q99: the data's 99% quantile
     :return: by kind, the mean and the share beyond the quantile
     """
     return {name: {"nll": float(values.mean()), "beyond_q99": float((values > q99).mean())} for name, values in nll.items()}
@@ -71,14 +71,14 @@ def draw_contours(
     joint: bool = False,
 ) -> None:
     """
-    Filled contours of log p. Where it falls below the data's 99 % quantile, a dashed line, they grow farther apart.
+    Filled contours of log p. Where it falls below the data's 99% quantile, a dashed line, they grow farther apart.
 
     :param figure: takes the colour bar
     :param axes: to draw on
     :param x: coordinates of the last index of ``log_prob``
     :param y: of the first
     :param log_prob: (len(y), len(x))
-    :param q99: the data's 99 % quantile of −log p
+    :param q99: the data's 99% quantile of −log p
     :param colorbar: add one
     :param joint: the density is p(s, a)
     """
@@ -112,12 +112,12 @@ def density_name(joint: bool) -> str:
 
 def draw_distributions(axes: Any, nll: Mapping[str, np.ndarray], q99: float, labels: Mapping[str, str]) -> None:
     """
-    Histograms of the NLL, with the share beyond the data's 99 % quantile in the legend; what is off the scale lies in the last
+    Histograms of the NLL, with the share beyond the data's 99% quantile in the legend; what is off the scale lies in the last
     bin.
 
     :param axes: to draw on
     :param nll: of each kind of action
-    :param q99: the data's 99 % quantile
+    :param q99: the data's 99% quantile
     :param labels: of each kind
     """
     everything, shares = np.concatenate(list(nll.values())), summarize(nll, q99)
@@ -126,7 +126,7 @@ def draw_distributions(axes: Any, nll: Mapping[str, np.ndarray], q99: float, lab
     bins = np.linspace(low, max(high, q99 + 0.1 * spread), BINS)
     for name, values in nll.items():
         filled = name == "data"
-        share = f"{100 * shares[name]['beyond_q99']:.3g} % beyond q99"
+        share = f"{100 * shares[name]['beyond_q99']:.3g}% beyond q99"
         axes.hist(
             np.minimum(values, bins[-1]),
             bins,

@@ -1,4 +1,4 @@
-"""What an agent reaches with each value of a setting of acting, as `zoo evaluate --sweep NAME VALUE ...` has found it."""
+"""What an agent reaches with each value of a setting of acting, found by `python -m zoo evaluate --sweep NAME VALUE ...`."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 
 from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.untrusted import conforms
+from sb3_genoffline.program import PROGRAM
 
 from ..runs.flags import picture_file
 from ..runs.reading import read_json
@@ -20,14 +21,14 @@ _FACTS = {"mean_reward": float, "mean_reward_ci95": list[float], "returns": list
 
 def read_sweep(path: str | Path) -> dict[str, Any]:
     """
-    :param path: of a file that ``zoo evaluate --sweep`` wrote
+    :param path: of a file that ``python -m zoo evaluate --sweep`` wrote
     :return: as :func:`~zoo.runs.sweeping.sweep` returns it
     :raises UserError: if it is none; says which part is wrong
     """
     found = read_json(Path(path), "sweep of a setting")
     name, results = found.get("setting"), found.get("results") or []
     if not isinstance(name, str) or not conforms(results, list[dict[str, Any]]) or not 1 <= len(results) <= _MOST_VALUES:
-        raise UserError(f"{path} is not a sweep: it has no 'setting' with 'results'. `zoo evaluate --sweep` writes one.")
+        raise UserError(f"{path} is not a sweep: it has no 'setting' with 'results'. `{PROGRAM} evaluate --sweep` writes one.")
     for number, result in enumerate(results, start=1):
         wrong = [key for key, hint in _FACTS.items() if not conforms(result.get(key), hint)]
         wrong += [] if len(result.get("mean_reward_ci95") or ()) == 2 else ["mean_reward_ci95"]
@@ -57,7 +58,7 @@ def plot_sweep(found: dict[str, Any], output: str | Path, title: str | None = No
     means = np.array([result["mean_reward"] for result in results])
     bounds = np.array([result["mean_reward_ci95"] for result in results])
     errors = np.abs(bounds.T - means)
-    axes.errorbar(places, means, errors, fmt="o-", color=_COLOR, capsize=4, label="reached: mean, 95 % of it, and episodes")
+    axes.errorbar(places, means, errors, fmt="o-", color=_COLOR, capsize=4, label="reached: mean, 95% of it, and episodes")
     if numbers and name == "target_return":
         axes.plot(np.sort(places), np.sort(places), "--", color=_ASKED, label="asked for")
     behavior = results[0].get("behavior_mean_reward")
@@ -75,7 +76,7 @@ def plot_sweep(found: dict[str, Any], output: str | Path, title: str | None = No
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot sweep``"""
     add = parser.add_argument
-    add("sweep", metavar="JSON", help="file that `zoo evaluate --sweep` wrote")
+    add("sweep", metavar="JSON", help="file that `python -m zoo evaluate --sweep` wrote")
     add("-o", "--output", type=picture_file, default="sweep.png", help="file to write, as PNG and SVG")
     add("--title", help="default: algorithm and dataset")
 

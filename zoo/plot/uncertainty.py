@@ -217,7 +217,7 @@ def draw_distributions(
         against = (
             ""
             if name == "data"
-            else f": AUC {detection[name]['auc']:.2f}, {100 * detection[name]['above_q95']:.0f} % above q95"
+            else f": AUC {detection[name]['auc']:.2f}, {100 * detection[name]['above_q95']:.0f}% above q95"
         )
         filled = name == "data"
         axes.hist(
@@ -236,7 +236,7 @@ def draw_distributions(
         color="black",
         linestyle="--",
         linewidth=1,
-        label=f"q95, the data's 95 % quantile: {threshold:.3g}",
+        label=f"q95, the data's 95% quantile: {threshold:.3g}",
     )
     axes.set(xlabel="H", ylabel="density", title=f"{len(everything) // len(samples):,} states of the data", xlim=(0, bins[-1]))
     axes.grid(alpha=0.3)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.errors import NotFoundError, UserError
+from sb3_genoffline.program import PROGRAM
 from sb3_genoffline.registry import ALGOS
 
 from ..plot.curves import baseline_of
@@ -121,7 +122,7 @@ def choose_all(log_folder: str | Path) -> tuple[list[Candidate], list[str]]:
         else:
             passed.append(f"{trained.run.folder}: not finished")
     if not groups:
-        raise NotFoundError(f"There is no finished run below {log_folder}: train one with `python -m zoo train`.")
+        raise NotFoundError(f"There is no finished run below {log_folder}: train one with `{PROGRAM} train`.")
     candidates = []
     for (algo, dataset), settings in sorted(groups.items()):
         ranked = sorted(settings.values(), key=_rank, reverse=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sb3_genoffline.errors import printable
 from sb3_genoffline.files.escaping import code, code_block, markdown, python_string
+from sb3_genoffline.program import PROGRAM
 
 from ..benchmark.records import DONE, read_record
 from ..benchmark.results import score, spread
@@ -157,7 +158,7 @@ def index_text(entries: Iterable[Entry], bc: dict[str, dict[str, Any]]) -> str:
     entries = list(entries)
     parts = ["# Trained agents"]
     if not entries:
-        return "\n\n".join([*parts, "None is here yet: `python -m zoo publish --help`."]) + "\n"
+        return "\n\n".join([*parts, f"None is here yet: `{PROGRAM} publish --help`."]) + "\n"
     example = python_string(f"hub_models/{entries[0].name}")
     parts += [
         "One folder each, in exactly the layout that is uploaded to the Hugging Face Hub. From a checkout:",
@@ -167,7 +168,7 @@ def index_text(entries: Iterable[Entry], bc: dict[str, dict[str, Any]]) -> str:
         "## Commands",
     ]
     parts += [f"{code(entry.name)}\n\n{code_block(commands_of(entry), 'bash')}" for entry in entries]
-    parts += ["## Again", "This page is made from the folders by\n\n```bash\npython -m zoo publish --index\n```"]
+    parts += ["## Again", f"This page is made from the folders by\n\n```bash\n{PROGRAM} publish --index\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -183,7 +184,7 @@ def commands_of(entry: Entry) -> str:
 
 
 def _command(*words: Any) -> str:
-    return shlex.join(["python", "-m", "zoo", *map(printable, words)])
+    return shlex.join([*PROGRAM.split(), *map(printable, words)])
 
 
 def _table(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
@@ -218,7 +219,7 @@ def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
     episodes = markdown("; ".join(f"{number} episodes from seed {seed}" for number, seed in protocols))
     lines = [
         "Scores are 100 · (return − reference minimum) / (reference maximum − minimum), in mazes the percentage of episodes "
-        f"that reach the goal, with a 95 % bootstrap interval over the episodes ({episodes}). *Data* is the mean of the "
+        f"that reach the goal, with a 95% bootstrap interval over the episodes ({episodes}). *Data* is the mean of the "
         "dataset's episodes; *seed* that of the agent; *seeds* the mean ± standard deviation of the last checkpoints "
         "of trainings that differ in the seed only. *Best* is the checkpoint with the highest return while training: it was "
         "chosen by its score, so compare the last ones."
@@ -246,7 +247,7 @@ def _reading(entries: list[Entry], bc: dict[str, dict[str, Any]]) -> str:
 
 
 def with_interval(result: Mapping[str, Any]) -> str:
-    """A result's score and its 95 % interval; the return where the scale is not known."""
+    """A result's score and its 95% interval; the return where the scale is not known."""
     known = result["normalized_score"] is not None
     bounds = result["normalized_score_ci95" if known else "mean_reward_ci95"]
     return f"{score(result):.1f}" + ("" if bounds is None else f" [{bounds[0]:.1f}, {bounds[1]:.1f}]")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from sb3_genoffline.common.arguments import Bounds, Count, NonNegative, PositiveInt, misfit, nearest
 from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.untrusted import short
+from sb3_genoffline.program import IN_CHECKOUT, PROGRAM
 from sb3_genoffline.registry import ALGOS
 
 from .devices import check_device
@@ -44,9 +45,20 @@ class FlagParser(argparse.ArgumentParser):
                 action, f"{short(value)} is not known{nearest(value, action.choices)} There are: {there_are}."
             )
 
+    def format_help(self) -> str:
+        """As the base class's, with commands named as they are typed here."""
+        self.description = _as_typed(self.description)
+        for action in self._actions:
+            action.help = _as_typed(action.help)
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line."""
         self.exit(2, f"{self.prog}: {printable(message)} (--help lists the flags)\n")
+
+
+def _as_typed(text: str | None) -> str | None:
+    return text and text.replace(f"{IN_CHECKOUT} ", f"{PROGRAM} ")
 
 
 def _number(hint: Any) -> Callable[[str], Any]:

@@ -95,7 +95,7 @@ class SettingsFile:
     :param path: of it
     :param entries: settings by dataset
     :param profiles: overlays by name
-    :param search: values to try by name of the setting, see ``zoo tune``
+    :param search: values to try by name of the setting, see ``python -m zoo tune``
     """
 
     path: Path

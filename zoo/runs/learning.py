@@ -18,13 +18,13 @@ from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset
 from sb3_genoffline.data.scores import ScoreScale
 from sb3_genoffline.errors import DivergedError, NotWrittenError, UserError, printable
+from sb3_genoffline.program import PROGRAM
 
 from .callbacks import FitClock, ResumableEvalCallback, SaveLast, StopWhenAsked
 from .devices import check_device
 from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, recorded_env, try_out
 from .evaluations import late_evaluations
 from .folders import Run, held, new_run, run_of
-from .provenance import PROGRAM
 from .refusals import refusal_of
 from .settings import make_logger, write_settings
 from .starting import Start, Wish, start
@@ -296,7 +296,7 @@ def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, has_one: boo
     except NoEnvironment as error:
         if has_one:
             raise NoEnvironment(f"{error} To train without evaluation: --eval-freq 0.") from error
-        print(f"Training continues without evaluation; `zoo judge` ranks the agents from the data alone. ({error})")
+        print(f"Training continues without evaluation; `{PROGRAM} judge` ranks the agents from the data alone. ({error})")
         return None
     check_compatible(data, envs.observation_space, envs.action_space)
     return envs

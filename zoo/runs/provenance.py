@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PROGRAM = "python -m zoo" if __package__.partition(".")[0] == "zoo" else "genoffline"
-"""How the zoo's commands are started: in a checkout, or where the package is installed."""
+from sb3_genoffline.program import PROGRAM
+
 PACKAGES = ("sb3_genoffline", "torch", "stable_baselines3", "gymnasium", "mujoco", "minari", "numpy")
 
 

@@ -204,10 +204,10 @@ def summary(result: dict[str, Any]) -> str:
     text = (
         f"{algo} on {dataset}, {checkpoint} checkpoint ({result['gradient_steps']:,} updates): "
         f"{result['n_eval_episodes']} episodes of {env_id}\n"
-        f"return {result['mean_reward']:.1f} ± {result['std_reward']:.1f} (95 % of the mean: {low:.1f} to {high:.1f})"
+        f"return {result['mean_reward']:.1f} ± {result['std_reward']:.1f} (95% of the mean: {low:.1f} to {high:.1f})"
     )
     if result["success_rate"] is not None:
-        text += f", goal reached in {100 * result['success_rate']:.0f} %"
+        text += f", goal reached in {100 * result['success_rate']:.0f}%"
     if result["normalized_score"] is not None:
         text += f", normalised {result['normalized_score']:.1f}"
     if result["behavior_normalized_score"] is not None:

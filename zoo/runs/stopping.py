@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sb3_genoffline.program import PROGRAM
+
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SAME_REQUEST_SECONDS = 1.0
 """Signals that come so close together are one request: `timeout` signals its child, and then the whole group once more."""
@@ -157,5 +159,5 @@ def ending_in_order(name: str, to_the_end: bool = False) -> Iterator[None]:
             yield
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
-        print(f"\nzoo {name}: {stop}", file=sys.stderr, flush=True)
+        print(f"\n{PROGRAM} {name}: {stop}", file=sys.stderr, flush=True)
         sys.exit(stop.code)

@@ -64,7 +64,7 @@ def acting_arguments(model: AnyAlgorithm) -> list[str]:
 def sweep_table(found: dict[str, Any]) -> str:
     """:param found: of :func:`sweep`"""
     name, results = found["setting"], found["results"]
-    lines = [f"{name:>20}  return (95 % of the mean)   normalised"]
+    lines = [f"{name:>20}  return (95% of the mean)   normalised"]
     for result in results:
         low, high = result["mean_reward_ci95"]
         score = "" if result["normalized_score"] is None else f"{result['normalized_score']:.1f}"

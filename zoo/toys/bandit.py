@@ -82,7 +82,7 @@ def true_q(actions: np.ndarray) -> np.ndarray:
 
 
 class BanditDAC(DAC):
-    """DAC on a one-step task: the mask is 0, so y = r and next actions need not be sampled (88 % of the arithmetic)."""
+    """DAC on a one-step task: the mask is 0, so y = r and next actions need not be sampled (88% of the arithmetic)."""
 
     def critic_target_value(self, batch: TransitionBatch, noise: DACNoise) -> Tensor:
         return batch.rewards

@@ -128,7 +128,7 @@ def measure(states: Tensor, actions: Tensor, judge: CPED) -> dict[str, float]:
     :param actions: (B, 2)
     :param judge: an agent with a fitted density
     :return: means of the learned NLL, the true NLL and the value; ``within_q99``, the share whose learned NLL is below the
-        99 % quantile of the data's
+        99% quantile of the data's
     """
     nll = judge.policy.nll_of_rows(states, actions)
     return {

@@ -45,7 +45,7 @@ class Objective:
 
 OBJECTIVES = {
     "fqe": Objective("value by fitted Q evaluation on held-out episodes"),
-    "fqe-low": Objective("lower end of the 90 % interval of that value"),
+    "fqe-low": Objective("lower end of the 90% interval of that value"),
     "initial-value": Objective("the agent's own Q in first states of held-out episodes", critic=True),
     "soft-opc": Objective("the agent's own Q in the best quarter of held-out episodes, above that of all", critic=True),
     "action-distance": Objective("mean squared distance to the actions of held-out episodes", largest=False),

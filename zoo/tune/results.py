@@ -11,6 +11,7 @@ import yaml
 
 from sb3_genoffline.errors import printable, printable_lines
 from sb3_genoffline.ope.metrics import rank_correlation, regret
+from sb3_genoffline.program import PROGRAM
 
 from ..benchmark.bandit import PULLS, bandit_curve
 from ..benchmark.records import record_path
@@ -109,9 +110,9 @@ def profile_text(plan: TunePlan, best: Result, n_trials: int) -> str:
     settings = plan.job(plan.space.settings(best.parameters)).config["hyperparameters"]
     what = OBJECTIVES[plan.evaluation["objective"]].what
     lines = [
-        f"Settings of {plan.wish.algo} for {plan.wish.dataset}: trial {best.number}, the best of {n_trials} of `zoo tune`.",
+        f"Settings of {plan.wish.algo} for {plan.wish.dataset}, by `{PROGRAM} tune`: trial {best.number} of {n_trials}.",
         f"{what}: {best.value:.6g}",
-        f"Train on all data: python -m zoo train --algo {plan.wish.algo} --dataset {plan.wish.dataset} --profile THIS_FILE",
+        f"Train on all data: {PROGRAM} train --algo {plan.wish.algo} --dataset {plan.wish.dataset} --profile THIS_FILE",
     ]
     body = yaml.safe_dump({"default": settings}, sort_keys=False, allow_unicode=True)
     return "".join(f"# {printable(line)}\n" for line in lines) + body

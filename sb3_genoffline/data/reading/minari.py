@@ -26,6 +26,7 @@ from sb3_genoffline.data.validation import check_action_space, lossy_columns, nu
 from sb3_genoffline.errors import DownloadError, NotFoundError, UserError, printable
 from sb3_genoffline.files.nearby import near_files
 from sb3_genoffline.files.untrusted import short
+from sb3_genoffline.program import PROGRAM
 
 _SPACES = ("observation_space", "action_space")
 _ID = re.compile(r"(?:[-\w]{2,}/)*[-\w]+-v\d+")
@@ -120,7 +121,7 @@ def open_minari(dataset_id: str, env: Any = None, trust_env: bool = False) -> An
     if not folder.exists():
         how = "download=True fetches it if Minari's remote has it"
         if dataset_id.startswith("genoffline/"):
-            how = f"`python -m zoo collect {dataset_id}` makes it if it is one that `python -m zoo datasets` lists"
+            how = f"`{PROGRAM} collect {dataset_id}` makes it if it is one that `{PROGRAM} datasets` lists"
         raise NoSuchDatasetError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}")
     try:
         metadata = dict(json.loads((folder / "metadata.json").read_text()))

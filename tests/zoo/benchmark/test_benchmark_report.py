@@ -130,7 +130,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of tests that ask about the words and the tables."""
-    for name in ("draw_dataset", "draw_aggregate", "draw_choices", "draw_minutes"):
+    for name in ("draw_dataset", "draw_aggregate", "draw_choices", "draw_minutes", "draw_algorithm"):
         monkeypatch.setattr(report_module, name, lambda *args: [])
 
 
@@ -238,7 +238,7 @@ def test_a_claim_is_held_against_runs_with_and_without_its_part(tmp_path: Path) 
     (row,) = rows(tmp_path / "claims.csv")
     assert [float(row[name]) for name in ("mean_with", "mean_without", "difference", "probability")] == [20, 10, 10, 0.75]
     text = (tmp_path / "README.md").read_text()
-    assert "| 20.0 ± 14.1 (2) | 10.0 ± 7.1 (2) | +10.0 | 75 % |" in text and "Soft guidance \\| beats hard" in text
+    assert "| 20.0 ± 14.1 (2) | 10.0 ± 7.1 (2) | +10.0 | 75% |" in text and "Soft guidance \\| beats hard" in text
     for claim, message in (({"claim": "x", "with": "dac"}, "claim 1 needs `without`"), ({"with": "bc"}, "needs `claim`")):
         path.write_text(yaml.safe_dump(content | {"claims": [claim]}))
         with pytest.raises(UserError, match=message):
@@ -252,6 +252,9 @@ def test_pictures_show_curves_by_updates_and_by_time_and_the_data(report: Path) 
     for name in ("genoffline-hopper-medium-replay-v0", "genoffline-pointmaze-stitch-v0", "aggregate", "minutes"):
         assert (report / f"{name}.png").is_file()
     picture = (report / "genoffline-hopper-medium-replay-v0.svg").read_text()
+    own = (report / "learning-dac.svg").read_text()
+    for label in ("DAC 20.5 ± 13.4 (2)", "BC 12.0 ± 2.0 (3)", "DAC 80.0 (1)", MAZE, "mean of the data"):
+        assert label in own
     for label in ("BC (3)", "DAC (2)", "mean of the data", "gradient updates / 1000", "wall minutes", "final score"):
         assert label in picture
     assert "nosuch" not in picture
@@ -308,7 +311,7 @@ def test_committed_records_alone_make_the_same_report_again(report: Path, tmp_pa
     main(["benchmark", str(tmp_path / "plan.yml"), "-f", str(tmp_path / "logs"), "--report", str(out)])
     assert len(list((out / "records").glob("*.json"))) == len(FINAL)
     first = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    assert len([name for name in first if name.endswith((".png", ".svg"))]) == 8
+    assert len([name for name in first if name.endswith((".png", ".svg"))]) == 10
     command = next(line for line in first["README.md"].decode().splitlines() if line.startswith("python -m zoo benchmark"))
     main(command.split()[3:])
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == first

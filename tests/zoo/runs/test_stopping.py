@@ -32,7 +32,7 @@ def test_a_signal_ends_a_command_with_a_line_and_its_exit_code(
         finally:
             tidied.append(number)
     assert ended.value.code == {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}[number.name] and tidied
-    assert capsys.readouterr().err == f"\nzoo somewhere: stopped by {number.name}; go on\n"
+    assert capsys.readouterr().err == f"\npython -m zoo somewhere: stopped by {number.name}; go on\n"
 
 
 @EACH

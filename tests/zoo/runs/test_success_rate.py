@@ -173,7 +173,7 @@ def test_a_d4rl_file_trains_and_is_evaluated_in_the_maze_from_the_command_line(
     results = json.loads((run.folder / "results.json").read_text())
     assert results["n_eval_episodes"] == 100 and set(results["lengths"]) == {6}
     assert (results["success_rate"], results["normalized_score"], results["behavior_normalized_score"]) == (0.0, 0.0, 50.0)
-    assert "goal reached in 0 %, normalised 0.0 (data: 50.0)" in capsys.readouterr().out
+    assert "goal reached in 0%, normalised 0.0 (data: 50.0)" in capsys.readouterr().out
 
 
 def test_every_antmaze_entry_names_its_reward_transform() -> None:

@@ -1,0 +1,143 @@
+"""Numbers of the pages are those of the records."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo.benchmark import report
+from zoo.benchmark.plan import Plan, read_plan
+from zoo.benchmark.records import read_cells
+from zoo.benchmark.results import Results
+
+ROOT = Path(__file__).parents[1]
+BENCHMARK = ROOT / "zoo" / "benchmarks" / "cpu"
+LIBRARY = ROOT / "sb3_genoffline"
+INSPECTIONS = sorted((ROOT / "zoo" / "figures" / "datasets").glob("*.json"))
+TITLES = {"TD3+BC": "td3_bc", "TD3BC": "td3_bc"} | {
+    name: name.lower() for name in ("BC", "IQL", "CQL", "AWAC", "SPOT", "DQL", "DAC", "QDQ", "CPED")
+}
+NAMES = "|".join(map(re.escape, TITLES))
+SAID = re.compile(rf"((?:\b(?:{NAMES})(?:, | and )?)+) (\d+(?:\.\d)?(?: to \d+)?)")
+"""``AWAC and IQL 6 to 7``"""
+DATASETS = {
+    "Hopper medium-replay": "genoffline/hopper/medium-replay-v0",
+    "Hopper medium": "genoffline/hopper/medium-v0",
+    "HalfCheetah": "genoffline/halfcheetah/medium-replay-v0",
+    "Walker2d": "genoffline/walker2d/medium-replay-v0",
+    "Stitching": "genoffline/pointmaze/stitch-v0",
+}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return read_plan(BENCHMARK.with_suffix(".yml"))
+
+
+@pytest.fixture(scope="module")
+def results(plan: Plan) -> Results:
+    return Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK / "records"))
+
+
+def said_of(text: str) -> list[tuple[str, str]]:
+    """(algorithm, number) of all that a text says."""
+    return [(TITLES[name], number) for names, number in SAID.findall(text) for name in re.split(", | and ", names) if name]
+
+
+def spread(values: np.ndarray) -> str:
+    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def minutes(results: Results, algo: str, dataset: str) -> float:
+    return float(np.mean([record["seconds"]["cpu"] for record in results.records(algo, dataset)]) / 60)
+
+
+def test_the_report_is_what_the_records_make(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("dataset", "aggregate", "minutes", "choices"):
+        monkeypatch.setattr(report, f"draw_{name}", lambda *_: [])
+    text = (BENCHMARK / "README.md").read_text()
+    command = next(line for line in text.splitlines() if line.startswith("python -m zoo benchmark"))
+    for file in report.write_report(plan, BENCHMARK / "records", tmp_path, command):
+        assert file.read_text() == (BENCHMARK / file.name).read_text(), file.name
+
+
+@pytest.mark.parametrize("algo", sorted({*TITLES.values()}))
+def test_results_on_an_algorithms_page_are_the_benchmarks(algo: str, results: Results) -> None:
+    page, rows = (LIBRARY / algo / "README.md").read_text(), 0
+    for dataset in DATASETS.values():
+        data, bc = f"{results.data(dataset)['normalized_score']:.1f}", results.scores("bc", dataset, "last")
+        last, best = (results.scores(algo, dataset, which) for which in ("last", "best"))
+        spent = minutes(results, algo, dataset)
+        short, numbers = dataset.removeprefix("genoffline/"), ", ".join(f"{value:.1f}" for value in last)
+        plain = [f"{spread(values)} ({len(values)})" for values in ([bc] if algo == "bc" else [bc, last])]
+        updates = results.records(algo, dataset)[0]["updates"]
+        rows += (
+            f"| {short.removesuffix('-v0')} | {data} | {' | '.join(plain)} | " in page
+            or (
+                f"| {short} | {data} | {spread(bc)} | {numbers} | **{spread(last)}** | {spread(best)} | {updates:,} | "
+                f"{spent:.{0 if spent >= 9.95 else 1}f} |"
+            )
+            in page
+        )
+    assert rows == len(DATASETS)
+
+
+def test_what_the_zoos_page_says_of_the_benchmark_is_in_its_records(results: Results) -> None:
+    page = (ROOT / "zoo" / "README.md").read_text()
+    items = re.split(r"^\d\. ", page.partition("has 80 runs")[2].partition("\n## ")[0], flags=re.MULTILINE)[1:]
+    checked = 0
+    for (start, dataset), item in zip(list(DATASETS.items())[:5], items, strict=False):
+        item = " ".join(item.split())
+        assert item.startswith(start) and f"(data {results.data(dataset)['normalized_score']:.0f})" in item
+        for algo, number in said_of(item.partition("IQL's best")[0]):
+            assert f"{results.scores(algo, dataset).mean():.0f}" == number, (dataset, algo)
+            checked += 1
+    assert checked == 50
+    qdq = re.search(r"QDQ 64 \((\d+), (\d+) and (\d+)\)", page)
+    assert qdq is not None
+    assert list(qdq.groups()) == [f"{score:.0f}" for score in results.scores("qdq", DATASETS["Hopper medium-replay"])]
+    for names, number in SAID.findall(" ".join(items[5].split())):
+        algos = [TITLES[name] for name in re.split(", | and ", names) if name]
+        spent = [minutes(results, algo, dataset) for algo in algos for dataset in DATASETS.values()]
+        assert number == " to ".join(dict.fromkeys(f"{value:.0f}" for value in (min(spent), max(spent)))), names
+
+
+def test_interquartile_means_on_the_pages_are_the_reports() -> None:
+    with (BENCHMARK / "aggregate.csv").open() as file:
+        means = {row["algorithm"]: f"{float(row['iqm']):.0f}" for row in csv.DictReader(file)}
+    zoo = " ".join((ROOT / "zoo" / "README.md").read_text().partition("\n7. ")[2].partition("\n8. ")[0].split())
+    assert f"over the five sets, {means['dac']}; then" in zoo
+    said = said_of(zoo)
+    choosing = re.search(
+        r"highest interquartile mean over all five sets: (\d+), then ([^|]*)", (LIBRARY / "README.md").read_text()
+    )
+    assert choosing is not None and choosing[1] == means["dac"]
+    assert len(said) == 5 and said[:3] == said_of(choosing[2])
+    assert dict(said) == {algo: means[algo] for algo, _ in said}
+
+
+def test_processor_minutes_on_the_page_on_choosing_are_the_benchmarks(results: Results) -> None:
+    row = re.search(r"Hopper medium-replay, processor minutes a run: ([^|]*)", (LIBRARY / "README.md").read_text())
+    assert row is not None and len(said_of(row[1])) == 10
+    for algo, number in said_of(row[1]):
+        spent = minutes(results, algo, DATASETS["Hopper medium-replay"])
+        assert float(number) == pytest.approx(spent, abs=0.05 if "." in number else 0.5), algo
+
+
+@pytest.mark.parametrize("path", INSPECTIONS, ids=lambda path: path.stem)
+def test_the_table_of_datasets_says_what_was_inspected(path: Path) -> None:
+    found = json.loads(path.read_text())
+    (row,) = re.findall(rf"^\| `{found['id']}` \| (.*) \|$", (ROOT / "zoo" / "DATASETS.md").read_text(), re.MULTILINE)
+    cells = row.split(" | ")
+    assert cells[:2] == [f"{found['n_transitions']:,}", f"{found['n_episodes']:,}"]
+    assert float(cells[6]) == pytest.approx(found["returns"]["score_mean"], abs=0.051)
+    low, *_, high = found["returns"]["quartiles"]
+    assert [float(cell.replace(",", "")) for cell in cells[4:6]] == pytest.approx([low, high], abs=0.5)
+
+
+def test_the_readme_counts_the_algorithms() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "Twenty-two algorithms" in text and len(re.findall(r"^\| `\w+\(\"", text, re.MULTILINE)) == 22

@@ -1,0 +1,104 @@
+"""The zoo's commands of each page are run in their order, small: a page makes what its later commands read."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo import __main__ as zoo_main
+from zoo.collect.make import collect
+from zoo.plot import figures
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "sb3_genoffline").rglob("README.md")),
+    *(ROOT / "zoo" / name / "README.md" for name in (".", "tune", "behavior", "benchmarks/cpu")),
+]
+DATASETS = ("hopper/medium-replay-v0", "hopper/medium-replay-v1", "hopper/medium-v0", "pointmaze/stitch-v0")
+SMALLER = {
+    "collect": "--steps 600",
+    "train": "-n 2 --eval-freq 1 --eval-episodes 1 --no-progress",
+    "evaluate": "-n 1",
+    "inspect": "--no-picture",
+    "judge": "-n 2 --fqe-only",
+    "publish": "-n 1 --video-length 4",
+    "tune": "--trials 1 -n 4 --fit-steps 4 --profile tiny --jobs 1",
+    "speed": "--rounds 1 --updates 1",
+    "plot maze": "--n-walks 1",
+    "plot plans": "--n-plans 2 --n-places 1",
+    "plot bandit": "--steps 2 --denoised-steps 2 --sets 1",
+}
+NOT_RUN = {
+    "--download": "asks Minari's server",
+    "collect all": "is every dataset",
+    "benchmark zoo/benchmarks/cpu.yml -f": "is 80 runs; tests/zoo/benchmark runs small plans",
+    "--no-dry-run": "sends to the Hub; tests/hub has one of its own",
+    "--agent RUN": "is of any run; the pages of BC, Decision Transformer and Diffuser have such lines",
+    "gpu-check": "tests/zoo/test_gpu_check.py runs it",
+    "plot density -o": "trains toys for minutes; tests/zoo/test_density_plot.py has smaller ones",
+    "python -m zoo.": "is a script; its own test runs it small",
+}
+COPIED = ("hub_models/dac-hopper-medium-replay", "hub_models/dac-walker2d-medium-replay", "zoo/benchmarks")
+"""What commands of pages read in a checkout, for those that do."""
+BEFORE = {"hub": "dac", "deploy": "dac", "ope": "bc"}
+"""Pages about what is done with a run that is there, by the algorithm of that run."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few steps of those that the pages name."""
+    root = tmp_path_factory.mktemp("minari")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        for name in DATASETS:
+            collect(f"genoffline/{name}", steps=600)
+    return root
+
+
+def lines_of(page: Path) -> list[str]:
+    """What a page types into a shell: commands of the zoo, and Python between the marks of a here-document."""
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(r"^python - <<'END'\n[^`]*?\nEND$|^python -m zoo.*$", "\n".join(blocks), re.MULTILINE)
+
+
+def run(line: str) -> None:
+    """One of :func:`lines_of`, small."""
+    if line.startswith("python - "):
+        exec(line.partition("\n")[2].removesuffix("END").replace(", 20)", ", 1)"), {})
+        return
+    _, _, _, *words = shlex.split(line, comments=True)
+    name = " ".join(words[:2]) if words[0] == "plot" else words[0]
+    words += SMALLER.get(name, "").split()
+    if name == "train" and not any(word.endswith(".yml") for word in words):
+        words += ["--profile", "tiny"]
+    zoo_main.main(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_a_page_can_be_followed(page: Path, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets))
+    monkeypatch.setenv("SB3_GENOFFLINE_CACHE", str(datasets / "cache"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.chdir(tmp_path)
+    for name in COPIED:
+        if f"{name}/" in page.read_text():
+            shutil.copytree(ROOT / name, tmp_path / name)
+    rng = np.random.default_rng(0)
+    numbers = {
+        "observations": rng.normal(size=(60, 3)),
+        "actions": rng.uniform(-2, 2, (60, 1)),
+        "rewards": rng.normal(size=60),
+    }
+    np.savez("own.npz", **numbers, terminals=np.arange(60) % 10 == 9, timeouts=np.zeros(60))
+    lines = [line for line in lines_of(page) if not any(part in line for part in NOT_RUN)]
+    if page.parent.name in BEFORE:
+        lines.insert(0, f"python -m zoo train --algo {BEFORE[page.parent.name]} --dataset genoffline/{DATASETS[0]} -f logs")
+    for line in lines:
+        run(line)
