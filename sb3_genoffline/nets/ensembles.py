@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline.nets.activations import Mish, replacing
 from sb3_genoffline.nets.blocks import fits_cache, state_blocks
+from sb3_genoffline.nets.layers import Layers
 from sb3_genoffline.nets.network import Network, parameters_of
 from sb3_genoffline.nets.widths import checked_widths
 
@@ -37,6 +38,10 @@ class EnsembleLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(H, B, in) -> (H, B, out)"""
         return th.baddbmm(self.bias, x, self.weight)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The same without the bias."""
+        return th.bmm(x, self.weight)
 
 
 class EnsembleQ(Network):
@@ -72,7 +77,7 @@ class EnsembleQ(Network):
             if layer_norm:
                 layers.append(nn.LayerNorm(width_in, elementwise_affine=False))
             layers += [replacing(activation_fn), EnsembleLinear(n_critics, width_in, width_out, torch_init)]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = Layers(*layers)
 
     @property
     def output_layer(self) -> EnsembleLinear:
@@ -88,7 +93,7 @@ class EnsembleQ(Network):
         :return: (H, B)
         """
         x = th.cat([states, actions], dim=-1)
-        values: Tensor = self.trunk(self.input_layer(x.expand(self.n_critics, *x.shape)))
+        values: Tensor = self.trunk(x.expand(self.n_critics, *x.shape), first=self.input_layer)
         return values.squeeze(-1)
 
     def of_member(self, member: int, states: Tensor, actions: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ def table_row(text: str, section: str, name: str) -> list[str]:
 
 def test_means_and_deviations_over_seeds_are_those_of_the_final_scores(report: Path) -> None:
     text = (report / "README.md").read_text()
-    assert "\n\n7 of 12 runs, 0.2 hours of processor time." in text  # 90 seconds each
+    assert "\n\n7 of 12 runs, 10 minutes of processor time." in text  # 90 seconds each
     assert table_row(text, "Final scores", "BC") == ["BC", "12.0 ± 2.0 (3)", "50.0 (1)", "62.0"]
     assert table_row(text, "Final scores", "DAC") == ["DAC", "**20.5 ± 13.4 (2)**", "**80.0 (1)**", "100.5"]
     assert table_row(text, "Final scores", "nosuch") == ["nosuch", "–", "–", "–"]
