@@ -12,6 +12,7 @@ from zoo.benchmark import report
 from zoo.benchmark.plan import Plan, read_plan
 from zoo.benchmark.records import read_cells
 from zoo.benchmark.results import Results
+from zoo.recipes import collectible
 
 ROOT = Path(__file__).parents[1]
 BENCHMARK = ROOT / "zoo" / "benchmarks" / "cpu"
@@ -138,6 +139,7 @@ def test_the_table_of_datasets_says_what_was_inspected(path: Path) -> None:
     assert [float(cell.replace(",", "")) for cell in cells[4:6]] == pytest.approx([low, high], abs=0.5)
 
 
-def test_the_readme_counts_the_algorithms() -> None:
+def test_the_readme_counts_algorithms_and_datasets() -> None:
     text = (ROOT / "README.md").read_text()
-    assert "Twenty-two algorithms" in text and len(re.findall(r"^\| `\w+\(\"", text, re.MULTILINE)) == 22
+    assert f"[{len(collectible())} sets](zoo/DATASETS.md)" in text
+    assert "Twenty-two algorithms" in text and len(re.findall(r"^\| (?:\*\*)?`\w+\(\"", text, re.MULTILINE)) == 22

@@ -116,7 +116,7 @@ def test_the_readme_and_the_pages_have_the_blocks_they_promise() -> None:
 
 
 def test_the_tables_of_algorithms_name_each_with_a_policy_it_knows() -> None:
-    named = dict(re.findall(r"^\| `(\w+)\(\"(\w+)\", env\)`", README, re.MULTILINE))
+    named = dict(re.findall(r"^\| (?:\*\*)?`(\w+)\(\"(\w+)\", env\)`", README, re.MULTILINE))
     assert named.keys() == {algorithm.__name__ for algorithm in ALGOS.values()}
     for algorithm in ALGOS.values():
         assert named[algorithm.__name__] in algorithm.policy_aliases

@@ -157,6 +157,8 @@ def test_pages_fit_a_phone(opened: Any, site: Path, width: int) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         brand, theme = (page.locator(f".top .{name}").bounding_box() for name in ("brand", "theme"))
         assert theme["y"] < brand["y"] + brand["height"], "the switch has a line of its own"
+        cut = "[...document.querySelectorAll('caption span')].filter(s => s.getBoundingClientRect().right > innerWidth).length"
+        assert page.evaluate(cut) == 0, "a caption is cut off"
 
 
 def test_pages_are_whole_without_scripts(opened: Any) -> None:

@@ -182,11 +182,12 @@ def _introduction(results: Results) -> str:
         f"torch {record['versions']['torch']}, MuJoCo {record['versions'].get('mujoco')}" for record in records
     )
     hosts = _distinct(record["host"] for record in records)
-    hours = sum(record["seconds"].get("cpu") or 0.0 for record in records) / 3600
+    spent = sum(record["seconds"].get("cpu") or 0.0 for record in records) / 60
+    time = f"{spent / 60:.1f} hours" if spent >= 60 else f"{_mean([spent])} minutes"
     earlier = sum(not record.get("final") for record in records)
     before = f" (of {earlier} earlier runs: of its last {LATE} evaluations on the way)" if earlier else ""
     return (
-        f"{len(records)} of {len(results.cells)} runs, {hours:.1f} hours of processor time. Scores are normalised (0 random, "
+        f"{len(records)} of {len(results.cells)} runs, {time} of processor time. Scores are normalised (0 random, "
         f"100 expert; in mazes 100 times the success rate). The **final score** of a run is the mean of its last {LATE} "
         f"checkpoints{before}, since a single one may be lucky; then mean ± sample standard deviation over seeds, where there "
         "are several. *Last* is the last checkpoint alone, *best* the one that scored best on the way. A checkpoint's score "
@@ -243,13 +244,16 @@ def _comparison(results: Results) -> list[str]:
         f"Over {', '.join(map(markdown, common))}, where all algorithms have results. Interquartile mean of all runs, each "
         "dataset with the same weight; 95% stratified bootstrap over seeds."
     )
-    if most < _ENOUGH_SEEDS:
+    if most == 1:
+        note += " With one seed there is no interval."
+    elif most < _ENOUGH_SEEDS:
         note += (
             f" So few seeds make the intervals too narrow: from {most} of a dataset they reach from its lowest to its highest "
             f"score at most, between which a median lies with a probability of {100 - 200 * 0.5**most:.0f}%."
         )
-    if single:
-        note += f" With one seed, {', '.join(map(markdown, single))} add nothing to them."
+    if single and most > 1:
+        adds = "adds" if len(single) == 1 else "add"
+        note += f" With one seed, {', '.join(map(markdown, single))} {adds} nothing to them."
     anywhere = ", on a dataset at random" if len(common) > 1 else ""
     return [
         note,

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from sb3_genoffline.errors import ExistsError, UserError, printable_lines
 from sb3_genoffline.files.writing import replaced_folder
@@ -110,7 +110,7 @@ class _Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.filters |= {"algorithm": title, "markdown": as_html}
+        self.environment.filters |= {"algorithm": title, "markdown": as_html, "breakable": _breakable}
         self.environment.globals |= {"with_interval": with_interval, "inspect_command": views.inspect_command}
         self.environment.globals |= {"sections": list(contents.sections), "version": __version__}
 
@@ -219,6 +219,11 @@ class _Site:
         path = self.folder / address
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page)
+
+
+def _breakable(text: str) -> Markup:
+    """Escaped; a line may end after a slash, rather than within a word."""
+    return escape(printable_lines(text)).replace("/", Markup("/<wbr>"))
 
 
 def _shown(value: Any) -> Any:

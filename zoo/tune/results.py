@@ -110,7 +110,8 @@ def profile_text(plan: TunePlan, best: Result, n_trials: int) -> str:
     settings = plan.job(plan.space.settings(best.parameters)).config["hyperparameters"]
     what = OBJECTIVES[plan.evaluation["objective"]].what
     lines = [
-        f"Settings of {plan.wish.algo} for {plan.wish.dataset}, by `{PROGRAM} tune`: trial {best.number} of {n_trials}.",
+        f"Settings of {plan.wish.algo} for {plan.wish.dataset}, chosen by `{PROGRAM} tune`: trial {best.number}, the best of "
+        f"{n_trials}.",
         f"{what}: {best.value:.6g}",
         f"Train on all data: {PROGRAM} train --algo {plan.wish.algo} --dataset {plan.wish.dataset} --profile THIS_FILE",
     ]

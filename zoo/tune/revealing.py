@@ -35,4 +35,4 @@ def reveal(folder: Path, episodes: int) -> Generator[str]:
                 raise UserError(f"The agent of {path} is gone: move this record away, and its trial is left out.")
             found = judge.simulate(load_agent(run.model_path, device=record["config"]["device"]), episodes, EVAL_SEED)
             write_json(path, record | {REVEALED: {"episodes": episodes, "eval_seed": EVAL_SEED, **found}})
-            yield f"{path.stem}: {found['value']:.1f}"
+            yield f"simulator, {episodes} episodes of {path.stem}: {found['value']:.1f}"
