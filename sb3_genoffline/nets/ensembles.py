@@ -35,13 +35,21 @@ class EnsembleLinear(nn.Module):
         for member in self.weight:  # the fans are one member's, not the stack's
             nn.init.xavier_uniform_(member.data)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(H, B, in) -> (H, B, out)"""
-        return th.baddbmm(self.bias, x, self.weight)
+    def forward(self, x: Tensor, member: int | None = None) -> Tensor:
+        """
+        :param x: (H, B, in), or (..., in) for one member
+        :param member: which one; None: all
+        :return: (H, B, out) or (..., out)
+        """
+        if member is None:
+            return th.baddbmm(self.bias, x, self.weight)
+        return nn.functional.linear(x, self.weight[member].T, self.bias[member, 0])
 
-    def product(self, x: Tensor) -> Tensor:
-        """The same without the bias."""
-        return th.bmm(x, self.weight)
+    def halves(self, x: Tensor, member: int | None = None) -> tuple[Tensor, Tensor]:
+        """The product and the bias whose sum :meth:`forward` is."""
+        if member is None:
+            return th.bmm(x, self.weight), self.bias
+        return x @ self.weight[member], self.bias[member]
 
 
 class EnsembleQ(Network):
@@ -105,8 +113,8 @@ class EnsembleQ(Network):
         :param actions: (B, A)
         :return: (B,)
         """
-        first, x = self.input_layer, th.cat([states, actions], dim=-1)
-        return self._trunk_of(member, th.addmm(first.bias[member], x, first.weight[member])).squeeze(-1)
+        values: Tensor = self.trunk(th.cat([states, actions], dim=-1), first=self.input_layer, member=member)
+        return values.squeeze(-1)
 
     def of_samples(self, states: Tensor, actions: Tensor) -> Tensor:
         """
@@ -149,15 +157,9 @@ class EnsembleQ(Network):
             rows = actions[part].reshape(-1, action_dim)  # (b·n, A)
             for member in range(self.n_critics):
                 hidden = th.unflatten(rows @ w_action[member], 0, (-1, n_samples))
-                hidden.add_(state_part[member, part].unsqueeze(1))
-                scores[member, part] = self._trunk_of(member, hidden.flatten(0, 1)).view(-1, n_samples)
+                given = state_part[member, part].unsqueeze(1)  # (b, 1, h)
+                scores[member, part] = self.trunk(hidden, given, member=member).squeeze(-1)
         return scores
-
-    def _trunk_of(self, member: int, x: Tensor) -> Tensor:
-        """One member's layers behind the first: (rows, h) -> (rows, 1)."""
-        for layer in self.trunk:
-            x = th.addmm(layer.bias[member], x, layer.weight[member]) if isinstance(layer, EnsembleLinear) else layer(x)
-        return x
 
 
 @th.no_grad()

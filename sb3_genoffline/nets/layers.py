@@ -1,7 +1,8 @@
 """Layers of multilayer perceptrons, one after the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from stable_baselines3.common.torch_layers import create_mlp
 from torch import Tensor, nn
@@ -11,35 +12,45 @@ from sb3_genoffline.nets.activations import Mish, mish, replacing
 from sb3_genoffline.nets.widths import checked_widths
 
 
-
-
-def halves(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A layer's product with its input, and the bias that is still to be added; all it makes of the input, if it is not linear."""
-    if isinstance(layer, nn.Linear):
-        return F.linear(x, layer.weight), layer.bias
-    product: Callable[[Tensor], Tensor] | None = getattr(layer, "product", None)
-    return (layer(x), None) if product is None else (product(x), layer.bias)  # type: ignore[return-value]
-
-
 class Layers(nn.Sequential):
     """Layers one after the other. Where a Mish follows a linear layer, it adds the bias in its own first pass."""
 
-    def forward(self, input: Tensor, bias: Tensor | None = None, first: nn.Module | None = None) -> Tensor:
+    def forward(
+        self, input: Tensor, bias: Tensor | None = None, first: nn.Module | None = None, member: int | None = None
+    ) -> Tensor:
         """
         :param input: of the first layer
         :param bias: to be added to the input, which may be written over
         :param first: a layer before all others
+        :param member: of the ensemble that linear layers are; None: all, or there is no ensemble
         """
         x, layers = input, [*self] if first is None else [first, *self]
+        which = () if member is None else (member,)
         for layer, following in pairwise([*layers, None]):
-            assert layer is not None
             if isinstance(layer, Mish):
                 x, bias = mish(x, bias), None
                 continue
             if bias is not None:
                 x, bias = x + bias, None
-            x, bias = halves(layer, x) if isinstance(following, Mish) else (layer(x), None)
+            if not _is_linear(layer):
+                x = layer(x)
+            elif isinstance(following, Mish):
+                x, bias = _halves(layer, x, *which)
+            else:
+                x = layer(x, *which)
         return x if bias is None else x + bias
+
+
+def _is_linear(layer: Any) -> bool:
+    return isinstance(layer, nn.Linear) or hasattr(layer, "halves")
+
+
+def _halves(layer: Any, x: Tensor, *which: int) -> tuple[Tensor, Tensor]:
+    """A linear layer's product with its input, and its bias."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, layer.weight), layer.bias
+    product, bias = layer.halves(x, *which)
+    return product, bias
 
 
 def mlp_layers(
