@@ -115,15 +115,16 @@ def _step_fused_adam(optimizer: th.optim.Optimizer, group: dict[str, Any], gradi
     usual = type(optimizer) in (th.optim.Adam, th.optim.AdamW) and group["fused"] and not group["amsgrad"]
     if not usual or isinstance(rate, Tensor) or parameters[0].device.type != "cpu":
         return False
-    states = [optimizer.state.get(parameter) for parameter in parameters]
-    if not all(states) or any(gradient is None for gradient in gradients):
+    states: list[Any] = [optimizer.state.get(parameter) for parameter in parameters]
+    known = [gradient for gradient in gradients if gradient is not None]
+    if not all(states) or len(known) < len(parameters):
         return False
     steps = [state["step"] for state in states]
     th._foreach_add_(steps, 1)
     step = th._fused_adamw_ if group["decoupled_weight_decay"] else th._fused_adam_
     step(
         parameters,
-        gradients,
+        known,
         [state["exp_avg"] for state in states],
         [state["exp_avg_sq"] for state in states],
         [],

@@ -20,6 +20,7 @@ from sb3_genoffline.generative.dpm_solver import dpm_solver
 from sb3_genoffline.generative.schedules import BetaSchedule, NoiseSchedule, ReverseVariance, beta_schedule
 from sb3_genoffline.nets.activations import Mish, mish
 from sb3_genoffline.nets.blocks import fits_cache, state_blocks
+from sb3_genoffline.nets.layers import Layers
 from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 
@@ -221,7 +222,7 @@ class NoiseNetwork(Network):
         else:
             for width_in, width_out in pairwise(widths):
                 layers += [Mish(), nn.Linear(width_in, width_out)]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = Layers(*layers)
         if not torch_init:
             xavier_init(self)
 
@@ -233,7 +234,7 @@ class NoiseNetwork(Network):
         :return: predicted noise (B, A)
         """
         time = nn.functional.embedding(t, self.time_net(self.time_table))  # the processor sees T + 1 rows, not B
-        predicted: Tensor = self.trunk(self.input_layer(th.cat([states, noisy_actions, time], dim=-1)))
+        predicted: Tensor = self.trunk(th.cat([states, noisy_actions, time], dim=-1), first=self.input_layer)
         return predicted
 
     def conditioned_on(self, states: Tensor) -> NoisePrediction:
@@ -246,17 +247,13 @@ class NoiseNetwork(Network):
         """
         n_time = self.input_layer.in_features - self.state_dim - self.action_dim
         w_state, w_action, w_time = th.split(self.input_layer.weight, [self.state_dim, self.action_dim, n_time], dim=1)
-        state_part = states @ w_state.T  # (B, h)
+        state_part = (states @ w_state.T).unsqueeze(1)  # (B, 1, h)
         time_part = nn.functional.linear(self.time_net(self.time_table), w_time, self.input_layer.bias)  # (T + 1, h)
 
         def predict_noise(x: Tensor, t: int) -> Tensor:
-            given, rows = state_part + time_part[t], x.flatten(0, 1)  # (B, h), (B·n, A)
-            if x.shape[1] == 1:
-                hidden = th.addmm(given, rows, w_action.T)
-            else:
-                hidden = th.unflatten(rows @ w_action.T, 0, x.shape[:2]).add_(given.unsqueeze(1)).flatten(0, 1)
-            predicted: Tensor = self.trunk(hidden)  # (B·n, A)
-            return predicted.view(x.shape)
+            given = state_part + time_part[t]  # (B, 1, h)
+            predicted: Tensor = self.trunk(x @ w_action.T, given)  # (B, n, A)
+            return predicted
 
         return predict_noise
 

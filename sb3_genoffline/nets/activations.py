@@ -3,20 +3,23 @@
 import torch as th
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-# PyTorch makes a tensor of the right kind of each number of Python, which costs more than a small operator does
-_ONES = {dtype: th.ones((), dtype=dtype) for dtype in (th.float32, th.float64)}
+# Up to so many numbers PyTorch's slow operator takes less time than a CPU needs to start several fast ones
+_FEW = 2048
+# 1 and −1: PyTorch makes a tensor of the right kind of each number of Python, which costs more than a small operator does
+_SIGNS = {dtype: (th.ones((), dtype=dtype), -th.ones((), dtype=dtype)) for dtype in (th.float32, th.float64)}
 
 
-def _one(like: Tensor) -> Tensor:
-    return _ONES[like.dtype] if like.device.type == "cpu" and like.dtype in _ONES else like.new_ones(())
+def _minus_sum(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x.neg() if bias is None else th.sub(bias.neg(), x)
 
 
-def _mish_no_grad(x: Tensor) -> Tensor:
-    negative = x.neg()
-    q = negative.sigmoid()  # cheaper than an exp, and overflows nowhere
-    d = th.addcmul(_one(x), q, q, out=q)
-    return negative.addcdiv_(x, d, value=2)
+def _mish_no_grad(x: Tensor, bias: Tensor | None) -> Tensor:
+    one, _ = _SIGNS[x.dtype]
+    negative = _minus_sum(x, bias)
+    q = negative.sigmoid() if bias is None else th.sigmoid(negative, out=x)  # cheaper than an exp, and overflows nowhere
+    return negative.addcdiv_(negative, th.addcmul(one, q, q, out=q), value=-2)
 
 
 class _MishFunction(th.autograd.Function):
@@ -26,33 +29,40 @@ class _MishFunction(th.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: th.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
-        negative, one = x.neg(), _one(x)
-        q = negative.sigmoid()
-        slope = th.ops.aten.sigmoid_backward(x, q).mul_(q)  # xq(1 − q), then times q
+    def forward(ctx: th.autograd.function.FunctionCtx, x: Tensor, bias: Tensor | None) -> Tensor:
+        one, minus_one = _SIGNS[x.dtype]
+        negative = _minus_sum(x, bias)
+        q = negative.sigmoid() if bias is None else th.sigmoid(negative, out=x.detach())
+        slope = th.ops.aten.sigmoid_backward(negative, q).mul_(q)  # −xq(1 − q), then times q
         d = th.addcmul(one, q, q, out=q)
-        th.addcdiv(one, slope, d, value=2, out=slope)
-        ctx.save_for_backward(th.addcdiv(-one, slope, d, value=2, out=slope))
-        return negative.addcdiv_(x, d, value=2)
+        th.addcdiv(one, slope, d, value=-2, out=slope)
+        ctx.save_for_backward(th.addcdiv(minus_one, slope, d, value=2, out=slope))
+        ctx.bias_shape = None if bias is None else bias.shape  # type: ignore[attr-defined]
+        return negative.addcdiv_(negative, d, value=-2)
 
     @staticmethod
     @once_differentiable  # a second derivative of the saved slope would be wrong without a word
-    def backward(ctx: th.autograd.function.FunctionCtx, *grad_outputs: Tensor) -> Tensor:
+    def backward(ctx: th.autograd.function.FunctionCtx, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
         (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad_outputs[0] * slope
+        gradient = grad_outputs[0] * slope
+        learns = ctx.needs_input_grad[1]  # type: ignore[attr-defined]
+        return gradient, gradient.sum_to_size(ctx.bias_shape) if learns else None  # type: ignore[attr-defined]
 
 
-def mish(x: Tensor) -> Tensor:
+def mish(x: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     ``x·tanh(softplus(x))``, computed as ``2x/(1 + sigmoid(−x)²) − x``.
 
     :param x: any shape
-    :return: same shape; differentiable once
+    :param bias: added to x first, which may then be written over; of a shape that x's need not be widened for
+    :return: as x; where there are many numbers on a CPU, differentiable once
     """
-    if th.is_grad_enabled() and x.requires_grad:
-        smooth: Tensor = _MishFunction.apply(x)  # type: ignore[no-untyped-call]
+    if x.device.type != "cpu" or x.numel() <= _FEW or x.dtype not in _SIGNS:
+        return F.mish(x if bias is None else x + bias)
+    if th.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
+        smooth: Tensor = _MishFunction.apply(x, bias)  # type: ignore[no-untyped-call]
         return smooth
-    return _mish_no_grad(x)
+    return _mish_no_grad(x, bias)
 
 
 def replacing(activation_fn: type[nn.Module]) -> nn.Module:

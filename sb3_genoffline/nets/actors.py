@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.nets.mlp import mlp_layers
+from sb3_genoffline.nets.layers import mlp_layers
 from sb3_genoffline.nets.network import Network
 from sb3_genoffline.nets.widths import checked_widths
 

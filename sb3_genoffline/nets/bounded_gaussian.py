@@ -8,7 +8,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.special import ndtr, ndtri
 
-from sb3_genoffline.nets.mlp import mlp_layers
+from sb3_genoffline.nets.layers import mlp_layers
 from sb3_genoffline.nets.network import Network
 
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 0.0

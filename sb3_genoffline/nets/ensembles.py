@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sb3_genoffline.nets.activations import Mish, replacing
 from sb3_genoffline.nets.blocks import fits_cache, state_blocks
+from sb3_genoffline.nets.layers import Layers
 from sb3_genoffline.nets.network import Network, parameters_of
 from sb3_genoffline.nets.widths import checked_widths
 
@@ -34,9 +35,21 @@ class EnsembleLinear(nn.Module):
         for member in self.weight:  # the fans are one member's, not the stack's
             nn.init.xavier_uniform_(member.data)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(H, B, in) -> (H, B, out)"""
-        return th.baddbmm(self.bias, x, self.weight)
+    def forward(self, x: Tensor, member: int | None = None) -> Tensor:
+        """
+        :param x: (H, B, in), or (..., in) for one member
+        :param member: which one; None: all
+        :return: (H, B, out) or (..., out)
+        """
+        if member is None:
+            return th.baddbmm(self.bias, x, self.weight)
+        return nn.functional.linear(x, self.weight[member].T, self.bias[member, 0])
+
+    def halves(self, x: Tensor, member: int | None = None) -> tuple[Tensor, Tensor]:
+        """The product and the bias whose sum :meth:`forward` is."""
+        if member is None:
+            return th.bmm(x, self.weight), self.bias
+        return x @ self.weight[member], self.bias[member]
 
 
 class EnsembleQ(Network):
@@ -72,7 +85,7 @@ class EnsembleQ(Network):
             if layer_norm:
                 layers.append(nn.LayerNorm(width_in, elementwise_affine=False))
             layers += [replacing(activation_fn), EnsembleLinear(n_critics, width_in, width_out, torch_init)]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = Layers(*layers)
 
     @property
     def output_layer(self) -> EnsembleLinear:
@@ -88,7 +101,7 @@ class EnsembleQ(Network):
         :return: (H, B)
         """
         x = th.cat([states, actions], dim=-1)
-        values: Tensor = self.trunk(self.input_layer(x.expand(self.n_critics, *x.shape)))
+        values: Tensor = self.trunk(x.expand(self.n_critics, *x.shape), first=self.input_layer)
         return values.squeeze(-1)
 
     def of_member(self, member: int, states: Tensor, actions: Tensor) -> Tensor:
@@ -100,8 +113,8 @@ class EnsembleQ(Network):
         :param actions: (B, A)
         :return: (B,)
         """
-        first, x = self.input_layer, th.cat([states, actions], dim=-1)
-        return self._trunk_of(member, th.addmm(first.bias[member], x, first.weight[member])).squeeze(-1)
+        values: Tensor = self.trunk(th.cat([states, actions], dim=-1), first=self.input_layer, member=member)
+        return values.squeeze(-1)
 
     def of_samples(self, states: Tensor, actions: Tensor) -> Tensor:
         """
@@ -144,15 +157,9 @@ class EnsembleQ(Network):
             rows = actions[part].reshape(-1, action_dim)  # (b·n, A)
             for member in range(self.n_critics):
                 hidden = th.unflatten(rows @ w_action[member], 0, (-1, n_samples))
-                hidden.add_(state_part[member, part].unsqueeze(1))
-                scores[member, part] = self._trunk_of(member, hidden.flatten(0, 1)).view(-1, n_samples)
+                given = state_part[member, part].unsqueeze(1)  # (b, 1, h)
+                scores[member, part] = self.trunk(hidden, given, member=member).squeeze(-1)
         return scores
-
-    def _trunk_of(self, member: int, x: Tensor) -> Tensor:
-        """One member's layers behind the first: (rows, h) -> (rows, 1)."""
-        for layer in self.trunk:
-            x = th.addmm(layer.bias[member], x, layer.weight[member]) if isinstance(layer, EnsembleLinear) else layer(x)
-        return x
 
 
 @th.no_grad()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sb3_genoffline.nets.mlp import mlp_layers
+from sb3_genoffline.nets.layers import mlp_layers
 from sb3_genoffline.nets.widths import checked_widths
 
 _NORM_EPS = 1e-6  # Flax's, which the codes with a LayerNorm in V are written in

@@ -344,7 +344,7 @@ def test_acting_denoises_all_observations_and_candidates_together(make_dac: Make
     calls = []
     model.actor.noise_net.trunk.register_forward_hook(lambda _, inputs, output: calls.append(output.shape))
     model.predict(np.zeros((7, 3), np.float32), deterministic=True)
-    assert calls == [(35, 2)] * 5  # T passes over 7 observations × 5 candidates
+    assert calls == [(7, 5, 2)] * 5  # T passes over 7 observations × 5 candidates
 
 
 @pytest.mark.parametrize("q_target", ["lcb", "min", "convex", "rand_convex"])

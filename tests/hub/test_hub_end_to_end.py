@@ -26,6 +26,7 @@ def other() -> OfflineAlgorithm:
     return train(seed=1)
 
 
+@pytest.mark.slow  # an empty cache is asked of in test_zoo_publish.py, another process in test_determinism.py
 def test_agents_act_the_same_in_a_fresh_process_with_an_empty_cache(hub, agent, fresh_process):
     push_to_hub(agent, REPO)
     push_to_hub(second := train(TD3BC), "ada/td3-point")

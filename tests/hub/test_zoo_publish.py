@@ -26,7 +26,7 @@ def command(tmp_path: Path) -> list[str]:
     flags = ["--dataset", str(data), "-f", str(tmp_path / "logs")]
     quiet = ["--no-progress", "--verbose", "0", "--log-interval", "-2", "--eval-freq", "0", "--seed", "0"]
     main(["train", *flags, *env, *quiet, "-n", "4", "-params", *small])
-    return ["publish", *flags, *env[:2], "-o", str(tmp_path / "models"), "-n", "1", "--no-film", "-name", "dac-car"]
+    return ["publish", *flags, *env, "-o", str(tmp_path / "models"), "-n", "1", "--no-film", "-name", "dac-car"]
 
 
 def test_a_published_agent_acts_the_same_with_an_empty_cache(

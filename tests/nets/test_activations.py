@@ -48,7 +48,19 @@ def test_mish_and_its_slope_are_torchs_over_the_whole_range(dtype: th.dtype, tol
 
 
 def test_a_second_derivative_of_mish_is_refused_and_not_silently_wrong() -> None:
-    x = th.linspace(-2, 2, 5, requires_grad=True)
+    x = th.linspace(-2, 2, 4096, requires_grad=True)
     slope = th.autograd.grad(Mish()(x).sum(), x, create_graph=True)[0]
     with pytest.raises(RuntimeError):
         slope.sum().backward()
+
+
+@pytest.mark.parametrize(("shape", "bias_shape"), [((4, 16, 64), (4, 1, 64)), ((40, 64), (64,)), ((8, 5, 64), (8, 1, 64))])
+def test_mish_of_a_sum_is_that_of_the_sum_made_first(shape: tuple[int, ...], bias_shape: tuple[int, ...]) -> None:
+    x, bias, weights = th.randn(shape), th.randn(bias_shape).requires_grad_(), th.randn(shape)
+    with th.no_grad():
+        np.testing.assert_allclose(mish(x.clone(), bias), th.nn.functional.mish(x + bias), rtol=0, atol=1e-12)
+    x.requires_grad_()
+    ours = th.autograd.grad((mish(x * 1.0, bias) * weights).sum(), (x, bias))
+    theirs = th.autograd.grad((th.nn.functional.mish(x + bias) * weights).sum(), (x, bias))
+    for gradient, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-12)

@@ -3,6 +3,7 @@
 import pytest
 import torch as th
 
+from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.blocks import CPU_BLOCK_ROWS
 from sb3_genoffline.nets.ensembles import EnsembleQ, soft_minimum
 
@@ -20,6 +21,17 @@ def test_scores_of_samples_are_the_ensembles_values(n_states: int, n_samples: in
         one_by_one = critic(states.repeat_interleave(n_samples, 0), actions.flatten(0, 1))
     assert scores.shape == (3, n_states, n_samples)
     th.testing.assert_close(scores, one_by_one.view_as(scores), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("activation", "net_arch"), [(Mish, (64, 8)), (th.nn.ReLU, (64, 8)), (Mish, ())])
+def test_one_members_values_and_slopes_are_those_it_has_among_all(activation: type[th.nn.Module], net_arch: list[int]) -> None:
+    th.manual_seed(0)
+    critic = EnsembleQ(3, 4, 2, net_arch, activation, torch_init=True).double()
+    states, actions = th.randn(50, 4).double(), th.randn(50, 2).double().requires_grad_()
+    alone, among = critic.of_member(1, states, actions), critic(states, actions)[1]
+    th.testing.assert_close(alone, among, rtol=1e-12, atol=1e-12)
+    slopes = [th.autograd.grad(values.square().sum(), actions)[0] for values in (alone, among)]
+    th.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
 
 
 def test_the_soft_minimum_mixes_the_members_of_each_action() -> None:

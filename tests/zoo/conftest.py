@@ -17,18 +17,29 @@ from zoo.runs.rendering import prefer_offscreen
 
 prefer_offscreen()
 DATASET = "tiny/hopper/random-v0"
+WRITE_PNG = figures.write_png
 FORK: Any = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def coarse_pictures() -> Iterator[None]:
-    """What is asked of pictures depends neither on their resolution nor on where exactly a panel lies."""
+    """
+    What is asked of pictures depends neither on their resolution nor on where exactly a panel lies. The same artists draw both
+    files: the SVG, in which tests read, is drawn; the PNG beside it stays empty, but for tests that ask for its ``pixels``.
+    """
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "write_png", lambda figure, file: file.write(b"\x89PNG"))
         patch.setattr(figures, "DPI", 30)
         patch.setattr(ConstrainedLayoutEngine, "execute", lambda *_: None)
         yield
+
+
+@pytest.fixture
+def pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PNGs are drawn as ever."""
+    monkeypatch.setattr(figures, "write_png", WRITE_PNG)
 
 
 @pytest.fixture

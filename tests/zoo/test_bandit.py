@@ -74,7 +74,7 @@ def test_a_short_training_runs_and_repeats(method: str) -> None:
 def test_the_critics_learn_the_observed_reward_only() -> None:
     model, data = make_agent("soft"), make_data(0)
     before = np.abs(critic_surface(model, data.actions) - true_q(data.actions)).mean()
-    train_agent(model, data, 150)
+    train_agent(model, data, 80)
     assert np.abs(critic_surface(model, data.actions) - true_q(data.actions)).mean() < 0.5 * before
 
 

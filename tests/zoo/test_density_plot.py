@@ -98,6 +98,7 @@ def test_the_share_beyond_the_quantile_counts_actions_that_are_less_likely() -> 
     assert found == {"data": {"nll": 2.0, "beyond_q99": 0.25}}
 
 
+@pytest.mark.usefixtures("pixels")
 def test_the_picture_of_two_agents_comes_with_their_numbers(model: CPED, data: OfflineDataset, tmp_path: Path) -> None:
     free = CPED("MlpPolicy", data, alpha_mode="fixed", alpha=0.0, **SMALL)
     model.save(tmp_path / "agent")

@@ -1,6 +1,7 @@
 """The API reference: what docstrings refer to exists, and each field in them is one that it knows."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def docstrings(body: list[ast.stmt], owner: str | None = None) -> Iterator[tuple
             yield from docstrings(node.body, owner)
 
 
+@functools.cache
 def said_in(path: Path) -> list[tuple[str | None, str]]:
     return list(docstrings(ast.parse(path.read_text()).body))
 

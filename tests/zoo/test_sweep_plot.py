@@ -17,6 +17,7 @@ def sweep_of(name: str, values: list[Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "values"), [("target_return", [10.0, 0.0, 5]), ("sampler", ["ddpm", None])])
+@pytest.mark.usefixtures("pixels")
 def test_a_sweep_is_drawn_and_the_same_gives_the_same_bytes(name: str, values: list[Any], tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text(json.dumps(sweep_of(name, values)))
     main(["plot", "sweep", str(tmp_path / "sweep.json"), "-o", str(tmp_path / "one.png")])

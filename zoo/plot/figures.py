@@ -54,7 +54,6 @@ def save_figure(figure: Any, output: str | Path) -> list[Path]:
     :return: the files
     """
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     output = Path(output)
@@ -64,8 +63,18 @@ def save_figure(figure: Any, output: str | Path) -> list[Path]:
     # savefig would lay the figure out and draw it twice for each of the files
     figure.set_dpi(DPI)
     with replaced(png) as file:
-        FigureCanvasAgg(figure).print_png(file)
+        write_png(figure, file)
     figure.set_layout_engine("none")
     with rc_context({"svg.hashsalt": "sb3-genoffline"}), replaced(svg) as file:
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     return files
+
+
+def write_png(figure: Any, file: Any) -> None:
+    """
+    :param figure: what to draw
+    :param file: open for writing bytes
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure).print_png(file)

@@ -105,6 +105,7 @@ def test_wandb_is_told_of_a_run_under_rl_zoos_flags_and_of_the_same_one_when_it_
     assert steps == [2, 3, 4, 6] and second["exit_code"] == 0
 
 
+@pytest.mark.slow  # what it is told is asked above of its double; starting it takes seconds
 def test_wandb_itself_writes_the_run_offline_beside_the_runs_files(file: Path) -> None:
     wandb = pytest.importorskip("wandb")
     main(command(file, "--track"))
