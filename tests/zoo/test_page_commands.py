@@ -57,7 +57,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(root))
         for name in DATASETS:
-            collect(f"genoffline/{name}", steps=600)
+            collect(f"genoffline/{name}", steps=600 if "hopper" in name else 4_000)  # of a maze: some arrive
     return root
 
 
