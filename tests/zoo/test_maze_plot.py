@@ -234,6 +234,7 @@ def test_plans_begin_where_they_are_made_and_the_same_noise_is_planned_with_and_
     main(["plot", "plans", "--dataset", STITCH, "--agent", str(tmp_path / "agent.zip"), *flags])
     numbers = json.loads((tmp_path / "plans.json").read_text())
     assert [kind["guide_scale"] for kind in numbers["plans"]] == [0.0, 2.0] and numbers["horizon"] == 16
+    assert numbers["plans"][0]["mean_value"] != numbers["plans"][1]["mean_value"]
     assert [place["step"] for place in numbers["plans"][0]["places"]] == [0, 249]
     assert "plans.svg" in capsys.readouterr().out and "with the guide, scale 2" in (tmp_path / "plans.svg").read_text()
 
