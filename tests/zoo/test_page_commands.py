@@ -21,7 +21,7 @@ PAGES = [
 DATASETS = ("hopper/medium-replay-v0", "hopper/medium-replay-v1", "hopper/medium-v0", "pointmaze/stitch-v0")
 SMALLER = {
     "collect": "--steps 600",
-    "train": "-n 2 --eval-freq 1 --eval-episodes 1 --no-progress",
+    "train": "-n 2 --eval-freq 2 --eval-episodes 1 --no-progress",
     "evaluate": "-n 1",
     "inspect": "--no-picture",
     "judge": "-n 2 --fqe-only",
