@@ -69,7 +69,7 @@ def bcq_flops(model: Any, batch_size: int) -> float:
     vae, decoder = vae_cost(model.vae)
     actor, critic, members = Cost.of(model.actor), Cost.of(model.critic), model.critic.n_critics
     target = model.n_target_samples * (decoder.row + actor.row) + scored_samples(model, model.n_target_samples)
-    actor_step = decoder.row + actor.learning + members * critic.passing
+    actor_step = decoder.row + actor.learning + critic.passing  # of the first critic
     return float(batch_size * (vae + target + members * critic.learning + actor_step))
 
 
@@ -88,7 +88,7 @@ def plas_flops(model: Any, batch_size: int) -> float:
     perturbation = 0 if model.actor.perturbation is None else Cost.of(model.actor.perturbation).row
     members = model.critic.n_critics
     target = latent.row + decoder.row + perturbation + members * critic.row
-    actor_step = latent.learning + decoder.passing + 3 * perturbation + members * critic.passing
+    actor_step = latent.learning + decoder.passing + 3 * perturbation + critic.passing  # of the first critic
     return float(batch_size * (target + members * critic.learning + actor_step))
 
 

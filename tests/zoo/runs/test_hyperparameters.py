@@ -287,15 +287,15 @@ def test_later_sources_win_and_mappings_merge_key_by_key(tmp_path: Path) -> None
         "default: {rho: 0.5}\n"
         "some/set-v0: {rho: 1.0, batch_size: 64, tau: 0.1, policy_kwargs: 'dict(net_arch=[8], residual=True)'}\n"
         "profiles:\n"
-        "  small:\n"
+        "  mine:\n"
         "    default: {batch_size: 32, tau: 0.2, policy_kwargs: {net_arch: [16]}}\n"
         "    some/set-v0: {tau: 0.3}\n"
     )
-    settings = load_hyperparameters("dac", "some/set-v0", "small", {"gamma": 0.9, "tau": 0.4}, conf)
+    settings = load_hyperparameters("dac", "some/set-v0", "mine", {"gamma": 0.9, "tau": 0.4}, conf)
     expected = {"rho": 1.0, "batch_size": 32, "tau": 0.4, "gamma": 0.9, "policy_kwargs": {"net_arch": [16], "residual": True}}
     assert settings.arguments == expected
-    assert load_hyperparameters("dac", "some/set-v0", "small", None, conf).arguments["tau"] == 0.3
-    assert load_hyperparameters("dac", "other-v0", "small", None, conf).arguments["rho"] == 0.5
+    assert load_hyperparameters("dac", "some/set-v0", "mine", None, conf).arguments["tau"] == 0.3
+    assert load_hyperparameters("dac", "other-v0", "mine", None, conf).arguments["rho"] == 0.5
 
 
 @pytest.mark.parametrize(
