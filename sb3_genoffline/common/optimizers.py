@@ -109,11 +109,13 @@ def _step_fused_adam(optimizer: th.optim.Optimizer, group: dict[str, Any], gradi
     :param optimizer: any
     :param group: its only parameter group
     :param gradients: of the group's parameters
-    :return: whether it was done; not for other optimizers and options, nor where a parameter has no gradient or no state
+    :return: whether it was done; not for other optimizers and options, nor where somebody follows or replaces ``step``, or a
+        parameter has no gradient or no state
     """
     parameters, rate = group["params"], group["lr"]
     usual = type(optimizer) in (th.optim.Adam, th.optim.AdamW) and group["fused"] and not group["amsgrad"]
-    if not usual or isinstance(rate, Tensor) or parameters[0].device.type != "cpu":
+    followed = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer)
+    if not usual or followed or isinstance(rate, Tensor) or parameters[0].device.type != "cpu":
         return False
     states: list[Any] = [optimizer.state.get(parameter) for parameter in parameters]
     known = [gradient for gradient in gradients if gradient is not None]

@@ -57,8 +57,8 @@ def mish(x: Tensor, bias: Tensor | None = None) -> Tensor:
     :param bias: added to x first, which may then be written over; of a shape that x's need not be widened for
     :return: as x; where there are many numbers on a CPU, differentiable once
     """
-    if x.device.type != "cpu" or x.numel() <= _FEW or x.dtype not in _SIGNS:
-        return F.mish(x if bias is None else x + bias)
+    if th.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= _FEW or x.dtype not in _SIGNS:
+        return F.mish(x if bias is None else x + bias)  # an exported network's batch has no number yet
     if th.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
         smooth: Tensor = _MishFunction.apply(x, bias)  # type: ignore[no-untyped-call]
         return smooth

@@ -36,3 +36,12 @@ def test_a_parameter_without_a_gradient_stays_and_counts_no_step() -> None:
     before = left.detach().clone()
     gradient_step(optimizer, moved.sum(), 1e-2)
     assert th.equal(left, before) and float(optimizer.state[left]["step"]) == 1
+
+
+def test_who_follows_an_optimizers_steps_sees_each() -> None:
+    parameter = th.nn.Parameter(th.ones(3))
+    optimizer, seen = th.optim.Adam([parameter], fused=True), []
+    optimizer.register_step_post_hook(lambda *_: seen.append(parameter.detach().clone()))
+    for _ in range(3):
+        gradient_step(optimizer, parameter.square().sum(), 0.1)
+    assert len(seen) == 3 and not th.equal(seen[1], seen[2])
