@@ -114,8 +114,9 @@ def _step_fused_adam(optimizer: th.optim.Optimizer, group: dict[str, Any], gradi
     """
     parameters, rate = group["params"], group["lr"]
     usual = type(optimizer) in (th.optim.Adam, th.optim.AdamW) and group["fused"] and not group["amsgrad"]
-    followed = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer)
-    if not usual or followed or isinstance(rate, Tensor) or parameters[0].device.type != "cpu":
+    if not usual or isinstance(rate, Tensor) or parameters[0].device.type != "cpu":
+        return False
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer):
         return False
     states: list[Any] = [optimizer.state.get(parameter) for parameter in parameters]
     known = [gradient for gradient in gradients if gradient is not None]
