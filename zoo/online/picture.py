@@ -27,7 +27,7 @@ def draw(records: Sequence[dict[str, Any]], output: Path) -> list[Path]:
     figure, panels = new_figure(max(1, len(algorithms)), 4.4, 4.0)
     for axes, algo in zip(panels, algorithms or [SCRATCH], strict=True):
         for record in scratch:
-            _line(axes, record, "SAC from nothing", color="#7f7f7f", ls=":")
+            _line(axes, record, "SAC from scratch", color="#7f7f7f", ls=":")
         ours = [record for record in records if record["algorithm"] == algo != SCRATCH]
         for record in ours:
             _line(axes, record, WAYS[record["way"]], color=_COLORS[record["way"]])
@@ -37,7 +37,7 @@ def draw(records: Sequence[dict[str, Any]], output: Path) -> list[Path]:
             axes.plot(x, before["mean"], color="black", lw=1.2, label="on the data (updates)")
             axes.set_title(ALGOS[algo].__name__)
         axes.axvline(0, color="#cccccc", lw=0.8, zorder=0)
-        axes.set_xlabel("updates on the data, then steps in the environment / 1000")
+        axes.set_xlabel("updates, then environment steps (thousands)")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("normalised score")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
