@@ -17,7 +17,7 @@ _BEGIN, _LATE = 20_000, 3
 
 def draw(records: Sequence[dict[str, Any]], output: Path) -> list[Path]:
     """
-    A panel for each algorithm: the end of its training on the data, each way to go on, and SAC from nothing.
+    A panel for each algorithm: the end of its training on the data, each way to go on, and SAC from scratch.
 
     :param records: of runs
     :param output: file name; a PNG and an SVG are written

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SCRATCH = "sac"
-"""SAC from nothing, beside which the others are held."""
+"""SAC from scratch, beside which the others are held."""
 WAYS = {
     "kept": "offline rows stay, all rows are equally likely",
     "dropped": "offline rows are left out",
