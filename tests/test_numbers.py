@@ -143,3 +143,13 @@ def test_the_readme_counts_algorithms_and_datasets() -> None:
     text = (ROOT / "README.md").read_text()
     assert f"[{len(collectible())} sets](zoo/DATASETS.md)" in text
     assert "Twenty-two algorithms" in text and len(re.findall(r"^\| (?:\*\*)?`\w+\(\"", text, re.MULTILINE)) == 22
+
+
+def test_what_the_zoos_page_says_of_going_online_is_in_its_numbers() -> None:
+    page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
+    runs = json.loads((ROOT / "zoo" / "figures" / "online.json").read_text())["runs"]
+    kept = {run["algorithm"]: run for run in runs if run["way"] == "kept"}
+    end = {name: f"{run['end']:.0f}" for name, run in kept.items()}
+    assert f"IQL scores {end['iql']}, from {kept['iql']['start']:.0f} at the start" in page
+    assert f"TD3+BC {end['td3_bc']} and DAC {end['dac']}" in page and f"SAC from scratch scores {end['sac']}." in page
+    assert all(run["start"] - run["lowest"] < 3 for run in kept.values())

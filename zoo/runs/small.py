@@ -1,8 +1,18 @@
 """
 Settings of the papers made small: one rule for all algorithms, so that none is favoured (``--profile small``).
 
-The rule turns hours on a GPU into minutes on a core. It reads only names and values, never scores. What an algorithm needs
-beside it stands as the profile ``small`` in its ``hyperparameters.yml``, with the reason.
+The rule turns hours on a GPU into minutes on a core. It reads only names and values, never scores:
+
+- updates: 20,000 of the policy; at most 10,000 of each model fitted before or beside it
+- batches: at most 128 rows, or 16 windows of a sequence model
+- networks: as many hidden layers as in the paper, each 128 wide; U-nets and transformers half as wide
+- rates: times 10/3, at most 1e-3; those of actors and critics fall linearly to 0
+- targets: tau times 4
+- counts of updates, such as warm-ups: times 20,000 / the paper's number of updates
+- at most 4 critics, 4 sampled actions in an update and 16 candidates when acting
+- standardised observations; LayerNorm in critics, but for those with spectral norms
+
+What an algorithm needs beside it stands as the profile ``small`` in its ``hyperparameters.yml``, with the reason.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,17 +24,6 @@ from sb3_genoffline.common.sequence_algorithm import SequenceAlgorithm
 PROFILE = "small"
 UPDATES = 20_000
 FIT_STEPS = 10_000
-RULE = {
-    "updates": "20,000 of the policy; at most 10,000 of each model fitted before or beside it",
-    "batches": "at most 128 rows, or 16 windows of a sequence model",
-    "networks": "as many hidden layers as in the paper, each 128 wide; U-nets and transformers half as wide",
-    "rates": "times 10/3, at most 1e-3; those of actors and critics fall linearly to 0",
-    "targets": "tau times 4",
-    "counts of updates": "such as warm-ups, times 20,000 / the paper's number of updates",
-    "ensembles, samples": "at most 4 critics, 4 sampled actions in an update and 16 candidates when acting",
-    "all": "standardised observations; LayerNorm in critics, but for those with spectral norms",
-}
-"""For pages."""
 
 _RATE, _LARGEST_RATE = 10 / 3, 1e-3
 _WIDTH, _BATCH, _WINDOWS, _SAMPLES, _CANDIDATES, _TAU = 128, 128, 16, 4, 16, 4
@@ -55,7 +54,7 @@ def made_small(cls: type[AnyAlgorithm], settings: Mapping[str, Any], defaults: M
     :param settings: plain values of a dataset's entry: the paper's
     :param defaults: of the constructors of algorithm and policy, for what the entry does not name; the policy's in
         ``policy_kwargs``
-    :return: the settings with what :data:`RULE` changes
+    :return: the settings with what the rule changes
     """
     paper = {**defaults, **settings}
     share = UPDATES / paper["n_timesteps"]
