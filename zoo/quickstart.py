@@ -1,4 +1,4 @@
-"""Collect a dataset (once), train DAC and its imitation mode on it, evaluate both, draw the curves, and film the agent."""
+"""Collect the stitching maze's data (once), train DAC and imitation on them, evaluate both, draw their walks, film DAC's."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from .runs.stopping import shielding_children
 if TYPE_CHECKING:
     from .runs.folders import Run
 
-ALGO = "dac"
-DATASET = "genoffline/hopper/medium-replay-v0"
-PROFILE = "cpu"
+ALGO, PROFILE = "dac", "quickstart"
+IMITATION, IMITATION_PROFILE = "bc", "cpu"
+DATASET = "genoffline/pointmaze/stitch-v0"
 _UNDER_WAY = "under_way.json"
 
 
@@ -37,22 +37,20 @@ class Sizes:
     How much of everything.
 
     :param collect_steps: steps of the dataset (None: its own number)
-    :param n_timesteps: updates (None: the profile's)
-    :param n_evaluations: during training
-    :param eval_episodes: of each of them
-    :param final_episodes: of the evaluation at the end
+    :param n_timesteps: updates of both trainings (None: what their profiles say)
+    :param episodes: of the evaluations
+    :param walks: of each agent in the picture
     :param film_steps: environment steps of the film
     """
 
     collect_steps: int | None = None
     n_timesteps: int | None = None
-    n_evaluations: int = 12
-    eval_episodes: int = 5
-    final_episodes: int = 20
-    film_steps: int = 1000
+    episodes: int = 100
+    walks: int = 50
+    film_steps: int = 400
 
 
-SMOKE = Sizes(collect_steps=2_000, n_timesteps=200, n_evaluations=2, eval_episodes=2, final_episodes=2, film_steps=60)
+SMOKE = Sizes(collect_steps=2_000, n_timesteps=200, episodes=2, walks=2, film_steps=60)
 
 
 def quickstart(
@@ -61,7 +59,7 @@ def quickstart(
     """
     The whole way from nothing to a film.
 
-    Imitation (DAC without guidance, the same number of updates) trains in a process of its own beside DAC, one thread each.
+    Imitation (BC) trains in a process of its own beside DAC, one thread each.
 
     :param log_folder: where everything is written
     :param seed: of both trainings
@@ -71,10 +69,9 @@ def quickstart(
     """
     from sb3_genoffline.registry import load_agent
 
-    from .plot.curves import plot_curves
+    from .plot.maze import plot_maze
     from .runs.envs import env_factory
     from .runs.film import film
-    from .runs.folders import run_of
     from .runs.writing import write_json
 
     sizes = sizes or Sizes()
@@ -86,32 +83,31 @@ def quickstart(
         ensure_dataset(DATASET, sizes.collect_steps)
         data = load_dataset(DATASET)
     settings = _settings(folder, seed, sizes) | {"arguments": _under_way(folder, seed, sizes)}
-    with _threads(1), _imitation(settings, sizes.final_episodes, folder) as imitation:
+    with _threads(1), _imitation(settings, sizes.episodes, folder) as imitation:
         with _stage("train", seconds, "train DAC, and imitation in a second process", verbose):
-            run, rate = _train(data, settings, progress=verbose, verbose=int(verbose))
-        with _stage("evaluate", seconds, "evaluate the last checkpoint", verbose):
-            result = _evaluate(run.model_path, data, sizes.final_episodes)
+            run, rate = _train(ALGO, data, settings | {"profile": PROFILE}, progress=verbose, verbose=int(verbose))
+        with _stage("evaluate", seconds, f"evaluate the last checkpoint in {sizes.episodes} episodes", verbose):
+            result = _evaluate(run, data, sizes.episodes)
         with _stage("wait", seconds, "wait for imitation", verbose):
             bc = imitation()
-    with _stage("plot", seconds, "draw the learning curves", verbose):
-        bc_run = run_of(bc["model_path"])
-        assert bc_run is not None
-        plot_curves([run, bc_run], folder / "curve.png")
+    agents = {"DAC": load_agent(run.model_path, device="cpu"), "BC": load_agent(bc["model_path"], device="cpu")}
+    with _threads(1), _stage("plot", seconds, f"draw {sizes.walks} walks of each", verbose):
+        plot_maze(data, folder / "walks.png", {name: agents[name] for name in ("BC", "DAC")}, n_walks=sizes.walks)
+    told = ("normalized_score", "normalized_score_ci95", "mean_length", "gradient_steps")
     result = {
         **result,
-        "bc_normalized_score": bc["result"]["normalized_score"],
-        "bc_normalized_score_ci95": bc["result"]["normalized_score_ci95"],
+        **{f"bc_{name}": bc["result"][name] for name in told},
+        "behavior_mean_length": float(data.episode_lengths().mean()),
         "profile": PROFILE,
         "updates_per_second": round(rate, 1),
         "bc_updates_per_second": round(bc["updates_per_second"], 1),
-        "files": {"model": str(run.model_path), "bc_model": bc["model_path"], "curve": str(folder / "curve.png")},
+        "files": {"model": str(run.model_path), "bc_model": bc["model_path"], "walks": str(folder / "walks.png")},
     }
     write_json(folder / "results.json", result)  # before the film: a renderer that fails must not cost the numbers
     replay: Path | None = folder / "replay.mp4"
     with _stage("film", seconds, f"film {sizes.film_steps} steps", verbose):
         try:
-            agent = load_agent(run.model_path, device="cpu")
-            film(agent, env_factory(data), folder / "replay.mp4", sizes.film_steps, seed=seed)
+            film(agents["DAC"], env_factory(data), folder / "replay.mp4", sizes.film_steps, seed=seed)
         except (ValueError, OSError, RuntimeError) as error:
             replay = None
             print(f"no film: {error}")
@@ -140,7 +136,7 @@ def _under_way(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
     return {"quickstart": begun}
 
 
-def _train(data: Any, settings: dict[str, Any], **more: Any) -> tuple[Run, float]:
+def _train(algo: str, data: Any, settings: dict[str, Any], **more: Any) -> tuple[Run, float]:
     """
     Train, go on with what was interrupted, or take what has come to its end.
 
@@ -151,10 +147,10 @@ def _train(data: Any, settings: dict[str, Any], **more: Any) -> tuple[Run, float
     from .runs.learning import train
     from .runs.stopping import Stopped
 
-    for run in list_runs(settings["log_folder"], ALGO, DATASET):
+    for run in list_runs(settings["log_folder"], algo, DATASET):
         if run.summary().get("finished") and run.arguments() == settings["arguments"]:
             return run, run.summary()["updates_per_second"]
-    trained = train(ALGO, data, **settings, resume=True, **more)
+    trained = train(algo, data, **settings, resume=True, **more)
     if trained.signal is not None:
         raise Stopped(trained.signal)
     return trained.run, trained.updates_per_second
@@ -178,38 +174,35 @@ def ensure_dataset(dataset_id: str, steps: int | None = None) -> None:
 
 
 def _settings(folder: Path, seed: int, sizes: Sizes) -> dict[str, Any]:
-    """Arguments of ``train`` that both trainings share."""
-    from .runs.hyperparameters import load_hyperparameters
-
-    total = sizes.n_timesteps or load_hyperparameters(ALGO, DATASET, PROFILE).n_timesteps
+    """Arguments of ``train`` that both trainings share. Nothing is chosen on the way, so nothing is evaluated there."""
     return {
-        "n_timesteps": total,
-        "profile": PROFILE,
+        "n_timesteps": sizes.n_timesteps,
         "log_folder": str(folder),
         "seed": seed,
         "device": "cpu",
-        "eval_freq": max(1, total // sizes.n_evaluations),
-        "eval_episodes": sizes.eval_episodes,
+        "eval_freq": 0,
     }
 
 
-def _evaluate(model_path: Path, data: Any, episodes: int) -> dict[str, Any]:
-    """Evaluate a checkpoint from its file, and write ``results.json`` beside it."""
+def _evaluate(run: Run, data: Any, episodes: int) -> dict[str, Any]:
+    """Evaluate the last checkpoint from its file, and write ``results.json`` beside it."""
     from sb3_genoffline.registry import load_agent
 
     from .runs.envs import env_factory
     from .runs.scoring import evaluate
     from .runs.writing import write_json
 
-    result = evaluate(load_agent(model_path, device="cpu"), env_factory(data), episodes, n_envs=episodes)
-    write_json(model_path.parent / "results.json", result)
-    return result
+    success_rate = run.config()["dataset"]["success_rate"]
+    agent = load_agent(run.model_path, device="cpu")
+    result = evaluate(agent, env_factory(data), episodes, n_envs=episodes, behavior_success_rate=success_rate)
+    write_json(run.model_path.parent / "results.json", result)
+    return result | {"mean_length": sum(result["lengths"]) / episodes}
 
 
 @contextlib.contextmanager
 def _imitation(settings: dict[str, Any], episodes: int, folder: Path) -> Iterator[Callable[[], dict[str, Any]]]:
     """
-    Train the imitation mode in a process of its own.
+    Train BC in a process of its own.
 
     :return: a function that waits for it and returns what :func:`_imitate` wrote
     """
@@ -224,7 +217,7 @@ def _imitation(settings: dict[str, Any], episodes: int, folder: Path) -> Iterato
         process.join()
         if process.exitcode != 0 or not outcome.is_file():
             last = "\n".join(log.read_text().splitlines()[-20:]) if log.is_file() else "it wrote no log"
-            raise RuntimeError(f"Training the imitation mode failed (exit code {process.exitcode}); see {log}:\n{last}")
+            raise RuntimeError(f"Training imitation failed (exit code {process.exitcode}); see {log}:\n{last}")
         return json.loads(outcome.read_text())
 
     try:
@@ -240,7 +233,7 @@ def _imitation(settings: dict[str, Any], episodes: int, folder: Path) -> Iterato
 
 
 def _imitate(settings: dict[str, Any], episodes: int, outcome: str, log: str) -> None:
-    """Train and evaluate the imitation mode; what is printed goes to a file."""
+    """Train and evaluate BC; what is printed goes to a file."""
     from .runs.stopping import Stopped, stoppable
     from .runs.writing import write_json
 
@@ -248,9 +241,8 @@ def _imitate(settings: dict[str, Any], episodes: int, outcome: str, log: str) ->
         try:
             with stoppable(child=True):
                 data = load_dataset(DATASET)
-                settings = settings | {"log_folder": settings["log_folder"] + "/imitation"}  # "the latest run" stays DAC's
-                run, rate = _train(data, settings, hyperparameters={"guidance": "none"}, progress=False, verbose=1)
-                result = _evaluate(run.model_path, data, episodes)
+                run, rate = _train(IMITATION, data, settings | {"profile": IMITATION_PROFILE}, progress=False, verbose=1)
+                result = _evaluate(run, data, episodes)
         except Stopped as stop:
             print(stop)
             sys.exit(stop.code)
@@ -301,23 +293,28 @@ def _data_below(folder: Path) -> Iterator[None]:
 
 def show(result: dict[str, Any], path: Path) -> None:
     """Print the outcome as a small table."""
-    rows = [("mean of the data", result["behavior_normalized_score"], None)]
-    rows += [("imitation (DAC without guidance)", result["bc_normalized_score"], result["bc_normalized_score_ci95"])]
-    rows += [("DAC", result["normalized_score"], result["normalized_score_ci95"])]
+    names = {"the data": "behavior_", "imitation (BC)": "bc_", "DAC": ""}
+    rows = [
+        (name, *(result.get(prefix + key) for key in ("normalized_score", "normalized_score_ci95", "mean_length")))
+        for name, prefix in names.items()
+    ]
     episodes = f"{result['n_eval_episodes']} episodes, last checkpoint, seed {result['seed']}"
-    print(f"\n{result['dataset']}: normalised score ({episodes})")
-    cells = [(name, f"{score:.1f}", f"{ci[0]:.1f} to {ci[1]:.1f}" if ci else "") for name, score, ci in rows]
+    print(f"\n{result['dataset']}: share that arrives ({episodes}); no episode of the data goes all the way")
+    cells = [
+        (name, f"{score:.1f}%", f"{ci[0]:.1f} to {ci[1]:.1f}" if ci else "", f"{length:.0f}")
+        for name, score, ci, length in rows
+    ]
     try:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("policy", "score", "95% of the mean")
+        table = Table("policy", "arrives", "95% of the mean", "steps of an episode")
         for row in cells:
             table.add_row(*row)
         Console().print(table)
     except ImportError:
-        for name, score, interval in cells:
-            print(f"  {name:34}{score:>7}  {interval}")
+        for name, score, interval, length in cells:
+            print(f"  {name:16}{score:>8}  {interval:16}{length:>6} steps")
     times = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
     print(f"{result['gradient_steps']:,} updates at {result['updates_per_second']:.0f}/s; {times}")
     for name, file in {**result["files"], "results": path}.items():

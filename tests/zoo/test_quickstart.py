@@ -3,31 +3,33 @@
 import builtins
 import json
 import os
+import re
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sb3_genoffline.common.stepping import Stepper
 from sb3_genoffline.registry import load_agent
 from zoo import quickstart
 from zoo.__main__ import main
-from zoo.plot import curves
+from zoo.plot import maze
 from zoo.quickstart import Sizes
 from zoo.runs import film, stopping
 
-TINY = Sizes(collect_steps=200, n_timesteps=4, n_evaluations=2, eval_episodes=1, final_episodes=2, film_steps=2)
+TINY = Sizes(collect_steps=800, n_timesteps=4, episodes=2, walks=1, film_steps=2)
 PROMISED = {
     "algo", "dataset", "behavior_normalized_score", "normalized_score", "bc_normalized_score", "n_eval_episodes", "seed",
-    "gradient_steps", "updates_per_second", "seconds",
+    "gradient_steps", "updates_per_second", "seconds", "mean_length", "bc_mean_length", "behavior_mean_length",
 }  # fmt: skip
 
 
 @pytest.mark.usefixtures("forks")
-def test_the_quickstart_leaves_results_a_curve_and_a_film(tmp_path: Path, capsys: Any) -> None:
+def test_the_quickstart_leaves_results_a_picture_of_the_walks_and_a_film(tmp_path: Path, capsys: Any) -> None:
     places = ("MINARI_DATASETS_PATH", "SB3_GENOFFLINE_CACHE")
     before = [os.environ.get(name) for name in places]
     with quickstart._data_below(tmp_path):
@@ -38,13 +40,15 @@ def test_the_quickstart_leaves_results_a_curve_and_a_film(tmp_path: Path, capsys
     assert (result["algo"], result["dataset"], result["seed"]) == ("dac", quickstart.DATASET, 5)
     assert (result["gradient_steps"], result["n_eval_episodes"], result["checkpoint"]) == (4, 2, "last")
     assert set(result["seconds"]) == {"collect", "train", "evaluate", "wait", "plot", "film", "total"}
-    assert (tmp_path / "curve.png").stat().st_size > 0 and (tmp_path / "replay.mp4").stat().st_size > 0
-    curve = (tmp_path / "curve.svg").read_text()
-    assert "DAC (1 seed" in curve and "imitation only" in curve and "mean of the data" in curve
+    assert (tmp_path / "walks.png").stat().st_size > 0 and (tmp_path / "replay.mp4").stat().st_size > 0
+    walks = (tmp_path / "walks.svg").read_text()
+    assert "9 of 9 episodes of the data" in walks and re.search("BC: [01] of 1 arrive", walks)
+    assert re.search("DAC: [01] of 1 arrive", walks)
+    assert result["behavior_mean_length"] == pytest.approx(800 / 9) and result["mean_length"] == np.mean(result["lengths"])
     model, bc = Path(result["files"]["model"]), Path(result["files"]["bc_model"])
     assert model.is_file() and bc.is_file() and model.parent != bc.parent
-    assert json.loads((bc.parent / "results.json").read_text())["guidance"] == "none"
-    assert "normalised score (2 episodes" in capsys.readouterr().out
+    assert json.loads((bc.parent / "results.json").read_text())["algo"] == "bc"
+    assert "share that arrives (2 episodes" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("forks")
@@ -55,7 +59,7 @@ def test_a_signal_ends_both_trainings_saved_and_the_same_command_goes_on(
         raise RuntimeError("not here")
 
     monkeypatch.setattr(film, "film", no_film)
-    sizes = Sizes(collect_steps=200, n_timesteps=6, n_evaluations=1, eval_episodes=1, final_episodes=1, film_steps=2)
+    sizes = Sizes(collect_steps=800, n_timesteps=6, episodes=1, walks=1, film_steps=2)
     monkeypatch.setattr(quickstart, "SMOKE", sizes)
     step, parent, there = Stepper.__call__, os.getpid(), tmp_path / "there"
 
@@ -75,11 +79,11 @@ def test_a_signal_ends_both_trainings_saved_and_the_same_command_goes_on(
         patch.setattr(Stepper, "__call__", signalled)
         main(command)
     assert ended.value.code == 143 and "to resume, run the same command: " in capsys.readouterr().err
-    steps = [load_agent(agent).num_timesteps for agent in sorted(tmp_path.rglob("genoffline-hopper-medium-replay-v0.zip"))]
-    assert steps == [3, 4]
+    steps = {load_agent(agent).name: load_agent(agent).num_timesteps for agent in tmp_path.rglob("genoffline-*.zip")}
+    assert steps == {"dac": 3, "bc": 4}
     main(command)
     assert json.loads((tmp_path / "results.json").read_text())["gradient_steps"] == 6
-    agents = sorted(tmp_path.rglob("genoffline-hopper-medium-replay-v0.zip"))
+    agents = sorted(tmp_path.rglob("genoffline-pointmaze-stitch-v0.zip"))
     assert [load_agent(agent).num_timesteps for agent in agents] == [6, 6]
     before = [agent.read_bytes() for agent in agents]
 
@@ -87,9 +91,9 @@ def test_a_signal_ends_both_trainings_saved_and_the_same_command_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):  # both are trained anew, then it is interrupted
-        patch.setattr(curves, "plot_curves", interrupted)
+        patch.setattr(maze, "plot_maze", interrupted)
         main(command)
-    new = sorted(set(tmp_path.rglob("genoffline-hopper-medium-replay-v0.zip")) - set(agents))
+    new = sorted(set(tmp_path.rglob("genoffline-pointmaze-stitch-v0.zip")) - set(agents))
     stamps = [agent.stat().st_mtime_ns for agent in new]
     main(command)
     assert len(new) == 2 and [agent.stat().st_mtime_ns for agent in new] == stamps
@@ -98,10 +102,10 @@ def test_a_signal_ends_both_trainings_saved_and_the_same_command_goes_on(
 
 @pytest.mark.usefixtures("forks")
 def test_a_failing_imitation_is_reported_with_its_log(tmp_path: Path) -> None:
-    settings = {"log_folder": str(tmp_path), "profile": "no-such-profile"}
+    settings = {"log_folder": str(tmp_path)}
     with (
         quickstart._data_below(tmp_path),
-        pytest.raises(RuntimeError, match=r"(?s)imitation mode failed.*bc\.log.*not on this machine"),
+        pytest.raises(RuntimeError, match=r"(?s)imitation failed.*bc\.log.*not on this machine"),
         quickstart._imitation(settings, 1, tmp_path) as wait,
     ):
         wait()
@@ -121,9 +125,10 @@ def test_the_table_needs_no_rich(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     result = {
         "dataset": "a/b-v0", "n_eval_episodes": 2, "seed": 0, "behavior_normalized_score": 10.0, "bc_normalized_score": 20.0,
         "bc_normalized_score_ci95": [19.0, 21.0], "normalized_score": 30.0, "normalized_score_ci95": [29.0, 31.0],
-        "seconds": {"train": 1.0}, "gradient_steps": 5, "updates_per_second": 5.0, "files": {"curve": "curve.png"},
+        "behavior_mean_length": 220.4, "bc_mean_length": 250.0, "mean_length": 91.2,
+        "seconds": {"train": 1.0}, "gradient_steps": 5, "updates_per_second": 5.0, "files": {"walks": "walks.png"},
     }  # fmt: skip
     quickstart.show(result, tmp_path / "results.json")
     printed = capsys.readouterr().out
-    for part in ("a/b-v0", "10.0", "20.0", "19.0 to 21.0", "30.0", "5 updates at 5/s", "curve.png", "results.json"):
+    for part in ("a/b-v0", "10.0%", "20.0%", "19.0 to 21.0", "30.0%", "220", "250", "91", "5 updates at 5/s", "walks.png"):
         assert part in printed
