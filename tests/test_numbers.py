@@ -145,6 +145,26 @@ def test_the_readme_counts_algorithms_and_datasets() -> None:
     assert "Twenty-two algorithms" in text and len(re.findall(r"^\| (?:\*\*)?`\w+\(\"", text, re.MULTILINE)) == 22
 
 
+def test_the_quickstarts_table_and_times_are_those_of_three_quickstarts() -> None:
+    page = (ROOT / "zoo" / "README.md").read_text()
+    runs = [json.loads((ROOT / "zoo" / "figures" / "quickstart" / f"{seed}.json").read_text()) for seed in range(3)]
+    for name, updates, score in (
+        ("imitation: BC", "bc_gradient_steps", "bc_normalized_score"),
+        ("DAC", "gradient_steps", "normalized_score"),
+    ):
+        (row,) = re.findall(rf"^\| {name}, ([\d,]+) updates \| (.*) \|$", page, re.MULTILINE)
+        assert {int(row[0].replace(",", ""))} == {run[updates] for run in runs}
+        assert [float(cell.strip("*%")) for cell in row[1].split(" | ")] == [round(run[score]) for run in runs]
+    seconds = runs[0]["seconds"]
+    said = re.search(r"seed 0 took (\d+) s: (\d+) s of collection, (\d+) s of training at (\d+) updates/s", " ".join(page.split()))
+    assert said is not None
+    numbers = [seconds["total"], seconds["collect"], seconds["train"], runs[0]["updates_per_second"]]
+    assert list(map(float, said.groups())) == [round(number) for number in numbers]
+    assert [(run["seed"], run["n_eval_episodes"], run["dataset"]) for run in runs] == [
+        (seed, 100, "genoffline/pointmaze/stitch-v0") for seed in range(3)
+    ]
+
+
 def test_what_the_zoos_page_says_of_going_online_is_in_its_numbers() -> None:
     page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
     runs = json.loads((ROOT / "zoo" / "figures" / "online.json").read_text())["runs"]
