@@ -6,6 +6,10 @@ ZOO := $(VENV)/.zoo
 DEV := $(VENV)/.dev
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
+# Bytecode is kept, even where Python is told to write none: without it each process spends seconds on compiling PyTorch's modules
+quickstart test test-slow: export PYTHONDONTWRITEBYTECODE :=
+quickstart test test-slow: export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
+
 .PHONY: quickstart test test-slow gpu-check check reference format clean
 
 quickstart: $(ZOO)

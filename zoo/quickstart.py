@@ -47,7 +47,7 @@ class Sizes:
     n_timesteps: int | None = None
     episodes: int = 100
     walks: int = 50
-    film_steps: int = 400
+    film_steps: int = 250
 
 
 SMOKE = Sizes(collect_steps=2_000, n_timesteps=200, episodes=2, walks=2, film_steps=60)

@@ -21,11 +21,11 @@ from sb3_genoffline.common.arguments import (
     RewardTransform,
 )
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.in_sample import expectile_loss
 from sb3_genoffline.common.learner import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import ActionDiffusion, BetaSchedule
+from sb3_genoffline.idql.implicit import Objective, convex_loss
 from sb3_genoffline.idql.policies import IDQLPolicy, Selection
 from sb3_genoffline.nets.ensembles import soft_update
 from sb3_genoffline.nets.values import StateValue
@@ -46,7 +46,7 @@ class IDQLNoise(NamedTuple):
 
 
 class IDQL(ActorCriticAlgorithm[IDQLNoise]):
-    """
+    r"""
     IQL's critics beside a diffusion model that only imitates. They meet when acting: of many samples of behaviour the critics
     take the best. Neither training touches the other.
 
@@ -57,7 +57,7 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
     Where paper and code disagree, or where this differs from the code:
 
     1. The action is the best of the candidates, which the code evaluates; the draw by importance weights, which the paper
-       writes, is ``selection="expectile"``.
+       writes, is ``selection="implicit"``.
     2. Of each batch's 2048 rows the actor has two updates of 1024, as the code's comments intend. Its slicing leaves the
        second one empty: a step without a gradient, which moves along Adam's decayed momentum, and a move of the slow copy.
     3. A denoising step clamps x_t, not x̂0 (code); x_T is not clamped.
@@ -65,8 +65,8 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
     5. The critics' loss is summed over both; the code's is their mean. Adam makes no difference of a factor.
     6. All rows are trained on; the code holds 5% out for a validation loss.
     7. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
-    8. Of the paper's convex losses the expectile's is built, which the code's launcher uses; the quantile's and the
-       exponential's are not.
+    8. V's default loss is the expectile's, which the code's launcher uses. The code divides the quantile's weights of the draw
+       by a signed u, which makes some of them negative; here it is \|u\|. The exponential is a straight line where α·u > 10.
     9. The later code's recipe is the profile ``head`` (``idql/hyperparameters.yml``).
     10. An ``acting_noise_scale`` other than 1 is an option the paper does not have.
 
@@ -78,13 +78,18 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
     :param batch_size: rows of an update
     :param critic_batch_size: of these, the rows that critics and V learn from
     :param actor_updates: steps of the actor in an update, which share the rows among them
-    :param expectile: τ in (0, 1): 0.5 is the mean over the data's actions, towards 1 the best of them
+    :param value_objective: the convex loss of Q − V that V descends: ``"expectile"``, ``"quantile"`` or ``"exponential"``, see
+        :func:`~sb3_genoffline.idql.implicit.convex_loss`
+    :param expectile: τ in (0, 1) of the expectile or the quantile: 0.5 is the mean or the median over the data's actions,
+        towards 1 the best of them
+    :param exponential_scale: α of the exponential, per unit of (transformed) reward: towards 0 V is the mean over the data's
+        actions, the larger α, the nearer to the best of them
     :param n_diffusion_steps: T
     :param beta_schedule: ``"vp"``, ``"linear"`` or ``"cosine"``
     :param n_action_samples: N, candidates when acting (``predict(deterministic=True)``). They are drawn, so the action differs
         from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
     :param acting_noise_scale: factor of all noise that actions are sampled from when acting; training is not touched
-    :param selection: ``"best"`` or ``"expectile"``, see :class:`~sb3_genoffline.idql.policies.IDQLPolicy`
+    :param selection: ``"best"`` or ``"implicit"``, see :class:`~sb3_genoffline.idql.policies.IDQLPolicy`
     :param actor_tau: share of the actor that its slow copy takes over in each of its updates
     :param actor_weight_decay: of AdamW, for the actor
     :param reward_transform: the settings are made for returns that span 1000, which the default gives
@@ -108,7 +113,9 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
         *,
         critic_batch_size: PositiveInt = 256,
         actor_updates: PositiveInt = 2,
+        value_objective: Objective = "expectile",
         expectile: Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)] = 0.7,
+        exponential_scale: Positive = 1.0,
         n_diffusion_steps: DiffusionSteps = 5,
         beta_schedule: BetaSchedule = "vp",
         n_action_samples: NCandidates = 64,
@@ -125,7 +132,9 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
     ) -> None:
         self.critic_batch_size = critic_batch_size
         self.actor_updates = actor_updates
+        self.value_objective = value_objective
         self.expectile = expectile
+        self.exponential_scale = exponential_scale
         self.n_diffusion_steps = n_diffusion_steps
         self.beta_schedule = beta_schedule
         self.n_action_samples = n_action_samples
@@ -164,7 +173,8 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
 
     def overestimation_hint(self) -> str:
         """The arguments that help."""
-        return f"What helps: a smaller expectile={self.expectile}, or policy_kwargs=dict(value_layer_norm=True)."
+        name = "exponential_scale" if self.value_objective == "exponential" else "expectile"
+        return f"What helps: a smaller {name}={getattr(self, name)}, or policy_kwargs=dict(value_layer_norm=True)."
 
     def draw_noise(self, batch_size: int) -> IDQLNoise:
         """The random numbers of one update from this algorithm's generator."""
@@ -205,13 +215,13 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
             soft_update(self.actor, self.actor_target, self.actor_tau)
             losses.append(loss.detach())
 
-        # ------ E[L_τ(min_i Q̄_i(s, a) − V(s))]
+        # ------ E[f(min_i Q̄_i(s, a) − V(s))]
         rows_of_critics = TransitionBatch(*(column[: self.critic_batch_size] for column in batch))
         states, actions = states[: self.critic_batch_size], rows_of_critics.actions
         with th.no_grad():
             target_q = self.critic_target(states, actions).amin(0)  # (b,)
         values = self.value(states)
-        value_loss = expectile_loss(target_q - values, self.expectile).mean()
+        value_loss = convex_loss(target_q - values, self.value_objective, self.expectile, self.exponential_scale).mean()
         gradient_step(self.value_optimizer, value_loss, self.critic_rate_now(), self.max_grad_norm)
 
         # ------ E[(r + γ·m·V(s') − Q_i(s, a))²] with the V of this update

@@ -7,24 +7,26 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates, NonNegative, PositiveInt, Widths
+from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates, NonNegative, Positive, PositiveInt, Widths
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.generative.diffusion import ActionDiffusion, BetaSchedule, xavier_init
 from sb3_genoffline.generative.residual_noise import ResidualNoiseNetwork
+from sb3_genoffline.idql.implicit import Objective, implicit_weights
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.ensembles import EnsembleQ
 from sb3_genoffline.nets.network import frozen_copy
 from sb3_genoffline.nets.values import StateValue
 
-Selection = Literal["best", "expectile"]
+Selection = Literal["best", "implicit"]
 
 
 class IDQLPolicy(CandidatePolicy):
     """
     Acts by denoising with slow copies of actor and critics. ``predict(deterministic=True)`` samples ``n_action_samples``
     actions per observation and takes the one with the largest min_i Q̄_i; ``deterministic=False`` is one sample. With
-    ``selection="expectile"`` both draw among the candidates, with probability ∝ τ where min_i Q̄_i is above V and ∝ 1 − τ
-    where it is not. All are samples: ``model.set_acting_seed(seed)`` before makes them the same again.
+    ``selection="implicit"`` both draw among the candidates, with probability ∝ w(min_i Q̄_i − V): τ above V and 1 − τ below it
+    for the expectile, see :func:`~sb3_genoffline.idql.implicit.implicit_weights`. All are samples:
+    ``model.set_acting_seed(seed)`` before makes them the same again.
 
     :param observation_space: flat Box
     :param action_space: bounded Box
@@ -33,8 +35,10 @@ class IDQLPolicy(CandidatePolicy):
     :param beta_schedule: noise schedule
     :param n_action_samples: N, candidates when acting
     :param acting_noise_scale: factor of all noise that candidates are sampled from; the paper's is 1
-    :param selection: ``"best"`` or ``"expectile"``
-    :param expectile: τ, of the draw
+    :param selection: ``"best"`` or ``"implicit"``
+    :param value_objective: what V descended, of the draw
+    :param expectile: its τ
+    :param exponential_scale: its α
     :param net_arch: hidden widths of critics and V
     :param hidden_dim: width of the actor's residual blocks
     :param n_blocks: their number
@@ -45,7 +49,10 @@ class IDQLPolicy(CandidatePolicy):
     """
 
     acts_with_targets = ("actor_target", "critic_target")
-    acting_settings = ("n_action_samples", "acting_noise_scale", "selection", "expectile")
+    acting_settings = (
+        *("n_action_samples", "acting_noise_scale", "selection"),
+        *("value_objective", "expectile", "exponential_scale"),
+    )
 
     def __init__(
         self,
@@ -58,7 +65,9 @@ class IDQLPolicy(CandidatePolicy):
         n_action_samples: NCandidates = 64,
         acting_noise_scale: NonNegative = 1.0,
         selection: Selection = "best",
+        value_objective: Objective = "expectile",
         expectile: Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)] = 0.7,
+        exponential_scale: Positive = 1.0,
         net_arch: Widths = (256, 256),
         hidden_dim: PositiveInt = 256,
         n_blocks: PositiveInt = 3,
@@ -72,7 +81,9 @@ class IDQLPolicy(CandidatePolicy):
         self.n_action_samples = n_action_samples
         self.acting_noise_scale = acting_noise_scale
         self.selection = selection
+        self.value_objective = value_objective
         self.expectile = expectile
+        self.exponential_scale = exponential_scale
         dims = self.state_dim, self.action_dim
         network = ResidualNoiseNetwork(*dims, hidden_dim, n_blocks, dropout, time_dim, activation_fn)
         self.actor = ActionDiffusion(network, n_diffusion_steps, beta_schedule)
@@ -96,8 +107,8 @@ class IDQLPolicy(CandidatePolicy):
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.choose`."""
         if self.selection == "best":
             return super().choose(values)
-        weights = th.where(values > 0, self.expectile, 1.0 - self.expectile)
+        weights = implicit_weights(values, self.value_objective, self.expectile, self.exponential_scale)
         return th.multinomial(weights, 1, generator=self.acting_generator).squeeze(1)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
-        return super()._predict(observation, deterministic or self.selection == "expectile")
+        return super()._predict(observation, deterministic or self.selection == "implicit")

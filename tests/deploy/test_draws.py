@@ -17,7 +17,7 @@ from sb3_genoffline.testing import observations
 
 EXPORTED = [name for name, cls in ALGOS.items() if cls.no_export is None]
 SETTINGS: dict[str, dict[str, Any]] = {
-    "idql, which draws among its candidates": {"selection": "expectile"},
+    "idql, which draws among its candidates": {"selection": "implicit", "value_objective": "quantile"},
     "onestep, which chooses": {"improvement": "easy_bcq"},
     "plas, whose noise is on latents": {"policy_kwargs": {"net_arch": [8], "vae_net_arch": [8], "noise_on_latents": True}},
 }

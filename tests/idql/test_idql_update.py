@@ -16,6 +16,7 @@ from sb3_genoffline.common.in_sample import expectile_loss
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import ActionDiffusion, NoiseSchedule, ddpm_sample
 from sb3_genoffline.generative.residual_noise import ResidualNoiseNetwork
+from sb3_genoffline.idql.implicit import convex_loss, implicit_weights
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.values import StateValue
 
@@ -66,22 +67,62 @@ def golden_sampling(network: Any = None, **settings: Any) -> Tensor:
 # ---------------------------------------------------------------------- known numbers
 
 
-def test_expectile_losses_are_known_numbers() -> None:
+@pytest.mark.parametrize(
+    ("objective", "tau", "expected"),
+    [
+        ("expectile", 0.7, [0.16089419, 0.69649737, 0.25071824, 0.03691466, 0.28666954]),
+        ("expectile", 0.9, [0.20686396, 0.89549662, 0.32235202, 0.01230489, 0.09555651]),
+        ("quantile", 0.7, [0.33559788, 0.69824649, 0.41893050, 0.10523497, 0.29325904]),
+        ("exponential", 0.7, np.exp(U) - U - 1),
+    ],
+)
+def test_the_losses_of_v_are_known_numbers(objective: Any, tau: float, expected: Any) -> None:
     """README claim 1."""
-    known = {
-        0.7: [0.16089419, 0.69649737, 0.25071824, 0.03691466, 0.28666954],
-        0.9: [0.20686396, 0.89549662, 0.32235202, 0.01230489, 0.09555651],
-    }
-    for expectile, expected in known.items():
-        close(expectile_loss(th.as_tensor(U), expectile), expected, 5e-9)
+    close(convex_loss(th.as_tensor(U), objective, tau, 1.0), expected, 5e-9)
 
 
-def test_the_weights_of_the_draw_are_known_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ("expectile", [7 / 27, 7 / 27, 7 / 27, 1 / 9, 1 / 9]),
+        ("quantile", [0.32492388, 0.15616801, 0.26029082, 0.19032121, 0.06829609]),
+        ("exponential", [0.21935219, 0.29332298, 0.23404714, 0.14419078, 0.10908691]),
+    ],
+)
+def test_the_weights_of_the_draw_are_known_numbers(objective: str, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """README claim 7."""
     seen: list[Tensor] = []
     monkeypatch.setattr(th, "multinomial", lambda p, n, generator: seen.append(p) or th.zeros(len(p), n, dtype=th.int64))
-    make_idql(selection="expectile").policy.choose(th.as_tensor(U)[None])
-    close(seen[0] / seen[0].sum(), [[7 / 27, 7 / 27, 7 / 27, 1 / 9, 1 / 9]], 1e-12)
+    model = make_idql(selection="implicit", value_objective=objective)
+    model.policy.choose(th.as_tensor(U)[None])
+    close(seen[0] / seen[0].sum(), [expected], 5e-9)
+    model.policy.choose(th.zeros(1, 3))  # V itself is a value like any other
+    close(seen[1] / seen[1].sum(), [[1 / 3] * 3], 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("objective", "minimum"),
+    [
+        ("quantile", lambda q: np.quantile(q, 0.7, method="inverted_cdf")),
+        ("exponential", lambda q: np.log(np.mean(np.exp(2 * q))) / 2),
+    ],
+)
+def test_v_minimises_what_its_objective_promises(objective: Any, minimum: Any) -> None:
+    """README claim 1: the τ-quantile of Q, and log E[exp(αQ)]/α."""
+    q = np.cos(np.arange(101))
+    values = th.linspace(-1, 1, 20_001)
+    losses = th.stack([convex_loss(value, objective, 0.7, 2.0) for value in th.as_tensor(q)[:, None] - values]).mean(0)
+    assert float(values[losses.argmin()]) == pytest.approx(minimum(q), abs=1e-4)
+
+
+def test_no_difference_overflows() -> None:
+    """README claim 1: beyond α·u = 10 the exponential is a straight line that still pulls V up."""
+    u = th.tensor([9.999, 10.001, 1e4, -1e4]).requires_grad_()
+    loss = convex_loss(u, "exponential", 0.7, 1.0)
+    (slope,) = th.autograd.grad(loss.sum(), u)
+    close(slope / (math.exp(10) - 1), [math.exp(-0.001), 1.0, 1.0, -1 / (math.exp(10) - 1)], 1e-6)
+    assert float(loss[1] - loss[0]) == pytest.approx(0.002 * math.exp(10), rel=2e-3)
+    assert implicit_weights(u.detach(), "exponential", 0.7, 1.0).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +210,7 @@ def test_networks_have_the_codes_sizes(dims: tuple[int, int], sizes: tuple[int, 
     assert frequencies.numel() == 32 and 0.1 < frequencies.std() < 0.3
 
 
-@pytest.mark.filterwarnings("ignore:After 0 updates")
+@pytest.mark.filterwarnings("ignore:After .* updates")
 def test_the_actors_rate_counts_its_own_updates() -> None:
     """README claim 6."""
     model = make_idql()
@@ -300,7 +341,7 @@ def test_the_best_is_judged_by_the_smaller_critic() -> None:
 
 def test_the_draw_prefers_what_is_above_v_and_holds_for_both_ways_to_act() -> None:
     """README claim 7."""
-    model = make_idql(selection="expectile", expectile=0.9)
+    model = make_idql(selection="implicit", expectile=0.9)
     model.policy.candidate_values = lambda states, candidates: th.tensor([[1.0, -1.0]]).expand(len(states), 2)
     model.policy.sample_actions = lambda states, n: th.tensor([[[0.5, 0.5], [-0.5, -0.5]]]).expand(len(states), 2, 2)
     for deterministic in (True, False):
