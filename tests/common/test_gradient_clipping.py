@@ -20,7 +20,7 @@ def test_a_tiny_norm_holds_actor_and_critics_where_they_are(
         before = [th.nn.utils.parameters_to_vector(getattr(model.policy, name).parameters()).clone() for name in names]
         model.learn_offline(dataset, 3)
         after = [th.nn.utils.parameters_to_vector(getattr(model.policy, name).parameters()) for name in names]
-        return {name: float((new - old).abs().max()) for name, old, new in zip(names, before, after, strict=True)}
+        return {name: float((new - old).detach().abs().max()) for name, old, new in zip(names, before, after, strict=True)}
 
     held, free = distances(1e-14), distances(None)
     assert held.keys() == free.keys() != set()
