@@ -1,4 +1,4 @@
-"""Draw `curves`, the 2-D `bandit`, QDQ's `uncertainty`, CPED's `density`, a `maze`, Diffuser's `plans` or a `sweep`."""
+"""Draw `curves`, the `bandit`, QDQ's `uncertainty`, CPED's `density`, a `maze`, `plans`, a `sweep`, or two codes `beside`."""
 
 import argparse
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """:param parser: takes the flags of ``python -m zoo plot``"""
-    from . import bandit, curves, density, maze, plans, sweep, uncertainty
+    from . import bandit, beside, curves, density, maze, plans, sweep, uncertainty
 
     modules: dict[str, Any] = {"curves": curves, "bandit": bandit, "uncertainty": uncertainty, "density": density}
-    modules |= {"maze": maze, "plans": plans, "sweep": sweep}
+    modules |= {"maze": maze, "plans": plans, "sweep": sweep, "beside": beside}
     what = parser.add_subparsers(dest="what", required=True, metavar=f"{{{','.join(modules)}}}")
     for name, module in modules.items():
         child = what.add_parser(name, help=(module.__doc__ or "").partition("\n")[0], description=module.__doc__)
