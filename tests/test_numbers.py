@@ -169,10 +169,27 @@ def test_the_quickstarts_table_and_times_are_those_of_three_quickstarts() -> Non
 
 
 def test_what_the_zoos_page_says_of_going_online_is_in_its_numbers() -> None:
-    page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
+    page = (ROOT / "zoo" / "README.md").read_text()
     runs = json.loads((ROOT / "zoo" / "figures" / "online.json").read_text())["runs"]
-    kept = {run["algorithm"]: run for run in runs if run["way"] == "kept"}
-    end = {name: f"{run['end']:.0f}" for name, run in kept.items()}
-    assert f"IQL scores {end['iql']}, from {kept['iql']['start']:.0f} at the start" in page
-    assert f"TD3+BC {end['td3_bc']} and DAC {end['dac']}" in page and f"SAC from scratch scores {end['sac']}." in page
-    assert all(run["start"] - run["lowest"] < 3 for run in kept.values())
+    found = {(run["algorithm"], run["way"]): run for run in runs}
+    rows = re.findall(r"^\| (TD3\+BC|IQL|DAC) \((\d+)\) \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    for name, start, cells in rows:
+        members = [found.get((TITLES[name], way)) for way in ("kept", "dropped", "half")]
+        assert {f"{run['start']:.0f}" for run in members if run} == {start}
+        expected = [f"{run['end']:.0f} ({run['lowest']:.0f})" if run else "–" for run in members]
+        assert [cell.strip("*") for cell in cells.split(" | ")] == expected
+    assert f"SAC from scratch scores {found['sac', 'kept']['end']:.0f}." in " ".join(page.split())
+
+
+def test_dacs_page_says_what_both_codes_did() -> None:
+    page = (LIBRARY / "dac" / "README.md").read_text()
+    record = json.loads((ROOT / "zoo" / "figures" / "beside.json").read_text())["runs"]
+    for name, runs in (("ours", record["ours"]), ("the authors'", record["the authors' code"])):
+        (row,) = re.findall(rf"^\| {name}, seeds 0 and 1 \| (.*) \|$", page, re.MULTILINE)
+        assert [run["steps"] for run in runs] == [list(range(3000, 30001, 3000))] * 2
+        expected = [[f"{run['q'][at]:.0f}" for run in runs] for at in (0, 4, 9)] + [
+            [f"{run['score'][-1]:.1f}" for run in runs]
+        ]
+        assert [cell.split(" and ") for cell in row.split(" | ")] == expected
+        assert all(eta < 0.02 for run in runs for eta in run["eta"][:1]) and all(run["score"][-1] < 9.6 for run in runs)
