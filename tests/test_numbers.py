@@ -193,3 +193,5 @@ def test_dacs_page_says_what_both_codes_did() -> None:
         ]
         assert [cell.split(" and ") for cell in row.split(" | ")] == expected
         assert all(run["eta"][0] < 0.02 and run["score"][-1] < 9.6 for run in runs)
+    means = [np.mean([run["q"][-1] for run in runs]) for runs in (record["the authors' code"], record["ours"])]
+    assert f"the authors' two seeds is {100 * (means[0] / means[1] - 1):.0f}% above ours" in " ".join(page.split())
