@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from gallery_world import EVIL, FINAL, HOPPER, MAZE, PNG, Page, contents_of, make_checkout
+from PIL import Image
 
 from sb3_genoffline.errors import ExistsError, NotFoundError, NotWrittenError, UserError
 from zoo.__main__ import main
@@ -15,6 +16,7 @@ from zoo.gallery import site as site_module
 from zoo.gallery.charts import LINE
 from zoo.gallery.contents import read_contents
 from zoo.gallery.pages import as_html, read_section
+from zoo.gallery.posters import draw_poster
 from zoo.gallery.site import MARK, check_place, slugs, write_site
 from zoo.gallery.views import all_runs, leaderboard, on_dataset
 from zoo.runs.writing import write_json
@@ -43,7 +45,7 @@ def pages(site: Path) -> dict[str, Page]:
 def test_every_link_leads_to_a_file_of_the_site_or_to_a_page_of_the_web(site: Path, pages: dict[str, Page]) -> None:
     for page in pages.values():
         for tag, attributes in page.tags:
-            for name in ("href", "src", "xlink:href"):
+            for name in ("href", "src", "poster", "xlink:href"):
                 target = urlsplit(attributes.get(name, ""))
                 if target.scheme or target.netloc:
                     assert (tag, name, target.scheme) == ("a", "href", "https"), attributes
@@ -160,6 +162,26 @@ def test_sort_keys_and_filters_are_in_the_page(pages: dict[str, Page]) -> None:
     ]
     assert keys and all(float(key) is not None for key in keys)
     assert [head.get("aria-sort") for head in page.all("th") if "aria-sort" in head] == ["descending"]
+
+
+def test_a_film_has_a_still_for_phones_which_load_no_film_by_themselves(tmp_path: Path) -> None:
+    folder = make_checkout(tmp_path)
+    shutil.copy(ROOT / "hub_models" / "dac-pointmaze-stitch" / "replay.mp4", folder / "agents" / "dac-hopper")
+    site = write_site(contents_of(folder), folder / "site").parent
+    place = site / "agents" / "dac-hopper"
+    with Image.open(place / "replay.jpg") as still:
+        assert still.format == "JPEG" and len(set(still.convert("L").tobytes())) > 10
+    assert 'poster="replay.jpg"' in (place / "index.html").read_text()
+    assert 'poster="../agents/dac-hopper/replay.jpg"' in (site / "agents" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no film", b"#EXTM3U\n#EXTINF:1,\nreplay.mp4\n", b"ffconcat version 1.0\nfile replay.mp4\n"]
+)
+def test_what_is_no_film_has_no_still(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "film.mp4").write_bytes(content)
+    shutil.copy(ROOT / "hub_models" / "dac-pointmaze-stitch" / "replay.mp4", tmp_path)
+    assert not draw_poster(tmp_path / "film.mp4", tmp_path / "film.jpg") and not (tmp_path / "film.jpg").exists()
 
 
 def test_an_agent_without_film_curve_and_card_says_so(pages: dict[str, Page]) -> None:

@@ -159,6 +159,8 @@ def test_pages_fit_a_phone(opened: Any, site: Path, width: int) -> None:
         assert theme["y"] < brand["y"] + brand["height"], "the switch has a line of its own"
         cut = "[...document.querySelectorAll('caption span')].filter(s => s.getBoundingClientRect().right > innerWidth).length"
         assert page.evaluate(cut) == 0, "a caption is cut off"
+        stills = page.evaluate("[...document.querySelectorAll('video')].map(video => video.poster)")
+        assert all(still.endswith("replay.jpg") for still in stills), "a film is blank until it is played"
 
 
 def test_pages_are_whole_without_scripts(opened: Any) -> None:

@@ -23,11 +23,12 @@ from ..runs.writing import write_json
 from . import charts, views
 from .contents import Benchmark, Contents, is_plain_file
 from .pages import LARGEST_PAGE, as_html, without_front_matter
+from .posters import draw_poster
 
 MARK, FIRST = "gallery.json", "index.html"
 """Says that a folder is a gallery, and which files are its own: such a folder is replaced, no other is."""
 STATIC = Path(__file__).parent / "static"
-_FILM, _CURVE = "replay.mp4", "training_curve.png"
+_FILM, _POSTER, _CURVE = "replay.mp4", "replay.jpg", "training_curve.png"
 _CURVE_OF_CARD = re.compile(rf"!\[[^]]*\]\({re.escape(_CURVE)}\)")
 _SLUG = 60
 
@@ -173,6 +174,7 @@ class _Site:
         place = Path(self._address("agents", entry.name)).parent
         files = {name: self._copy(entry.folder / name, place / name) for name in (_FILM, _CURVE)}
         card, local = entry.folder / "README.md", {name: quote(name) for name, address in files.items() if address}
+        film, poster = files[_FILM], str(place / _POSTER)
         text = without_front_matter(read_text(card, "model card", LARGEST_PAGE)) if is_plain_file(card) else None
         if text and files[_CURVE]:
             text = _CURVE_OF_CARD.sub("", text)  # the page has it in a section of its own
@@ -183,7 +185,8 @@ class _Site:
             "snippet": views.agent_snippet(entry),
             "commands": commands_of(entry),
             "card": None if text is None else as_html(text, local, below=2),
-            "film": files[_FILM],
+            "film": film,
+            "poster": poster if film and draw_poster(self.folder / film, self.folder / poster) else None,
             "curve": files[_CURVE],
         }
 
