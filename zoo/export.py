@@ -6,6 +6,8 @@ without PyTorch. Compares the file's actions with the agent's, and times both.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,7 +19,9 @@ from sb3_genoffline.errors import printable
 
 from .runs.agents import add_agent_arguments, agent_and_env
 from .runs.envs import NoEnvironment
-from .runs.flags import onnx_file, positive
+from .runs.flags import json_file, onnx_file, positive
+from .runs.provenance import processor, versions
+from .runs.writing import write_json
 
 TIMED_SECONDS = 1.0
 
@@ -27,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_agent_arguments(parser)
     add = parser.add_argument
     add("-o", "--output", type=onnx_file, help="file to write (default: the agent's name with .onnx, next to it)")
-    add("--batch", type=positive, default=1, help="observations per timed call (default: 1)")
+    add("--batch", type=positive, nargs="+", default=[1], help="observations per timed call (default: 1); several in turn")
+    add("--json", type=json_file, metavar="FILE", help="write the times to this file")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -49,15 +54,25 @@ def main(args: argparse.Namespace) -> None:
     for given in session.get_inputs():
         kind = KINDS.get(given.name.partition("_")[0], "raw")
         print(f"  {printable(given.name):24}{' × '.join(map(str, given.shape)):24}{kind}")
-    observations = np.zeros((args.batch, model.policy.state_dim), np.float32)
-    for name, seconds in call_times(
-        {
-            "predict": lambda: model.predict(observations, deterministic=args.deterministic),
-            "onnxruntime": lambda: act_at_zero(session, args.batch, np.random.default_rng(0)),
+    record: dict[str, Any] = {
+        "agent": path.stem,
+        "processor": processor(),
+        "versions": versions() | {"onnxruntime": onnxruntime.__version__},
+        "ms": {},
+    }
+    for batch in args.batch:
+        observations = np.zeros((batch, model.policy.state_dim), np.float32)
+        ways: dict[str, Callable[[], Any]] = {
+            "predict": partial(model.predict, observations, deterministic=args.deterministic),
+            "onnxruntime": partial(act_at_zero, session, batch, np.random.default_rng(0)),
         }
-    ).items():
-        fastest, usual = 1e3 * min(seconds), 1e3 * median(seconds)
-        print(f"{name:12}{usual:8.3f} ms a call of {args.batch} observation(s) on one thread, {fastest:.3f} ms the fastest")
+        for name, seconds in call_times(ways).items():
+            usual, fastest = 1e3 * median(seconds), 1e3 * min(seconds)
+            print(f"{name:12}{usual:8.3f} ms a call of {batch} observation(s) on one thread, {fastest:.3f} ms the fastest")
+            record["ms"].setdefault(str(batch), {})[name] = {"median": usual, "fastest": fastest}
+    if args.json:
+        write_json(Path(args.json), record)
+        print(f"wrote {args.json}")
 
 
 def act_at_zero(session: Any, batch: int, rng: np.random.Generator) -> Any:

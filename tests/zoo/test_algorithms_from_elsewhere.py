@@ -15,7 +15,7 @@ from zoo.benchmark.plan import read_plan
 from zoo.plot.curves import baseline_of
 from zoo.runs.folders import find_run
 from zoo.speed import agents
-from zoo.speed import command as speed
+from zoo.speed import updates as speed
 
 CODE = """
 from sb3_genoffline import IQL

@@ -1,5 +1,6 @@
 """``zoo export`` writes a file beside the agent, and says what it takes and how long acting takes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,19 +9,25 @@ from worlds import make_agent
 from zoo import export
 from zoo.__main__ import main
 
+NAMES = ("predict", "onnxruntime")
+
 
 def test_a_file_is_written_beside_the_agent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "TIMED_SECONDS", 0.0)
     make_agent("bc").save(tmp_path / "agent.zip")
-    words = ["export", "--model", str(tmp_path / "agent.zip"), "--stochastic", "--batch", "4", "--device", "cpu"]
+    words = ["export", "--model", str(tmp_path / "agent.zip"), "--stochastic", "--batch", "4", "2", "--device", "cpu"]
+    words += ["--json", str(tmp_path / "times.json")]
     main(words)
     told = capsys.readouterr().out
     assert (tmp_path / "agent.onnx").is_file()
     assert "Observations are one vector" in told and "acts as predict(deterministic=False)" in told
     assert "batch × 3" in told and "standard normal" in told
     assert "predict " in told and "onnxruntime " in told and "a call of 4 observation(s)" in told
+    record = json.loads((tmp_path / "times.json").read_text())
+    assert record["agent"] == "agent" and list(record["ms"]) == ["4", "2"] and "onnxruntime" in record["versions"]
+    assert all(0 < ways[name]["fastest"] <= ways[name]["median"] for ways in record["ms"].values() for name in NAMES)
     with pytest.raises(SystemExit, match="could not be made"):
         main([*words, "--env", "No-Such-v0"])
     with pytest.raises(SystemExit):

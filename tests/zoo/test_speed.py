@@ -13,8 +13,8 @@ from worlds import KINDS
 
 from sb3_genoffline import ALGOS, DAC
 from sb3_genoffline.errors import UserError
-from zoo.speed import agents, costs
-from zoo.speed import command as speed
+from zoo.speed import agents, command, costs
+from zoo.speed import updates as speed
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def dac(obs_dim: int, action_dim: int, **kwargs: object) -> DAC:
 
 @pytest.mark.parametrize(("shape", "gigaflops"), [("walker2d", 15.26), ("hopper", 15.00), ("antmaze", 15.65)])
 def test_the_cost_model_gives_the_published_totals(shape: str, gigaflops: float) -> None:
-    assert dac_flops(dac(*speed.SHAPES[shape]), 256) / 1e9 == pytest.approx(gigaflops, abs=0.005)
+    assert dac_flops(dac(*agents.SHAPES[shape]), 256) / 1e9 == pytest.approx(gigaflops, abs=0.005)
 
 
 def test_the_cost_model_gives_the_totals_of_long_chains_and_of_the_bandit() -> None:
@@ -89,8 +89,8 @@ def test_without_their_idea_updates_cost_less() -> None:
 
 def run_speed(*flags: str) -> None:
     parser = argparse.ArgumentParser()
-    speed.add_arguments(parser)
-    speed.main(parser.parse_args(flags))
+    command.add_arguments(parser)
+    command.main(parser.parse_args(flags))
 
 
 @pytest.mark.parametrize("algo", [*KINDS, "cped", "dac"])
@@ -110,6 +110,14 @@ def test_the_command_prints_every_variant_and_fit_with_its_rates(algo: str, caps
     for name in fits:
         row = rows[f"fit {name}"]
         assert float(row[2]) >= 0 and float(row[3]) > 0 and row[-1] == "min"
+
+
+def test_the_record_makes_the_table_that_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "speed.json")
+    run_speed("--setting", "tiny", "--batch-size", "8", "--updates", "1", "--rounds", "1", "-o", output)
+    record, printed = json.loads(Path(output).read_text()), capsys.readouterr().out
+    assert printed.startswith(f"{speed.updates_table(record)}\nwrote ")
+    assert [each["name"] for each in record["variants"]] == ["plain (reference form)", "eager"] and record["flops"] > 0
 
 
 def test_the_costs_of_all_algorithms_go_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

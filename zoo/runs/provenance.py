@@ -1,4 +1,4 @@
-"""What a result was made by: the versions, the command."""
+"""What a result was made by: the versions, the processor, the command."""
 
 import contextlib
 import functools
@@ -29,6 +29,15 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def processor() -> str:
+    """Its name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 _command: ContextVar[str | None] = ContextVar("command", default=None)

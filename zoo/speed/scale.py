@@ -1,7 +1,6 @@
 """How time and memory of an update grow with the work: what `python -m zoo speed --scale` measures, prints and draws."""
 
 import json
-import platform
 import tempfile
 import time
 import weakref
@@ -20,6 +19,7 @@ from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.files.writing import replace_file
 
 from ..plot.figures import new_figure, plain, save_figure
+from ..runs.provenance import processor
 from .agents import setting_arguments, synthetic_data
 from .footprint import agent_for, in_new_process, memory, updates
 from .rows import arrays_of, write_arrays
@@ -175,15 +175,6 @@ def rows_axes(algo: str, most: int, folder: Path, smoke: bool) -> Iterator[tuple
         for name, mapped in (("rows, in memory", False), ("rows, mapped", True)):
             counts = (1, 2) if smoke else (_ROUNDS, 50)
             yield name, [do(update_of_rows, algo, Path(place), n, mapped, *counts) for n in numbers]
-
-
-def processor() -> str:
-    """Its name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _is_number(value: Any) -> bool:
