@@ -195,3 +195,19 @@ def test_dacs_page_says_what_both_codes_did() -> None:
         assert all(run["eta"][0] < 0.02 and run["score"][-1] < 9.6 for run in runs)
     means = [np.mean([run["q"][-1] for run in runs]) for runs in (record["the authors' code"], record["ours"])]
     assert f"the authors' two seeds is {100 * (means[0] / means[1] - 1):.0f}% above ours" in " ".join(page.split())
+
+
+def test_what_less_noise_in_acting_does_is_in_its_records() -> None:
+    page, folder = (LIBRARY / "dac" / "README.md").read_text(), ROOT / "zoo" / "figures" / "acting-noise"
+    sweep, quiet = (json.loads((folder / f"{name}.json").read_text()) for name in ("sweep", "quiet"))
+    scores = {found["acting_noise_scale"]: found["normalized_score"] for found in sweep["results"]}
+    best = max(scores, key=scores.__getitem__)
+    cells = [f"**{scores[scale]:.1f}**" if scale == best else f"{scores[scale]:.1f}" for scale in (1, 0.5, 0.25, 0.1)]
+    assert f"| score of 10 episodes, on which a value is chosen | {' | '.join(cells)} |" in page
+    assert quiet["acting_noise_scale"] == best and quiet["eval_seed"] != sweep["results"][0]["eval_seed"]
+    agent = json.loads((ROOT / "hub_models" / "dac-walker2d-medium-replay" / "results.json").read_text())
+    assert agent["eval_seed"] == quiet["eval_seed"] and agent["n_eval_episodes"] == quiet["n_eval_episodes"] == 20
+    assert (
+        f"The chosen {best} scores {quiet['normalized_score']:.1f} in 20 episodes that chose nothing, the paper's 1 scores "
+        f"{agent['normalized_score']:.1f} there:"
+    ) in page
