@@ -12,6 +12,9 @@ from sb3_genoffline.nets.layers import Layers
 from sb3_genoffline.nets.network import Network, parameters_of
 from sb3_genoffline.nets.widths import checked_widths
 
+_MANY_ROWS = 2048
+"""So many rows keep a CPU busy, member by member; fewer do so for all members together."""
+
 
 class EnsembleLinear(nn.Module):
     """
@@ -118,7 +121,7 @@ class EnsembleQ(Network):
 
     def of_samples(self, states: Tensor, actions: Tensor) -> Tensor:
         """
-        Q of n actions per state, with gradients. The states' part of the first layer is computed once per state.
+        Q of n actions per state, with gradients. Of few pairs, the states' part of the first layer is computed once per state.
 
         :param states: (B, S)
         :param actions: (B, n, A)
@@ -127,6 +130,10 @@ class EnsembleQ(Network):
         n_states, n_samples, action_dim = actions.shape
         if n_samples == 1:
             return self(states, actions.squeeze(1)).unsqueeze(-1)  # type: ignore[no-any-return]
+        if th.is_grad_enabled() and actions.device.type == "cpu" and n_states * n_samples >= _MANY_ROWS:
+            pairs = th.cat([states.repeat_interleave(n_samples, 0), actions.flatten(0, 1)], dim=-1)
+            each = [self.trunk(pairs, first=self.input_layer, member=member) for member in range(self.n_critics)]
+            return th.stack(each).view(self.n_critics, n_states, n_samples)
         w_action, state_part = self._first_layer(states)
         rows = actions.reshape(1, -1, action_dim).expand(self.n_critics, -1, -1)  # (H, B·n, A)
         hidden = th.unflatten(th.bmm(rows, w_action), 1, (-1, n_samples)).add_(state_part.unsqueeze(2))

@@ -100,7 +100,7 @@ def test_the_command_prints_every_variant_and_fit_with_its_rates(algo: str, caps
     assert "GFLOP an update" in lines[1]
     rows = {line.split("  ")[0]: line.split() for line in lines[3:]}
     fits = [fit.name for fit in speed.make_fits(algo, "hopper", "tiny", "cpu")]
-    plain = ["plain (reference form)"] if speed.plain_form(ALGOS[algo]) is not None else []
+    plain = ["plain (reference form)" if speed.plain_form(ALGOS[algo]) is not None else "plain (shared parts)"]
     assert {name for name, cls in ALGOS.items() if speed.plain_form(cls) is not None} == {"cped", "dac", "qdq"}
     assert list(rows) == [*plain, "eager", *(f"fit {name}" for name in fits)]
     assert bool(fits) == (next(iter(ALGOS[algo].policy_aliases.values())).fitted_model is not None)
@@ -139,9 +139,9 @@ def test_a_setting_is_the_papers_a_profile_or_an_entry() -> None:
         agents.setting_arguments("qdq", "huge")
 
 
-def test_a_setting_that_the_plain_form_does_not_have_is_timed_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_setting_that_the_plain_form_does_not_have_is_timed_beside_plain_parts(capsys: pytest.CaptureFixture[str]) -> None:
     args = argparse.Namespace(algo="qdq", shape="hopper", setting="cpu", device="cpu", batch_size=8, bf16=False)
-    assert [variant.name for variant in speed.variants(args)] == ["eager"]
+    assert [variant.name for variant in speed.variants(args)] == ["plain (shared parts)", "eager"]
     assert "no plain form of this setting: The plain form knows linear layers" in capsys.readouterr().out
 
 

@@ -1,8 +1,9 @@
 """
 Measure the speed of training updates: updates/s, achieved GFLOP/s and the fraction of the matrix-multiply peak of the same
 threads in the same run; and steps/s of the fits before the updates, where there are any. Variants take turns, so that a busy
-machine slows all alike. `--scale` measures how time and memory of an update grow with the work, `--memory` what data weigh up
-to the first update, and `--memory --beyond` updates of data that are larger than a limit of memory.
+machine slows all alike. `--beside-plain` times every algorithm; `--scale` measures how time and memory of an update grow with
+the work, `--memory` what data weigh up to the first update, and `--memory --beyond` updates of data that are larger than a
+limit of memory.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from sb3_genoffline import ALGOS
 from ..runs.flags import a_folder, algorithm, device, jobs, json_file, picture_file, positive, real
 from ..runs.writing import write_json
 from .agents import SHAPES
+from .beside_plain import record_beside_plain
 from .costs import record_costs
 from .footprint import weigh_data
 from .scale import measure_scale
@@ -37,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--costs", type=json_file, metavar="JSON", help="measure the CPU time of 10,000 updates of each algorithm"
     )
+    what.add_argument(
+        "--beside-plain",
+        type=json_file,
+        metavar="JSON",
+        help="time an update of each algorithm beside its plain form (minutes)",
+    )
     what.add_argument("--memory", action="store_true", help="measure what data weigh up to the first update (2 minutes)")
     parser.add_argument("--beyond", type=real, metavar="GB", help="with --memory: data that are larger than this limit")
     parser.add_argument("--rows", type=positive, help="of the data of --scale (at most) and --memory")
@@ -51,6 +59,9 @@ def main(args: argparse.Namespace) -> None:
     th.set_num_threads(args.num_threads)
     if args.costs is not None:
         record_costs(Path(args.costs), args.shape, args.setting)
+        return
+    if args.beside_plain is not None:
+        record_beside_plain(Path(args.beside_plain), args.shape)
         return
     if args.scale:
         measure_scale(args.algo, args.rows, Path(args.folder), args.output or "scale.png", args.smoke)

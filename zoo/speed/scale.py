@@ -5,6 +5,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,11 +69,17 @@ class _Storages(TorchDispatchMode):
         self.now -= size
 
 
-def update_bytes(model: AnyAlgorithm) -> int:
-    """Bytes of an agent's tensors and of what an update of it makes, at its peak."""
-    model.train(1, model.batch_size)
+def update_bytes(model: AnyAlgorithm, update: Callable[[], Any] | None = None) -> int:
+    """
+    Bytes of an agent's tensors and of what an update of it makes, at its peak.
+
+    :param model: the agent
+    :param update: makes one; None: as the agent does
+    """
+    update = update or partial(model.train, 1, model.batch_size)
+    update()
     with _Storages() as made:
-        model.train(1, model.batch_size)
+        update()
     kept = tree_leaves([model.policy.state_dict(), model.state.state_dict()])
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept if isinstance(t, th.Tensor)}
     return made.peak + sum(storages.values())

@@ -17,6 +17,7 @@ from sb3_genoffline.errors import UserError
 
 from ..runs.provenance import processor
 from .agents import build, make_fits, measure, plain_form
+from .plain_parts import PlainParts
 
 PEAK_SIZES = (512, 1024, 2048)
 """Of the square matrices whose products give the peak."""
@@ -84,20 +85,20 @@ def variants(args: argparse.Namespace) -> list[Variant]:
     """
     model = build(args.algo, args.shape, args.setting, args.device)
     found = [Variant("eager", lambda: model.train(1, args.batch_size))]
-    form = plain_form(ALGOS[args.algo])
+    source, form = build(args.algo, args.shape, args.setting, args.device), plain_form(ALGOS[args.algo])
+    name, plain = "plain (shared parts)", None
     if form is not None:
-        source = build(args.algo, args.shape, args.setting, args.device)
         try:
-            plain = form(source)
+            name, plain = "plain (reference form)", form(source)
         except UserError as error:
             print(f"no plain form of this setting: {error}")
-        else:
+    plain = plain or PlainParts(source)
 
-            def plain_update() -> None:
-                batch = source.replay_buffer.sample(args.batch_size)
-                plain.update(batch, source.draw_noise(len(batch.rewards)))
+    def plain_update() -> None:
+        batch = source.batches.draw(args.batch_size)
+        plain.update(batch, source.draw_noise(len(batch[0])))
 
-            found.insert(0, Variant("plain (reference form)", plain_update))
+    found.insert(0, Variant(name, plain_update))
     if args.bf16:
         print(bf16_products())
         found += [Variant(f"{variant.name}, bf16", variant.update, "bf16") for variant in found]
