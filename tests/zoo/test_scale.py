@@ -11,10 +11,10 @@ import pytest
 import torch as th
 
 import zoo
-from sb3_genoffline import load_dataset
+from sb3_genoffline import ALGOS, load_dataset
 from sb3_genoffline.data.blocks import is_mapped
 from sb3_genoffline.errors import UserError
-from zoo.speed import command, footprint, rows, scale
+from zoo.speed import beside_plain, command, footprint, rows, scale
 
 FIGURES = Path(zoo.__file__).parent / "figures"
 PAGE = (FIGURES.parent / "README.md").read_text()
@@ -98,9 +98,23 @@ def test_a_limit_of_memory_is_one_and_mapped_rows_do_not_count(tmp_path: Path, m
     assert limits == [(footprint.resource.RLIMIT_DATA, 2_000_000_000)] and found["rows"] == 300 and not found["mapped"]
 
 
-RECORDS = {"scale": scale.scale_table, "memory": footprint.weight_table, "beyond-memory": footprint.weight_table}
+RECORDS = {
+    "scale": scale.scale_table,
+    "memory": footprint.weight_table,
+    "beyond-memory": footprint.weight_table,
+    "beside-plain": beside_plain.beside_plain_table,
+}
 
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_page_shows_the_committed_record(name: str) -> None:
     assert RECORDS[name](json.loads((FIGURES / f"{name}.json").read_text())) in PAGE
+
+
+def test_the_page_counts_whose_update_is_half_as_long_again_when_it_is_plain() -> None:
+    found = json.loads((FIGURES / "beside-plain.json").read_text())["algorithms"]
+    cpu, paper = (
+        sum(round(each[setting]["times_faster"], 2) >= 1.5 for each in found.values()) for setting in ("cpu", "paper")
+    )
+    said = f"`cpu` {cpu} of {len(found)} reach 1.5 times the plain form, at the paper's settings {paper}: large networks"
+    assert said in " ".join(PAGE.split()) and found.keys() == set(ALGOS)
