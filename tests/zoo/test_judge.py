@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from worlds import make_agent, make_dataset
 
 from sb3_genoffline.errors import NotFoundError, UserError
-from sb3_genoffline.ope import evaluate_offline
+from sb3_genoffline.ope import OfflineReport, evaluate_offline
 from zoo.__main__ import main
 from zoo.judge import candidates
 
@@ -94,9 +95,13 @@ def test_the_simulator_says_how_good_the_judge_was(
 ):
     from zoo.judge import command
 
-    monkeypatch.setattr(
-        command, "evaluate_offline", lambda *a, weighting, **options: evaluate_offline(*a, net_arch=(4,), **options)
-    )
+    asked: list[dict[str, Any]] = []
+
+    def small_networks(*args: Any, weighting: Any, **options: Any) -> OfflineReport:
+        asked.append(options)
+        return evaluate_offline(*args, net_arch=(4,), **options)
+
+    monkeypatch.setattr(command, "evaluate_offline", small_networks)
     words = [
         "judge",
         "--dataset",
@@ -117,3 +122,8 @@ def test_the_simulator_says_how_good_the_judge_was(
     assert found["truth"].keys() == found["policies"].keys()
     assert found["figures"]["fqe"]["policies"] == 3 and "regret@3" in capsys.readouterr().out
     assert (logs / "judged-truth.png").stat().st_size
+    main([*words, "--env", "genoffline-tests/Point-v0", "--algo", "td3_bc", "dac", "--action-samples", "2"])
+    assert json.loads((logs / "report.json").read_text())["policies"].keys() == {"td3_bc_1"}
+    assert asked[-1]["n_action_samples"] == 2 and asked[0]["n_action_samples"] == 4
+    with pytest.raises(SystemExit, match="There is no agent of dac trained on"):
+        main([*words, "--env", "genoffline-tests/Point-v0", "--algo", "dac"])

@@ -1,5 +1,6 @@
 """The checkpoints that are judged: those of all runs on a dataset."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
@@ -25,21 +26,23 @@ def checkpoints_of(run: Run) -> dict[str, Path]:
     return found | ({name: run.model_path} if run.model_path.is_file() else {})
 
 
-def find_checkpoints(folder: str | Path, dataset: str) -> dict[str, Path]:
+def find_checkpoints(folder: str | Path, dataset: str, algos: Sequence[str] = ()) -> dict[str, Path]:
     """
     :param folder: root of the logs
     :param dataset: id or file
+    :param algos: whose runs are wanted; none: all
     :return: files by name
     :raises NotFoundError: if there is none
     :raises UserError: if there are more than :data:`MOST_CHECKPOINTS`
     """
     found: dict[str, Path] = {}
-    for algo in ALGOS:
+    for algo in algos or ALGOS:
         for run in list_runs(folder, algo, dataset):
             found |= checkpoints_of(run)
     if not found:
         raise NotFoundError(
-            f"There is no agent trained on {printable(dataset)} below {folder}: train one, or name the folder."
+            f"There is no agent{' of ' + ', '.join(algos) if algos else ''} trained on {printable(dataset)} below {folder}: train "
+            "one, or name the folder."
         )
     if len(found) > MOST_CHECKPOINTS:
         raise UserError(

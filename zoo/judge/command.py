@@ -13,7 +13,7 @@ from sb3_genoffline.ope import OfflineReport, evaluate_offline
 from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
 from ..runs.envs import Recorded, env_factory, try_out
-from ..runs.flags import a_folder, device, discount, json_file, picture_file, positive, seed_number, share
+from ..runs.flags import a_folder, algorithm, device, discount, json_file, picture_file, positive, seed_number, share
 from ..runs.folders import dataset_name
 from ..runs.writing import finite, write_json
 from .candidates import check_spaces, find_checkpoints, load_candidates
@@ -27,8 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", required=True, help="Minari id or file that the agents were trained on")
     add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
+    add("--algo", type=algorithm, nargs="+", default=(), help="judge the runs of these algorithms alone (default: all)")
     add("-n", "--n-timesteps", type=positive, default=50_000, help="updates per fit of a Q-function (default: 50,000)")
     add("--held-out", type=share, default=0.2, help="share of the episodes that no fit sees (default: 0.2)")
+    add("--action-samples", type=positive, default=4, help="actions that a policy which draws has in a state (default: 4)")
     add("--gamma", type=discount, help="discount (default: the agents')")
     add("--seed", type=seed_number, default=0, help="seed of all random numbers")
     add("--fqe-only", action="store_true", help="skip the doubly robust estimates, which need a density of the behaviour")
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
-    paths = find_checkpoints(args.folder, args.dataset)
+    paths = find_checkpoints(args.folder, args.dataset, args.algo)
     agents, refused = load_candidates(paths, args.device)
     first = next(iter(agents.values()))
     spaces = (first.observation_space, first.action_space)  # where the data have none
@@ -71,6 +73,7 @@ def main(args: argparse.Namespace) -> None:
         estimators=("fqe",) if args.fqe_only else ("fqe", "wdr"),
         gamma=args.gamma,
         gradient_steps=args.n_timesteps,
+        n_action_samples=args.action_samples,
         held_out=args.held_out,
         seed=args.seed,
         device=args.device,
