@@ -40,9 +40,9 @@ def find_checkpoints(folder: str | Path, dataset: str, algos: Sequence[str] = ()
         for run in list_runs(folder, algo, dataset):
             found |= checkpoints_of(run)
     if not found:
+        whose = f" of {', '.join(algos)}" if algos else ""
         raise NotFoundError(
-            f"There is no agent{' of ' + ', '.join(algos) if algos else ''} trained on {printable(dataset)} below {folder}: train "
-            "one, or name the folder."
+            f"There is no agent{whose} trained on {printable(dataset)} below {folder}: train one, or name the folder."
         )
     if len(found) > MOST_CHECKPOINTS:
         raise UserError(
