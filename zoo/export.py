@@ -50,6 +50,7 @@ def main(args: argparse.Namespace) -> None:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     for given in session.get_inputs():
         kind = KINDS.get(given.name.partition("_")[0], "raw")

@@ -34,10 +34,11 @@ def numeric_array(name: str, values: Any) -> np.ndarray:
             f"{name} cannot be read as one array ({error}). Join the episodes into one array of shape (N, dim) first."
         ) from error
     if array.dtype.kind not in "biuf":
-        raise UserError(
-            f"{name} has dtype {array.dtype}; numbers are needed. "
-            f"Convert it first, for example with np.asarray({name}, dtype=np.float32)."
+        texts = array.dtype.kind in "US" or (
+            array.dtype == object and any(isinstance(value, str) for value in array.flat[:100])
         )
+        how = f"with {name} == 'died' for what is text" if texts else f"with np.asarray({name}, dtype=np.float32)"
+        raise UserError(f"{name} has dtype {array.dtype}; numbers are needed. Convert it first, for example {how}.")
     return array
 
 
@@ -69,7 +70,8 @@ def float_rows(name: str, values: Any, dim: int | None) -> np.ndarray:
         reason = "does not fit into float32" if np.isfinite(value) else "is not finite"
         where = ", ".join(map(str, index))
         raise UserError(
-            f"{name}[{where}] = {value} {reason}. Remove row {index[0]} (or its episode), or repair the value.{_extent(bad)}"
+            f"{name}[{where}] = {value} {reason}. Repair the value, or remove the episode of row {index[0]} (the row alone, "
+            f"only if next observations are given: else a step would lead over a gap).{_extent(bad)}"
         )
     if not name.startswith("next_"):  # as those before them
         warn_of_lost_digits(name, array)

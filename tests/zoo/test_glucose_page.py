@@ -40,7 +40,7 @@ def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("page"))
         names, outputs = record.run_page(record.PAGE.read_text(), shell, shorten)
-    assert commands == ["glucose", "inspect", "train", "train", "judge"]
+    assert commands == ["glucose", "inspect", "train", "train", "train", "judge"]
     return names, outputs
 
 

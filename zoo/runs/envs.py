@@ -96,8 +96,8 @@ def env_factory(
             raise UserError("its dataset is not on this machine and its run says nothing.")
         if dataset.env_spec is None and dataset.eval_env_spec is None:
             raise NoEnvironment(
-                f"No environment is known for {short(dataset.id or 'these data')}: name one with --env. "
-                "(Without one you can train, judge and export.)"
+                f"No environment is known for {short(dataset.id or 'these data')}: without one you can train, judge and "
+                "export; name a simulator, if you have one, with --env."
             )
         return dataset.make_env(trust_env=recorded.trusted, **arguments)
 

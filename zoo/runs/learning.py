@@ -296,7 +296,7 @@ def _eval_envs(data: OfflineDataset, make: EnvFactory, n_envs: int, has_one: boo
     except NoEnvironment as error:
         if has_one:
             raise NoEnvironment(f"{error} To train without evaluation: --eval-freq 0.") from error
-        print(f"Training continues without evaluation; `{PROGRAM} judge` ranks the agents from the data alone. ({error})")
+        print(f"{error} Nothing is evaluated during training; rank the agents afterwards with `{PROGRAM} judge`.")
         return None
     check_compatible(data, envs.observation_space, envs.action_space)
     return envs

@@ -29,7 +29,9 @@ def widths(arch: Any) -> list[int]:
 @pytest.mark.parametrize("dataset", SETS)
 def test_every_algorithm_follows_the_rule(algo: str, dataset: str) -> None:
     paper, small = (whole(algo, load_hyperparameters(algo, dataset, profile)) for profile in (None, PROFILE))
-    assert small["n_timesteps"] == (UPDATES // 4 if algo == "diffuser" else UPDATES) and small["normalize_observations"] is True
+    assert (
+        small["n_timesteps"] == (UPDATES // 4 if algo == "diffuser" else UPDATES) and small["normalize_observations"] is True
+    )
     assert small["batch_size"] == min(paper["batch_size"], 16 if issubclass(ALGOS[algo], SequenceAlgorithm) else 128)
     for name, value in small.items():
         before = paper.get(name)
