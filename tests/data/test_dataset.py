@@ -133,7 +133,10 @@ BAD = {
     ),
     "wrong columns": ({"actions": np.zeros((9, 3))}, r"actions has shape \(9, 3\), but \(N, 2\) is expected"),
     "matrix of rewards": ({"rewards": np.zeros((9, 2))}, r"rewards has shape \(9, 2\), but \(N,\) is expected"),
-    "words": ({"terminations": np.array(["", "died"] * 4 + [""])}, r"terminations has dtype <U4; .* with terminations == 'died'"),
+    "words": (
+        {"terminations": np.array(["", "died"] * 4 + [""])},
+        r"terminations has dtype <U4; .* with terminations == 'died'",
+    ),
     "object dtype": ({"actions": np.array([[None] * 2] * 9)}, "actions has dtype object; numbers are needed. Convert"),
     "complex dtype": ({"rewards": np.zeros(9, complex)}, "rewards has dtype complex128"),
     "text": ({"rewards": ["1"] * 9}, "rewards has dtype <U1"),

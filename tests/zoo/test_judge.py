@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.ope import OfflineReport, evaluate_offline
 from zoo.__main__ import main
 from zoo.judge import candidates
+from zoo.judge.command import agreement
 
 
 @pytest.fixture
@@ -55,6 +57,7 @@ def test_checkpoints_of_all_runs_are_ranked(logs: Path, capsys: pytest.CaptureFi
         main([*words, "--held-out", "0"])
     main([*words, "--json", str(logs / "report.json"), "-o", str(logs / "judged.png")])
     out = capsys.readouterr().out
+    assert "bc_1 is of a run that was interrupted" in out  # none of these left a summary
     assert "td3_bc_1@7 is left out" in out and "the data" in out and "rank correlation" in out
     found = json.loads((logs / "report.json").read_text())
     assert found["policies"].keys() == {"bc_1", "bc_1@2", "td3_bc_1"}
@@ -127,3 +130,14 @@ def test_the_simulator_says_how_good_the_judge_was(
     assert asked[-1]["n_action_samples"] == 2 and asked[0]["n_action_samples"] == 4
     with pytest.raises(SystemExit, match="There is no agent of dac trained on"):
         main([*words, "--env", "genoffline-tests/Point-v0", "--algo", "dac"])
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [((6.0, 9.0), ""), ((4.0, 6.0), ", which is not surely better"), ((1.0, 4.0), ", which is worse than the data: keep")],
+)
+def test_the_best_is_held_against_the_data(interval: tuple[float, float], said: str) -> None:
+    estimate = SimpleNamespace(fqe=SimpleNamespace(interval=interval))
+    report = SimpleNamespace(best=lambda: "iql_1", judgements={"iql_1": estimate}, data_value=5.0, agreement=None)
+    first = agreement(report).splitlines()[0]
+    assert first.startswith(f"best: iql_1{said}") and (bool(said) or first == "best: iql_1")

@@ -51,6 +51,12 @@ def find_checkpoints(folder: str | Path, dataset: str, algos: Sequence[str] = ()
     return found
 
 
+def unfinished_runs(folder: str | Path, dataset: str, algos: Sequence[str] = ()) -> list[str]:
+    """Names, as in :func:`find_checkpoints`, of the last agents of runs that were interrupted."""
+    runs = [run for algo in algos or ALGOS for run in list_runs(folder, algo, dataset)]
+    return [f"{run.folder.parent.name}_{run_number(run)}" for run in runs if run.model_path.is_file() and run.unfinished]
+
+
 def load_candidates(paths: dict[str, Path], device: str) -> tuple[dict[str, AnyAlgorithm], list[str]]:
     """
     :param paths: as :func:`find_checkpoints` returns them

@@ -16,7 +16,7 @@ from ..runs.envs import Recorded, env_factory, try_out
 from ..runs.flags import a_folder, algorithm, device, discount, json_file, picture_file, positive, seed_number, share
 from ..runs.folders import dataset_name
 from ..runs.writing import finite, write_json
-from .candidates import check_spaces, find_checkpoints, load_candidates
+from .candidates import check_spaces, find_checkpoints, load_candidates, unfinished_runs
 from .truth import Truth, compared, play, table
 
 FEW_TO_COMPARE = 8
@@ -65,6 +65,8 @@ def main(args: argparse.Namespace) -> None:
         try_out(make)
     for sentence in refused:
         print(sentence)
+    for name in unfinished_runs(args.folder, args.dataset, args.algo):
+        print(f"{name} is of a run that was interrupted: it is judged as it stands")
     also = "" if args.fqe_only else ", and a density of the behaviour (--fqe-only spares it)"
     print(f"judging {len(agents)} agents: a fit of {args.n_timesteps:,} updates for each and for the data{also}", flush=True)
     report = evaluate_offline(
@@ -103,8 +105,13 @@ def main(args: argparse.Namespace) -> None:
 def agreement(report: OfflineReport) -> str:
     """How far the two estimators rank alike, and whether the best policy is better than the data."""
     best, rho, n = report.best(), report.agreement, len(report.judgements)
-    low = report.judgements[best].fqe.interval[0]
-    lines = [f"best: {best}" + ("" if low > report.data_value else ", which is not surely better than the data")]
+    low, high = report.judgements[best].fqe.interval
+    beside = ", which is not surely better than the data"
+    if low > report.data_value:
+        beside = ""
+    elif high < report.data_value:
+        beside = ", which is worse than the data: keep what was done, or fit longer (-n) if estimates still move"
+    lines = [f"best: {best}{beside}"]
     if rho is not None:
         few = ": few, so read little into it" if n < FEW_TO_COMPARE else ""
         lines.append(f"agreement of FQE and WDR: rank correlation {rho:.2f} over {n} policies{few}")
