@@ -257,7 +257,7 @@ def test_an_agent_of_the_stitching_set_can_be_evaluated(run: Path) -> None:
 def test_data_of_no_maze_and_folders_of_no_run_are_errors(tmp_path: Path) -> None:
     arrays = {"observations": np.zeros((2, 3)), "actions": np.zeros((2, 1)), "rewards": [0, 0], "terminals": [0, 0]}
     np.savez(tmp_path / "pendulum.npz", **arrays, timeouts=[0, 1])  # type: ignore[arg-type]
-    with pytest.raises(SystemExit, match=r"No environment is known for .*: name one with --env"):
+    with pytest.raises(SystemExit, match=r"No environment is known for .*; name a simulator, if you have one, with --env"):
         main(["plot", "maze", "--dataset", str(tmp_path / "pendulum.npz"), "-o", str(tmp_path / "maze")])
     with pytest.raises(SystemExit, match=r"is not a run of the zoo"):
         main(["plot", "maze", "--dataset", STITCH, "--agent", str(tmp_path), "-o", str(tmp_path / "maze")])
