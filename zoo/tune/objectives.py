@@ -73,6 +73,17 @@ def own_critic(model: AnyAlgorithm) -> Value:
     return value
 
 
+def raw_critic(model: AnyAlgorithm) -> Value:
+    """
+    :param model: an agent that has been trained
+    :return: as :func:`own_critic`, in units of the rewards as they are logged: exact where no episode terminates
+    """
+    info, value = model.dataset_info, own_critic(model)
+    scale, shift = float(info.get("reward_scale", 1.0)), float(info.get("reward_shift", 0.0))
+    offset = shift / (1 - model.gamma) if shift else 0.0
+    return lambda observations, actions: (value(observations, actions) - offset) / scale
+
+
 def check_judged(objective: str, model: AnyAlgorithm) -> None:
     """
     :param objective: name in :data:`OBJECTIVES`
@@ -149,9 +160,9 @@ class Judge:
         if self.settings["objective"] == "action-distance":
             return scores.action_difference(act, self.held_out)
         if self.settings["objective"] == "initial-value":
-            return scores.initial_state_value(own_critic(model), act, self.held_out)
+            return scores.initial_state_value(raw_critic(model), act, self.held_out)
         good = float(np.quantile(self.held_out.episode_returns(), 0.75))
-        return scores.soft_opc(own_critic(model), self.held_out, good)
+        return scores.soft_opc(raw_critic(model), self.held_out, good)
 
     def simulate(self, model: AnyAlgorithm, episodes: int, eval_seed: int) -> Score:
         """

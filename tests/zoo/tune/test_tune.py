@@ -21,6 +21,7 @@ from zoo.runs.stopping import StopSignals
 from zoo.runs.writing import write_json
 from zoo.tune import study as study_module
 from zoo.tune.job import run_trial, rungs
+from zoo.tune.plan import TunePlan, Wish
 from zoo.tune.trials import read_trial
 
 pytest.importorskip("optuna")
@@ -314,6 +315,38 @@ def test_every_offline_objective_scores_agents(objective: str, algo: str) -> Non
     first, second = (judge.score(agent, StopSignals()) for _ in range(2))
     assert first is not None and second is not None
     assert np.isfinite(first["value"]) and first["value"] == second["value"]
+
+
+@pytest.mark.parametrize("objective", ["initial-value", "soft-opc"])
+def test_what_an_agents_own_critic_says_is_in_units_of_the_raw_rewards(objective: str) -> None:
+    from worlds import make_agent
+
+    judge = objectives.Judge({"objective": objective, "held_out": 0.4}, make_dataset(), 0, "cpu")
+    agent: Any = make_agent("td3_bc").learn_offline(judge.training, 1)
+    agent.dataset_info |= {"reward_scale": 1.0, "reward_shift": 0.0}
+    raw = judge.score(agent, StopSignals())
+    agent.dataset_info |= {"reward_scale": 4.0, "reward_shift": -2.0}  # as if what it says were of such rewards
+    found = judge.score(agent, StopSignals())
+    assert raw is not None and found is not None
+    shift = -2.0 / (1 - agent.gamma) if objective == "initial-value" else 0.0
+    assert found["value"] == pytest.approx((raw["value"] - shift) / 4, rel=1e-4)
+
+
+def test_values_that_cannot_be_compared_are_not_searched() -> None:
+    def plan(objective: str, search: dict[str, Any], data: Any) -> TunePlan:
+        return TunePlan(Wish("td3_bc", "d", 0, {"objective": objective}, overrides={"gamma": 0.9}, search=search), data)
+
+    data = make_dataset()
+    gammas, transforms = {"gamma": [0.9, 0.99]}, {"reward_transform": [None, "antmaze100", "iql_antmaze"]}
+    for objective in ("initial-value", "soft-opc"):
+        with pytest.raises(UserError, match=r"--search: gamma can't be searched with .* judges all trials at gamma=0\.9\."):
+            plan(objective, gammas, data)
+        with pytest.raises(UserError, match="reward_transform None and iql_antmaze can't be compared with"):
+            plan(objective, transforms, data)
+        ends = data.terminations | data.truncations
+        plan(objective, transforms, data.replace(terminations=np.zeros_like(ends), truncations=ends))
+    assert plan("fqe", gammas, data).evaluation["gamma"] == 0.9
+    plan("fqe", transforms, data)
 
 
 def test_a_signal_breaks_a_fit_off() -> None:
