@@ -257,6 +257,46 @@ def test_a_search_of_another_plan_is_refused(tune: Callable[..., Path], scripted
         tune(*SEARCHED, "--trials", "1")
 
 
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
+    plan = TunePlan(Wish("td3_bc", "d", 0, {"objective": "action-distance"}, search={"alpha": [1.0, 2.0]}), make_dataset())
+    journal = tmp_path / "journal.log"
+    for text in ("precious notes", "precious\nnotes", '{"a":1}', '[1]\n{"op_code"', '{"op_code":0,"study_name":"other"}\nx'):
+        journal.write_text(text)
+        with pytest.raises(UserError, match=r"journal\.log is not the journal of a search \(.*: move it away"):
+            study_module.open_study(tmp_path, plan)
+        assert journal.read_text() == text
+    journal.write_text('{"op_code":0,"worker_id":"killed in its first li')
+    study_module.open_study(tmp_path, plan)
+    lines = journal.read_text().splitlines(keepends=True)
+    assert [json.loads(line)["op_code"] for line in lines] == [0, 2]
+
+
+def test_a_journal_that_has_lost_a_line_is_refused(tune: Callable[..., Path], scripted: type[Scripted]) -> None:
+    folder = tune(*SEARCHED, "--trials", "3", "--no-prune")
+    journal = folder / "journal.log"
+    lines = journal.read_text().splitlines(keepends=True)
+    best = (folder / "best.yml").read_text()
+    begun = [number for number, line in enumerate(lines) if json.loads(line)["op_code"] == 4]
+    named = [number for number, line in enumerate(lines) if json.loads(line)["op_code"] == 5]
+    for lost, what in (
+        (0, r"not the journal of a search \(line 1 is"),
+        (1, "has lost the line with the plan"),
+        *((number, r"has lost a line: line \d+ is about trial \d") for number in begun),
+        *((number, rf"is damaged: trial {trial} has ended without a value of alpha") for trial, number in enumerate(named)),
+    ):
+        journal.write_text("".join(lines[:lost] + lines[lost + 1 :]))
+        with pytest.raises(SystemExit, match=rf"journal\.log .*{what}.*: move it away"):
+            tune(*SEARCHED, "--trials", "3", "--no-prune")
+    journal.write_text("".join(lines).replace('"param_name":"alpha"', '"param_name":"alhpa"'))
+    with pytest.raises(SystemExit, match="ended without a value of alpha"):
+        tune(*SEARCHED, "--trials", "3", "--no-prune")
+    assert (folder / "best.yml").read_text() == best
+    journal.unlink()
+    done = len(list((folder / "jobs").glob("*.json")))
+    tune(*SEARCHED, "--trials", "3", "--no-prune")  # as the refusal says
+    assert len(list((folder / "jobs").glob("*.json"))) == done and (folder / "best.yml").read_text() == best
+
+
 def test_trials_that_fail_are_told_and_do_not_end_the_search(
     tune: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
