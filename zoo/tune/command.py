@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
     load_optuna()
     plan = _plan(args)
     folder = Path(args.folder) / f"{args.algo}-{dataset_name(args.dataset)}"
-    tuner = Tuner(plan, folder, args.trials, args.prune)
+    tuner = Tuner(plan, folder, args.trials, args.prune, lambda text: print(f"{datetime.now():%H:%M:%S} {text}", flush=True))
     start, parallel = starter(args, module=f"{__package__}.job")
     failures: list[str] = []
     try:
@@ -95,13 +95,16 @@ def main(args: argparse.Namespace) -> None:
                 print(f"{datetime.now():%H:%M:%S} {line}", flush=True)
     except KeyboardInterrupt as stop:
         raise advised(stop, f"to resume, run the same command: {command_line()}") from None
-    best = ranked(plan, results_of(plan, tuner.study, folder))
+    results = results_of(plan, tuner.study, folder)
+    best = ranked(plan, results)
     for file in write_results(plan, tuner.study, folder):
         print(f"wrote {file}")
     if tuner.left_over:
         print(f"{tuner.left_over} trials were interrupted: the same command resumes")
     if not best:
-        raise UserError(f"No trial came to its end. {failures[-1] if failures else 'The same command resumes.'}")
+        failures = failures or [result.error for result in results if result.error is not None]
+        why = "The same command resumes." if tuner.left_over else f"jobs/ in {folder} has their records and logs."
+        raise UserError(f"No trial came to its end. {failures[-1] if failures else why}")
     print(f"best: trial {best[0].number}, {_setting(best[0].settings)}: {best[0].value:.4g}")
 
 

@@ -297,6 +297,52 @@ def test_a_journal_that_has_lost_a_line_is_refused(tune: Callable[..., Path], sc
     assert len(list((folder / "jobs").glob("*.json"))) == done and (folder / "best.yml").read_text() == best
 
 
+def test_a_trial_whose_record_is_lost_is_done_again(
+    tune: Callable[..., Path], scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tune(*SEARCHED, "--trials", "3", "--no-prune")
+    whole = trials_of(folder)
+
+    def record_of_best() -> Path:
+        alpha = min(trials_of(folder), key=lambda trial: trial["value"])["settings"]["alpha"]
+        paths = (folder / "jobs").glob("*.json")
+        return next(path for path in paths if read_trial(path)["config"]["hyperparameters"]["alpha"] == alpha)
+
+    record = record_of_best()
+    kept = record.read_text()
+    record.unlink()
+    capsys.readouterr()
+    begun: list[Path] = []
+
+    class Stopped(scripted):  # type: ignore[valid-type, misc]
+        def poll(self) -> int | None:
+            if not self.asked:
+                raise KeyboardInterrupt
+            return super().poll()
+
+    monkeypatch.setattr(runner_module, "LocalProcess", Stopped)
+    with pytest.raises(SystemExit):
+        tune(*SEARCHED, "--trials", "3", "--no-prune")
+    assert f"its record {record} is missing: it is done again" in capsys.readouterr().out
+    monkeypatch.setattr(runner_module, "LocalProcess", lambda path, **options: (begun.append(path), scripted(path))[1])
+    tune(*SEARCHED, "--trials", "4", "--no-prune")
+    assert len(begun) == 2 and begun[0] == record and trials_of(folder)[:3] == whole
+    write_json(record, json.loads(kept) | {"scores": [{"updates": 4, "value": 99.0}]})
+    tune(*SEARCHED, "--trials", "4", "--no-prune")
+    assert f"but 99 in its record {record}, which counts" in capsys.readouterr().out
+    record.write_text(kept)
+    (folder / "journal.log").rename(folder / "journal.old")
+    tune(*SEARCHED, "--trials", "1", "--no-prune")
+    assert "4 records belong to no trial of journal.log" in capsys.readouterr().out
+    (folder / "journal.old").rename(folder / "journal.log")
+    tune(*SEARCHED, "--trials", "4", "--no-prune")
+    best = yaml.safe_load((folder / "best.yml").read_text())
+    record_of_best().unlink()
+    monkeypatch.setattr(scripted, "poll", lambda self: 1)
+    tune(*SEARCHED, "--trials", "4", "--no-prune")
+    assert yaml.safe_load((folder / "best.yml").read_text()) == best  # the journal has its value, though it has failed
+
+
 def test_trials_that_fail_are_told_and_do_not_end_the_search(
     tune: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
