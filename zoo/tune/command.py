@@ -25,11 +25,13 @@ from ..runs.hyperparameters import parse_pairs
 from ..runs.provenance import command_line
 from ..runs.scoring import CHOOSING_SEEDS
 from ..runs.stopping import advised
-from .objectives import OBJECTIVES, SIMULATOR, check_judged
+from .checks import check_trials
+from .objectives import OBJECTIVES, SIMULATOR
 from .plan import TunePlan, Wish, check_objective
 from .results import ranked, results_of, write_results
 from .revealing import reveal
 from .study import load_optuna
+from .trials import sentence
 from .tuner import Ended, Tuner
 
 
@@ -137,7 +139,7 @@ def _plan(args: argparse.Namespace) -> TunePlan:
     plan = TunePlan(wish, data)
     if args.objective == SIMULATOR or args.reveal:
         try_out(env_factory(data, args.env, plan.base.env_kwargs))
-    check_judged(args.objective, ALGOS[args.algo](plan.base.policy, data, device="cpu", **plan.base.arguments))
+    check_trials(plan)
     return plan
 
 
@@ -145,7 +147,7 @@ def _tell(ended: Ended, failures: list[str]) -> None:
     scores = ended.record.get("scores") or [{}]
     text = {DONE: f"{scores[-1].get('value', 0.0):.4g}"}.get(ended.state, ended.state)
     if ended.state == FAILED:
-        failures.append(printable(str(ended.record.get("error")).splitlines()[-1]))
+        failures.append(sentence(ended.record.get("error")))
         text = f"failed: {failures[-1]}"
     print(f"{datetime.now():%H:%M:%S} trial {ended.number}, {_setting(ended.settings)}: {text}", flush=True)
 

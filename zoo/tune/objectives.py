@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset
-from sb3_genoffline.data.transforms import scale_actions
+from sb3_genoffline.data.transforms import reward_affine, scale_actions
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.ope import FQE, scores
 from sb3_genoffline.ope.acting import TargetPolicy
@@ -139,10 +139,30 @@ class Judge:
             found = {"value": self._cheap(model)}
         return found and {**found, "seconds": round(time.perf_counter() - started, 2)}
 
-    def _fqe(self, model: AnyAlgorithm, stop: StopSignals, final: bool) -> Score | None:
+    def check(self, model: AnyAlgorithm) -> None:
+        """
+        :param model: an agent of the kind to be judged, which need not be trained
+        :raises UserError: if its settings and the data leave no value to estimate
+        """
+        objective = self.settings["objective"]
+        try:
+            if objective in ("fqe", "fqe-low"):
+                self._make_fqe(model)
+        except UserError as error:
+            raise UserError(f"--objective {objective} can't judge these trials: {error}") from None
+        if OBJECTIVES[objective].critic and model.gamma == 1 and reward_affine(self.training, model.reward_transform)[1]:
+            raise UserError(
+                f"--objective {objective} can't judge trials with gamma=1 and reward_transform={model.reward_transform}, "
+                "which shifts rewards: use a gamma below 1, or another transform."
+            )
+
+    def _make_fqe(self, model: AnyAlgorithm) -> FQE:
         starts = self.data.observations[self.data.episode_starts]
         gamma, names = self.settings["gamma"], {"seed": self.seed, "device": self.device, "initial_observations": starts}
-        fqe = FQE(model, self.held_out, gamma=gamma, **names)
+        return FQE(model, self.held_out, gamma=gamma, **names)
+
+    def _fqe(self, model: AnyAlgorithm, stop: StopSignals, final: bool) -> Score | None:
+        fqe = self._make_fqe(model)
         steps = self.settings["fit_steps"]
         fqe.fit(steps if final else max(1, steps // ON_THE_WAY), callback=StopWhenAsked(stop), log_interval=None)
         if stop.number is not None:

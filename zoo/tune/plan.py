@@ -57,7 +57,7 @@ class TunePlan:
 
     def __init__(self, wish: Wish, data: OfflineDataset) -> None:
         self.wish, self.data = wish, data
-        self.base = self._settings({})
+        self.base = self.settings({})
         cls = ALGOS[wish.algo]
         self.space: Space = read_space(self._block(), cls, self.base.plain, self.where)
         gamma = self.base.arguments.get("gamma", cls.argument_table().arguments["gamma"].default)
@@ -105,7 +105,11 @@ class TunePlan:
             )
         return {name: spec for name, spec in block.items() if name not in (self.wish.overrides or {})}
 
-    def _settings(self, searched: Mapping[str, Any]) -> Hyperparameters:
+    def settings(self, searched: Mapping[str, Any]) -> Hyperparameters:
+        """
+        :param searched: hyper-parameters of a trial
+        :return: all of its hyper-parameters
+        """
         wish = self.wish
         overrides = deep_merge(wish.overrides or {}, searched)
         return load_hyperparameters(wish.algo, wish.dataset, wish.profile, overrides, wish.conf_file)
@@ -141,7 +145,7 @@ class TunePlan:
         :param searched: hyper-parameters of a trial
         :return: the same job for the same settings
         """
-        wish, resolved = self.wish, self._settings(searched)
+        wish, resolved = self.wish, self.settings(searched)
         config = {
             "name": wish.algo,
             "algo": wish.algo,

@@ -17,7 +17,7 @@ from ..runs.places import output_folder
 from ..runs.writing import write_json
 from .plan import TunePlan
 from .study import JOURNAL, load_optuna, open_study, sampler
-from .trials import PRUNED, read_trial
+from .trials import PRUNED, read_trial, sentence
 
 if TYPE_CHECKING:
     import optuna
@@ -129,7 +129,7 @@ class Tuner:
         optuna, found = load_optuna(), list[_Work]()
         for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
             job = self.plan.job(self.plan.space.settings(trial.params))
-            path, value = record_path(self.folder, job), float(trial.value)
+            path, value = record_path(self.folder, job), float(trial.value or 0.0)
             is_there = path.is_file()
             record = open_record(self.folder, job, read_trial)
             if record["state"] == DONE:
@@ -227,7 +227,7 @@ class Tuner:
         if work.known is not None:
             return Ended(work.trial.number, work.settings, state, record)
         if state == FAILED:
-            work.trial.set_user_attr("error", str(record.get("error")).splitlines()[-1])
+            work.trial.set_user_attr("error", sentence(record.get("error")))
         told = {DONE: states.COMPLETE, FAILED: states.FAIL, PRUNED: states.PRUNED}[state]
         self.study.tell(work.trial, value, state=told, skip_if_finished=True)
         return Ended(work.trial.number, work.settings, state, record)

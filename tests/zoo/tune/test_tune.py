@@ -20,9 +20,10 @@ from zoo.benchmark.job import EXIT
 from zoo.runs.stopping import StopSignals
 from zoo.runs.writing import write_json
 from zoo.tune import study as study_module
+from zoo.tune.checks import check_trials
 from zoo.tune.job import run_trial, rungs
 from zoo.tune.plan import TunePlan, Wish
-from zoo.tune.trials import read_trial
+from zoo.tune.trials import read_trial, sentence
 
 pytest.importorskip("optuna")
 TINY = ["-n", "4", "--profile", "tiny", "--device", "cpu"]
@@ -379,6 +380,43 @@ def test_flags_that_do_not_fit_the_data_are_refused(tune: Callable[..., Path]) -
         tune(algo="decision_transformer")
     with pytest.raises(SystemExit, match="TD3BC has no hyper-parameter 'alpa'; did you mean 'alpha'"):
         tune("--search", "alpa:[1.0]")
+
+
+@pytest.mark.parametrize(
+    ("objective", "words", "message"),
+    [
+        ("fqe", ["-params", "gamma:1"], r"--objective fqe can't judge these trials: gamma=1\.?0? must lie in \(0, 1\)"),
+        ("soft-opc", ["-params", "gamma:1", "reward_transform:iql_antmaze"], "use a gamma below 1, or another transform"),
+        ("fqe", ["--search", "reward_transform:['x']"], "--search: reward_transform='x' can't be tried: .* is not known"),
+        ("fqe", ["--search", "batch_size:[4,10000000000000]"], "batch_size=10000000000000 can't be tried: .* memory"),
+        ("fqe", ["--search", "batch_size:dict(low=4,high=10000000000000)"], "batch_size=10000000000000 can't be tried"),
+    ],
+)
+def test_what_no_trial_could_do_is_told_before_the_first(
+    tune: Callable[..., Path], tmp_path: Path, objective: str, words: list[str], message: str
+) -> None:
+    words = words if "--search" in words else [*words, "--search", "alpha:[1.0]"]
+    with pytest.raises(SystemExit, match=message):
+        tune("--objective", objective, *words)
+    assert not (tmp_path / "tune").exists()
+
+
+def test_a_transform_that_the_data_do_not_bear_is_told_before_the_first_trial() -> None:
+    data = make_dataset()
+    data = data.replace(rewards=np.ones_like(data.rewards))
+    search = {"reward_transform": [None, "reward_normalize"]}
+    plan = TunePlan(Wish("td3_bc", "d", 0, {"objective": "action-distance", "held_out": 0.4}, search=search), data)
+    with pytest.raises(UserError, match=r"reward_transform='reward_normalize' can't be tried: .* which is 0 here"):
+        check_trials(plan)
+
+
+def test_errors_are_told_without_the_modules_of_their_class() -> None:
+    assert sentence("Traceback\nsb3_genoffline.errors.UserError: it is 1: use 2") == "it is 1: use 2"
+    assert (
+        sentence("torch.OutOfMemoryError: CUDA") == "OutOfMemoryError: CUDA"
+        and sentence("KeyError: 'a.b: c'") == "KeyError: 'a.b: c'"
+    )
+    assert sentence("ended by signal 9") == "ended by signal 9"
 
 
 def test_an_algorithm_without_a_block_says_so(tune: Callable[..., Path], tmp_path: Path) -> None:
