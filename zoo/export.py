@@ -15,7 +15,8 @@ import numpy as np
 import torch as th
 
 from sb3_genoffline.deploy.draws import BATCH, KINDS, NORMAL
-from sb3_genoffline.errors import printable
+from sb3_genoffline.errors import UserError, printable
+from sb3_genoffline.files.untrusted import short
 
 from .runs.agents import add_agent_arguments, agent_and_env
 from .runs.envs import NoEnvironment
@@ -37,14 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
+    if args.output and args.json:
+        _check_different(args.output, args.json)
     model, make, path, _ = agent_and_env(args)
+    output = Path(args.output or path.with_suffix(".onnx"))
+    if args.json:
+        _check_different(str(output), args.json)
     try:
         model.set_env(make())  # knows the names of Dict observations
     except NoEnvironment as error:
         if args.env is not None:
             raise
         print(f"Observations are one vector: {printable(str(error))}")
-    file = model.export_onnx(args.output or path.with_suffix(".onnx"), deterministic=args.deterministic)
+    file = model.export_onnx(output, deterministic=args.deterministic)
     print(f"wrote {file}: {file.stat().st_size / 1024:.0f} KiB, acts as predict(deterministic={args.deterministic})")
     import onnxruntime
 
@@ -74,6 +80,15 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         write_json(Path(args.json), record)
         print(f"wrote {args.json}")
+
+
+def _check_different(output: str, times: str) -> None:
+    """:raises UserError: if the agent's file, which ends in .onnx whatever is asked for, is that of the times too"""
+    file, other = Path(output), Path(times)
+    file = file if file.suffix == ".onnx" else file.with_name(f"{file.name}.onnx")
+    is_one = file.resolve() == other.resolve() or (file.is_file() and other.is_file() and file.samefile(other))
+    if is_one:
+        raise UserError(f"-o {short(output)} and --json {short(times)} are one file, {short(str(file))}: give two names.")
 
 
 def act_at_zero(session: Any, batch: int, rng: np.random.Generator) -> Any:

@@ -33,3 +33,27 @@ def test_a_file_is_written_beside_the_agent(
     with pytest.raises(SystemExit):
         main([*words, "-o", str(tmp_path / "agent.zip")])
     assert "is not a .onnx file" in capsys.readouterr().err
+
+
+def test_one_file_for_agent_and_times_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    make_agent("bc").save(tmp_path / "agent.zip")
+    (tmp_path / "link.json").symlink_to("same.onnx")
+    (tmp_path / "here").symlink_to(tmp_path)
+    start, there = ["export", "--model", str(tmp_path / "agent.zip"), "--device", "cpu"], set(tmp_path.iterdir())
+    for output, times in (
+        ("same.onnx", "same.onnx"),
+        ("same.onnx", "here/../" + tmp_path.name + "/same.onnx"),
+        ("same.onnx", "here/same.onnx"),
+        ("same.onnx", "link.json"),
+        ("same", "same.onnx"),
+        (None, "agent.onnx"),
+    ):
+        words = [] if output is None else ["-o", str(tmp_path / output)]
+        with pytest.raises(SystemExit, match=r"-o .* and --json .* are one file, .*\.onnx.?: give two names"):
+            main([*start, *words, "--json", str(tmp_path / times)])
+    assert set(tmp_path.iterdir()) == there
+    (tmp_path / "old.onnx").write_text("old")
+    (tmp_path / "old.json").hardlink_to(tmp_path / "old.onnx")
+    with pytest.raises(SystemExit, match="are one file"):
+        main([*start, "-o", str(tmp_path / "old.onnx"), "--json", str(tmp_path / "old.json")])
+    assert (tmp_path / "old.onnx").read_text() == "old"

@@ -25,11 +25,13 @@ from ..runs.hyperparameters import parse_pairs
 from ..runs.provenance import command_line
 from ..runs.scoring import CHOOSING_SEEDS
 from ..runs.stopping import advised
-from .objectives import OBJECTIVES, SIMULATOR, check_judged
+from .checks import check_trials
+from .objectives import OBJECTIVES, SIMULATOR
 from .plan import TunePlan, Wish, check_objective
 from .results import ranked, results_of, write_results
 from .revealing import reveal
 from .study import load_optuna
+from .trials import sentence
 from .tuner import Ended, Tuner
 
 
@@ -81,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
     load_optuna()
     plan = _plan(args)
     folder = Path(args.folder) / f"{args.algo}-{dataset_name(args.dataset)}"
-    tuner = Tuner(plan, folder, args.trials, args.prune)
+    tuner = Tuner(plan, folder, args.trials, args.prune, lambda text: print(f"{datetime.now():%H:%M:%S} {text}", flush=True))
     start, parallel = starter(args, module=f"{__package__}.job")
     failures: list[str] = []
     try:
@@ -95,13 +97,16 @@ def main(args: argparse.Namespace) -> None:
                 print(f"{datetime.now():%H:%M:%S} {line}", flush=True)
     except KeyboardInterrupt as stop:
         raise advised(stop, f"to resume, run the same command: {command_line()}") from None
-    best = ranked(plan, results_of(plan, tuner.study, folder))
+    results = results_of(plan, tuner.study, folder)
+    best = ranked(plan, results)
     for file in write_results(plan, tuner.study, folder):
         print(f"wrote {file}")
     if tuner.left_over:
         print(f"{tuner.left_over} trials were interrupted: the same command resumes")
     if not best:
-        raise UserError(f"No trial came to its end. {failures[-1] if failures else 'The same command resumes.'}")
+        failures = failures or [result.error for result in results if result.error is not None]
+        why = "The same command resumes." if tuner.left_over else f"jobs/ in {folder} has their records and logs."
+        raise UserError(f"No trial came to its end. {failures[-1] if failures else why}")
     print(f"best: trial {best[0].number}, {_setting(best[0].settings)}: {best[0].value:.4g}")
 
 
@@ -134,7 +139,7 @@ def _plan(args: argparse.Namespace) -> TunePlan:
     plan = TunePlan(wish, data)
     if args.objective == SIMULATOR or args.reveal:
         try_out(env_factory(data, args.env, plan.base.env_kwargs))
-    check_judged(args.objective, ALGOS[args.algo](plan.base.policy, data, device="cpu", **plan.base.arguments))
+    check_trials(plan)
     return plan
 
 
@@ -142,7 +147,7 @@ def _tell(ended: Ended, failures: list[str]) -> None:
     scores = ended.record.get("scores") or [{}]
     text = {DONE: f"{scores[-1].get('value', 0.0):.4g}"}.get(ended.state, ended.state)
     if ended.state == FAILED:
-        failures.append(printable(str(ended.record.get("error")).splitlines()[-1]))
+        failures.append(sentence(ended.record.get("error")))
         text = f"failed: {failures[-1]}"
     print(f"{datetime.now():%H:%M:%S} trial {ended.number}, {_setting(ended.settings)}: {text}", flush=True)
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.data import OfflineDataset
-from sb3_genoffline.data.transforms import scale_actions
+from sb3_genoffline.data.transforms import reward_affine, scale_actions
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.ope import FQE, scores
 from sb3_genoffline.ope.acting import TargetPolicy
@@ -73,6 +73,17 @@ def own_critic(model: AnyAlgorithm) -> Value:
     return value
 
 
+def raw_critic(model: AnyAlgorithm) -> Value:
+    """
+    :param model: an agent that has been trained
+    :return: as :func:`own_critic`, in units of the rewards as they are logged: exact where no episode terminates
+    """
+    info, value = model.dataset_info, own_critic(model)
+    scale, shift = float(info.get("reward_scale", 1.0)), float(info.get("reward_shift", 0.0))
+    offset = shift / (1 - model.gamma) if shift else 0.0
+    return lambda observations, actions: (value(observations, actions) - offset) / scale
+
+
 def check_judged(objective: str, model: AnyAlgorithm) -> None:
     """
     :param objective: name in :data:`OBJECTIVES`
@@ -128,10 +139,30 @@ class Judge:
             found = {"value": self._cheap(model)}
         return found and {**found, "seconds": round(time.perf_counter() - started, 2)}
 
-    def _fqe(self, model: AnyAlgorithm, stop: StopSignals, final: bool) -> Score | None:
+    def check(self, model: AnyAlgorithm) -> None:
+        """
+        :param model: an agent of the kind to be judged, which need not be trained
+        :raises UserError: if its settings and the data leave no value to estimate
+        """
+        objective = self.settings["objective"]
+        try:
+            if objective in ("fqe", "fqe-low"):
+                self._make_fqe(model)
+        except UserError as error:
+            raise UserError(f"--objective {objective} can't judge these trials: {error}") from None
+        if OBJECTIVES[objective].critic and model.gamma == 1 and reward_affine(self.training, model.reward_transform)[1]:
+            raise UserError(
+                f"--objective {objective} can't judge trials with gamma=1 and reward_transform={model.reward_transform}, "
+                "which shifts rewards: use a gamma below 1, or another transform."
+            )
+
+    def _make_fqe(self, model: AnyAlgorithm) -> FQE:
         starts = self.data.observations[self.data.episode_starts]
         gamma, names = self.settings["gamma"], {"seed": self.seed, "device": self.device, "initial_observations": starts}
-        fqe = FQE(model, self.held_out, gamma=gamma, **names)
+        return FQE(model, self.held_out, gamma=gamma, **names)
+
+    def _fqe(self, model: AnyAlgorithm, stop: StopSignals, final: bool) -> Score | None:
+        fqe = self._make_fqe(model)
         steps = self.settings["fit_steps"]
         fqe.fit(steps if final else max(1, steps // ON_THE_WAY), callback=StopWhenAsked(stop), log_interval=None)
         if stop.number is not None:
@@ -149,9 +180,9 @@ class Judge:
         if self.settings["objective"] == "action-distance":
             return scores.action_difference(act, self.held_out)
         if self.settings["objective"] == "initial-value":
-            return scores.initial_state_value(own_critic(model), act, self.held_out)
+            return scores.initial_state_value(raw_critic(model), act, self.held_out)
         good = float(np.quantile(self.held_out.episode_returns(), 0.75))
-        return scores.soft_opc(own_critic(model), self.held_out, good)
+        return scores.soft_opc(raw_critic(model), self.held_out, good)
 
     def simulate(self, model: AnyAlgorithm, episodes: int, eval_seed: int) -> Score:
         """

@@ -8,13 +8,15 @@ from typing import Any
 
 from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.scores import ScoreScale
+from sb3_genoffline.data.transforms import REWARD_TRANSFORMS, reward_affine
 from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
 from ..benchmark.plan import Job
 from ..runs.hyperparameters import Hyperparameters, deep_merge, load_hyperparameters, read_settings, unnamed_defaults
 from ..runs.scoring import recorded_scale
-from .space import Space, read_space
+from .objectives import OBJECTIVES
+from .space import Choice, Space, read_space
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,39 @@ class TunePlan:
 
     def __init__(self, wish: Wish, data: OfflineDataset) -> None:
         self.wish, self.data = wish, data
-        self.base = self._settings({})
+        self.base = self.settings({})
         cls = ALGOS[wish.algo]
-        self.space: Space = read_space(self._block(), cls, self.base.plain, self._where)
+        self.space: Space = read_space(self._block(), cls, self.base.plain, self.where)
         gamma = self.base.arguments.get("gamma", cls.argument_table().arguments["gamma"].default)
         self.evaluation = {"gamma": gamma, **wish.objective}
+        if OBJECTIVES[wish.objective["objective"]].critic:
+            self.evaluation["units"] = "raw rewards"  # trials of searches before were in units of the transformed ones
+            self._check_units()
+
+    def _check_units(self) -> None:
+        """What the trials' own critics say has to be comparable."""
+        objective, gamma = self.wish.objective["objective"], self.evaluation["gamma"]
+        if "gamma" in self.space.parameters:
+            raise UserError(
+                f"{self.where}: gamma can't be searched with --objective {objective}, as the agent's own Q is larger where "
+                f"gamma is: leave it out, or choose --objective fqe, which judges all trials at gamma={gamma}."
+            )
+        searched = self.space.parameters.get("reward_transform")
+        if not isinstance(searched, Choice) or not self.data.terminations.any():
+            return
+        known = [name for name in searched.values if name is None or name in REWARD_TRANSFORMS]
+        moved = {name: shift / scale for name in known for scale, shift in [reward_affine(self.data, name)]}
+        for name, shift in moved.items():
+            if shift != moved[known[0]]:
+                raise UserError(
+                    f"{self.where}: reward_transform {known[0]} and {name} can't be compared with --objective {objective}, as "
+                    "they shift rewards differently and episodes of these data terminate: search one of them, or choose "
+                    "--objective fqe."
+                )
 
     @property
-    def _where(self) -> str:
+    def where(self) -> str:
+        """The block's place, for errors."""
         if self.wish.search is not None:
             return "--search"
         return f"{read_settings(self.wish.algo, self.wish.conf_file).path}, search"
@@ -73,12 +100,16 @@ class TunePlan:
         block = read_settings(self.wish.algo, self.wish.conf_file).search
         if not block:
             raise NotFoundError(
-                f"{self._where.removesuffix(', search')} has no block `search`: add one, or say what to try: "
+                f"{self.where.removesuffix(', search')} has no block `search`: add one, or say what to try: "
                 "--search tau:[0.005,0.02]."
             )
         return {name: spec for name, spec in block.items() if name not in (self.wish.overrides or {})}
 
-    def _settings(self, searched: Mapping[str, Any]) -> Hyperparameters:
+    def settings(self, searched: Mapping[str, Any]) -> Hyperparameters:
+        """
+        :param searched: hyper-parameters of a trial
+        :return: all of its hyper-parameters
+        """
         wish = self.wish
         overrides = deep_merge(wish.overrides or {}, searched)
         return load_hyperparameters(wish.algo, wish.dataset, wish.profile, overrides, wish.conf_file)
@@ -114,7 +145,7 @@ class TunePlan:
         :param searched: hyper-parameters of a trial
         :return: the same job for the same settings
         """
-        wish, resolved = self.wish, self._settings(searched)
+        wish, resolved = self.wish, self.settings(searched)
         config = {
             "name": wish.algo,
             "algo": wish.algo,

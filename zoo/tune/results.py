@@ -14,7 +14,7 @@ from sb3_genoffline.ope.metrics import rank_correlation, regret
 from sb3_genoffline.program import PROGRAM
 
 from ..benchmark.bandit import PULLS, bandit_curve
-from ..benchmark.records import record_path
+from ..benchmark.records import DONE, record_path
 from ..runs.provenance import command_line
 from ..runs.writing import write_json, write_text
 from .objectives import OBJECTIVES
@@ -71,7 +71,11 @@ def results_of(plan: TunePlan, study: optuna.Study, folder: Path) -> list[Result
         job = plan.job(plan.space.settings(trial.params))
         path = record_path(folder, job)
         record = read_trial(path) if path.is_file() else {"scores": []}
-        scores = record["scores"]
+        scores = record["scores"] or [
+            {"updates": at, "value": trial.intermediate_values[at]} for at in sorted(trial.intermediate_values)
+        ]
+        if trial.state.name == "COMPLETE" and record.get("state") != DONE:  # lost, and being done again
+            scores = [{"updates": job.updates, "value": trial.value}]
         paid = [] if job.key in counted else [score for score in scores if score.get("returns") is not None]
         counted.add(job.key)
         last = record.get(REVEALED) or (scores[-1] if scores and trial.state.name == "COMPLETE" else {})

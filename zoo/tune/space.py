@@ -59,6 +59,11 @@ class Choice:
         """As in the file."""
         return self.values
 
+    @property
+    def extremes(self) -> list[Any]:
+        """All of them."""
+        return self.values
+
 
 @dataclass(frozen=True)
 class Range:
@@ -98,6 +103,11 @@ class Range:
         """As in the file."""
         return {"low": self.low, "high": self.high, "log": self.log}
 
+    @property
+    def extremes(self) -> list[Any]:
+        """Both ends."""
+        return [self.low, self.high]
+
 
 @dataclass(frozen=True)
 class Space:
@@ -126,7 +136,15 @@ class Space:
         :param parameters: Optuna's
         :return: hyper-parameters by name, those of the networks below ``policy_kwargs``
         """
-        return _nested(self.values(parameters))
+        return self.nested(self.values(parameters))
+
+    @staticmethod
+    def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        :param values: by their names
+        :return: hyper-parameters by name, those of the networks below ``policy_kwargs``
+        """
+        return _nested(values)
 
     def point(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """
@@ -228,11 +246,22 @@ def _choice(where: str, values: list[Any], check: Callable[[Any], None]) -> Choi
         raise UserError(f"{where} is an empty list: name at least one value.")
     for value in values:
         check(value)
-    texts = [json.dumps(value) for value in values]
-    for text in texts:
-        if texts.count(text) > 1:
-            raise UserError(f"{where} has {text} twice: leave one out.")
+    for number, value in enumerate(values):
+        for earlier in values[:number]:
+            if _same(value, earlier):
+                first, second = json.dumps(earlier), json.dumps(value)
+                twice = f"{first} twice" if first == second else f"{first} and {second}, which are the same"
+                raise UserError(f"{where} has {twice}: leave one out.")
     return Choice(values)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two plain values are equal; True is not 1."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def _range(where: str, spec: Mapping[str, Any], checker: _Checker) -> Range:

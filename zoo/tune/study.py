@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 JOURNAL = "journal.log"
 _NAME, _PLAN = "tune", "plan"
 _LARGEST_JOURNAL = 2**28
+_FIRST_BYTES, _CREATE_TRIAL = b'{"op_code":0,"worker_id":', 4
+_ANEW = ": move it away, and the same command begins anew with what jobs/ knows already."
 
 
 def load_optuna() -> Any:
@@ -64,11 +66,14 @@ def open_study(folder: Path, plan: TunePlan, prune: bool = True) -> optuna.Study
         raise
     except Exception as error:  # whatever Optuna makes of lines that it has not written
         raise UserError(
-            f"{path} is not the journal of a search ({type(error).__name__}: {short(str(error))}): move it away."
+            f"{path} is not the journal of a search ({type(error).__name__}: {short(str(error))}){_ANEW}"
         ) from error
+    if known is None:
+        raise UserError(f"{path} has lost the line with the plan of its search{_ANEW}")
     found = difference(described, known)
     if found is not None:
         raise UserError(f"{folder} holds a search of another plan: {found}. Use another folder (-f), or move it away.")
+    _check_trials(path, study, plan)
     return study
 
 
@@ -83,15 +88,55 @@ class _NoLock:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """What a process that was killed wrote half of would spoil the next line."""
-    if not path.is_file():
+    """
+    What a process that was killed wrote half of would spoil the next line. Only a journal of ours is touched.
+
+    :raises UserError: if the file is none, or has lost a line
+    """
+    if not os.path.lexists(path):
         return
-    if path.is_symlink() or path.stat().st_size > _LARGEST_JOURNAL:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST_JOURNAL:
         raise UserError(f"{path} is a link or has more than {_LARGEST_JOURNAL:,} bytes, as no journal has: move it away.")
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
+    *lines, rest = content.split(b"\n")
+    if not lines and not rest.startswith(_FIRST_BYTES) and rest:
+        raise UserError(
+            f"{path} is not the journal of a search (its first line is {short(rest.decode(errors='replace'))}){_ANEW}"
+        )
+    _check_lines(path, lines)
+    if rest:
+        os.truncate(path, len(content) - len(rest))
+
+
+def _check_lines(path: Path, lines: list[bytes]) -> None:
+    """Optuna passes over what a lost line was about."""
+    trials = 0
+    for number, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        if not isinstance(line, dict) or (number == 1 and (line.get("op_code"), line.get("study_name")) != (0, _NAME)):
+            raise UserError(
+                f"{path} is not the journal of a search (line {number} is {short(text.decode(errors='replace'))}){_ANEW}"
+            )
+        trials += line.get("op_code") == _CREATE_TRIAL
+        trial = line.get("trial_id")
+        if isinstance(trial, int) and trial >= trials:
+            raise UserError(
+                f"{path} has lost a line: line {number} is about trial {trial}, which none before it begins{_ANEW}"
+            )
+
+
+def _check_trials(path: Path, study: optuna.Study, plan: TunePlan) -> None:
+    """:raises UserError: if a trial lacks a parameter, as none of ours does once it has ended, or has one of another search"""
+    known = plan.space.parameters
+    for trial in study.get_trials(deepcopy=False):
+        lost = [name for name in known if trial.state.is_finished() and name not in trial.params]
+        strange = [name for name in trial.params if name not in known]
+        if lost or strange:
+            what = f"has ended without a value of {lost[0]}" if lost else f"has {short(strange[0])}, which is not searched"
+            raise UserError(f"{path} is damaged: trial {trial.number} {what}{_ANEW}")
 
 
 def sampler(seed: list[int]) -> Any:

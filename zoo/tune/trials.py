@@ -1,15 +1,18 @@
 """What is written down about a trial: the record of its job, with its scores."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.common.arguments import Count, misfit
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.untrusted import short
 
 from ..benchmark.records import DONE, read_job
 
 PRUNED, REVEALED = "pruned", "revealed"
+_OUR_ERROR = re.compile(r"^sb3_genoffline(\.\w+)+: ")
+_MODULES = re.compile(r"^(\w+\.)+(?=[A-Z]\w*(:|$))")
 _REVEALED = {"episodes": Count, "returns": list[float], "value": float}
 _SCORE = {"updates": Count, "value": float, "returns": list[float] | None, "lengths": list[int] | None}
 
@@ -33,6 +36,15 @@ def read_trial(path: Path) -> dict[str, Any]:
     if wrong:
         raise UserError(f"{path} is not a record of a trial: what is revealed, {short(revealed)}: {wrong}.")
     return record
+
+
+def sentence(error: object) -> str:
+    """
+    :param error: of a record, the end of a traceback
+    :return: its last line, without the modules of the exception's class; of our own errors, the message alone
+    """
+    last = printable(str(error).strip().rpartition("\n")[2])
+    return _MODULES.sub("", _OUR_ERROR.sub("", last))
 
 
 def _wrong_part(parts: dict[str, Any], hints: dict[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..benchmark import runner
-from ..benchmark.records import DONE, FAILED, INTERRUPTED, open_record, record_path
+from ..benchmark.records import DONE, FAILED, INTERRUPTED, new_record, open_record, record_path
 from ..benchmark.runner import Process, Starter, alone, ended_record, stop_all
 from ..runs.places import output_folder
 from ..runs.writing import write_json
 from .plan import TunePlan
-from .study import load_optuna, open_study, sampler
-from .trials import PRUNED, read_trial
+from .study import JOURNAL, load_optuna, open_study, sampler
+from .trials import PRUNED, read_trial, sentence
 
 if TYPE_CHECKING:
     import optuna
@@ -34,6 +34,7 @@ class _Work:
     :param updates: of its training
     :param reported: scores that Optuna knows
     :param behind: it is to be ended
+    :param known: its value in the journal, if it has ended and its record was lost
     """
 
     trial: optuna.Trial
@@ -42,6 +43,7 @@ class _Work:
     updates: int
     reported: int = 0
     behind: bool = False
+    known: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,13 @@ class Tuner:
     :param folder: of the journal, the records (``jobs/``) and the runs
     :param n_trials: in all, those of earlier calls included; fewer if that is all there is to try
     :param prune: end trials whose score is worse than the median of the earlier ones' at the same updates
+    :param say: takes what a person should know
     """
 
-    def __init__(self, plan: TunePlan, folder: str | Path, n_trials: int, prune: bool = True) -> None:
+    def __init__(
+        self, plan: TunePlan, folder: str | Path, n_trials: int, prune: bool = True, say: Callable[[str], None] = print
+    ) -> None:
+        self.say = say
         self.plan, self.folder, self.n_trials, self.prune = plan, Path(folder), n_trials, prune
         self.study: optuna.Study
         self.processes: dict[Path, Process] = {}
@@ -90,7 +96,8 @@ class Tuner:
         self.folder.mkdir(parents=True, exist_ok=True)
         with alone(self.folder):
             self.study = open_study(self.folder, self.plan, self.prune)
-            waiting, working = self._unfinished(), list[_Work]()
+            self._tell_strangers()
+            waiting, working = [*self._lost(), *self._unfinished()], list[_Work]()
             try:
                 while True:
                     for work in [*working]:
@@ -116,6 +123,45 @@ class Tuner:
         optuna = load_optuna()
         found = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         return [self._work(optuna.Trial(self.study, trial._trial_id), len(trial.intermediate_values)) for trial in found]
+
+    def _lost(self) -> list[_Work]:
+        """Trials that have a value in the journal and no record of it, which are done again."""
+        optuna, found = load_optuna(), list[_Work]()
+        for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+            job = self.plan.job(self.plan.space.settings(trial.params))
+            path, value = record_path(self.folder, job), float(trial.value or 0.0)
+            is_there = path.is_file()
+            record = open_record(self.folder, job, read_trial)
+            if record["state"] == DONE:
+                self._compare(trial.number, path, float(record["scores"][-1]["value"]), value)
+                continue
+            what = f"is {record['state']}" if is_there else "is missing"
+            if record["state"] == FAILED:
+                write_json(path, new_record(job))
+            self.say(f"trial {trial.number} has the value {value:.4g}, but its record {path} {what}: it is done again")
+            values = self.plan.space.values(trial.params)
+            found.append(_Work(optuna.Trial(self.study, trial._trial_id), values, path, job.updates, job.updates, known=value))
+        return found
+
+    def _compare(self, number: int, path: Path, found: float, known: float) -> None:
+        if not np.isclose(found, known, rtol=1e-3, atol=1e-6):
+            self.say(
+                f"trial {number} has the value {known:.4g} in {JOURNAL}, but {found:.4g} in its record {path}, which counts"
+            )
+
+    def _tell_strangers(self) -> None:
+        """Records that no trial has: the journal was moved away, or has lost its end."""
+        trials = [
+            trial
+            for trial in self.study.get_trials(deepcopy=False)
+            if self.plan.space.parameters.keys() <= trial.params.keys()
+        ]
+        ours = {record_path(self.folder, self.plan.job(self.plan.space.settings(trial.params))) for trial in trials}
+        strangers = [path for path in sorted((self.folder / "jobs").glob("*.json")) if path not in ours]
+        if strangers:
+            self.say(
+                f"{len(strangers)} records belong to no trial of {JOURNAL}, {strangers[0]} first: they count once one does"
+            )
 
     def _ask(self) -> _Work | None:
         """A new trial; None if there are enough, or every setting has been tried."""
@@ -154,11 +200,15 @@ class Tuner:
         if record["state"] in (DONE, FAILED) and code is None and process is not None:
             return None  # at its last line
         if record["state"] == DONE:
+            if work.known is not None:
+                self._compare(work.trial.number, work.path, float(scores[-1]["value"]), work.known)
             return self._tell(work, DONE, record, float(scores[-1]["value"]))
         if record["state"] == FAILED:
             return self._tell(work, FAILED, record)
-        at_its_end = scores and scores[-1]["updates"] >= work.updates
-        work.behind |= record.get(PRUNED) is True or bool(scores and not at_its_end and work.trial.should_prune())
+        at_its_end = work.known is not None or (scores and scores[-1]["updates"] >= work.updates)
+        work.behind |= (record.get(PRUNED) is True and work.known is None) or bool(
+            scores and not at_its_end and work.trial.should_prune()
+        )
         if process is None or code is not None:
             if work.behind:
                 write_json(work.path, record | {PRUNED: True})
@@ -174,8 +224,10 @@ class Tuner:
 
     def _tell(self, work: _Work, state: str, record: dict[str, Any], value: float | None = None) -> Ended:
         states = load_optuna().trial.TrialState
+        if work.known is not None:
+            return Ended(work.trial.number, work.settings, state, record)
         if state == FAILED:
-            work.trial.set_user_attr("error", str(record.get("error")).splitlines()[-1])
+            work.trial.set_user_attr("error", sentence(record.get("error")))
         told = {DONE: states.COMPLETE, FAILED: states.FAIL, PRUNED: states.PRUNED}[state]
         self.study.tell(work.trial, value, state=told, skip_if_finished=True)
         return Ended(work.trial.number, work.settings, state, record)

@@ -20,8 +20,10 @@ from zoo.benchmark.job import EXIT
 from zoo.runs.stopping import StopSignals
 from zoo.runs.writing import write_json
 from zoo.tune import study as study_module
+from zoo.tune.checks import check_trials
 from zoo.tune.job import run_trial, rungs
-from zoo.tune.trials import read_trial
+from zoo.tune.plan import TunePlan, Wish
+from zoo.tune.trials import read_trial, sentence
 
 pytest.importorskip("optuna")
 TINY = ["-n", "4", "--profile", "tiny", "--device", "cpu"]
@@ -256,6 +258,92 @@ def test_a_search_of_another_plan_is_refused(tune: Callable[..., Path], scripted
         tune(*SEARCHED, "--trials", "1")
 
 
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
+    plan = TunePlan(Wish("td3_bc", "d", 0, {"objective": "action-distance"}, search={"alpha": [1.0, 2.0]}), make_dataset())
+    journal = tmp_path / "journal.log"
+    for text in ("precious notes", "precious\nnotes", '{"a":1}', '[1]\n{"op_code"', '{"op_code":0,"study_name":"other"}\nx'):
+        journal.write_text(text)
+        with pytest.raises(UserError, match=r"journal\.log is not the journal of a search \(.*: move it away"):
+            study_module.open_study(tmp_path, plan)
+        assert journal.read_text() == text
+    journal.write_text('{"op_code":0,"worker_id":"killed in its first li')
+    study_module.open_study(tmp_path, plan)
+    lines = journal.read_text().splitlines(keepends=True)
+    assert [json.loads(line)["op_code"] for line in lines] == [0, 2]
+
+
+def test_a_journal_that_has_lost_a_line_is_refused(tune: Callable[..., Path], scripted: type[Scripted]) -> None:
+    folder = tune(*SEARCHED, "--trials", "3", "--no-prune")
+    journal = folder / "journal.log"
+    lines = journal.read_text().splitlines(keepends=True)
+    best = (folder / "best.yml").read_text()
+    begun = [number for number, line in enumerate(lines) if json.loads(line)["op_code"] == 4]
+    named = [number for number, line in enumerate(lines) if json.loads(line)["op_code"] == 5]
+    for lost, what in (
+        (0, r"not the journal of a search \(line 1 is"),
+        (1, "has lost the line with the plan"),
+        *((number, r"has lost a line: line \d+ is about trial \d") for number in begun),
+        *((number, rf"is damaged: trial {trial} has ended without a value of alpha") for trial, number in enumerate(named)),
+    ):
+        journal.write_text("".join(lines[:lost] + lines[lost + 1 :]))
+        with pytest.raises(SystemExit, match=rf"journal\.log .*{what}.*: move it away"):
+            tune(*SEARCHED, "--trials", "3", "--no-prune")
+    journal.write_text("".join(lines).replace('"param_name":"alpha"', '"param_name":"alhpa"'))
+    with pytest.raises(SystemExit, match="ended without a value of alpha"):
+        tune(*SEARCHED, "--trials", "3", "--no-prune")
+    assert (folder / "best.yml").read_text() == best
+    journal.unlink()
+    done = len(list((folder / "jobs").glob("*.json")))
+    tune(*SEARCHED, "--trials", "3", "--no-prune")  # as the refusal says
+    assert len(list((folder / "jobs").glob("*.json"))) == done and (folder / "best.yml").read_text() == best
+
+
+def test_a_trial_whose_record_is_lost_is_done_again(
+    tune: Callable[..., Path], scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tune(*SEARCHED, "--trials", "3", "--no-prune")
+    whole = trials_of(folder)
+
+    def record_of_best() -> Path:
+        alpha = min(trials_of(folder), key=lambda trial: trial["value"])["settings"]["alpha"]
+        paths = (folder / "jobs").glob("*.json")
+        return next(path for path in paths if read_trial(path)["config"]["hyperparameters"]["alpha"] == alpha)
+
+    record = record_of_best()
+    kept = record.read_text()
+    record.unlink()
+    capsys.readouterr()
+    begun: list[Path] = []
+
+    class Stopped(scripted):  # type: ignore[valid-type, misc]
+        def poll(self) -> int | None:
+            if not self.asked:
+                raise KeyboardInterrupt
+            return super().poll()
+
+    monkeypatch.setattr(runner_module, "LocalProcess", Stopped)
+    with pytest.raises(SystemExit):
+        tune(*SEARCHED, "--trials", "3", "--no-prune")
+    assert f"its record {record} is missing: it is done again" in capsys.readouterr().out
+    monkeypatch.setattr(runner_module, "LocalProcess", lambda path, **options: (begun.append(path), scripted(path))[1])
+    tune(*SEARCHED, "--trials", "4", "--no-prune")
+    assert len(begun) == 2 and begun[0] == record and trials_of(folder)[:3] == whole
+    write_json(record, json.loads(kept) | {"scores": [{"updates": 4, "value": 99.0}]})
+    tune(*SEARCHED, "--trials", "4", "--no-prune")
+    assert f"but 99 in its record {record}, which counts" in capsys.readouterr().out
+    record.write_text(kept)
+    (folder / "journal.log").rename(folder / "journal.old")
+    tune(*SEARCHED, "--trials", "1", "--no-prune")
+    assert "4 records belong to no trial of journal.log" in capsys.readouterr().out
+    (folder / "journal.old").rename(folder / "journal.log")
+    tune(*SEARCHED, "--trials", "4", "--no-prune")
+    best = yaml.safe_load((folder / "best.yml").read_text())
+    record_of_best().unlink()
+    monkeypatch.setattr(scripted, "poll", lambda self: 1)
+    tune(*SEARCHED, "--trials", "4", "--no-prune")
+    assert yaml.safe_load((folder / "best.yml").read_text()) == best  # the journal has its value, though it has failed
+
+
 def test_trials_that_fail_are_told_and_do_not_end_the_search(
     tune: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,6 +382,43 @@ def test_flags_that_do_not_fit_the_data_are_refused(tune: Callable[..., Path]) -
         tune("--search", "alpa:[1.0]")
 
 
+@pytest.mark.parametrize(
+    ("objective", "words", "message"),
+    [
+        ("fqe", ["-params", "gamma:1"], r"--objective fqe can't judge these trials: gamma=1\.?0? must lie in \(0, 1\)"),
+        ("soft-opc", ["-params", "gamma:1", "reward_transform:iql_antmaze"], "use a gamma below 1, or another transform"),
+        ("fqe", ["--search", "reward_transform:['x']"], "--search: reward_transform='x' can't be tried: .* is not known"),
+        ("fqe", ["--search", "batch_size:[4,10000000000000]"], "batch_size=10000000000000 can't be tried: .* memory"),
+        ("fqe", ["--search", "batch_size:dict(low=4,high=10000000000000)"], "batch_size=10000000000000 can't be tried"),
+    ],
+)
+def test_what_no_trial_could_do_is_told_before_the_first(
+    tune: Callable[..., Path], tmp_path: Path, objective: str, words: list[str], message: str
+) -> None:
+    words = words if "--search" in words else [*words, "--search", "alpha:[1.0]"]
+    with pytest.raises(SystemExit, match=message):
+        tune("--objective", objective, *words)
+    assert not (tmp_path / "tune").exists()
+
+
+def test_a_transform_that_the_data_do_not_bear_is_told_before_the_first_trial() -> None:
+    data = make_dataset()
+    data = data.replace(rewards=np.ones_like(data.rewards))
+    search = {"reward_transform": [None, "reward_normalize"]}
+    plan = TunePlan(Wish("td3_bc", "d", 0, {"objective": "action-distance", "held_out": 0.4}, search=search), data)
+    with pytest.raises(UserError, match=r"reward_transform='reward_normalize' can't be tried: .* which is 0 here"):
+        check_trials(plan)
+
+
+def test_errors_are_told_without_the_modules_of_their_class() -> None:
+    assert sentence("Traceback\nsb3_genoffline.errors.UserError: it is 1: use 2") == "it is 1: use 2"
+    assert (
+        sentence("torch.OutOfMemoryError: CUDA") == "OutOfMemoryError: CUDA"
+        and sentence("KeyError: 'a.b: c'") == "KeyError: 'a.b: c'"
+    )
+    assert sentence("ended by signal 9") == "ended by signal 9"
+
+
 def test_an_algorithm_without_a_block_says_so(tune: Callable[..., Path], tmp_path: Path) -> None:
     conf = tmp_path / "conf.yml"
     conf.write_text("default: {}\nprofiles: {tiny: {default: {n_timesteps: 4}}}\n")
@@ -314,6 +439,38 @@ def test_every_offline_objective_scores_agents(objective: str, algo: str) -> Non
     first, second = (judge.score(agent, StopSignals()) for _ in range(2))
     assert first is not None and second is not None
     assert np.isfinite(first["value"]) and first["value"] == second["value"]
+
+
+@pytest.mark.parametrize("objective", ["initial-value", "soft-opc"])
+def test_what_an_agents_own_critic_says_is_in_units_of_the_raw_rewards(objective: str) -> None:
+    from worlds import make_agent
+
+    judge = objectives.Judge({"objective": objective, "held_out": 0.4}, make_dataset(), 0, "cpu")
+    agent: Any = make_agent("td3_bc").learn_offline(judge.training, 1)
+    agent.dataset_info |= {"reward_scale": 1.0, "reward_shift": 0.0}
+    raw = judge.score(agent, StopSignals())
+    agent.dataset_info |= {"reward_scale": 4.0, "reward_shift": -2.0}  # as if what it says were of such rewards
+    found = judge.score(agent, StopSignals())
+    assert raw is not None and found is not None
+    shift = -2.0 / (1 - agent.gamma) if objective == "initial-value" else 0.0
+    assert found["value"] == pytest.approx((raw["value"] - shift) / 4, rel=1e-4)
+
+
+def test_values_that_cannot_be_compared_are_not_searched() -> None:
+    def plan(objective: str, search: dict[str, Any], data: Any) -> TunePlan:
+        return TunePlan(Wish("td3_bc", "d", 0, {"objective": objective}, overrides={"gamma": 0.9}, search=search), data)
+
+    data = make_dataset()
+    gammas, transforms = {"gamma": [0.9, 0.99]}, {"reward_transform": [None, "antmaze100", "iql_antmaze"]}
+    for objective in ("initial-value", "soft-opc"):
+        with pytest.raises(UserError, match=r"--search: gamma can't be searched with .* judges all trials at gamma=0\.9\."):
+            plan(objective, gammas, data)
+        with pytest.raises(UserError, match="reward_transform None and iql_antmaze can't be compared with"):
+            plan(objective, transforms, data)
+        ends = data.terminations | data.truncations
+        plan(objective, transforms, data.replace(terminations=np.zeros_like(ends), truncations=ends))
+    assert plan("fqe", gammas, data).evaluation["gamma"] == 0.9
+    plan("fqe", transforms, data)
 
 
 def test_a_signal_breaks_a_fit_off() -> None:

@@ -76,6 +76,7 @@ def test_settings_are_optunas_parameters_and_back() -> None:
         ({"alpha": 2.5}, r"alpha is 2\.5, neither a list of values nor a range: write \[2\.5\]"),
         ({"alpha": []}, "alpha is an empty list"),
         ({"alpha": [1.0, 2.0, 1.0]}, r"alpha has 1\.0 twice"),
+        ({"alpha": [1, 1.0]}, r"alpha has 1 and 1\.0, which are the same: leave one out"),
         ({"alpha": {"low": 1}}, "alpha, high: None must be a number"),
         ({"alpha": {"low": 2, "high": 1}}, "low=2 must lie below high=1"),
         ({"alpha": {"low": 0, "high": 1, "log": True}}, "low=0 must be positive where log is true"),
