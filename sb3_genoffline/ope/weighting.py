@@ -141,7 +141,8 @@ class ImportanceWeighting:
         else:
             self.log_b = np.asarray(behavior_log_prob(states, scaled), dtype=np.float64)
         rewards = self.dataset.rewards.astype(np.float64)
-        self.steps = estimators.steps_of(self.log_pi - self.log_b, rewards, self.dataset.episode_ends, clip)
+        ends = self.dataset.episode_ends
+        self.steps = estimators.steps_of(self.log_pi - self.log_b, rewards, ends, clip, ~self.dataset.terminations[ends - 1])
 
     @th.no_grad()
     def _log_prob_of(self, flow: ConditionalFlow, rows: np.ndarray, device: th.device) -> np.ndarray:
@@ -168,16 +169,16 @@ class ImportanceWeighting:
         return float(estimators.effective_sample_size(self.steps)[half])
 
     def pdis(self) -> float:
-        """Per-decision importance sampling."""
+        """Per-decision importance sampling; it leaves out what follows time-outs, as it has no Q."""
         return estimators.pdis(self.steps, self.gamma)
 
     def wpdis(self) -> float:
-        """Weighted per-decision importance sampling."""
+        """Weighted per-decision importance sampling; it leaves out what follows time-outs, as it has no Q."""
         return estimators.wpdis(self.steps, self.gamma)
 
     def wdr(self, fqe: FQE) -> float:
         """
-        Weighted doubly robust.
+        Weighted doubly robust. What follows an episode that did not terminate is V of its last state, as in FQE.
 
         :param fqe: fitted Q-functions of the same policy
         """
@@ -185,7 +186,7 @@ class ImportanceWeighting:
 
     def dr(self, fqe: FQE) -> float:
         """
-        Doubly robust.
+        Doubly robust. What follows an episode that did not terminate is V of its last state, as in FQE.
 
         :param fqe: fitted Q-functions of the same policy
         """
@@ -195,4 +196,5 @@ class ImportanceWeighting:
         data = self.dataset
         q = estimators.padded(fqe.predict_value(data.observations, data.actions).mean(0), data.episode_ends)
         v = estimators.padded(fqe.state_values(data.observations).mean(0), data.episode_ends)
-        return estimator(self.steps, q, v, self.gamma)
+        following = fqe.state_values(data.next_observations[data.episode_ends - 1]).mean(0)
+        return estimator(self.steps, q, v, self.gamma, following)

@@ -47,6 +47,23 @@ def test_doubly_robust_estimates_correct_a_model_that_knows_nothing():
     assert weighting.wdr(fqe) == pytest.approx(weighting.wpdis())
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_doubly_robust_estimates_go_on_after_time_outs(terminal: bool):
+    """Reward 1 in episodes of 10 steps, exactly on-policy: worth 10 with γ = 0.9 if a time-out ends them, else 6.5."""
+    last = np.arange(1, 401) % 10 == 0
+    ends = {"terminations": last & terminal, "truncations": last & (not terminal)}
+    data = linear_data(400, n_rows_episode=10).replace(rewards=np.ones(400, np.float32), **ends)
+    weighting = ImportanceWeighting(Linear(), data, gamma=0.9, log_prob=uniform, behavior_log_prob=uniform)
+    fqe = FQE(Linear(), data, gamma=0.9, net_arch=(), n_members=1, device="cpu")
+    for parameter in fqe._fit.critic.parameters():
+        parameter.data.zero_()
+    parameter.data.fill_(1.0)  # the last one is the constant: Q = 10
+    logged = float((0.9 ** np.arange(10)).sum())
+    for estimate in (weighting.wdr(fqe), weighting.dr(fqe)):
+        assert estimate == pytest.approx(logged if terminal else 10.0)
+    assert weighting.wpdis() == pytest.approx(logged)
+
+
 def test_a_step_is_weighed_by_a_flow_that_has_not_seen_its_episode(monkeypatch: pytest.MonkeyPatch):
     data = linear_data(200)
     seen: list[set[int]] = []
