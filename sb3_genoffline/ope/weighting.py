@@ -16,9 +16,10 @@ from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.transforms import scale_actions
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.generative.flow import ConditionalFlow
 from sb3_genoffline.ope import estimators
-from sb3_genoffline.ope.acting import TargetPolicy
+from sb3_genoffline.ope.acting import TargetPolicy, few_rows
 from sb3_genoffline.ope.fqe import FQE
 
 LogProb = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -128,7 +129,7 @@ class ImportanceWeighting:
                 f"n_folds={n_folds} must lie between 2 and the number of episodes, {self.dataset.n_episodes}: each step is "
                 "weighed by a density that was fitted to other episodes."
             )
-        target = TargetPolicy(policy, self.dataset.action_space, deterministic, seed)
+        self.policy = target = TargetPolicy(policy, self.dataset.action_space, deterministic, seed)
         scaled = scale_actions(self.dataset.actions, self.dataset.action_space)
         states = self.dataset.observations
         if log_prob is None:
@@ -194,7 +195,27 @@ class ImportanceWeighting:
 
     def _with_model(self, fqe: FQE, estimator: Callable[..., float]) -> float:
         data = self.dataset
+        self._check_model(fqe)
         q = estimators.padded(fqe.predict_value(data.observations, data.actions).mean(0), data.episode_ends)
         v = estimators.padded(fqe.state_values(data.observations).mean(0), data.episode_ends)
         following = fqe.state_values(data.next_observations[data.episode_ends - 1]).mean(0)
         return estimator(self.steps, q, v, self.gamma, following)
+
+    def _check_model(self, fqe: Any) -> None:
+        """Whether Q-functions are of this policy and discount."""
+        if not isinstance(fqe, FQE):
+            raise UserError(f"fqe={short(fqe)} must be an FQE: fit one of the same policy and give it here.")
+        if fqe.gamma != self.gamma:
+            raise UserError(f"The FQE has gamma={fqe.gamma:g} and the weights {self.gamma:g}: make both with the same one.")
+        for name in ("observation_space", "action_space"):
+            theirs, ours = (getattr(dataset, name) for dataset in (fqe.dataset, self.dataset))
+            if theirs != ours:
+                raise UserError(f"The FQE's data have the {name} {theirs}, and these {ours}: give data of one task.")
+        if fqe.policy.deterministic is not self.policy.deterministic:
+            raise UserError(
+                f"The FQE has deterministic={fqe.policy.deterministic} and the weights {self.policy.deterministic}: these are "
+                "two policies, so make both with the same one."
+            )
+        states = few_rows(self.dataset)
+        if fqe.policy.model is not self.policy.model and not self.policy.probe(states).matches(fqe.policy.probe(states)):
+            raise UserError("The FQE is of another policy, whose actions differ from this one's: fit one of the same policy.")

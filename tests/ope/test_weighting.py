@@ -103,3 +103,20 @@ def test_everything_follows_from_the_seed():
         made = ImportanceWeighting(Linear(noise=0.3), linear_data(200), n_steps=2, net_arch=(8,), seed=seed, device="cpu")
         values.append((made.log_pi.tolist(), made.log_b.tolist()))
     assert values[0] == values[1] and values[0][0] != values[2][0] and values[0][1] != values[2][1]
+
+
+@pytest.mark.parametrize(
+    ("fqe", "message"),
+    [
+        (lambda data: FQE(Linear(), data, gamma=0.8, device="cpu"), r"The FQE has gamma=0\.8 and the weights 0\.9"),
+        (lambda data: FQE(Linear(0.5), data, gamma=0.9, device="cpu"), "The FQE is of another policy"),
+        (lambda data: FQE(Linear(), data, gamma=0.9, deterministic=False, device="cpu"), "The FQE has deterministic=False"),
+        (lambda data: "x", "fqe='x' must be an FQE"),
+    ],
+)
+def test_the_q_functions_of_something_else_are_refused(fqe: Any, message: str):
+    data = linear_data(80)
+    weighting = ImportanceWeighting(Linear(), data, gamma=0.9, log_prob=uniform, behavior_log_prob=uniform)
+    for estimate in (weighting.wdr, weighting.dr):
+        with pytest.raises(UserError, match=message):
+            estimate(fqe(data))
