@@ -290,8 +290,8 @@ class FQE:
 
     @property
     def drift(self) -> float:
-        """Change of the estimate over the last tenth of the fit, as a share of its size; nan before there is one."""
-        if len(self.history) < 3:
+        """Change of the estimate over the last tenth of the fit, as a share of its size; nan of a fit too short for it."""
+        if len(self.history) < 3 or self._fit.step < _LOOKS:
             return float("nan")
         values = [value for _, value in self.history]
         return abs(values[-1] - values[-3]) / max(abs(values[-1]), 1e-12)

@@ -167,6 +167,8 @@ class QFit(Fit):
         if self.bounds is None:
             return wanted, th.zeros((), device=wanted.device)
         inside = wanted.clamp(*self.bounds)
+        if self.bounds[0] == self.bounds[1]:  # every policy is worth the same: nothing is beyond, and nothing is lost
+            return inside, th.zeros((), device=wanted.device)
         slack = 0.01 * max(map(abs, self.bounds))  # an optimum at the bound is approached from both sides
         return inside, ((wanted - inside).abs() > slack).float().mean()
 
