@@ -102,8 +102,9 @@ def _check_identity(path: PathOrFile, tree: Mapping[str, Any], identity: FitIden
                 f"{path} was fitted with {name}={short(theirs[name])} and is loaded into an FQE with {name}={short(ours)}: "
                 "make it with the same arguments."
             )
+    probe = identity.policy.probe(identity.observations)
     try:
-        same = identity.policy.probe(identity.observations).matches(tree["policy"])
+        same = probe.matches(tree["policy"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} has no readable actions of its policy: take another copy.") from error
     if not same:
@@ -114,7 +115,8 @@ def _checked_history(path: PathOrFile, history: Any, step: int) -> History:
     looks: list[Any] = history if isinstance(history, list) else [None]
     found: History = []
     for look in looks:
-        at, value = look if isinstance(look, list) and len(look) == 2 else (None, None)
+        pair: Any = look if isinstance(look, list) and len(look) == 2 else (None, None)
+        at, value = pair
         last = found[-1][0] if found else 0
         if misfit(at, Count) is not None or misfit(value, float) is not None or not last <= int(at) <= step:
             raise CheckpointError(f"{path} has {short(look)} among its looks at the estimate: take another copy.")
