@@ -15,6 +15,7 @@ from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.transforms import scale_actions
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 
 _PROBE_SEED, _ALIKE = 0, 1e-3
 
@@ -176,3 +177,39 @@ def few_rows(dataset: OfflineDataset) -> np.ndarray:
     :return: (K, S) states that policies are told apart by, from all over the data
     """
     return np.asarray(dataset.observations[np.unique(np.linspace(0, len(dataset) - 1, 32).astype(int))])
+
+
+def one_each(values: Any, n_rows: int, name: str) -> np.ndarray:
+    """
+    :param values: what a function of rows returned
+    :param n_rows: B
+    :param name: of the function, for the error
+    :return: (B,)
+    :raises UserError: if they are no finite number for each row
+    """
+    return _returned(values, (n_rows,), name)
+
+
+def _returned(values: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    try:
+        found = np.asarray(values)
+        good = bool(np.isfinite(found).all())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} returned {short(values)}, which are no numbers: return an array {shape}.") from error
+    if found.shape != shape:
+        raise UserError(f"{name} returned an array of shape {found.shape} for {shape[0]} rows: return one of shape {shape}.")
+    if not good:
+        raise UserError(f"{name} returned numbers that are not finite: nothing can be said of them, so mend it.")
+    return found
+
+
+def actions_of(values: Any, dataset: OfflineDataset, n_rows: int, name: str) -> np.ndarray:
+    """
+    :param values: what a policy returned
+    :param dataset: whose actions they stand beside
+    :param n_rows: B
+    :param name: of the policy, for the error
+    :return: (B, A)
+    :raises UserError: if they are no finite actions, one for each row
+    """
+    return _returned(values, (n_rows, *dataset.action_space.shape), name)

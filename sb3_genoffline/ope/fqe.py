@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch as th
@@ -12,13 +12,13 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_genoffline.common.arguments import (
-    Bounds,
     Count,
     NonNegative,
     Positive,
     PositiveInt,
     PositiveShare,
     as_device,
+    misfit,
 )
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
 from sb3_genoffline.common.checked_calls import checked
@@ -38,10 +38,10 @@ from sb3_genoffline.nets.ensembles import EnsembleQ
 from sb3_genoffline.nets.network import frozen_copy
 from sb3_genoffline.ope.acting import TargetPolicy, few_rows
 from sb3_genoffline.ope.fqe_files import FitIdentity, digest_of, read_fit, write_fit
+from sb3_genoffline.ope.metrics import Level
 from sb3_genoffline.ope.q_fit import NextActions, QFit
 
 _MANY_ROWS, _LOOKS = 500_000, 20
-Level = Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)]
 
 
 def as_rows(values: Any, name: str) -> np.ndarray:
@@ -329,7 +329,13 @@ class FQE:
         :param n_samples: actions that the mean is taken over, if the policy draws
         :return: (H, B), V of each member
         """
-        n = n_samples if self.policy.draws(np.asarray(observations[:64])) else 1
+        observations = as_rows(observations, "observations")
+        width, wrong = self.dataset.observation_space.shape[0], misfit(n_samples, PositiveInt)
+        if observations.shape[1] != width:
+            raise UserError(f"observations {observations.shape} must be (B, {width}): states as the data have them.")
+        if wrong is not None:
+            raise UserError(f"n_samples={short(n_samples)} {wrong}.")
+        n = n_samples if self.policy.draws(observations[:64]) else 1
         self.policy.restart()  # the same draws each time: looks differ by the Q-functions alone
         return np.asarray(self._scores(observations, self.policy.actions(observations, n)).mean(axis=2))
 

@@ -15,7 +15,8 @@ from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.ope import metrics
 from sb3_genoffline.ope.behaviour import EpisodeValues, episode_values
 from sb3_genoffline.ope.doubts import Doubt, Measured, doubts_of, measure
-from sb3_genoffline.ope.fqe import FQE, Estimate, Level
+from sb3_genoffline.ope.fqe import FQE, Estimate
+from sb3_genoffline.ope.metrics import Level
 from sb3_genoffline.ope.weighting import ImportanceWeighting
 
 _ALIKE, _FEWEST_RANKED = 0.5, 3
@@ -82,6 +83,8 @@ class OfflineReport:
         weighed = [found.wdr for found in self.judgements.values() if found.wdr is not None]
         if len(weighed) < max(2, len(self.judgements)):
             return None
+        if not np.isfinite(weighed).all():  # of weights without bounds
+            return float("nan")
         return metrics.rank_correlation(np.array([*self.values().values()]), np.array(weighed))
 
     @property

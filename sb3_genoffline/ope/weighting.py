@@ -19,7 +19,7 @@ from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.generative.flow import ConditionalFlow
 from sb3_genoffline.ope import estimators
-from sb3_genoffline.ope.acting import TargetPolicy, few_rows
+from sb3_genoffline.ope.acting import TargetPolicy, few_rows, one_each
 from sb3_genoffline.ope.fqe import FQE
 
 LogProb = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -72,6 +72,16 @@ def fit_behaviour(
 def _pairs(dataset: OfflineDataset, rows: np.ndarray, device: th.device) -> tuple[Tensor, Tensor]:
     states = th.as_tensor(dataset.observations[rows], device=device)
     return states, th.as_tensor(scale_actions(dataset.actions[rows], dataset.action_space), device=device)
+
+
+def _log_density(values: Any, n_rows: int, name: str) -> np.ndarray:
+    """(B,) of a given function; −∞ is the logarithm of a density of 0."""
+    try:
+        found = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return one_each(values, n_rows, name)
+    one_each(np.where(np.isneginf(found), 0.0, found), n_rows, name)
+    return found
 
 
 class ImportanceWeighting:
@@ -136,14 +146,21 @@ class ImportanceWeighting:
             samples = target.actions(states, n_action_samples if target.draws(states[:64]) else 1)
             self.log_pi = kernel_log_density(scaled, samples, kernel_width)
         else:
-            self.log_pi = np.asarray(log_prob(states, scaled), dtype=np.float64)
+            self.log_pi = _log_density(log_prob(states, scaled), len(states), "log_prob")
         if behavior_log_prob is None:
             self.log_b = self._cross_fitted(n_folds, n_steps, tuple(net_arch), seed, as_device(device))
         else:
-            self.log_b = np.asarray(behavior_log_prob(states, scaled), dtype=np.float64)
+            self.log_b = _log_density(behavior_log_prob(states, scaled), len(states), "behavior_log_prob")
         rewards = self.dataset.rewards.astype(np.float64)
         ends = self.dataset.episode_ends
-        self.steps = estimators.steps_of(self.log_pi - self.log_b, rewards, ends, clip, ~self.dataset.terminations[ends - 1])
+        with np.errstate(invalid="ignore"):
+            ratios = self.log_pi - self.log_b
+        if np.isnan(ratios).any():
+            row = int(np.flatnonzero(np.isnan(ratios))[0])
+            raise UserError(
+                f"The densities of policy and behaviour are both 0 in row {row}: the behaviour's can't be, it was done."
+            )
+        self.steps = estimators.steps_of(ratios, rewards, ends, clip, ~self.dataset.terminations[ends - 1])
 
     @th.no_grad()
     def _log_prob_of(self, flow: ConditionalFlow, rows: np.ndarray, device: th.device) -> np.ndarray:

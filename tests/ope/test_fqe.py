@@ -120,6 +120,23 @@ def test_values_are_asked_for_in_the_datas_shapes(observations: Any, actions: An
         linear(Linear(), linear_data(80)).predict_value(observations, actions)
 
 
+@pytest.mark.parametrize(
+    ("observations", "message"),
+    [
+        (np.zeros((3, 2)), r"observations \(3, 2\) must be \(B, 1\)"),
+        (STATES * np.nan, r"observations of shape \(3, 1\) must be finite numbers"),
+        (STATES[:, 0], r"observations of shape \(3,\) must be finite numbers in two axes"),
+        ("x", "observations must be numbers, not 'x'"),
+    ],
+)
+def test_values_of_states_are_asked_for_in_the_datas_shape(observations: Any, message: str):
+    fqe = linear(Linear(), linear_data(80))
+    with pytest.raises(UserError, match=message):
+        fqe.state_values(observations)
+    with pytest.raises(UserError, match="n_samples=0 must be at least 1"):
+        fqe.state_values(STATES, 0)
+
+
 @pytest.mark.parametrize("algo", ["dac", "qdq", "bc"])
 def test_judging_leaves_the_agent_as_it_was(algo: str):
     data = make_dataset()

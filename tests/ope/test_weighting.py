@@ -120,3 +120,30 @@ def test_the_q_functions_of_something_else_are_refused(fqe: Any, message: str):
     for estimate in (weighting.wdr, weighting.dr):
         with pytest.raises(UserError, match=message):
             estimate(fqe(data))
+
+
+@pytest.mark.parametrize("name", ["log_prob", "behavior_log_prob"])
+@pytest.mark.parametrize(
+    ("density", "message"),
+    [
+        (lambda s, a: np.full(len(s), np.nan), "returned numbers that are not finite"),
+        (lambda s, a: np.full(len(s), np.inf), "returned numbers that are not finite"),
+        (lambda s, a: np.zeros((len(s), 1)), r"returned an array of shape \(80, 1\) for 80 rows: return one of shape \(80,\)"),
+        (lambda s, a: np.zeros(3), r"returned an array of shape \(3,\)"),
+        (lambda s, a: "x", "returned 'x', which are no numbers"),
+    ],
+)
+def test_a_density_is_a_number_for_each_row(name: str, density: Any, message: str):
+    with pytest.raises(UserError, match=f"^{name} {message}"):
+        ImportanceWeighting(
+            Linear(), linear_data(80), **({"log_prob": uniform, "behavior_log_prob": uniform} | {name: density})
+        )
+
+
+def test_an_action_that_a_policy_never_takes_has_the_logarithm_of_0():
+    data = linear_data(80)
+    never = lambda s, a: np.where(np.arange(len(s)) == 0, -np.inf, uniform(s, a))  # noqa: E731
+    weighting = ImportanceWeighting(Linear(), data, gamma=0.9, log_prob=never, behavior_log_prob=uniform)
+    assert np.isfinite([weighting.wpdis(), weighting.pdis()]).all()
+    with pytest.raises(UserError, match="both 0 in row 0"):
+        ImportanceWeighting(Linear(), data, gamma=0.9, log_prob=never, behavior_log_prob=never)
