@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,48 @@ from gymnasium import spaces
 
 from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.common.policy_files import global_rng_preserved
+from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.transforms import scale_actions
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
+
+_PROBE_SEED, _ALIKE = 0, 1e-3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """
+    What a policy does in a few states, by which it is told from others.
+
+    :param actions: (K, A) scaled to [−1, 1]; None of a policy that draws from numbers which nobody can repeat
+    :param deterministic: asked so
+    :param device: kind of device that it draws on; None of one that does not draw
+    """
+
+    actions: np.ndarray | None
+    deterministic: bool
+    device: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a file."""
+        actions = None if self.actions is None else th.as_tensor(self.actions)
+        return {"actions": actions, "deterministic": self.deterministic, "device": self.device}
+
+    def matches(self, other: "Probe | dict[str, Any]") -> bool:
+        """
+        :param other: probed in the same states, or what :meth:`as_dict` returned, which is not trusted
+        :return: False if it is another policy; draws on another kind of device tell nothing
+        """
+        theirs = other if isinstance(other, Probe) else Probe(other["actions"], other["deterministic"], other["device"])
+        if theirs.deterministic is not self.deterministic:
+            return False
+        if self.actions is None or theirs.actions is None:
+            return self.actions is theirs.actions
+        if self.device != theirs.device:
+            return self.device is not None and theirs.device is not None
+        actions = np.asarray(theirs.actions)
+        return actions.shape == self.actions.shape and bool(np.allclose(actions, self.actions, rtol=0.0, atol=_ALIKE))
 
 
 class TargetPolicy:
@@ -42,6 +82,19 @@ class TargetPolicy:
     def with_seed(self, seed: int) -> "TargetPolicy":
         """:param seed: of the stream of the same policy that is returned"""
         return TargetPolicy(self.model, self.action_space, self.deterministic, seed)
+
+    def probe(self, observations: np.ndarray) -> Probe:
+        """
+        :param observations: (K, S) few states
+        :return: what it does there, with a stream of its own
+        """
+        other = self.with_seed(_PROBE_SEED)
+        first, second = other.actions(observations)[:, 0], other.actions(observations)[:, 0]
+        other.restart()
+        if not np.array_equal(other.actions(observations)[:, 0], first):
+            return Probe(None, self.deterministic, None)
+        device = "cpu" if self._policy is None else self._policy.device.type
+        return Probe(first, self.deterministic, None if np.array_equal(first, second) else device)
 
     def restart(self) -> None:
         """Restart the stream of random numbers."""
@@ -116,3 +169,47 @@ def check_acts_by_observation(model: Any) -> None:
             f"{type(policy).__name__} acts by its history, and what is judged here acts by the observation alone: "
             "evaluate it in its environment."
         )
+
+
+def few_rows(dataset: OfflineDataset) -> np.ndarray:
+    """
+    :param dataset: rows
+    :return: (K, S) states that policies are told apart by, from all over the data
+    """
+    return np.asarray(dataset.observations[np.unique(np.linspace(0, len(dataset) - 1, 32).astype(int))])
+
+
+def one_each(values: Any, n_rows: int, name: str) -> np.ndarray:
+    """
+    :param values: what a function of rows returned
+    :param n_rows: B
+    :param name: of the function, for the error
+    :return: (B,)
+    :raises UserError: if they are no finite number for each row
+    """
+    return _returned(values, (n_rows,), name)
+
+
+def _returned(values: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    try:
+        found = np.asarray(values)
+        good = bool(np.isfinite(found).all())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} returned {short(values)}, which are no numbers: return an array {shape}.") from error
+    if found.shape != shape:
+        raise UserError(f"{name} returned an array of shape {found.shape} for {shape[0]} rows: return one of shape {shape}.")
+    if not good:
+        raise UserError(f"{name} returned numbers that are not finite: nothing can be said of them, so mend it.")
+    return found
+
+
+def actions_of(values: Any, dataset: OfflineDataset, n_rows: int, name: str) -> np.ndarray:
+    """
+    :param values: what a policy returned
+    :param dataset: whose actions they stand beside
+    :param n_rows: B
+    :param name: of the policy, for the error
+    :return: (B, A)
+    :raises UserError: if they are no finite actions, one for each row
+    """
+    return _returned(values, (n_rows, *dataset.action_space.shape), name)

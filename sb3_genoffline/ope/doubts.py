@@ -15,6 +15,7 @@ from sb3_genoffline.ope.fqe import FQE, Estimate
 
 POOL_ROWS, QUERY_ROWS, NEIGHBORS, USUAL = 20_000, 2_000, 20, 0.95
 _FEW_EPISODES, _LARGE_DRIFT, _MUCH_CLIPPED, _OFTEN_FAR, _DISAGREE, _SLACK = 10.0, 0.1, 0.05, 0.25, 2.0, 0.01
+_NO_WIDTH, _ROUNDING = 0.5, 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def measure(fqe: FQE, dataset: OfflineDataset, seed: int = 0) -> Measured:
     here, there = fqe.state_values(states), fqe.predict_value(states, actions)  # (H, B)
     low, high = fqe.attainable
     slack = _SLACK * max(abs(low), abs(high))
+    if high == low:  # every policy is worth the same: what the fit has not reached yet is no extrapolation
+        slack = _NO_WIDTH * max(abs(low), fqe.reward_scale / (1 - fqe.gamma))
     values = here.mean(axis=0)
     beyond = float(((values < low - slack) | (values > high + slack)).mean())
     if len(here) < 2:
@@ -107,7 +110,7 @@ def doubts_of(
 ) -> list[Doubt]:
     """
     :param value: by FQE
-    :param drift: of it, over the last tenth of the fit
+    :param drift: of it, over the last tenth of the fit; nan of a fit too short to have one
     :param clipped: share of the last targets beyond what is attainable
     :param measured: how far the data carry it
     :param data: of the logged episodes
@@ -137,7 +140,7 @@ def doubts_of(
             f"{clipped:.0%} of the targets lie beyond what is attainable: its actions are unlike the data's. Don't read its "
             "value, which is mostly the bound.",
         )
-    if value.value > data.best:
+    if value.value > data.best + _ROUNDING * abs(data.best):
         doubt(
             f"above the best episode, {data.best:.4g}",
             f"its value, {value.value:.4g}, is above that of the best logged episode, {data.best:.4g}: nobody has earned as "
@@ -149,10 +152,15 @@ def doubts_of(
             f"the members differ {measured.disagreement:.1f} times as much at its actions as at the logged ones: the data "
             "don't fix its value. Read the lower end of the interval.",
         )
-    if drift > _LARGE_DRIFT:
+    if np.isnan(drift):
+        doubt(
+            "too short a fit",
+            "the fit is too short to say whether the estimate still moves: fit longer (gradient_steps, -n on the command line).",
+        )
+    elif drift > _LARGE_DRIFT:
         doubt(
             f"still moved by {drift:.0%}",
-            f"the estimate still moved by {drift:.0%} in the last tenth of the fit: fit longer (gradient_steps).",
+            f"the estimate still moved by {drift:.0%} in the last tenth of the fit: fit longer (gradient_steps, -n on the command line).",
         )
     if ess is not None and ess < _FEW_EPISODES:
         doubt(

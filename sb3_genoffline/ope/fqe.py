@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch as th
@@ -12,7 +12,6 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_genoffline.common.arguments import (
-    Bounds,
     Count,
     NonNegative,
     Positive,
@@ -32,21 +31,17 @@ from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.transforms import scale_actions
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import (
-    CheckpointError,
     PathOrFile,
-    read_archive,
-    tree_from_members,
-    tree_to_members,
-    write_archive,
 )
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.ensembles import EnsembleQ
 from sb3_genoffline.nets.network import frozen_copy
-from sb3_genoffline.ope.acting import TargetPolicy
+from sb3_genoffline.ope.acting import TargetPolicy, few_rows
+from sb3_genoffline.ope.fqe_files import FitIdentity, digest_of, read_fit, write_fit
+from sb3_genoffline.ope.metrics import Level
 from sb3_genoffline.ope.q_fit import NextActions, QFit
 
 _MANY_ROWS, _LOOKS = 500_000, 20
-Level = Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)]
 
 
 def as_rows(values: Any, name: str) -> np.ndarray:
@@ -169,7 +164,12 @@ class FQE:
         """Updates and the estimate after them, looked at twenty times a fit."""
         rng = np.random.default_rng(seed)
         self._row_weights = self._resample(n_members, bootstrap, rng)
-        self._settings = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+        self._settings: dict[str, Any] = {
+            **{"gamma": gamma, "deterministic": deterministic, "n_members": n_members, "n_action_samples": n_action_samples},
+            **{"net_arch": list(net_arch), "learning_rate": learning_rate, "weight_decay": weight_decay},
+            **{"batch_size": batch_size, "tau": tau, "clip_targets": clip_targets, "cache_actions": cache_actions},
+            **{"bootstrap": bootstrap, "seed": seed, "initial_observations": digest_of(self.initial_observations)},
+        }
         self._fit = self._make_fit(n_members, batch_size, tau, clip_targets)
 
     def _initial_observations(self, given: np.ndarray | None) -> np.ndarray:
@@ -230,12 +230,17 @@ class FQE:
             bounds=(bounds[0], bounds[1]) if clip_targets else None,
         )
 
+    @property
+    def _kept_samples(self) -> int:
+        """M of actions that are drawn once: frozen noise does not average out."""
+        return 4 * self.n_action_samples if len(self.dataset) < _MANY_ROWS else self.n_action_samples
+
     def _prepare_next_actions(self, gradient_steps: int) -> None:
         n_rows = len(self.dataset)
         if not self.policy.draws(self.dataset.next_observations[:64]):
             self._fit.next_actions.prepare(1, cached=True)
             return
-        kept = 4 * self.n_action_samples if n_rows < _MANY_ROWS else self.n_action_samples  # frozen noise does not average out
+        kept = self._kept_samples
         cached = self.cache_actions is True
         if self.cache_actions == "auto":
             cached = n_rows * kept <= gradient_steps * self._fit.batch_size * self.n_action_samples
@@ -285,8 +290,8 @@ class FQE:
 
     @property
     def drift(self) -> float:
-        """Change of the estimate over the last tenth of the fit, as a share of its size; nan before there is one."""
-        if len(self.history) < 3:
+        """Change of the estimate over the last tenth of the fit, as a share of its size; nan of a fit too short for it."""
+        if len(self.history) < 3 or self._fit.step < _LOOKS:
             return float("nan")
         values = [value for _, value in self.history]
         return abs(values[-1] - values[-3]) / max(abs(values[-1]), 1e-12)
@@ -324,7 +329,13 @@ class FQE:
         :param n_samples: actions that the mean is taken over, if the policy draws
         :return: (H, B), V of each member
         """
-        n = n_samples if self.policy.draws(np.asarray(observations[:64])) else 1
+        observations = as_rows(observations, "observations")
+        width, wrong = self.dataset.observation_space.shape[0], misfit(n_samples, PositiveInt)
+        if observations.shape[1] != width:
+            raise UserError(f"observations {observations.shape} must be (B, {width}): states as the data have them.")
+        if wrong is not None:
+            raise UserError(f"n_samples={short(n_samples)} {wrong}.")
+        n = n_samples if self.policy.draws(observations[:64]) else 1
         self.policy.restart()  # the same draws each time: looks differ by the Q-functions alone
         return np.asarray(self._scores(observations, self.policy.actions(observations, n)).mean(axis=2))
 
@@ -369,31 +380,26 @@ class FQE:
 
         :param path: file name (``.zip`` is added) or open binary file
         """
-        history = [[step, value] for step, value in self.history]
-        tree = {"fit": self._fit.state_dict(), "history": history, "data": self.dataset.fingerprint, "gamma": self.gamma}
-        write_archive(path, tree_to_members(tree, "fqe"))
+        write_fit(path, self._fit, self.history, self._identity())
 
     def load(self, path: PathOrFile) -> Self:
         """
-        Go on where :meth:`save` was called; make this one with the same policy, data and arguments.
+        Go on where :meth:`save` was called; make this one with the same policy, data and arguments (the device may differ).
 
         :param path: file name or open binary file
-        :return: self
+        :return: self, which is as it was if the file is refused
         :raises CheckpointError: if the file holds something else
-        :raises UserError: if it was fitted on other data, or with other arguments
+        :raises UserError: if it was fitted on other data, with other arguments, or for another policy
         """
-        members = read_archive(path)
-        tree = tree_from_members(members, "fqe", self.device) if "fqe.json" in members else None
-        if not isinstance(tree, dict) or not {"fit", "history", "data", "gamma"} <= tree.keys():
-            raise CheckpointError(f"{path} does not hold an FQE.")
-        if (tree["data"], tree["gamma"]) != (self.dataset.fingerprint, self.gamma):
-            raise UserError(f"{path} was fitted on other data or with gamma={tree['gamma']}: give the same ones.")
-        step = tree["fit"].get("step") if isinstance(tree["fit"], dict) else None
-        if misfit(step, Count) is not None:
-            raise CheckpointError(f"{path} claims to have made {short(step)} updates: take another copy.")
-        try:
-            self._fit.load_state_dict(tree["fit"])
-            self.history = [(int(step), float(value)) for step, value in tree["history"]]
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} does not fit this FQE ({error}): make it with the same arguments.") from error
+        self.history = read_fit(path, self._fit, self._identity(), self._ways_to_draw())
         return self
+
+    def _identity(self) -> FitIdentity:
+        return FitIdentity(self.dataset.fingerprint, self._settings, self.policy, few_rows(self.dataset))
+
+    def _ways_to_draw(self) -> set[tuple[int, bool]]:
+        """(M, cached) that some number of updates asks for."""
+        if not self.policy.draws(self.dataset.next_observations[:64]):
+            return {(1, True)}
+        ways = {True: (self._kept_samples, True), False: (self.n_action_samples, False)}
+        return {*ways.values()} if self.cache_actions == "auto" else {ways[bool(self.cache_actions)]}

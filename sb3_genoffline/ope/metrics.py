@@ -1,13 +1,31 @@
 """How good estimates of policies' values are, where the truth is known: DOPE's figures (Fu et al. 2021) and SCOPE-RL's."""
 
+from typing import Annotated, Any
+
 import numpy as np
 
-from sb3_genoffline.common.arguments import PositiveInt, misfit
+from sb3_genoffline.common.arguments import Bounds, Count, PositiveInt, misfit
+from sb3_genoffline.common.checked_calls import checked
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
+
+Level = Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)]
 
 
-def _paired(estimates: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    estimates, truth = np.asarray(estimates, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+def _vector(values: Any, name: str) -> np.ndarray:
+    """:raises UserError: if they are no finite numbers, one at least, in one axis"""
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}={short(values)} must be numbers, one for each policy or run.") from error
+    if vector.ndim == 1 and not np.isfinite(vector).all():
+        at = int(np.flatnonzero(~np.isfinite(vector))[0])
+        raise UserError(f"{name} has {vector[at]} at {at}: give finite numbers, or leave that one out.")
+    return vector
+
+
+def _paired(estimates: Any, truth: Any) -> tuple[np.ndarray, np.ndarray]:
+    estimates, truth = _vector(estimates, "estimates"), _vector(truth, "truth")
     if estimates.shape != truth.shape or estimates.ndim != 1 or len(truth) == 0:
         raise UserError(f"estimates {estimates.shape} and truth {truth.shape} must be vectors of one length.")
     return estimates, truth
@@ -87,11 +105,16 @@ def sharpe_ratio(estimates: np.ndarray, truth: np.ndarray, k: int, baseline: flo
     :param baseline: value of the behaviour
     """
     estimates, truth = _paired(estimates, truth)
+    if misfit(baseline, float) is not None:
+        raise UserError(f"baseline={short(baseline)} {misfit(baseline, float)}.")
     tried = truth[_best(estimates, k)]
     return float(max(0.0, tried.max() - baseline) / tried.std(ddof=1))
 
 
-def bootstrap_interval(values: np.ndarray, level: float = 0.9, n_resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+@checked
+def bootstrap_interval(
+    values: np.ndarray, level: Level = 0.9, n_resamples: PositiveInt = 1000, seed: Count = 0
+) -> tuple[float, float]:
     """
     Percentile bootstrap of a mean.
 
@@ -101,7 +124,9 @@ def bootstrap_interval(values: np.ndarray, level: float = 0.9, n_resamples: int 
     :param seed: of the resamples
     :return: lower and upper end
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = _vector(values, "values")
+    if values.ndim != 1 or len(values) == 0:
+        raise UserError(f"values of shape {values.shape} must be a vector of one number at least.")
     draws = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
     return interval_of(values[draws].mean(axis=1), level)
 
@@ -112,5 +137,10 @@ def interval_of(means: np.ndarray, level: float) -> tuple[float, float]:
     :param level: share of them that lies inside
     :return: their linear quantiles
     """
+    means, wrong = _vector(means, "means"), misfit(level, Level)
+    if wrong is not None:
+        raise UserError(f"level={short(level)} {wrong}.")
+    if means.ndim != 1 or len(means) == 0:
+        raise UserError(f"means of shape {means.shape} must be a vector of one number at least.")
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

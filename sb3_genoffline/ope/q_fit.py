@@ -48,11 +48,18 @@ class NextActions:
         """All that drawing on needs."""
         return {"n": self.n, "cached": self.kept is not None, "stream": self.policy.stream()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`; actions that were kept are drawn again, the same ones."""
+    def again(self, state: Mapping[str, Any]) -> "NextActions":
+        """
+        Where :meth:`state_dict` was taken; actions that were kept are drawn again, the same ones.
+
+        :param state: of it
+        :return: a new one
+        """
+        other = NextActions(self.policy.with_seed(self.policy.seed), self.observations)
         if state["n"]:
-            self.prepare(state["n"], state["cached"])
-        self.policy.set_stream(state["stream"])
+            other.prepare(state["n"], state["cached"])
+        other.policy.set_stream(state["stream"])
+        return other
 
 
 class QBatch(NamedTuple):
@@ -160,6 +167,8 @@ class QFit(Fit):
         if self.bounds is None:
             return wanted, th.zeros((), device=wanted.device)
         inside = wanted.clamp(*self.bounds)
+        if self.bounds[0] == self.bounds[1]:  # every policy is worth the same: nothing is beyond, and nothing is lost
+            return inside, th.zeros((), device=wanted.device)
         slack = 0.01 * max(map(abs, self.bounds))  # an optimum at the bound is approached from both sides
         return inside, ((wanted - inside).abs() > slack).float().mean()
 
@@ -168,7 +177,8 @@ class QFit(Fit):
         return {**super().state_dict(), "sampler": self.sampler.state_dict(), "actions": self.next_actions.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
+        """Inverse of :meth:`state_dict`; nothing has changed if the policy fails, which is asked first."""
+        next_actions = self.next_actions.again(state["actions"])
         super().load_state_dict(state)
         self.sampler.load_state_dict(state["sampler"])
-        self.next_actions.load_state_dict(state["actions"])
+        self.next_actions = next_actions

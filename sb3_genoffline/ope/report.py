@@ -1,23 +1,31 @@
 """Several policies judged on the same data, ranked, with what makes one doubt it."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from sb3_genoffline.common.arguments import Count, Share, misfit
+from sb3_genoffline.common.arguments import Bounds, Count, misfit, nearest
 from sb3_genoffline.common.checked_calls import checked
 from sb3_genoffline.data import OfflineDataset, load_dataset
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UnknownArgumentError, UserError
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.ope import metrics
 from sb3_genoffline.ope.behaviour import EpisodeValues, episode_values
 from sb3_genoffline.ope.doubts import Doubt, Measured, doubts_of, measure
-from sb3_genoffline.ope.fqe import FQE, Estimate, Level
+from sb3_genoffline.ope.fqe import FQE, Estimate
+from sb3_genoffline.ope.metrics import Level
 from sb3_genoffline.ope.weighting import ImportanceWeighting
 
 _ALIKE, _FEWEST_RANKED = 0.5, 3
+HeldOut = Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)]
+_GIVEN = {
+    **{name: f"evaluate_offline has been given the {name}: leave it out" for name in ("policy", "dataset")},
+    **{name: f"all estimators have one {name}: give it to evaluate_offline itself" for name in ("gamma", "seed")},
+}
+_BY_FQE = {"deterministic": "all estimators judge one policy: give deterministic to evaluate_offline itself"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class OfflineReport:
         weighed = [found.wdr for found in self.judgements.values() if found.wdr is not None]
         if len(weighed) < max(2, len(self.judgements)):
             return None
+        if not np.isfinite(weighed).all():  # of weights without bounds
+            return float("nan")
         return metrics.rank_correlation(np.array([*self.values().values()]), np.array(weighed))
 
     @property
@@ -99,7 +109,7 @@ class OfflineReport:
     def _with(self, truth: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
         if not isinstance(truth, Mapping):
             raise UserError(f"truth={short(truth)} must map the names of policies to values.")
-        truth = {str(name): value for name, value in truth.items()}
+        truth = _by_text(truth, "truth")
         missing = [name for name in self.judgements if name not in truth]
         if missing:
             raise UserError(f"The truth of {missing[0]!r} is missing: give one value for each policy that was judged.")
@@ -198,7 +208,7 @@ def evaluate_offline(
     estimators: tuple[str, ...] = ("fqe",),
     gamma: float | None = None,
     gradient_steps: Count = 200_000,
-    held_out: Share = 0.2,
+    held_out: HeldOut = 0.2,
     level: Level = 0.9,
     seed: Count = 0,
     progress_bar: bool = False,
@@ -214,35 +224,36 @@ def evaluate_offline(
     :param estimators: ``"fqe"`` always; ``"wdr"`` as well
     :param gamma: discount (None: the agents', which must agree; 0.99 where they have none)
     :param gradient_steps: updates of each FQE
-    :param held_out: share of the episodes that FQE does not see; TD errors and ``wdr`` are theirs
+    :param held_out: share of the episodes that FQE does not see, at least one and not all; TD errors and ``wdr`` are theirs
     :param level: of the intervals
     :param seed: of everything drawn
     :param progress_bar: show one for each fit
     :param weighting: arguments of :class:`~sb3_genoffline.ope.ImportanceWeighting`
-    :param fqe_arguments: arguments of :class:`~sb3_genoffline.ope.FQE`
+    :param fqe_arguments: arguments of :class:`~sb3_genoffline.ope.FQE`; ``deterministic`` is that of all estimators
     :return: the report; ``print(report.table())``
     :raises UserError: for no policy, unknown estimators, agents of different discounts, or a single episode
     """
-    named = {str(name): policy for name, policy in policies.items()} if isinstance(policies, Mapping) else {"policy": policies}
+    named = _by_text(policies, "policies") if isinstance(policies, Mapping) else {"policy": policies}
     unknown = sorted({*estimators} - {"fqe", "wdr"})
     if unknown or not named:
         raise UserError(
             f"estimators={unknown[0]!r} is not known; use 'fqe' and 'wdr'." if unknown else "There is no policy to judge."
         )
-    if not isinstance(weighting, Mapping | None):
-        raise UserError(f"weighting={short(weighting)} must map arguments of ImportanceWeighting to values.")
+    _check_names("weighting", weighting, ImportanceWeighting, _GIVEN | _BY_FQE)
+    _check_names("fqe_arguments", fqe_arguments, FQE, _GIVEN)
     data = load_dataset(dataset)
     gamma = _common_gamma(named) if gamma is None else gamma
     fitted, judged_on = split_episodes(data, held_out, seed)
     starts = data.observations[data.episode_starts]
     of_data = episode_values(data, gamma, gradient_steps, seed, progress_bar, **fqe_arguments)
+    of_weights = {"gamma": gamma, "seed": seed, **_only(fqe_arguments, "deterministic"), **(weighting or {})}
     judgements, behaviour = {}, dict[str, Any]()
     for name, policy in named.items():
         fqe = FQE(policy, fitted, gamma=gamma, seed=seed, **({"initial_observations": starts} | fqe_arguments))
         fqe.fit(gradient_steps, progress_bar=progress_bar)
         wdr = ess = None
         if "wdr" in estimators:
-            weights = ImportanceWeighting(policy, judged_on, gamma=gamma, seed=seed, **{**(weighting or {}), **behaviour})
+            weights = ImportanceWeighting(policy, judged_on, **(of_weights | behaviour))
             wdr, ess = weights.wdr(fqe), weights.effective_sample_size
             behaviour = {"behavior_log_prob": lambda *_, known=weights.log_b: known}  # the same for all policies
         clipped = fqe.monitor.latest.get("fqe/clipped", 0.0)
@@ -252,8 +263,39 @@ def evaluate_offline(
     return OfflineReport(judgements, of_data, gamma)
 
 
+def _by_text(given: Mapping[Any, Any], what: str) -> dict[str, Any]:
+    """A mapping with its keys as text; keys that are equal as text are refused."""
+    first: dict[str, Any] = {}
+    for name in given:
+        other = first.setdefault(str(name), name)
+        if other is not name:
+            raise UserError(f"{what} has the names {short(other)} and {short(name)}, equal as text: rename one of them.")
+    return {str(name): value for name, value in given.items()}
+
+
+def _only(arguments: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: arguments[name] for name in names if name in arguments}
+
+
+def _check_names(what: str, given: Any, taker: type, owned: Mapping[str, str]) -> None:
+    """Whether arguments that are handed on are its, and not those that are said once for all."""
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise UserError(f"{what}={short(given)} must map arguments of {taker.__name__} to values.")
+    known = [name for name in inspect.signature(taker).parameters if name not in owned]
+    for name in given:
+        if name in owned:
+            raise UserError(f"{what} has {short(name)}={short(given[name])}, but {owned[name]}.")
+        if name not in known:
+            near = nearest(str(name), known)
+            raise UnknownArgumentError(f"{short(name)} in {what} is not an argument of {taker.__name__}{near}")
+
+
 def _common_gamma(policies: Mapping[str, Any]) -> float:
     found = {name: float(policy.gamma) for name, policy in policies.items() if hasattr(policy, "gamma")}
     if len({*found.values()}) > 1:
-        raise UserError(f"The agents have different discounts, {found}: say which one values are told with, gamma=...")
+        raise UserError(
+            f"The agents have different discounts, {found}: choose the discount of the values, gamma=... (--gamma on the command line)"
+        )
     return next(iter(found.values()), 0.99)

@@ -11,20 +11,29 @@ import numpy as np
 
 from sb3_genoffline.data.dataset import OfflineDataset
 from sb3_genoffline.data.sequences import returns_to_go
+from sb3_genoffline.ope.acting import actions_of, one_each
 
 Value = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Act = Callable[[np.ndarray], np.ndarray]
 
 
+def _q(value: Value, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    return one_each(value(observations, actions), len(observations), "value")
+
+
+def _chosen(act: Act, observations: np.ndarray, dataset: OfflineDataset) -> np.ndarray:
+    return actions_of(act(observations), dataset, len(observations), "act")
+
+
 def initial_state_value(value: Value, act: Act, dataset: OfflineDataset) -> float:
     """E Q(s_0, π(s_0)) over the first states of episodes. (d3rlpy takes those of windows of 1,024 rows.)"""
     first = dataset.observations[dataset.episode_starts]
-    return float(value(first, act(first)).mean())
+    return float(_q(value, first, _chosen(act, first, dataset)).mean())
 
 
 def average_value(value: Value, act: Act, dataset: OfflineDataset) -> float:
     """E Q(s, π(s)) over all rows."""
-    return float(value(dataset.observations, act(dataset.observations)).mean())
+    return float(_q(value, dataset.observations, _chosen(act, dataset.observations, dataset)).mean())
 
 
 def soft_opc(value: Value, dataset: OfflineDataset, threshold: float) -> float:
@@ -36,16 +45,16 @@ def soft_opc(value: Value, dataset: OfflineDataset, threshold: float) -> float:
     :param threshold: return from which on an episode is a success
     :return: nan if no episode is
     """
-    q = value(dataset.observations, dataset.actions)
+    q = _q(value, dataset.observations, dataset.actions)
     good = np.repeat(dataset.episode_returns() >= threshold, dataset.episode_lengths())
     return float(q[good].mean() - q.mean()) if good.any() else float("nan")
 
 
 def td_error(value: Value, act: Act, dataset: OfflineDataset, gamma: float) -> float:
     """E (Q(s, a) − r − γ·m·Q(s', π(s')))²; a termination has no following value, a time-out has one."""
-    following = value(dataset.next_observations, act(dataset.next_observations))
+    following = _q(value, dataset.next_observations, _chosen(act, dataset.next_observations, dataset))
     target = dataset.rewards + gamma * ~dataset.terminations * following
-    return float(np.square(value(dataset.observations, dataset.actions) - target).mean())
+    return float(np.square(_q(value, dataset.observations, dataset.actions) - target).mean())
 
 
 def discounted_advantage_sum(value: Value, act: Act, dataset: OfflineDataset, gamma: float) -> float:
@@ -53,11 +62,11 @@ def discounted_advantage_sum(value: Value, act: Act, dataset: OfflineDataset, ga
     E over rows t of Σ_{k ≥ t} γ^(k−t)·(Q(s_k, a_k) − Q(s_k, π(s_k))) to the episode's end; the smaller, the more the policy
     improves on the data.
     """
-    chosen = value(dataset.observations, act(dataset.observations))
-    advantages = value(dataset.observations, dataset.actions) - chosen
+    chosen = _q(value, dataset.observations, _chosen(act, dataset.observations, dataset))
+    advantages = _q(value, dataset.observations, dataset.actions) - chosen
     return float(returns_to_go(advantages, dataset.episode_ends, gamma).mean())
 
 
 def action_difference(act: Act, dataset: OfflineDataset) -> float:
     """E ‖a − π(s)‖², in squared units of the actions."""
-    return float(np.square(dataset.actions - act(dataset.observations)).sum(axis=1).mean())
+    return float(np.square(dataset.actions - _chosen(act, dataset.observations, dataset)).sum(axis=1).mean())

@@ -16,9 +16,10 @@ from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.data.blocks import row_blocks
 from sb3_genoffline.data.transforms import scale_actions
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.generative.flow import ConditionalFlow
 from sb3_genoffline.ope import estimators
-from sb3_genoffline.ope.acting import TargetPolicy
+from sb3_genoffline.ope.acting import TargetPolicy, few_rows, one_each
 from sb3_genoffline.ope.fqe import FQE
 
 LogProb = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -71,6 +72,16 @@ def fit_behaviour(
 def _pairs(dataset: OfflineDataset, rows: np.ndarray, device: th.device) -> tuple[Tensor, Tensor]:
     states = th.as_tensor(dataset.observations[rows], device=device)
     return states, th.as_tensor(scale_actions(dataset.actions[rows], dataset.action_space), device=device)
+
+
+def _log_density(values: Any, n_rows: int, name: str) -> np.ndarray:
+    """(B,) of a given function; −∞ is the logarithm of a density of 0."""
+    try:
+        found = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return one_each(values, n_rows, name)
+    one_each(np.where(np.isneginf(found), 0.0, found), n_rows, name)
+    return found
 
 
 class ImportanceWeighting:
@@ -128,20 +139,28 @@ class ImportanceWeighting:
                 f"n_folds={n_folds} must lie between 2 and the number of episodes, {self.dataset.n_episodes}: each step is "
                 "weighed by a density that was fitted to other episodes."
             )
-        target = TargetPolicy(policy, self.dataset.action_space, deterministic, seed)
+        self.policy = target = TargetPolicy(policy, self.dataset.action_space, deterministic, seed)
         scaled = scale_actions(self.dataset.actions, self.dataset.action_space)
         states = self.dataset.observations
         if log_prob is None:
             samples = target.actions(states, n_action_samples if target.draws(states[:64]) else 1)
             self.log_pi = kernel_log_density(scaled, samples, kernel_width)
         else:
-            self.log_pi = np.asarray(log_prob(states, scaled), dtype=np.float64)
+            self.log_pi = _log_density(log_prob(states, scaled), len(states), "log_prob")
         if behavior_log_prob is None:
             self.log_b = self._cross_fitted(n_folds, n_steps, tuple(net_arch), seed, as_device(device))
         else:
-            self.log_b = np.asarray(behavior_log_prob(states, scaled), dtype=np.float64)
+            self.log_b = _log_density(behavior_log_prob(states, scaled), len(states), "behavior_log_prob")
         rewards = self.dataset.rewards.astype(np.float64)
-        self.steps = estimators.steps_of(self.log_pi - self.log_b, rewards, self.dataset.episode_ends, clip)
+        ends = self.dataset.episode_ends
+        with np.errstate(invalid="ignore"):
+            ratios = self.log_pi - self.log_b
+        if np.isnan(ratios).any():
+            row = int(np.flatnonzero(np.isnan(ratios))[0])
+            raise UserError(
+                f"The densities of policy and behaviour are both 0 in row {row}: the behaviour's can't be, it was done."
+            )
+        self.steps = estimators.steps_of(ratios, rewards, ends, clip, ~self.dataset.terminations[ends - 1])
 
     @th.no_grad()
     def _log_prob_of(self, flow: ConditionalFlow, rows: np.ndarray, device: th.device) -> np.ndarray:
@@ -168,16 +187,16 @@ class ImportanceWeighting:
         return float(estimators.effective_sample_size(self.steps)[half])
 
     def pdis(self) -> float:
-        """Per-decision importance sampling."""
+        """Per-decision importance sampling; it leaves out what follows time-outs, as it has no Q."""
         return estimators.pdis(self.steps, self.gamma)
 
     def wpdis(self) -> float:
-        """Weighted per-decision importance sampling."""
+        """Weighted per-decision importance sampling; it leaves out what follows time-outs, as it has no Q."""
         return estimators.wpdis(self.steps, self.gamma)
 
     def wdr(self, fqe: FQE) -> float:
         """
-        Weighted doubly robust.
+        Weighted doubly robust. What follows an episode that did not terminate is V of its last state, as in FQE.
 
         :param fqe: fitted Q-functions of the same policy
         """
@@ -185,7 +204,7 @@ class ImportanceWeighting:
 
     def dr(self, fqe: FQE) -> float:
         """
-        Doubly robust.
+        Doubly robust. What follows an episode that did not terminate is V of its last state, as in FQE.
 
         :param fqe: fitted Q-functions of the same policy
         """
@@ -193,6 +212,27 @@ class ImportanceWeighting:
 
     def _with_model(self, fqe: FQE, estimator: Callable[..., float]) -> float:
         data = self.dataset
+        self._check_model(fqe)
         q = estimators.padded(fqe.predict_value(data.observations, data.actions).mean(0), data.episode_ends)
         v = estimators.padded(fqe.state_values(data.observations).mean(0), data.episode_ends)
-        return estimator(self.steps, q, v, self.gamma)
+        following = fqe.state_values(data.next_observations[data.episode_ends - 1]).mean(0)
+        return estimator(self.steps, q, v, self.gamma, following)
+
+    def _check_model(self, fqe: Any) -> None:
+        """Whether Q-functions are of this policy and discount."""
+        if not isinstance(fqe, FQE):
+            raise UserError(f"fqe={short(fqe)} must be an FQE: fit one of the same policy and give it here.")
+        if fqe.gamma != self.gamma:
+            raise UserError(f"The FQE has gamma={fqe.gamma:g} and the weights {self.gamma:g}: make both with the same one.")
+        for name in ("observation_space", "action_space"):
+            theirs, ours = (getattr(dataset, name) for dataset in (fqe.dataset, self.dataset))
+            if theirs != ours:
+                raise UserError(f"The FQE's data have the {name} {theirs}, and these {ours}: give data of one task.")
+        if fqe.policy.deterministic is not self.policy.deterministic:
+            raise UserError(
+                f"The FQE has deterministic={fqe.policy.deterministic} and the weights {self.policy.deterministic}: these are "
+                "two policies, so make both with the same one."
+            )
+        states = few_rows(self.dataset)
+        if fqe.policy.model is not self.policy.model and not self.policy.probe(states).matches(fqe.policy.probe(states)):
+            raise UserError("The FQE is of another policy, whose actions differ from this one's: fit one of the same policy.")

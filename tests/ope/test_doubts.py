@@ -83,6 +83,31 @@ DOUBTS: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+@pytest.mark.parametrize("n_updates", [0, 1, 2, 3, 19, 20])
+def test_a_fit_without_a_last_tenth_is_doubted(n_updates: int):
+    fqe = linear_fqe(linear_data(80)).fit(n_updates)
+    short = n_updates < 20
+    assert np.isnan(fqe.drift) == short
+    doubts = doubts_of(GOOD, fqe.drift, 0.0, FINE, DATA)
+    assert any(d.short == "too short a fit" and "fit longer (gradient_steps)" in d.sentence for d in doubts) == short
+
+
+@pytest.mark.parametrize("reward", [0.0, 0.1, 1.0, -1.0])
+def test_a_constant_reward_is_no_extrapolation(reward: float, recwarn: pytest.WarningsRecorder):
+    """All policies are worth the same: targets are cut to it, and nothing is beyond it but by rounding."""
+    data = linear_data(400).replace(rewards=np.full(400, reward, np.float32))
+    fqe = linear_fqe(data, tau=0.5, learning_rate=2e-2).fit(60)
+    assert fqe.attainable[0] == fqe.attainable[1]
+    assert fqe.monitor.latest["fqe/clipped"] == 0.0 and measure(fqe, data).beyond == 0.0
+    assert not [warning for warning in recwarn if "attainable" in str(warning.message)]
+    fqe._fit.critic.output_layer.bias.data += 100.0 * max(1.0, abs(reward))
+    assert measure(fqe, data).beyond == 1.0
+
+
+def test_what_exceeds_the_best_episode_by_rounding_is_no_doubt():
+    assert doubts_of(replace(GOOD, value=3.0 + 1e-12), 0.05, 0.0, FINE, DATA) == []
+
+
 @pytest.mark.parametrize(("changes", "short", "advice"), DOUBTS, ids=[short for _, short, _ in DOUBTS])
 def test_a_doubt_says_its_number_and_what_to_do(changes: dict[str, Any], short: str, advice: str):
     settings: dict[str, Any] = {"value": GOOD, "drift": 0.05, "clipped": 0.0, "measured": FINE, "data": DATA}

@@ -87,3 +87,35 @@ def test_an_ended_episode_has_no_weight_in_later_steps():
 def test_huge_ratios_give_finite_sizes():
     steps = steps_of(np.array([800.0, 1.0, 799.0, 0.0]) / 2, np.ones(4), np.array([2, 4]), None)
     assert np.isfinite(effective_sample_size(steps)).all()
+
+
+@pytest.mark.parametrize("estimator", [doubly_robust, weighted_doubly_robust])
+def test_a_right_model_is_kept_whatever_the_ratios_where_episodes_are_cut(estimator):
+    """Reward 1 for ever is worth 10: in episodes of several lengths, all of them cut; without the cuts it is far from it."""
+    rng, lengths = np.random.default_rng(0), [3, 1, 5, 2, 5]
+    ratios, _, ends = ragged(rng, lengths)
+    ones = np.ones(len(ratios))
+    steps = steps_of(ratios, ones, ends, None, cut=np.ones(5, bool))
+    model = 10 * steps.alive
+    if estimator is weighted_doubly_robust:
+        assert estimator(steps, model, model, GAMMA, np.full(5, 10.0)) == pytest.approx(10)
+    assert estimator(steps_of(0 * ratios, ones, ends, None, np.ones(5, bool)), model, model, GAMMA, np.full(5, 10.0)) == (
+        pytest.approx(10)
+    )
+    ended = steps._replace(cut=np.zeros(5, bool))
+    without = estimator(steps._replace(cut=None), model, model, GAMMA)
+    assert estimator(ended, model, model, GAMMA, np.full(5, 10.0)) == without < 9
+
+
+def test_what_follows_a_cut_has_the_weight_of_its_last_step():
+    """The recursion from behind begins with V(s_T) where an episode is cut, and with 0 where it has ended."""
+    cut, following = np.array([True, False, True, False]), np.array([2.0, 3.0, -1.0, 5.0])
+    value = np.where(cut, following, 0.0)
+    for t in (2, 1, 0):
+        value = V[:, t] + np.exp(RATIOS[:, t]) * (REWARDS[:, t] + GAMMA * value - Q[:, t])
+    assert doubly_robust(example()._replace(cut=cut), Q, V, GAMMA, following) == pytest.approx(value.mean())
+    weights = np.exp(RATIOS.sum(axis=1))
+    share = weights[cut] / weights[cut].sum() * 0.5
+    added = GAMMA**3 * share @ following[cut]
+    expected = weighted_doubly_robust(example(), Q, V, GAMMA) + added
+    assert weighted_doubly_robust(example()._replace(cut=cut), Q, V, GAMMA, following) == pytest.approx(expected)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch as th
 from problems import Linear, linear_data
-from worlds import differing, make_agent, make_dataset, members, snapshot
+from worlds import differing, make_agent, make_dataset, snapshot
 
 from sb3_genoffline import UserError
-from sb3_genoffline.files.archive import CheckpointError, tree_from_members, tree_to_members, write_archive
 from sb3_genoffline.ope import FQE
 
 STATES, CHOSEN = np.array([[-1.0], [0.5], [2.0]], np.float32), np.array([[0.5], [-1.0], [1.5]], np.float32)
@@ -105,28 +104,6 @@ def test_a_fit_goes_on_bit_for_bit(noise: float, cached: bool):
     assert second.estimate() == whole.estimate()
 
 
-def test_a_file_of_other_data_or_arguments_is_refused():
-    file = io.BytesIO()
-    linear(Linear(), linear_data(120)).fit(1).save(file)
-    for other in (linear(Linear(), linear_data(120, seed=1)), linear(Linear(), linear_data(120), gamma=0.5)):
-        with pytest.raises(UserError, match="was fitted on other data or with gamma"):
-            other.load(io.BytesIO(file.getvalue()))
-    with pytest.raises(UserError, match="make it with the same arguments"):
-        linear(Linear(), linear_data(120), net_arch=(4,)).load(io.BytesIO(file.getvalue()))
-
-
-@pytest.mark.parametrize("step", [-1, 1.5, "3", None, [1], True])
-def test_a_file_whose_number_of_updates_is_none_is_refused(step: Any):
-    fqe, file = linear(Linear(), linear_data(80)), io.BytesIO()
-    fqe.save(file)
-    tree = tree_from_members(members(file), "fqe", "cpu")
-    tree["fit"]["step"] = step
-    write_archive(changed := io.BytesIO(), tree_to_members(tree, "fqe"))
-    with pytest.raises(CheckpointError, match=r"claims to have made .* updates: take another copy"):
-        fqe.load(changed)
-    assert fqe._fit.step == 0
-
-
 @pytest.mark.parametrize(
     ("observations", "actions", "message"),
     [
@@ -141,6 +118,23 @@ def test_a_file_whose_number_of_updates_is_none_is_refused(step: Any):
 def test_values_are_asked_for_in_the_datas_shapes(observations: Any, actions: Any, message: str):
     with pytest.raises(UserError, match=message):
         linear(Linear(), linear_data(80)).predict_value(observations, actions)
+
+
+@pytest.mark.parametrize(
+    ("observations", "message"),
+    [
+        (np.zeros((3, 2)), r"observations \(3, 2\) must be \(B, 1\)"),
+        (STATES * np.nan, r"observations of shape \(3, 1\) must be finite numbers"),
+        (STATES[:, 0], r"observations of shape \(3,\) must be finite numbers in two axes"),
+        ("x", "observations must be numbers, not 'x'"),
+    ],
+)
+def test_values_of_states_are_asked_for_in_the_datas_shape(observations: Any, message: str):
+    fqe = linear(Linear(), linear_data(80))
+    with pytest.raises(UserError, match=message):
+        fqe.state_values(observations)
+    with pytest.raises(UserError, match="n_samples=0 must be at least 1"):
+        fqe.state_values(STATES, 0)
 
 
 @pytest.mark.parametrize("algo", ["dac", "qdq", "bc"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sb3_genoffline import UserError
 from sb3_genoffline.ope import metrics
 
 K = np.arange(6)
@@ -41,3 +42,40 @@ def test_constant_estimates_rank_nothing():
 def test_other_lengths_are_refused(estimates):
     with pytest.raises(ValueError, match="must be vectors of one length"):
         metrics.regret(np.array(estimates), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        *(metrics.regret, metrics.absolute_error, metrics.rank_correlation, metrics.summed_regret),
+        lambda estimates, truth: metrics.sharpe_ratio(estimates, truth, 2, 0.0),
+    ],
+)
+def test_what_is_no_finite_number_is_named(figure):
+    for bad in (np.nan, np.inf):
+        with pytest.raises(UserError, match=r"truth has (nan|inf) at 1"):
+            figure([1, 2, 3], [1, bad, 5])
+        with pytest.raises(UserError, match=r"estimates has (nan|inf) at 2"):
+            figure([1, 2, bad], [1, 2, 5])
+    with pytest.raises(UserError, match="estimates='abc' must be numbers"):
+        figure("abc", [1, 2, 3])
+    with pytest.raises(UserError, match=r"truth=\['a', 'b', 'c'\] must be numbers"):
+        figure([1, 2, 3], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "message"),
+    [
+        ([1.0, 2.0], {"level": 2}, r"level=2 must lie in \(0, 1\)"),
+        ([], {}, r"values of shape \(0,\) must be a vector"),
+        ([[1.0]], {}, r"values of shape \(1, 1\) must be a vector"),
+        ([1.0, np.nan], {}, "values has nan at 1"),
+        ([1.0, 2.0], {"n_resamples": 0}, "n_resamples=0 must be at least 1"),
+        ("x", {}, "values='x' must be numbers"),
+    ],
+)
+def test_a_bootstrap_of_nothing_is_refused(values, settings, message):
+    with pytest.raises(UserError, match=message):
+        metrics.bootstrap_interval(values, **settings)
+    with pytest.raises(UserError, match="level=2 must"):
+        metrics.interval_of([1.0, 2.0], 2)

@@ -110,9 +110,10 @@ def test_a_single_episode_can_not_be_split():
 ODD: dict[str, list[Any]] = {
     "gamma": ["x", [], 1.0, float("nan")],
     "gradient_steps": [-1, None, 1.5, float("inf"), "x"],
-    "held_out": [-0.1, 2, None],
+    "held_out": [-0.1, 0, 0.0, 1, 2, None],
     "level": [0, 1, float("nan"), "x"],
-    "weighting": ["x", {"n_fold": 2}, {"clip": (2.0, -6.0)}, {"kernel_width": 0.0}],
+    "weighting": ["x", {"n_fold": 2}, {3: 2}, {"clip": (2.0, -6.0)}, {"kernel_width": 0.0}, {"gamma": 0.5}, {"seed": 1}],
+    "policy": [3],
     "batch_size": [0, 2.0],
     "learning_rate": [float("nan"), -1, "x"],
     "clip_targets": ["no"],
@@ -127,6 +128,40 @@ def test_an_odd_argument_is_refused_by_name(name: str):
     for value in ODD[name]:
         with pytest.raises(UserError, match=rf"\b({name}|clip|kernel_width)\b"):
             evaluate_offline(Linear(), linear_data(80), **{"gradient_steps": 0, "estimators": ("fqe", "wdr"), name: value})
+
+
+def test_arguments_that_are_handed_on_are_checked_whether_they_are_used_or_not():
+    for name, message in {
+        "nope": "'nope' in weighting",
+        "deterministic": "judge one policy",
+        "policy": "given the policy",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            evaluate_offline(Linear(), linear_data(80), gradient_steps=0, weighting={name: 1})
+
+
+def test_all_estimators_judge_the_same_policy():
+    """Noise only where it is asked for: its density is then a mixture, and FQE has several actions in a state."""
+
+    class Either(Linear):
+        def predict(self, observations: Any, deterministic: bool = False) -> tuple[np.ndarray, None]:
+            asked.add(deterministic)
+            return super().predict(observations)
+
+    settings = {"gradient_steps": 1, "estimators": ("fqe", "wdr"), "held_out": 0.5, "net_arch": (4,), "device": "cpu"}
+    flows = {"n_steps": 1, "net_arch": (4,), "device": "cpu"}
+    for deterministic in (True, False):
+        asked: set[bool] = set()
+        evaluate_offline(Either(), linear_data(160), gamma=0.5, deterministic=deterministic, weighting=flows, **settings)
+        assert asked == {deterministic}
+
+
+def test_names_that_are_equal_as_text_are_refused(report: OfflineReport):
+    with pytest.raises(UserError, match=r"policies has the names 1 and '1', equal as text"):
+        evaluate_offline({1: Linear(), "1": Linear(0.5)}, linear_data(80))
+    with pytest.raises(UserError, match=r"truth has the names 0\.5 and '0\.5', equal as text"):
+        report.regret({"-0.5": 1.0, "0.0": 1.0, 0.5: 1.0, "0.5": 2.0})
+    assert report.regret({-0.5: -0.5, 0.0: 0.0, 0.5: 0.5}) == 0
 
 
 @pytest.mark.parametrize(

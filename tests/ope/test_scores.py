@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from sb3_genoffline import UserError
 from sb3_genoffline.data import OfflineDataset
 from sb3_genoffline.ope import scores
 
@@ -59,3 +60,31 @@ def test_scores_of_three_episodes(dataset: OfflineDataset):
 
 def test_without_a_success_there_is_no_soft_opc(dataset: OfflineDataset):
     assert np.isnan(scores.soft_opc(value, dataset, 99.0))
+
+
+@pytest.mark.parametrize("name", ["initial_state_value", "average_value", "td_error", "discounted_advantage_sum", "soft_opc"])
+def test_a_value_of_another_shape_or_without_a_number_is_refused(dataset: OfflineDataset, name: str):
+    score = {
+        "soft_opc": lambda q: scores.soft_opc(q, dataset, 0.5),
+        "td_error": lambda q: scores.td_error(q, act, dataset, GAMMA),
+        "discounted_advantage_sum": lambda q: scores.discounted_advantage_sum(q, act, dataset, GAMMA),
+    }.get(name, lambda q: getattr(scores, name)(q, act, dataset))
+    for wrong, message in (
+        (lambda s, a: value(s, a)[:, None], r"value returned an array of shape \(\d+, 1\)"),
+        (lambda s, a: np.full(len(s), np.nan), "value returned numbers that are not finite"),
+        (lambda s, a: "x", "value returned 'x', which are no numbers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            score(wrong)
+
+
+def test_actions_of_another_shape_are_refused(dataset: OfflineDataset):
+    for call in (
+        lambda wrong: scores.action_difference(wrong, dataset),
+        lambda wrong: scores.average_value(value, wrong, dataset),
+        lambda wrong: scores.td_error(value, wrong, dataset, GAMMA),
+    ):
+        with pytest.raises(UserError, match=r"act returned an array of shape \(12,\) for 12 rows: return one of .*\(12, 1\)"):
+            call(lambda s: np.zeros(len(s)))
+        with pytest.raises(UserError, match="act returned numbers that are not finite"):
+            call(lambda s: np.full((len(s), 1), np.nan))

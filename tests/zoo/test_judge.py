@@ -54,10 +54,14 @@ def test_checkpoints_of_all_runs_are_ranked(logs: Path, capsys: pytest.CaptureFi
     ]
     monkeypatch.setattr(command, "evaluate_offline", small(command.evaluate_offline))
     with pytest.raises(SystemExit, match="give a larger share, or --fqe-only"):
-        main([*words, "--held-out", "0"])
+        main([*words, "--held-out", "0.01"])
+    settings = logs / "logs" / "td3_bc" / "data_1" / "data"
+    settings.mkdir()
+    (settings / "config.yml").write_text("algo: td3_bc\ndataset: {fingerprint: another}\nhyperparameters: {}\n")
     main([*words, "--json", str(logs / "report.json"), "-o", str(logs / "judged.png")])
     out = capsys.readouterr().out
     assert "bc_1 is of a run that was interrupted" in out  # none of these left a summary
+    assert [line.endswith(": td3_bc_1") for line in out.splitlines() if line.startswith("trained on other data")] == [True]
     assert "td3_bc_1@7 is left out" in out and "the data" in out and "rank correlation" in out
     found = json.loads((logs / "report.json").read_text())
     assert found["policies"].keys() == {"bc_1", "bc_1@2", "td3_bc_1"}
@@ -69,6 +73,28 @@ def small(evaluate):
         return evaluate(*args, weighting={**weighting, "n_steps": 2, "net_arch": (4,)}, net_arch=(4,), **options)
 
     return run
+
+
+@pytest.mark.parametrize("flag", ["--gamma", "--held-out"])
+@pytest.mark.parametrize("value", ["0", "1", "-0.5", "x"])
+def test_bounds_are_refused_at_the_flag(flag: str, value: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["judge", "--dataset", "data.npz", f"{flag}={value}"])
+    assert flag in capsys.readouterr().err
+
+
+def test_agents_of_another_file_are_named_and_kept(tmp_path: Path):
+    data, paths = make_dataset(), {}
+    for name, fingerprint in {"same": data.fingerprint, "other": "0" * 64, "unknown": None, "damaged": None}.items():
+        settings = tmp_path / "bc" / f"{name}_1" / name
+        settings.mkdir(parents=True)
+        recorded = "" if fingerprint is None else f"fingerprint: '{fingerprint}'"
+        config = f"algo: bc\ndataset: {{{recorded}}}\nhyperparameters: {{}}\n"
+        (settings / "config.yml").write_text("algo: [" if name == "damaged" else config)
+        paths[name] = settings.parent / f"{name}.zip"
+    line = candidates.trained_elsewhere(paths, data)
+    assert line is not None and line.startswith("trained on other data") and line.endswith(": other")
+    assert candidates.trained_elsewhere({"same": paths["same"], "none": tmp_path / "a.zip"}, data) is None
 
 
 def test_without_agents_it_says_so(tmp_path: Path):

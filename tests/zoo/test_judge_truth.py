@@ -17,7 +17,7 @@ from sb3_genoffline.ope.doubts import Measured
 from sb3_genoffline.ope.fqe import Estimate
 from sb3_genoffline.ope.report import Judgement, OfflineReport
 from zoo.judge import record
-from zoo.judge.truth import Truth, chance, compared, play, table, truth_of
+from zoo.judge.truth import Truth, chance, compared, figures_of, play, table, truth_of
 from zoo.runs.writing import finite, write_json
 
 PAGE = Path(sb3_genoffline.ope.__file__).parent / "README.md"
@@ -131,3 +131,10 @@ def test_a_log_of_stays_ends_by_intensive_care_or_is_cut() -> None:
     )
     inside = np.setdiff1d(np.arange(len(data)), last)
     np.testing.assert_array_equal(data.next_observations[inside], data.observations[inside + 1])
+
+
+def test_estimates_that_are_no_numbers_are_left_out_of_the_figures():
+    known = figures_of(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0]))
+    assert figures_of(np.array([1.0, np.nan, 2.0, 3.0]), np.array([1.0, 9.0, 3.0, 2.0])) == known
+    none = figures_of(np.array([np.nan]), np.array([1.0]))
+    assert none.keys() == known.keys() and none["policies"] == 0 and np.isnan(none["regret_at_1"])

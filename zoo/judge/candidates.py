@@ -1,6 +1,6 @@
 """The checkpoints that are judged: those of all runs on a dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
@@ -9,7 +9,7 @@ from sb3_genoffline.errors import NotFoundError, UserError, printable
 from sb3_genoffline.ope.acting import check_acts_by_observation
 from sb3_genoffline.registry import ALGOS, load_agent
 
-from ..runs.folders import Run, list_runs, run_number
+from ..runs.folders import Run, list_runs, run_number, run_of
 
 MOST_CHECKPOINTS = 500
 
@@ -77,6 +77,26 @@ def load_candidates(paths: dict[str, Path], device: str) -> tuple[dict[str, AnyA
     if not agents:
         raise UserError(f"No agent can be judged. {refused[0]}")
     return agents, refused
+
+
+def trained_elsewhere(paths: Mapping[str, Path], data: OfflineDataset) -> str | None:
+    """
+    :param paths: of checkpoints in runs' folders, by name
+    :param data: that they are judged on
+    :return: a line that names those whose run says that it was trained on other rows; None if there are none
+    """
+    others = []
+    for name, path in paths.items():
+        run = run_of(path)
+        try:
+            recorded = run.config()["dataset"].get("fingerprint") if run is not None else None
+        except UserError:  # its config is damaged, and says nothing
+            continue
+        if recorded is not None and recorded != data.fingerprint:
+            others.append(name)
+    if not others:
+        return None
+    return f"trained on other data than these (held-out rows, or another file of this name?): {printable(', '.join(others))}"
 
 
 def check_spaces(agents: dict[str, AnyAlgorithm], data: OfflineDataset) -> None:

@@ -16,10 +16,26 @@ from ..runs.envs import Recorded, env_factory, try_out
 from ..runs.flags import a_folder, algorithm, device, discount, json_file, picture_file, positive, seed_number, share
 from ..runs.folders import dataset_name
 from ..runs.writing import finite, write_json
-from .candidates import check_spaces, find_checkpoints, load_candidates, unfinished_runs
+from .candidates import check_spaces, find_checkpoints, load_candidates, trained_elsewhere, unfinished_runs
 from .truth import Truth, compared, play, table
 
 FEW_TO_COMPARE = 8
+
+
+def bounded_discount(text: str) -> float:
+    """A flag's discount of a value that is bounded and looks ahead."""
+    return _inside(discount(text))
+
+
+def held_out(text: str) -> float:
+    """A flag's share that is neither nothing nor all."""
+    return _inside(share(text))
+
+
+def _inside(value: float) -> float:
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{value:g} must lie in (0, 1)")
+    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
     add("--algo", type=algorithm, nargs="+", default=(), help="judge the runs of these algorithms alone (default: all)")
     add("-n", "--n-timesteps", type=positive, default=50_000, help="updates per fit of a Q-function (default: 50,000)")
-    add("--held-out", type=share, default=0.2, help="share of the episodes that no fit sees (default: 0.2)")
+    add("--held-out", type=held_out, default=0.2, help="share of the episodes that no fit sees (default: 0.2)")
     add("--action-samples", type=positive, default=4, help="actions that a policy which draws has in a state (default: 4)")
-    add("--gamma", type=discount, help="discount (default: the agents')")
+    add("--gamma", type=bounded_discount, help="discount, above 0 and below 1 (default: the agents')")
     add("--seed", type=seed_number, default=0, help="seed of all random numbers")
     add("--fqe-only", action="store_true", help="skip the doubly robust estimates, which need a density of the behaviour")
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
@@ -63,7 +79,8 @@ def main(args: argparse.Namespace) -> None:
     make = env_factory(data, args.env, recorded=Recorded(trusted=args.trust_env))
     if args.truth:
         try_out(make)
-    for sentence in refused:
+    elsewhere = trained_elsewhere({name: paths[name] for name in agents}, data)
+    for sentence in [*refused, *([elsewhere] if elsewhere else [])]:
         print(sentence)
     for name in unfinished_runs(args.folder, args.dataset, args.algo):
         print(f"{name} is of a run that was interrupted: it is judged as it stands")

@@ -88,12 +88,19 @@ def estimates_of(
     }
 
 
+_FIGURES = ("rank_correlation", "regret_at_1", "regret_at_3", "absolute_error", "absolute_error_dope")
+
+
 def figures_of(estimates: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """
     :param estimates: (P,)
     :param truth: (P,)
-    :return: DOPE's figures
+    :return: DOPE's figures, of those policies whose two values are finite; nan if there is none
     """
+    known = np.isfinite(estimates) & np.isfinite(truth)
+    if not known.any():
+        return {"policies": 0} | dict.fromkeys(_FIGURES, float("nan"))
+    estimates, truth = estimates[known], truth[known]
     return {
         "policies": len(truth),
         "rank_correlation": rank_correlation(estimates, truth),
