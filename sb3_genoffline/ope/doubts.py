@@ -155,12 +155,12 @@ def doubts_of(
     if np.isnan(drift):
         doubt(
             "too short a fit",
-            "the fit is too short to say whether the estimate still moves: fit longer (gradient_steps, -n on the command line).",
+            "the fit is too short to say whether the estimate still moves: fit longer (more updates).",
         )
     elif drift > _LARGE_DRIFT:
         doubt(
             f"still moved by {drift:.0%}",
-            f"the estimate still moved by {drift:.0%} in the last tenth of the fit: fit longer (gradient_steps, -n on the command line).",
+            f"the estimate still moved by {drift:.0%} in the last tenth of the fit: fit longer (more updates).",
         )
     if ess is not None and ess < _FEW_EPISODES:
         doubt(

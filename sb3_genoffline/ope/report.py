@@ -295,7 +295,5 @@ def _check_names(what: str, given: Any, taker: type, owned: Mapping[str, str]) -
 def _common_gamma(policies: Mapping[str, Any]) -> float:
     found = {name: float(policy.gamma) for name, policy in policies.items() if hasattr(policy, "gamma")}
     if len({*found.values()}) > 1:
-        raise UserError(
-            f"The agents have different discounts, {found}: choose the discount of the values, gamma=... (--gamma on the command line)"
-        )
+        raise UserError(f"The agents have different discounts, {found}: choose one with gamma= (--gamma)")
     return next(iter(found.values()), 0.99)

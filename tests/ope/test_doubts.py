@@ -89,7 +89,7 @@ def test_a_fit_without_a_last_tenth_is_doubted(n_updates: int):
     short = n_updates < 20
     assert np.isnan(fqe.drift) == short
     doubts = doubts_of(GOOD, fqe.drift, 0.0, FINE, DATA)
-    assert any(d.short == "too short a fit" and "fit longer (gradient_steps)" in d.sentence for d in doubts) == short
+    assert any(d.short == "too short a fit" and "fit longer (more updates)" in d.sentence for d in doubts) == short
 
 
 @pytest.mark.parametrize("reward", [0.0, 0.1, 1.0, -1.0])
