@@ -334,7 +334,8 @@ def _dataset(results: Results, dataset: str) -> list[str]:
         row.append(_mean(s / 60 for record in records if (s := record["seconds"].get("cpu")) is not None))
         rows.append(row)
     if data is None:
-        return ["No result yet.", _table(header, rows)]
+        reasons = {cell.reason for cell in results.cells if cell.dataset == dataset}
+        return [f"No result: {_reason(*reasons)}."] if len(reasons) == 1 else ["No result.", _table(header, rows)]
     level = _behavior(results, dataset)
     text = f"{data['n_transitions']:,} transitions in {data['n_episodes']:,} episodes, mean return {data['mean_return']:.1f}"
     text += "" if level is None else f": **score of the data {level:.1f}**"

@@ -423,3 +423,18 @@ def test_who_looks_at_a_benchmark_asks_of_a_record_what_the_report_asks(
     write_json(record_path(tmp_path / "logs", job), new_record(job) | parts)
     with pytest.raises(SystemExit, match=f"is not a record of a benchmark: {message}"):
         main(["benchmark", str(tmp_path / "plan.yml"), "-f", str(tmp_path / "logs"), "--status"])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_dataset_that_nothing_was_run_on_has_one_line(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    fill(plan, tmp_path / "records", {place: value for place, value in FINAL.items() if place[1] == HOPPER})
+    write_report(plan, tmp_path / "records", tmp_path, "the command")
+    section = (tmp_path / "README.md").read_text().partition(f"\n## {MAZE}\n")[2].partition("\n## ")[0]
+    assert (
+        section.split()[:2] == ["No", "result."] and "| NOSUCH |" in section.upper()
+    )  # an unknown algorithm has its own reason
+    plan.skipped.clear()
+    write_report(plan, tmp_path / "records", tmp_path, "the command")
+    section = (tmp_path / "README.md").read_text().partition(f"\n## {MAZE}\n")[2].partition("\n## ")[0]
+    assert section.strip() == "No result: *not run*."
