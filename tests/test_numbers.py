@@ -11,7 +11,7 @@ import pytest
 from zoo.benchmark import report
 from zoo.benchmark.plan import Plan, read_plan
 from zoo.benchmark.records import read_cells
-from zoo.benchmark.results import Results
+from zoo.benchmark.results import Results, title
 from zoo.recipes import collectible
 
 ROOT = Path(__file__).parents[1]
@@ -211,3 +211,17 @@ def test_what_less_noise_in_acting_does_is_in_its_records() -> None:
         f"The chosen {best} scores {quiet['normalized_score']:.1f} in 20 episodes that chose nothing, the paper's 1 scores "
         f"{agent['normalized_score']:.1f} there:"
     ) in page
+
+
+def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> None:
+    plan, dataset = read_plan(BENCHMARK.with_name("small.yml")), "genoffline/hopper/medium-replay-v1"
+    results = Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name("small") / "records"))
+    scores = {name: results.scores(name, dataset) for name in plan.algorithms}
+    means = {name: values.mean() for name, values in scores.items() if len(values)}
+    page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
+    order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
+    assert f"Final scores: {order}; the data have {results.data(dataset)['normalized_score']:.0f}, their best" in page
+    two = sum(len(values) == 2 for values in scores.values())
+    assert f"two seeds of {two} algorithms and one" in page
+    last_five = next(record for record in results.records("iql", dataset) if record["config"]["seed"] == 0)["final"]["scores"]
+    assert f"spread over {max(last_five) - min(last_five):.0f} points" in page
