@@ -53,7 +53,12 @@ NO_WHOLE_NUMBERS = [
     "1" + "0" * 30,
     "1e400",
 ]
-REALS = {"real": (["-2.5", "3"], []), "discount": (["0", "0.99"], ["1", "-0.1"]), "share_of_gpus": (["0.25"], ["-1"])}
+REALS = {
+    "real": (["-2.5", "3"], []),
+    "discount": (["0", "0.99"], ["1", "-0.1"]),
+    "inner_share": (["0.5", "0.99"], ["0", "1", "-0.1"]),
+    "share_of_gpus": (["0.25"], ["-1"]),
+}
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *REALS])

@@ -355,7 +355,7 @@ def test_data_without_a_simulator_train_without_evaluation(tmp_path: Path, capsy
     }
     np.savez(tmp_path / "mine.npz", rewards=np.arange(40.0), terminations=np.arange(40) % 10 == 9, **arrays)
     zoo_train(str(tmp_path / "mine.npz"), tmp_path / "logs")
-    assert "without evaluation" in capsys.readouterr().out
+    assert "Nothing is evaluated during training" in capsys.readouterr().out
     run = find_run(tmp_path / "logs", "dac", tmp_path / "mine.npz")
     assert run.folder.name == "mine_1" and run.model_path.is_file() and not run.evaluations_path.exists()
     assert run.config()["environment"] is None

@@ -49,7 +49,7 @@ def test_one_file_for_agent_and_times_is_refused_before_anything_is_written(tmp_
         (None, "agent.onnx"),
     ):
         words = [] if output is None else ["-o", str(tmp_path / output)]
-        with pytest.raises(SystemExit, match=r"-o .* and --json .* are one file, .*\.onnx.?: give two names"):
+        with pytest.raises(SystemExit, match=r"-o .* and --json .* are one file, .*: give two names"):
             main([*start, *words, "--json", str(tmp_path / times)])
     assert set(tmp_path.iterdir()) == there
     (tmp_path / "old.onnx").write_text("old")

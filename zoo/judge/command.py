@@ -13,29 +13,13 @@ from sb3_genoffline.ope import OfflineReport, evaluate_offline
 from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
 from ..runs.envs import Recorded, env_factory, try_out
-from ..runs.flags import a_folder, algorithm, device, discount, json_file, picture_file, positive, seed_number, share
+from ..runs.flags import a_folder, algorithm, device, inner_share, json_file, picture_file, positive, seed_number
 from ..runs.folders import dataset_name
 from ..runs.writing import finite, write_json
 from .candidates import check_spaces, find_checkpoints, load_candidates, trained_elsewhere, unfinished_runs
 from .truth import Truth, compared, play, table
 
 FEW_TO_COMPARE = 8
-
-
-def bounded_discount(text: str) -> float:
-    """A flag's discount of a value that is bounded and looks ahead."""
-    return _inside(discount(text))
-
-
-def held_out(text: str) -> float:
-    """A flag's share that is neither nothing nor all."""
-    return _inside(share(text))
-
-
-def _inside(value: float) -> float:
-    if not 0.0 < value < 1.0:
-        raise argparse.ArgumentTypeError(f"{value:g} must lie in (0, 1)")
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-f", "--folder", "--log-folder", type=a_folder, default="logs", help="root of the logs")
     add("--algo", type=algorithm, nargs="+", default=(), help="judge the runs of these algorithms alone (default: all)")
     add("-n", "--n-timesteps", type=positive, default=50_000, help="updates per fit of a Q-function (default: 50,000)")
-    add("--held-out", type=held_out, default=0.2, help="share of the episodes that no fit sees (default: 0.2)")
+    add("--held-out", type=inner_share, default=0.2, help="share of the episodes that no fit sees (default: 0.2)")
     add("--action-samples", type=positive, default=4, help="actions that a policy which draws has in a state (default: 4)")
-    add("--gamma", type=bounded_discount, help="discount, above 0 and below 1 (default: the agents')")
+    add("--gamma", type=inner_share, help="discount, above 0 and below 1 (default: the agents')")
     add("--seed", type=seed_number, default=0, help="seed of all random numbers")
     add("--fqe-only", action="store_true", help="skip the doubly robust estimates, which need a density of the behaviour")
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
