@@ -225,3 +225,13 @@ def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> N
     assert f"two seeds of {two} algorithms and one" in page
     last_five = next(record for record in results.records("iql", dataset) if record["config"]["seed"] == 0)["final"]["scores"]
     assert f"spread over {max(last_five) - min(last_five):.0f} points" in page
+
+
+def test_how_fast_agents_act_is_in_the_records() -> None:
+    page, folder = (LIBRARY / "deploy" / "README.md").read_text(), ROOT / "zoo" / "figures" / "acting"
+    for algo in ("dac", "qdq", "cped"):
+        record = json.loads((folder / f"{algo}.json").read_text())
+        assert record["agent"] == f"{algo}-hopper-medium-replay" and record["processor"] in page
+        times = [record["ms"][batch][way]["fastest"] for batch in ("1", "100") for way in ("predict", "onnxruntime")]
+        cells = " | ".join(f"{ms:.3g}" if ms < 100 else f"{ms:.0f}" for ms in times)
+        assert re.search(rf"^\| \[{algo.upper()}\]\(.*\| {re.escape(cells)} \|$", page, re.MULTILINE), (algo, cells)
