@@ -29,7 +29,7 @@ from ..runs.folders import list_runs
 from ..runs.learning import train
 from ..runs.provenance import versions
 from ..runs.writing import finite, write_json
-from ..tune.objectives import own_critic
+from ..tune.objectives import raw_critic
 from .candidates import checkpoints_of, load_candidates
 from .pictures import plot_truth
 from .truth import Truth, compared, table, truth_of
@@ -142,9 +142,7 @@ def own_values(agents: dict[str, AnyAlgorithm], data: OfflineDataset) -> dict[st
     found = {}
     for name, agent in agents.items():
         if hasattr(agent.policy, "critic"):
-            value = initial_state_value(own_critic(agent), partial(_acts, agent), data)
-            scale, shift = (float(agent.dataset_info[part]) for part in ("reward_scale", "reward_shift"))
-            found[name] = (value - shift / (1 - agent.gamma)) / scale
+            found[name] = initial_state_value(raw_critic(agent), partial(_acts, agent), data)
     return found
 
 
