@@ -72,6 +72,7 @@ class _Looks(BaseCallback, FitListener):
     def on_fit_step(self, fit: Fit, metrics: dict[str, float]) -> bool:
         if fit.step % self.every == 0:
             self.fqe.history.append((fit.step, float(self.fqe._member_values().mean())))
+            self.fqe.clipped = metrics.get("fqe/clipped", self.fqe.clipped)
         return True
 
 
@@ -162,6 +163,8 @@ class FQE:
         self.monitor = TrainingMonitor(self.device)
         self.history: list[tuple[int, float]] = []
         """Updates and the estimate after them, looked at twenty times a fit."""
+        self.clipped = 0.0
+        """Share of the last targets beyond what is attainable."""
         rng = np.random.default_rng(seed)
         self._row_weights = self._resample(n_members, bootstrap, rng)
         self._settings: dict[str, Any] = {
@@ -277,14 +280,14 @@ class FQE:
         bar = [OfflineProgressBarCallback()] if progress_bar else []
         fits = Fits()
         fits.begin([fit])
-        listeners = CallbackList([*known, *bar, _Looks(self, max(1, gradient_steps // _LOOKS))])
+        listeners = CallbackList([*known, *bar, _Looks(self, max(1, fit.n_steps // _LOOKS))])
         fits.run(listeners, log_interval, logger or Logger(None, []), self.monitor)
-        clipped = self.monitor.latest.get("fqe/clipped", 0.0)
-        if clipped > 0.05:
+        self.clipped = self.monitor.latest.get("fqe/clipped", self.clipped)
+        if self.clipped > 0.05:
             self.monitor.warn_once(
                 "clipped",
-                f"{clipped:.0%} of the targets lie beyond what is attainable and are clipped: the policy's actions are unlike "
-                "the data's, and the estimate is mostly the bound. Do not trust it.",
+                f"{self.clipped:.0%} of the targets lie beyond what is attainable and are clipped: the policy's actions are "
+                "unlike the data's, and the estimate is mostly the bound. Do not trust it.",
             )
         return self
 
@@ -374,13 +377,18 @@ class FQE:
 
     # ------------------------------------------------------------------ files
 
+    @property
+    def n_updates(self) -> int:
+        """Updates made so far."""
+        return self._fit.step
+
     def save(self, path: PathOrFile) -> None:
         """
         Write all that going on needs but policy and data.
 
         :param path: file name (``.zip`` is added) or open binary file
         """
-        write_fit(path, self._fit, self.history, self._identity())
+        write_fit(path, self._fit, self.history, self.clipped, self._identity())
 
     def load(self, path: PathOrFile) -> Self:
         """
@@ -391,7 +399,7 @@ class FQE:
         :raises CheckpointError: if the file holds something else
         :raises UserError: if it was fitted on other data, with other arguments, or for another policy
         """
-        self.history = read_fit(path, self._fit, self._identity(), self._ways_to_draw())
+        self.history, self.clipped = read_fit(path, self._fit, self._identity(), self._ways_to_draw())
         return self
 
     def _identity(self) -> FitIdentity:

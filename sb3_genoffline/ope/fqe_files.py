@@ -8,7 +8,7 @@ import numpy as np
 import torch as th
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import Count, misfit
+from sb3_genoffline.common.arguments import Count, Share, misfit
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import (
     CheckpointError,
@@ -22,7 +22,7 @@ from sb3_genoffline.files.untrusted import check_tensors, short
 from sb3_genoffline.ope.acting import TargetPolicy
 from sb3_genoffline.ope.q_fit import QFit
 
-_MOST_UPDATES, _KEYS = 10**12, {"fit", "history", "data", "settings", "policy"}
+_MOST_UPDATES, _KEYS = 10**12, {"fit", "history", "clipped", "data", "settings", "policy"}
 _FIT_KEYS = {"name", "step", "modules", "optimizers", "sampler", "actions"}
 History = list[tuple[int, float]]
 
@@ -48,16 +48,18 @@ def digest_of(array: np.ndarray) -> str:
     return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-def write_fit(path: PathOrFile, fit: QFit, history: History, identity: FitIdentity) -> None:
+def write_fit(path: PathOrFile, fit: QFit, history: History, clipped: float, identity: FitIdentity) -> None:
     """
     :param path: file name (``.zip`` is added) or open binary file
     :param fit: to go on with
     :param history: looks at the estimate
+    :param clipped: share of the last targets beyond what is attainable
     :param identity: of the fit
     """
     tree = {
         "fit": fit.state_dict(),
         "history": [[step, value] for step, value in history],
+        "clipped": clipped,
         "data": identity.data,
         "settings": dict(identity.settings),
         "policy": identity.policy.probe(identity.observations).as_dict(),
@@ -65,7 +67,7 @@ def write_fit(path: PathOrFile, fit: QFit, history: History, identity: FitIdenti
     write_archive(path, tree_to_members(tree, "fqe"))
 
 
-def read_fit(path: PathOrFile, fit: QFit, identity: FitIdentity, kept: set[tuple[int, bool]]) -> History:
+def read_fit(path: PathOrFile, fit: QFit, identity: FitIdentity, kept: set[tuple[int, bool]]) -> tuple[History, float]:
     """
     Go on with a fit of a file, which is left as it was where the file is refused.
 
@@ -73,7 +75,7 @@ def read_fit(path: PathOrFile, fit: QFit, identity: FitIdentity, kept: set[tuple
     :param fit: new, of the same arguments
     :param identity: of it
     :param kept: (M, cached) as the arguments allow them
-    :return: looks at the estimate
+    :return: looks at the estimate, and the share of the last targets beyond what is attainable
     :raises CheckpointError: if the file holds something else, or what no fit leaves
     :raises UserError: if it belongs to other data, settings or another policy
     """
@@ -85,9 +87,11 @@ def read_fit(path: PathOrFile, fit: QFit, identity: FitIdentity, kept: set[tuple
         raise CheckpointError(f"{path} does not say with which settings and for which policy it was fitted: fit it anew.")
     _check_identity(path, tree, identity)
     state = _checked_state(path, tree["fit"], fit, kept)
-    history = _checked_history(path, tree["history"], state["step"])
+    history, clipped = _checked_history(path, tree["history"], state["step"]), tree["clipped"]
+    if misfit(clipped, Share) is not None:
+        raise CheckpointError(f"{path} has clipped={short(clipped)}, no share of targets: take another copy.")
     fit.load_state_dict(state)
-    return history
+    return history, float(clipped)
 
 
 def _check_identity(path: PathOrFile, tree: Mapping[str, Any], identity: FitIdentity) -> None:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sb3_genoffline.ope import metrics
 from sb3_genoffline.ope.behaviour import EpisodeValues, episode_values
 from sb3_genoffline.ope.doubts import Doubt, Measured, doubts_of, measure
 from sb3_genoffline.ope.fqe import FQE, Estimate
+from sb3_genoffline.ope.kept_fits import fit_and_keep, kept_fit
 from sb3_genoffline.ope.metrics import Level
 from sb3_genoffline.ope.weighting import ImportanceWeighting
 
@@ -139,12 +141,14 @@ class OfflineReport:
         ranked = sorted(self.judgements.items(), key=lambda item: -item[1].fqe.value)
         width = max(len("the data"), *(len(name) for name in self.judgements))
         level = next(iter(self.judgements.values())).fqe.level
-        lines = [f"{'policy':{width}}  {'value':>9}  {f'{level:.0%} interval':>20}  {'WDR':>9}  {'ESS':>6}  {'TD error':>9}"]
+        weighed = any(found.wdr is not None for found in self.judgements.values())
+        of_weights = f"  {'WDR':>9}  {'ESS':>6}" if weighed else ""
+        lines = [f"{'policy':{width}}  {'value':>9}  {f'{level:.0%} interval':>20}{of_weights}  {'TD error':>9}"]
         for name, found in ranked:
             low, high = found.fqe.interval
-            weighted = f"{'':>9}  {'':>6}" if found.wdr is None else f"{found.wdr:9.4g}  {found.ess:6.1f}"
+            of_weights = "" if found.wdr is None else f"  {found.wdr:9.4g}  {found.ess:6.1f}"
             interval = f"{low:9.4g} … {high:.4g}"
-            lines.append(f"{name:{width}}  {found.fqe.value:9.4g}  {interval:>20}  {weighted}  {found.held_out_td_error:9.3g}")
+            lines.append(f"{name:{width}}  {found.fqe.value:9.4g}  {interval:>20}{of_weights}  {found.held_out_td_error:9.3g}")
         cut = f"  ({self.data.logged:.4g} was logged, the rest follows time-outs)" if self.data.is_cut else ""
         lines.append(f"{'the data':{width}}  {self.data_value:9.4g}{cut}")
         lines += [f"{name}: {warning}" for name, found in ranked for warning in found.warnings]
@@ -213,6 +217,7 @@ def evaluate_offline(
     seed: Count = 0,
     progress_bar: bool = False,
     weighting: Mapping[str, Any] | None = None,
+    fits: str | Path | None = None,
     **fqe_arguments: Any,
 ) -> OfflineReport:
     """
@@ -229,9 +234,12 @@ def evaluate_offline(
     :param seed: of everything drawn
     :param progress_bar: show one for each fit
     :param weighting: arguments of :class:`~sb3_genoffline.ope.ImportanceWeighting`
+    :param fits: folder that each policy's FQE is saved in as it goes (made if it is not there): the same call then goes on
+        after an interruption, and makes no fit twice
     :param fqe_arguments: arguments of :class:`~sb3_genoffline.ope.FQE`; ``deterministic`` is that of all estimators
     :return: the report; ``print(report.table())``
-    :raises UserError: for no policy, unknown estimators, agents of different discounts, or a single episode
+    :raises UserError: for no policy, unknown estimators, agents of different discounts, a single episode, or a folder with
+        fits to other data, of other policies or with other arguments
     """
     named = _by_text(policies, "policies") if isinstance(policies, Mapping) else {"policy": policies}
     unknown = sorted({*estimators} - {"fqe", "wdr"})
@@ -250,16 +258,18 @@ def evaluate_offline(
     judgements, behaviour = {}, dict[str, Any]()
     for name, policy in named.items():
         fqe = FQE(policy, fitted, gamma=gamma, seed=seed, **({"initial_observations": starts} | fqe_arguments))
-        fqe.fit(gradient_steps, progress_bar=progress_bar)
+        if fits is None:
+            fqe.fit(gradient_steps, progress_bar=progress_bar)
+        else:
+            fit_and_keep(fqe, kept_fit(Path(fits), name), gradient_steps, progress_bar)
         wdr = ess = None
         if "wdr" in estimators:
             weights = ImportanceWeighting(policy, judged_on, **(of_weights | behaviour))
             wdr, ess = weights.wdr(fqe), weights.effective_sample_size
             behaviour = {"behavior_log_prob": lambda *_, known=weights.log_b: known}  # the same for all policies
-        clipped = fqe.monitor.latest.get("fqe/clipped", 0.0)
         value, measured = fqe.estimate(level), measure(fqe, judged_on, seed)
-        doubts = doubts_of(value, fqe.drift, clipped, measured, of_data, wdr, ess)
-        judgements[name] = Judgement(value, fqe.drift, clipped, fqe.td_error(judged_on), measured, wdr, ess, doubts)
+        doubts = doubts_of(value, fqe.drift, fqe.clipped, measured, of_data, wdr, ess)
+        judgements[name] = Judgement(value, fqe.drift, fqe.clipped, fqe.td_error(judged_on), measured, wdr, ess, doubts)
     return OfflineReport(judgements, of_data, gamma)
 
 

@@ -1,6 +1,7 @@
 """Several policies judged together."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from problems import Linear, linear_data
 
 from sb3_genoffline import UserError
-from sb3_genoffline.ope import OfflineReport, evaluate_offline, weighting
+from sb3_genoffline.ope import FQE, OfflineReport, evaluate_offline, weighting
+from sb3_genoffline.ope.kept_fits import kept_fit
 from sb3_genoffline.ope.report import split_episodes
 
 SETTINGS: dict[str, Any] = {"gradient_steps": 150, "gamma": 0.5, "tau": 0.5, "net_arch": (), "learning_rate": 2e-2}
@@ -49,6 +51,12 @@ def test_what_is_not_finite_is_none_in_json():
     found = json.loads(json.dumps(one.as_dict(), allow_nan=False))["policies"]["policy"]
     assert found["drift"] is found["spread"] is None and found["interval"] == [None, None]
     assert found["value"] == judged.fqe.value
+
+
+def test_columns_of_what_was_not_asked_for_are_left_out(report: OfflineReport):
+    one = evaluate_offline(Linear(), linear_data(80), device="cpu", **(SETTINGS | {"gradient_steps": 1}))
+    assert one.table().splitlines()[0].split() == ["policy", "value", "90%", "interval", "TD", "error"]
+    assert report.table().splitlines()[0].split()[-4:] == ["WDR", "ESS", "TD", "error"]
 
 
 def test_few_effective_episodes_are_a_doubt(report: OfflineReport):
@@ -170,3 +178,40 @@ def test_names_that_are_equal_as_text_are_refused(report: OfflineReport):
 def test_a_truth_is_a_finite_number_for_each_name(report: OfflineReport, truth: Any):
     with pytest.raises(UserError, match=r"truth"):
         report.regret(truth)
+
+
+def test_judging_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Killed in the middle of the second fit, the same call makes the updates that are missing, and no others."""
+    options = SETTINGS | {"gradient_steps": 30, "device": "cpu"}
+    judged = {"a/b": Linear(0.5), "c" * 300: Linear(-0.5)}
+    whole = evaluate_offline(judged, linear_data(80), **options)
+    save, saves = FQE.save, list[int]()
+
+    def killed_after(most: int) -> None:
+        def saving(fqe: FQE, path: Any) -> None:
+            save(fqe, path)
+            saves.append(fqe.n_updates)
+            if len(saves) == most:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(FQE, "save", saving)
+
+    killed_after(15)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_offline(judged, linear_data(80), fits=tmp_path / "fits", **options)
+    assert saves[-2:] == [9, 12]
+    killed_after(0)
+    again = evaluate_offline(judged, linear_data(80), fits=tmp_path / "fits", **options)
+    assert saves[15:17] == [15, 18] and again.as_dict() == whole.as_dict()
+    assert len({*(tmp_path / "fits").iterdir()}) == 2 and all(kept_fit(tmp_path / "fits", name).is_file() for name in judged)
+
+
+def test_fits_of_something_else_are_refused(tmp_path: Path):
+    options = SETTINGS | {"gradient_steps": 4, "device": "cpu", "fits": tmp_path}
+    evaluate_offline({"a": Linear(0.5)}, linear_data(80), **options)
+    with pytest.raises(UserError, match="was fitted for another policy"):
+        evaluate_offline({"a": Linear(-0.5)}, linear_data(80), **options)
+    with pytest.raises(UserError, match="holds a fit of 4 updates, more than the 3 asked for"):
+        evaluate_offline({"a": Linear(0.5)}, linear_data(80), **(options | {"gradient_steps": 3}))
+    longer = evaluate_offline({"a": Linear(0.5)}, linear_data(80), **(options | {"gradient_steps": 6}))
+    assert longer.judgements["a"].fqe.value != 0

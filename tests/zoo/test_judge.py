@@ -1,6 +1,7 @@
 """Agents of all runs are ranked from logs alone."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.ope import OfflineReport, evaluate_offline
 from zoo.__main__ import main
 from zoo.judge import candidates
-from zoo.judge.command import agreement
+from zoo.judge.command import agreement, fit_arguments
 
 
 @pytest.fixture
@@ -58,13 +59,14 @@ def test_checkpoints_of_all_runs_are_ranked(logs: Path, capsys: pytest.CaptureFi
     settings = logs / "logs" / "td3_bc" / "data_1" / "data"
     settings.mkdir()
     (settings / "config.yml").write_text("algo: td3_bc\ndataset: {fingerprint: another}\nhyperparameters: {}\n")
-    main([*words, "--json", str(logs / "report.json"), "-o", str(logs / "judged.png")])
+    main([*words, "--fits", str(logs / "fits"), "--json", str(logs / "report.json"), "-o", str(logs / "judged.png")])
     out = capsys.readouterr().out
     assert "bc_1 is of a run that was interrupted" in out  # none of these left a summary
     assert [line.endswith(": td3_bc_1") for line in out.splitlines() if line.startswith("trained on other data")] == [True]
     assert "td3_bc_1@7 is left out" in out and "the data" in out and "rank correlation" in out
     found = json.loads((logs / "report.json").read_text())
     assert found["policies"].keys() == {"bc_1", "bc_1@2", "td3_bc_1"}
+    assert {*found["policies"]} == {file.stem for file in (logs / "fits").iterdir()}
     assert (logs / "judged.png").stat().st_size and (logs / "judged.svg").stat().st_size
 
 
@@ -81,6 +83,21 @@ def test_bounds_are_refused_at_the_flag(flag: str, value: str, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["judge", "--dataset", "data.npz", f"{flag}={value}"])
     assert flag in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("tua:0.1", "'tua' is not an argument of FQE; did you mean 'tau'"),
+        ("seed:1", "FQE's seed is --seed here"),
+        ("tau", "is not a pair"),
+        ("policy:1", "'policy' is not an argument of FQE"),
+    ],
+)
+def test_only_arguments_of_the_fits_are_taken(pair: str, message: str):
+    with pytest.raises(UserError, match=re.escape(message)):
+        fit_arguments([pair])
+    assert fit_arguments(["tau:0.1", "net_arch:[8]"]) == {"tau": 0.1, "net_arch": [8]}
 
 
 def test_agents_of_another_file_are_named_and_kept(tmp_path: Path):

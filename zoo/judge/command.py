@@ -4,22 +4,29 @@ estimates on held-out episodes. No environment is built, except by --truth, whic
 """
 
 import argparse
+import inspect
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import UserError
-from sb3_genoffline.ope import OfflineReport, evaluate_offline
+from sb3_genoffline.files.untrusted import short
+from sb3_genoffline.ope import FQE, OfflineReport, evaluate_offline
 
 from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
 from ..runs.envs import Recorded, env_factory, try_out
 from ..runs.flags import a_folder, algorithm, device, inner_share, json_file, picture_file, positive, seed_number
 from ..runs.folders import dataset_name
+from ..runs.hyperparameters import parse_pairs
 from ..runs.writing import finite, write_json
 from .candidates import check_spaces, find_checkpoints, load_candidates, trained_elsewhere, unfinished_runs
 from .truth import Truth, compared, play, table
 
 FEW_TO_COMPARE = 8
+_FLAGS = {"gamma": "--gamma", "seed": "--seed", "device": "--device", "n_action_samples": "--action-samples"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gamma", type=inner_share, help="discount, above 0 and below 1 (default: the agents')")
     add("--seed", type=seed_number, default=0, help="seed of all random numbers")
     add("--fqe-only", action="store_true", help="skip the doubly robust estimates, which need a density of the behaviour")
+    add(
+        "-params",
+        "--hyperparams",
+        nargs="+",
+        metavar="NAME:VALUE",
+        help="arguments of FQE, such as tau:0.02 net_arch:[128,128] (help(sb3_genoffline.ope.FQE) has them)",
+    )
+    add("--fits", type=a_folder, metavar="FOLDER", help="save every fit here as it goes: the same command then resumes")
     add("--device", type=device, default="auto", help="cpu, cuda or auto")
     add(
         "--truth",
@@ -49,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
+    of_fits = fit_arguments(args.hyperparams)
     paths = find_checkpoints(args.folder, args.dataset, args.algo)
     agents, refused = load_candidates(paths, args.device)
     first = next(iter(agents.values()))
@@ -81,7 +97,9 @@ def main(args: argparse.Namespace) -> None:
         seed=args.seed,
         device=args.device,
         weighting={"device": args.device},
+        fits=args.fits,
         progress_bar=sys.stderr.isatty(),
+        **of_fits,
     )
     print(report.table())
     print(agreement(report))
@@ -101,6 +119,21 @@ def main(args: argparse.Namespace) -> None:
         files.append(Path(args.json))
     for file in files:
         print(f"wrote {file}")
+
+
+def fit_arguments(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """
+    :param pairs: ``name:value`` of FQE's arguments
+    :return: by name
+    :raises UserError: naming one that is not FQE's, or that a flag stands for
+    """
+    found, known = parse_pairs(pairs), {*inspect.signature(FQE).parameters} - {"policy", "dataset", "initial_observations"}
+    for name in found:
+        if name in _FLAGS:
+            raise UserError(f"-params {name}: FQE's {name} is {_FLAGS[name]} here.")
+        if name not in known:
+            raise UserError(f"-params {short(name)} is not an argument of FQE{nearest(name, known)}")
+    return found
 
 
 def agreement(report: OfflineReport) -> str:
