@@ -1,6 +1,7 @@
 """What is written down about a job: one JSON file, all that the report needs."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .plan import Job, Plan, key_of
 
 WAITING, RUNNING, INTERRUPTED, DONE, FAILED = "waiting", "running", "interrupted", "done", "failed"
 LAST_LINES = 12
+_MODULE = re.compile(r"^(\w+\.)+(?=\w+:)")
+"""Of an error, as a traceback names it."""
 _MAPPING, _Number = Mapping[str, Any], float | None
 _RESULT = {"gradient_steps": int, "n_eval_episodes": int, "mean_reward": float, "normalized_score": _Number}
 _PARTS: dict[str, Any] = {
@@ -240,5 +243,5 @@ def _reason(record: dict[str, Any]) -> str:
     if record["state"] == DONE:
         return "" if record.get("last") else record.get("note") or "no evaluation"
     if record["state"] == FAILED:
-        return f"failed: {record['error'].splitlines()[-1]}"
+        return "failed: " + _MODULE.sub("", record["error"].splitlines()[-1])
     return "not run" if record["state"] == WAITING else "not finished"

@@ -121,7 +121,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = make_plan(folder)
     fill(plan, folder / "records", FINAL)
     job = next(job for job in plan.jobs if (job.name, job.dataset, job.seed) == ("dac", HOPPER, 2))
-    failed = {"state": FAILED, "error": "Traceback:\nFloatingPointError: Q | is not finite"}
+    failed = {"state": FAILED, "error": "Traceback:\nsome.module.FloatingPointError: Q | is not finite"}
     write_json(folder / "records" / f"{job.label}.json", new_record(job) | failed)
     write_report(plan, folder / "records", folder, "the command")
     return folder
