@@ -44,6 +44,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
     """The paper's gradient steps."""
     goes_online: ClassVar[bool] = True
     """Whether :meth:`learn` can continue in an environment."""
+    why_not_online: ClassVar[str] = "it learns from whole episodes of a dataset"
+    """What :meth:`learn` says where it can't."""
     baselines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """What runs are called whose hyper-parameters leave the algorithm's idea out, and those hyper-parameters."""
     gather_ahead: bool | None = None
@@ -273,7 +275,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :raises UserError: if there is no environment to step, or ``train_freq`` counts episodes of several environments
         """
         if not self.goes_online:
-            raise UserError(f"{type(self).__name__} can't continue online: it learns from whole episodes of a dataset.")
+            raise UserError(f"{type(self).__name__} can't continue online: {self.why_not_online}.")
         if self.env is None or not has_simulator(self.env):
             raise UserError("learn() steps an environment and this agent has none: call `model.set_env(env)` first.")
         self._check_train_freq()

@@ -1,5 +1,6 @@
 """What algorithms share that learn from windows of episodes."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from sb3_genoffline.data.batches import SequenceBatch
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sequences import SequenceSampler, count_starts
 from sb3_genoffline.errors import UserError
+
+_FEW_WINDOWS = 0.5
 
 
 class SequenceAlgorithm(OfflineAlgorithm[SequenceBatch, NoiseT]):
@@ -46,7 +49,23 @@ class SequenceAlgorithm(OfflineAlgorithm[SequenceBatch, NoiseT]):
         wanted, counts = self.window_arguments(), None
         if buffer.dataset is not None:
             counts = self.count_windows(buffer.dataset.episode_lengths()) * ended_episodes(buffer.dataset)
+            self._check_windows(int(counts.sum()), buffer.dataset)
         return SequenceSampler(buffer, counts=counts, replacement=self.replacement, seed=self._buffer_seed, **wanted)
+
+    def _check_windows(self, n_windows: int, dataset: OfflineDataset) -> None:
+        """Windows overlap: rows that start none are seen less, or, in episodes without a window, never."""
+        if n_windows == 0:
+            raise UserError(
+                f"No row of the data starts a window of {type(self).__name__}: of {dataset.n_episodes} episodes the longest "
+                f"has {dataset.episode_lengths().max()} steps. Episodes of two steps or more that end are needed, and a "
+                "horizon below max_episode_steps."
+            )
+        if n_windows < _FEW_WINDOWS * len(dataset):
+            warnings.warn(
+                f"Only {n_windows} of {len(dataset)} rows start a window that {type(self).__name__} trains on: the others are "
+                "of episodes that are not known to have ended, their last rows, or beyond max_episode_steps.",
+                stacklevel=2,
+            )
 
 
 def ended_episodes(dataset: OfflineDataset) -> np.ndarray:

@@ -82,7 +82,7 @@ class SequenceSampler(IndexSampler[SequenceBatch]):
                 rewards = source.reward_scale * rewards + source.reward_shift
             rewards = rewards + termination_penalty * dataset.terminations
             returns = returns_to_go(rewards, dataset.episode_ends, discount)
-            self._returns = th.as_tensor(returns, dtype=th.float32, device=source.device)
+            self._returns = th.as_tensor(returns, dtype=th.get_default_dtype(), device=source.device)
 
     def __len__(self) -> int:
         """Number of windows."""

@@ -117,7 +117,7 @@ class DecisionTransformerPolicy(OfflinePolicy):
         history = self._extended(rows.flatten(1).cpu().numpy(), state, episode_start)
         with th.no_grad():
             history.actions[:, -1] = self._act(history).cpu().numpy()
-        actions = self.unscale_action(history.actions[:, -1]).reshape(-1, *(self.action_space.shape or ()))
+        actions = self.unscale_action(history.actions[:, -1]).reshape(len(rows), *(self.action_space.shape or ()))
         return (actions if is_batch else actions[0]), history
 
     def observe_rewards(self, state: Any, rewards: Any, which: Any = slice(None)) -> None:

@@ -134,4 +134,4 @@ class DropoutQ(EnsembleQ):
 
 
 def _passes_at_once(rows: int, like: Tensor) -> int:
-    return max((_GPU_BLOCK_ROWS if like.is_cuda else _CPU_BLOCK_ROWS) // rows, 1)
+    return max((_GPU_BLOCK_ROWS if like.is_cuda else _CPU_BLOCK_ROWS) // max(rows, 1), 1)

@@ -106,6 +106,7 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"OnestepPolicy": OnestepPolicy, "MlpPolicy": OnestepPolicy}
     default_gradient_steps = 100_000
     goes_online = False
+    why_not_online = "its Q is that of the policy that made the data, and would have to change"
     baselines: ClassVar[dict[str, dict[str, Any]]] = {"imitation only": {"improvement": "exp_weight", "temperature": 0}}
     fitted_model_arguments = "the same distribution and policy_kwargs"
     fitted_model_units = ("gamma", "reward_transform", "normalize_observations")

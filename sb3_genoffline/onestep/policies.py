@@ -49,6 +49,8 @@ class BehaviourAndQ(Network):
     ) -> None:
         super().__init__()
         self.settings = {
+            "state_dim": state_dim,
+            "action_dim": action_dim,
             "actor_arch": list(actor_arch),
             "critic_arch": list(critic_arch),
             "truncated": truncated,

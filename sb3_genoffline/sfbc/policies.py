@@ -99,7 +99,8 @@ class SfBCPolicy(CandidatePolicy):
     def pick(self, candidates: Tensor, values: Tensor) -> Tensor:
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.pick`: the mean of those that are drawn."""
         n = min(self.n_selected, values.shape[1])
-        drawn = th.multinomial(self.selection_probabilities(values), n, generator=self.acting_generator)  # (B, n)
+        probabilities = self.selection_probabilities(values).nan_to_num(1.0)  # of a state with NaN, whose actions are NaN too
+        drawn = th.multinomial(probabilities, n, generator=self.acting_generator)  # (B, n)
         return candidates.gather(1, drawn.unsqueeze(2).expand(-1, -1, candidates.shape[2])).mean(1)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]

@@ -37,8 +37,7 @@ class SQL(InSampleAlgorithm):
        never drops anything: none here. The actor's of 0.1 on Kitchen does: ``policy_kwargs=dict(actor_dropout=0.1)``.
     5. The Gaussian is on the action itself: its mean is squashed, its samples are not. One σ for all states, within e^−5 and
        e^2 (code).
-    6. The data's actions are not clipped to ±(1 − 1e−5), which the code does.
-    7. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
+    6. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
 
     :param policy: ``"SQLPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`

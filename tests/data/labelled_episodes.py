@@ -72,8 +72,8 @@ def arrays(episodes, next_observations=True):
     return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
-def assert_aligned(dataset, episodes, own_observation_at_terminal=False):
-    """Every row holds what one step of one episode had, and the ends are where they were."""
+def assert_aligned(dataset, episodes, own_observation_at_terminal=False, unfinished=()):
+    """Every row holds what one step of one episode had, and the ends are where they were; the ``unfinished`` have no mark."""
     at, step = dataset.observations[:, 0].astype(int), dataset.observations[:, 1].astype(int)
     by_number = {e.number: e for e in episodes}
     expected = [(e.number, t) for e in episodes for t in e.steps]
@@ -84,7 +84,7 @@ def assert_aligned(dataset, episodes, own_observation_at_terminal=False):
     last = np.array([step[i] == by_number[k].length - 1 for i, k in enumerate(at)])
     terminal = last & np.array([by_number[k].end in ("terminated", "both") for k in at])
     np.testing.assert_array_equal(dataset.terminations, terminal)
-    np.testing.assert_array_equal((dataset.truncations | dataset.terminations), last)
+    np.testing.assert_array_equal((dataset.truncations | dataset.terminations), last & ~np.isin(at, [*unfinished]))
     np.testing.assert_array_equal(dataset.episode_ends, np.flatnonzero(last) + 1)
     following = step + 1 - (terminal if own_observation_at_terminal else 0)
     np.testing.assert_array_equal(dataset.next_observations, observation(at, following))

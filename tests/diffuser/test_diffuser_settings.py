@@ -6,6 +6,7 @@ import pytest
 from exact import SPACES
 
 from sb3_genoffline import Diffuser
+from zoo.recipes import collectible
 from zoo.runs.hyperparameters import load_hyperparameters
 
 
@@ -16,6 +17,8 @@ from zoo.runs.hyperparameters import load_hyperparameters
         ("hopper-medium-expert-v2", 32, 0.0001, 4),
         ("halfcheetah-medium-replay-v2", 4, 0.001, 4),
         ("mujoco/walker2d/medium-v0", 32, 0.1, 2),
+        ("genoffline/hopper/expert-v1", 32, 0.0001, 4),
+        ("genoffline/hopper/medium-v1", 32, 0.1, 2),
     ],
 )
 def test_a_dataset_gets_the_codes_setting_for_its_kind(dataset: str, horizon: int, scale: float, stop: int) -> None:
@@ -27,6 +30,11 @@ def test_a_dataset_gets_the_codes_setting_for_its_kind(dataset: str, horizon: in
     assert (model.n_plans, model.n_diffusion_steps, model.action_weight, model.batch_size) == (64, 20, 10.0, 64)
     assert (model.learning_rate, model.tau, model.value_steps, model.return_discount) == (2e-4, 0.005, 200_000, 0.997)
     assert (model.target_update_interval, model.target_copy_steps, model.termination_penalty) == (10, 2000, -100.0)
+
+
+@pytest.mark.parametrize("dataset", [name for name in collectible() if "halfcheetah" in name])
+def test_all_of_our_halfcheetah_data_get_the_codes_horizon(dataset: str) -> None:
+    assert load_hyperparameters("diffuser", dataset).arguments["horizon"] == 4
 
 
 @pytest.mark.parametrize("dataset", ["antmaze-large-play-v0", "D4RL/antmaze/umaze-v1", "genoffline/pointmaze/stitch-v0"])

@@ -79,6 +79,8 @@ def golden_sampling(network: Any = None, **settings: Any) -> Tensor:
 def test_the_losses_of_v_are_known_numbers(objective: Any, tau: float, expected: Any) -> None:
     """README claim 1."""
     close(convex_loss(th.as_tensor(U), objective, tau, 1.0), expected, 5e-9)
+    if objective == "expectile":
+        close(expectile_loss(th.as_tensor(U), tau).mean(), {0.7: 0.28633880, 0.9: 0.30651480}[tau], 5e-9)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +145,13 @@ def test_the_noise_network_gives_known_numbers(activation_fn: Any, expected: Any
     close(network.time_features(th.tensor(2)), features, 5e-9)
 
 
-def test_the_actors_loss_is_a_known_number() -> None:
+@pytest.mark.parametrize(("activation_fn", "loss"), [(Mish, 0.57917829), (nn.SiLU, 0.64848086)])
+def test_the_actors_loss_is_a_known_number(activation_fn: Any, loss: float) -> None:
     """README claim 3."""
-    actor = ActionDiffusion(golden_network())
+    actor = ActionDiffusion(golden_network(activation_fn))
     noisy = actor.add_noise(th.as_tensor(ACTIONS), th.as_tensor(EPS), STEPS)
     close(noisy, [[0.88805474, 0.53004465], [-0.31505272, -1.03779813]], 5e-9)
-    close((actor(th.as_tensor(STATES), noisy, STEPS) - th.as_tensor(EPS)).square().sum(-1).mean(), 0.57917829, 5e-9)
+    close((actor(th.as_tensor(STATES), noisy, STEPS) - th.as_tensor(EPS)).square().sum(-1).mean(), loss, 5e-9)
 
 
 def test_sampling_clamps_each_step_to_known_numbers() -> None:
@@ -161,6 +164,15 @@ def test_sampling_clamps_each_step_to_known_numbers() -> None:
     close(golden_sampling(golden_network(), clip="step"), [[0.59237764, 0.87206410], [0.88739526, -1.0]], 5e-9)
     swish = golden_network(nn.SiLU)
     close(golden_sampling(swish, clip="step"), [[0.69163494, 0.90938710], [0.93361362, -1.0]], 6e-9)
+
+
+def test_the_policys_samples_are_clamped_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """README claim 5."""
+    policy, noise = make_idql().policy, th.as_tensor(START).expand(5, 2, 2).unsqueeze(2)
+    policy.actor_target = ActionDiffusion(golden_network())
+    monkeypatch.setattr(policy, "acting_noise", lambda *shape: noise.reshape(shape))
+    samples = policy.sample_actions(th.as_tensor(STATES), 1).detach()
+    close(samples.squeeze(1), [[0.59237764, 0.87206410], [0.88739526, -1.0]], 5e-9)
 
 
 def test_v_and_critics_have_known_losses() -> None:

@@ -288,6 +288,12 @@ def test_a_floor_above_what_the_data_are_worth_is_warned_of_once() -> None:
     assert len([one for one in caught if "target_floor" in str(one.message)]) == 1
 
 
+def test_a_floor_is_held_against_the_rewards_that_are_learned_from() -> None:
+    """README claim 9: 0.5 is worth −0.5 where AntMaze's 1 is subtracted."""
+    with pytest.warns(UserWarning, match=r"worth -0\.5 on average.*target_floor=0: every action outside"):
+        make_mcq(target_floor=0.0, reward_transform="iql_antmaze").learn_offline(rewards_of(0.5), 4, log_interval=2)
+
+
 @pytest.mark.filterwarnings("error:A step of the data")
 @pytest.mark.parametrize(("floor", "reward"), [(None, -1.0), (0.0, 0.5), (-200.0, -1.0)])
 def test_other_floors_are_not_warned_of(floor: float | None, reward: float) -> None:

@@ -137,6 +137,15 @@ def test_exponential_weights_are_known_numbers(distribution: str, weights: list[
     close([info["weight_mean"], info["v_mean"]], [np.mean(weights), values.mean()], 5e-9)
 
 
+def test_actions_at_the_bounds_count_as_a_little_within_them() -> None:
+    """Difference 6."""
+    model, batch = make_onestep(improvement="exp_weight", temperature=0.0), sarsa_batch()
+    batch = batch._replace(actions=batch.actions.sign())
+    expected = -model.actor.distribution(batch.observations).log_prob(batch.actions * (1 - 1e-4)).mean().detach()
+    info = model.step(batch, OnestepNoise(None, candidates_of(DRAWS["truncated"]((10, B, A), 4))))
+    close(info["actor_loss"], expected, 5e-9)
+
+
 @pytest.mark.parametrize(
     ("temperature", "advantage", "weight"),
     [(0.1, 5, 1.64872127), (3, 1, 20.08553692), (3, 2, 100), (30, 0.2, 100), (10, -0.3, 0.04978707)],

@@ -250,6 +250,10 @@ def test_the_behaviours_actions_are_drawn_once(monkeypatch: pytest.MonkeyPatch) 
     drawn = model.planning_actions()
     model.n_planning_samples = 5
     assert model.planning_actions().shape == (60, 5, 2) and drawn.shape == (60, 3, 2)
+    for name, value in (("n_solver_steps", 5), ("solver_order", 1)):  # other steps of the solver give other actions
+        before = model.planning_actions()
+        setattr(model, name, value)
+        assert not th.equal(model.planning_actions(), before)
 
 
 @pytest.mark.parametrize("updates", [3, 4, 6, 9])
@@ -295,11 +299,14 @@ def test_one_behaviour_serves_agents_with_other_settings() -> None:
     """README claim 10."""
     first, file = make().learn_offline(make_dataset(), 8), io.BytesIO()
     first.save_fitted_model(file)
+    planned = []
     for planning_target in ("code", "paper"):
         file.seek(0)
         model = make(seed=5, behavior=file, planning_target=planning_target).learn_offline(make_dataset(), 8)
         assert same(state(model.policy.behavior), state(first.policy.behavior)) and model.behavior is None
         assert model.batches.n_plans == 1 and "behavior/loss" not in model.last_metrics
+        planned.append(model.batches.returns)
+    assert not np.array_equal(*planned)
     model.set_fitted_model(first.policy.behavior)
     assert model._drawn is None
 

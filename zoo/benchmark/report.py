@@ -240,16 +240,17 @@ def _comparison(results: Results) -> list[str]:
     grid = [[_name(a), *("" if a == b else f"{100 * p[a, b]:.0f}" for b in names)] for a in names]
     single = [d for d in common if all(len(results.scores(name, d)) < 2 for name in names)]
     most = max(len(results.scores(name, d)) for name in names for d in common)
+    others = [_name(name) for name in results.algorithms if name not in names]
     note = (
-        f"Over {', '.join(map(markdown, common))}, where all algorithms have results. Interquartile mean of all runs, each "
-        "dataset with the same weight; 95% stratified bootstrap over seeds."
+        f"Over {', '.join(map(markdown, common))}, where all algorithms{' but ' * bool(others)}{', '.join(others)} have "
+        "results. Interquartile mean of all runs, each dataset with the same weight; 95% stratified bootstrap over seeds."
     )
     if most == 1:
         note += " With one seed there is no interval."
     elif most < _ENOUGH_SEEDS:
         note += (
-            f" So few seeds make the intervals too narrow: from {most} of a dataset they reach from its lowest to its highest "
-            f"score at most, between which a median lies with a probability of {100 - 200 * 0.5**most:.0f}%."
+            f" So few seeds make the intervals too narrow: with {most} they span at most the lowest to the highest score, "
+            f"which contain the median with a probability of only {100 - 200 * 0.5**most:.0f}%."
         )
     if single and most > 1:
         adds = "adds" if len(single) == 1 else "add"
@@ -269,14 +270,14 @@ def _comparison(results: Results) -> list[str]:
 
 
 def _choosing(found: list[Choice]) -> list[str]:
-    """What a choice among runs is worth for its price."""
+    """What a choice among runs is worth for what it costs."""
     if not found:
         return []
     text = (
-        "Runs of one algorithm differ by seed (and by settings of before), and knowing which is best has its price. By "
+        "Runs of one algorithm differ by seed (and by earlier settings), and finding the best one costs evaluations. By "
         "Unifloral's protocol (arXiv 2504.11453) a bandit spends evaluations, one episode each, on the last checkpoints and "
         "takes the run that looks best. Below is the mean score of what it takes after as many evaluations; episodes are "
-        "drawn from the records' with replacement. *Any algorithm* is a choice among all runs on the set."
+        "drawn from the records' with replacement. *Any algorithm* chooses among all runs on the dataset."
     )
     rows = []
     for choice in found:

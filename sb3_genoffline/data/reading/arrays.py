@@ -51,14 +51,15 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
     **With** ``next_observations`` every row is kept.
 
     **Without** them row i's next observation is row i + 1's observation, as in D4RL's "q-learning" view. Rows flagged as
-    time-outs have no valid next observation and are dropped, terminal or not, and so is a last row that is not terminal; the
-    row before is marked truncated unless it is terminal. If there is no ``truncations``/``timeouts`` key, rows that reach the
+    time-outs have no valid next observation and are dropped, terminal or not; the row before is marked truncated unless it is
+    terminal. A last row that is neither is dropped too. If there is no ``truncations``/``timeouts`` key, rows that reach the
     step limit (from ``env``, or known for D4RL names) are dropped instead. Two things differ from D4RL's view: a terminal row
     gets its *own* observation as its next one, where D4RL puts the first of another episode (it is never bootstrapped from, so
     only a leak is lost), and a terminal last row, which needs no next one, is kept.
 
     An episode ends at a termination, a time-out, where the next observation is not the next row's observation, and at the last
-    row; ends that are not terminations are marked as truncations. The next observation may differ by rounding in the type the
+    row; ends that are not terminations are marked as truncations, but for the last row's: what the arrays don't end there is
+    an episode that the log has cut, which stays unmarked. The next observation may differ by rounding in the type the
     arrays come in, and by a hundredth of the mean step of the column. Where time-outs are marked they count: an unmarked row
     ends an episode only where the state leaps by more than ten mean steps, with a warning. Given ``episode_ends`` count
     instead of all this; they need ``next_observations``.
@@ -110,9 +111,11 @@ def from_arrays(arrays: Mapping[str, Any], env: Any = None, name: str = "the dic
         raw, timeouts = _q_learning_view(raw, timeouts, name)
     if timeouts is None:
         timeouts = np.zeros(n_rows, dtype=np.bool_)
+    ended = raw["terminations"] | timeouts
     if episode_ends is None:
         ends_here = _ends(raw, timeouts, max(map(_eps, (found["observations"], found.get("next_observations")))), name)
         episode_ends = np.flatnonzero(ends_here) + 1
+        ends_here[-1] = ended[-1]  # the log may stop in the middle of an episode
     else:
         ends_here = np.zeros(n_rows, dtype=np.bool_)
         inside = numeric_array("episode_ends", episode_ends).astype(np.int64) - 1
@@ -283,7 +286,7 @@ def _q_learning_view(raw: dict[str, np.ndarray], timeouts: np.ndarray, name: str
     following[raw["terminations"][kept]] -= 1
     cut = np.zeros(len(kept), dtype=np.bool_)
     cut[:-1] = np.diff(kept) > 1
-    cut[-1] = True
+    cut[-1] = timeouts[-1]  # else the log stops in the middle of an episode
     view = {key: array[kept] for key, array in raw.items()}
     view["next_observations"] = raw["observations"][following]
     for array in view.values():
