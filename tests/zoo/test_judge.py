@@ -70,6 +70,20 @@ def test_checkpoints_of_all_runs_are_ranked(logs: Path, capsys: pytest.CaptureFi
     assert (logs / "judged.png").stat().st_size and (logs / "judged.svg").stat().st_size
 
 
+def test_a_stopped_judge_says_how_to_go_on(logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from zoo.judge import command
+
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "evaluate_offline", stopped)
+    words = ["judge", "--dataset", str(logs / "data.npz"), "-f", str(logs / "logs"), "--device", "cpu", "--fqe-only"]
+    for more, said in ([], "nothing is kept"), (["--fits", str(logs / "fits")], f"fits are kept in {logs / 'fits'}"):
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+        assert said in capsys.readouterr().err
+
+
 def small(evaluate):
     def run(*args, weighting, **options):
         return evaluate(*args, weighting={**weighting, "n_steps": 2, "net_arch": (4,)}, net_arch=(4,), **options)

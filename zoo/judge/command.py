@@ -14,6 +14,7 @@ from sb3_genoffline.common.arguments import nearest
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.ope import FQE, OfflineReport, evaluate_offline
+from sb3_genoffline.ope.kept_fits import kept_fit
 
 from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
@@ -21,6 +22,8 @@ from ..runs.envs import Recorded, env_factory, try_out
 from ..runs.flags import a_folder, algorithm, device, inner_share, json_file, picture_file, positive, seed_number
 from ..runs.folders import dataset_name
 from ..runs.hyperparameters import parse_pairs
+from ..runs.provenance import command_line
+from ..runs.stopping import advised
 from ..runs.writing import finite, write_json
 from .candidates import check_spaces, find_checkpoints, load_candidates, trained_elsewhere, unfinished_runs
 from .truth import Truth, compared, play, table
@@ -85,22 +88,28 @@ def main(args: argparse.Namespace) -> None:
     for name in unfinished_runs(args.folder, args.dataset, args.algo):
         print(f"{name} is of a run that was interrupted: it is judged as it stands")
     also = "" if args.fqe_only else ", and a density of the behaviour (--fqe-only spares it)"
+    begun = [] if args.fits is None else [name for name in agents if kept_fit(Path(args.fits), name).is_file()]
+    if begun:
+        print(f"{args.fits} has fits of {len(begun)} of them from before, which go on where they stopped")
     print(f"judging {len(agents)} agents: a fit of {args.n_timesteps:,} updates for each and for the data{also}", flush=True)
-    report = evaluate_offline(
-        agents,
-        data,
-        estimators=("fqe",) if args.fqe_only else ("fqe", "wdr"),
-        gamma=args.gamma,
-        gradient_steps=args.n_timesteps,
-        n_action_samples=args.action_samples,
-        held_out=args.held_out,
-        seed=args.seed,
-        device=args.device,
-        weighting={"device": args.device},
-        fits=args.fits,
-        progress_bar=sys.stderr.isatty(),
-        **of_fits,
-    )
+    try:
+        report = evaluate_offline(
+            agents,
+            data,
+            estimators=("fqe",) if args.fqe_only else ("fqe", "wdr"),
+            gamma=args.gamma,
+            gradient_steps=args.n_timesteps,
+            n_action_samples=args.action_samples,
+            held_out=args.held_out,
+            seed=args.seed,
+            device=args.device,
+            weighting={"device": args.device},
+            fits=args.fits,
+            progress_bar=sys.stderr.isatty(),
+            **of_fits,
+        )
+    except KeyboardInterrupt as stop:
+        raise advised(stop, _how_to_go_on(args.fits)) from None
     print(report.table())
     print(agreement(report))
     from .pictures import plot_report, plot_truth
@@ -119,6 +128,12 @@ def main(args: argparse.Namespace) -> None:
         files.append(Path(args.json))
     for file in files:
         print(f"wrote {file}")
+
+
+def _how_to_go_on(fits: str | None) -> str:
+    if fits is None:
+        return "nothing is kept of the fits; --fits FOLDER would have kept them"
+    return f"fits are kept in {fits}, each after every tenth of its updates; to resume, run the same command: {command_line()}"
 
 
 def fit_arguments(pairs: Sequence[str] | None) -> dict[str, Any]:
