@@ -66,6 +66,7 @@ def test_checkpoints_of_all_runs_are_ranked(logs: Path, capsys: pytest.CaptureFi
     assert "td3_bc_1@7 is left out" in out and "the data" in out and "rank correlation" in out
     found = json.loads((logs / "report.json").read_text())
     assert found["policies"].keys() == {"bc_1", "bc_1@2", "td3_bc_1"}
+    assert found["command"].startswith("python -m zoo judge --dataset") and "torch" in found["versions"]
     assert {*found["policies"]} == {file.stem for file in (logs / "fits").iterdir()}
     assert (logs / "judged.png").stat().st_size and (logs / "judged.svg").stat().st_size
 

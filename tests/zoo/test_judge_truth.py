@@ -121,6 +121,8 @@ def test_the_page_says_what_the_record_says() -> None:
     recorded = json.loads(record.FIGURE.with_suffix(".json").read_text())
     assert f"```text\n{table(recorded)}\n```" in PAGE.read_text()
     assert recorded["settings"] == record.SETTINGS and len(recorded["truth"]) >= 24
+    of_benchmark = json.loads((record.FIGURE.parent / "judge-hopper.json").read_text())
+    assert f"```text\n{table(of_benchmark)}\n```" in PAGE.read_text() and len(of_benchmark["truth"]) >= 24
 
 
 def test_a_log_of_stays_ends_by_intensive_care_or_is_cut() -> None:

@@ -22,7 +22,7 @@ from ..runs.envs import Recorded, env_factory, try_out
 from ..runs.flags import a_folder, algorithm, device, inner_share, json_file, picture_file, positive, seed_number
 from ..runs.folders import dataset_name
 from ..runs.hyperparameters import parse_pairs
-from ..runs.provenance import command_line
+from ..runs.provenance import command_line, versions
 from ..runs.stopping import advised
 from ..runs.writing import finite, write_json
 from .candidates import check_spaces, find_checkpoints, load_candidates, trained_elsewhere, unfinished_runs
@@ -116,6 +116,7 @@ def main(args: argparse.Namespace) -> None:
 
     output = Path(args.output) if args.output else Path("logs") / "judge" / f"{dataset_name(args.dataset)}.png"
     files, found = plot_report(report, output), report.as_dict() | {"left_out": refused}
+    found |= {"command": command_line(), "versions": versions()}
     if args.truth:
         truth: dict[str, Truth] = {}
         for name, agent in agents.items():
