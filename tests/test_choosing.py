@@ -103,6 +103,23 @@ def test_scores_of_the_table_are_the_benchmarks() -> None:
     assert checked >= 25
 
 
+def test_small_scores_of_the_table_are_the_small_benchmarks() -> None:
+    with (ROOT / "zoo/benchmarks/small/scores.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["score"] == "final"]
+    final = {(row["dataset"].removeprefix("genoffline/"), row["algorithm"]): f"{float(row['mean']):.0f}" for row in rows}
+    names, checked = {algo: cls.__name__ for algo, cls in ALGOS.items()}, 0
+    for start, cell in re.findall(r"^\|[^|]*\|([^|]*)\| small: ([^|]*)\|$", PAGE, re.MULTILINE):
+        alone = [algo for algo, name in names.items() if f"[{name}](" in start]
+        found = [(algo, rest) for algo in alone if (rest := cell.partition(f"{names[algo]} ")[2])] or [(alone[0], cell)]
+        for algo, said in found:
+            hopper, both, walker = re.findall(r"^[^\d]*(\d+)(?: \(seeds[^)]*\))?( and )?(\d+)?", said)[0]
+            assert hopper == final["hopper/medium-replay-v1", algo] and (
+                not both or walker == final["walker2d/medium-v1", algo]
+            )
+            checked += 1 + bool(both)
+    assert checked >= 15
+
+
 def test_the_page_was_checked_with_the_pinned_stable_baselines3() -> None:
     pinned = re.search(r"^stable_baselines3==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE | re.IGNORECASE)
     assert pinned is not None and f"checked with SB3 {pinned[1]})" in PAGE

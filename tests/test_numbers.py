@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_what_the_zoos_page_says_of_the_benchmark_is_in_its_records(results: Res
 def test_interquartile_means_on_the_pages_are_the_reports() -> None:
     with (BENCHMARK / "aggregate.csv").open() as file:
         means = {row["algorithm"]: f"{float(row['iqm']):.0f}" for row in csv.DictReader(file)}
-    zoo = " ".join((ROOT / "zoo" / "README.md").read_text().partition("\n7. ")[2].partition("\n8. ")[0].split())
+    zoo = " ".join((ROOT / "zoo" / "README.md").read_text().partition("\n7. DAC")[2].partition("\n8. ")[0].split())
     assert f"over the five sets, {means['dac']}; then" in zoo
     said = said_of(zoo)
     choosing = re.search(
@@ -214,17 +215,32 @@ def test_what_less_noise_in_acting_does_is_in_its_records() -> None:
 
 
 def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> None:
-    plan, dataset = read_plan(BENCHMARK.with_name("small.yml")), "genoffline/hopper/medium-replay-v1"
+    plan = read_plan(BENCHMARK.with_name("small.yml"))
     results = Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name("small") / "records"))
-    scores = {name: results.scores(name, dataset) for name in plan.algorithms}
-    means = {name: values.mean() for name, values in scores.items() if len(values)}
     page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
-    order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
-    assert f"Final scores: {order}; the data have {results.data(dataset)['normalized_score']:.0f}, their best" in page
-    two = sum(len(values) == 2 for values in scores.values())
-    assert f"two seeds of {two} algorithms and one" in page
-    last_five = next(record for record in results.records("iql", dataset) if record["config"]["seed"] == 0)["final"]["scores"]
+    hopper, walker = ("genoffline/hopper/medium-replay-v1", "genoffline/walker2d/medium-v1")
+    for dataset in (hopper, walker):
+        means = {name: scores.mean() for name in plan.algorithms if len(scores := results.scores(name, dataset))}
+        order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
+        name = dataset.removeprefix("genoffline/").replace("/", " ").replace("hopper", "Hopper").replace("walker", "Walker")
+        assert f"- {name}: {order}; the data have {results.data(dataset)['normalized_score']:.0f}, their best" in page
+        inspected = json.loads((ROOT / "zoo/figures/datasets" / f"{dataset.replace('/', '-')}.json").read_text())
+        assert f"their best episode {inspected['returns']['score_quartiles'][-1]:.0f}" in page
+    seeds = {dataset: [len(results.scores(name, dataset)) for name in plan.algorithms] for dataset in (hopper, walker)}
+    assert f"two seeds of {seeds[hopper].count(2)} algorithms and one" in page
+    assert f"two seeds of the {seeds[walker].count(2)} that" in page and set(seeds[walker]) == {0, 2}
+
+    def run(name: str, seed: int, dataset: str = hopper) -> dict[str, Any]:
+        return next(record for record in results.records(name, dataset) if record["config"]["seed"] == seed)
+
+    last_five = run("iql", 0)["final"]["scores"]
     assert f"spread over {max(last_five) - min(last_five):.0f} points" in page
+    final, other = run("mcq", 1)["final"], run("mcq", 0)["final"]
+    assert final["checkpoints"][0] == 12_000 and final["checkpoints"][-1] == 20_000
+    assert f"scores {final['scores'][0]:.0f} (" in page and f"the same run is at {final['scores'][-1]:.0f}" in page
+    assert f"The other seed ends at {other['mean']:.0f}" in page
+    of_walker, of_hopper = ([f"{run('onestep', seed, d)['final']['mean']:.0f}" for seed in (0, 1)] for d in (walker, hopper))
+    assert f"{' and '.join(of_walker)} on Walker2d, at {' and '.join(of_hopper)} on Hopper" in page
 
 
 def test_how_fast_agents_act_is_in_the_records() -> None:
