@@ -100,7 +100,8 @@ def plot_plans(
         numbers.append({"guide_scale": scale, "mean_value": float(kind.values.mean()), "places": places})
     figure.colorbar(lines, ax=panels, label="expected return", shrink=0.7).solids.set(alpha=1.0)
     about = f"{n_plans} plans of {model.horizon} steps from each of {n_places} states of an episode"
-    figure.suptitle(title or plain(f"Diffuser on {data.id or 'a dataset'}: {about}"))
+    name = plain(f"Diffuser on {data.id or 'a dataset'}")
+    figure.suptitle(title or f"{name}\n{about}", fontsize="medium")
     files = save_figure(figure, output)
     report = files[0].with_suffix(".json")
     protocol = {"episode_seed": EVAL_SEED, "arrives": episode.success, "n_plans": n_plans, "seed": seed}
