@@ -76,12 +76,12 @@ class Results:
 
     @cached_property
     def compared(self) -> tuple[list[str], list[str]]:
-        """Algorithms that have results, and, if they are several, the datasets on which all of them have some."""
-        names = [name for name in self.algorithms if self.records(name)]
+        """The algorithms that have results where most have some, and the datasets on which all of those have some."""
+        having = {d: [name for name in self.algorithms if self.records(name, d)] for d in self.datasets if self.normalized(d)}
+        names = max(having.values(), key=len, default=[])
         if len(names) < 2:
-            return names, []
-        common = [d for d in self.datasets if self.normalized(d) and all(self.records(name, d) for name in names)]
-        return names, common
+            return [name for name in self.algorithms if self.records(name)], []
+        return names, [d for d, found in having.items() if {*names} <= {*found}]
 
     def strata(self, name: str) -> dict[str, np.ndarray]:
         """Final scores of an algorithm by dataset, on those that all have."""
