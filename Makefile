@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ZOO := $(VENV)/.zoo
 DEV := $(VENV)/.dev
-INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
 # Bytecode is kept, even where Python is told to write none: without it each process spends seconds on compiling PyTorch's modules
 quickstart test test-slow: export PYTHONDONTWRITEBYTECODE :=
@@ -39,16 +39,20 @@ format: $(DEV)
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-$(ZOO): pyproject.toml setup.py constraints.txt
+# pip first, as pinned: an old one takes minutes to add to an environment that is there. -qq leaves errors
+$(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "sb3-genoffline needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade pip
+
+$(ZOO): pyproject.toml setup.py constraints.txt | $(RUN)
 	$(INSTALL) -e ".[zoo]"
 	touch $@
 
-$(DEV): $(ZOO)
+$(DEV): pyproject.toml setup.py constraints.txt | $(RUN)
 	$(INSTALL) -e ".[zoo,dev]"
-	touch $@
+	touch $(ZOO) $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
