@@ -38,10 +38,11 @@ def draws_to_act(algo: str) -> bool:
 
 
 def onnx_file_of(algo: str) -> str:
-    """Whether there is one, and the random numbers that it takes."""
-    if OURS[algo].no_export is not None:
-        return "no"
-    return ": ".join(["yes", *filter(None, [", ".join(sorted({f"`{drawn.kind}`" for drawn in draws_of(make_agent(algo))}))])])
+    """The inputs that it has beside observations."""
+    agent = make_agent(algo)
+    inputs = ["the history"] if agent.policy.acting_module(True).memory else []
+    inputs += sorted({f"`{drawn.kind}`" for drawn in draws_of(agent)})
+    return ": ".join(["yes", *filter(None, [", ".join(inputs)])])
 
 
 def cost_of_updates(algo: str) -> str:

@@ -4,6 +4,7 @@ without PyTorch. Compares the file's actions with the agent's, and times both.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -58,9 +59,9 @@ def main(args: argparse.Namespace) -> None:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    for given in session.get_inputs():
-        kind = KINDS.get(given.name.partition("_")[0], "raw")
-        print(f"  {printable(given.name):24}{' × '.join(map(str, given.shape)):24}{kind}")
+    notes = json.loads(session.get_modelmeta().custom_metadata_map["inputs"])
+    for each in [*session.get_inputs(), *session.get_outputs()]:
+        print(f"  {printable(each.name):28}{' × '.join(map(str, each.shape)):24}{notes.get(each.name, 'output')}")
     record: dict[str, Any] = {
         "agent": path.stem,
         "processor": processor(),

@@ -25,6 +25,7 @@ from sb3_genoffline.common.arguments import (
 )
 from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.policy_files import load_policy, save_policy
+from sb3_genoffline.deploy.acting import Acting
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import PathOrFile
 from sb3_genoffline.files.untrusted import short
@@ -250,6 +251,14 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
                 missing + name.removeprefix(kept): tensor for name, tensor in tensors.items() if name.startswith(f"{kept}.")
             }
         return whole
+
+    def acting_module(self, deterministic: bool) -> Acting:
+        """
+        What goes into an ONNX file.
+
+        :param deterministic: as in ``predict``
+        """
+        return Acting(self, deterministic)
 
     def observe_rewards(self, state: Any, rewards: Any, which: Any = slice(None)) -> None:
         """

@@ -142,7 +142,8 @@ class StoredLearner(Learner):
 
         Inputs are float32, and their first axis of unknown size is named ``batch``: ``observation`` (B, S), or, where the
         agent's environment has ``Dict`` or ``Tuple`` observations, ``observation.KEY`` for each of them; ``noise``, standard
-        normal; ``uniform``, within [0, 1). The output is ``action`` (B, A).
+        normal; ``uniform``, within [0, 1). The output is ``action`` (B, A). A policy with a memory has more of both, see
+        ``sb3_genoffline/deploy/README.md``.
 
         :param path: file name (``.onnx`` is added)
         :param deterministic: as in :meth:`predict`

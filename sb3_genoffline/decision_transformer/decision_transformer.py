@@ -59,7 +59,6 @@ class DecisionTransformer(SequenceAlgorithm[DropoutMasks | None]):
         "MlpPolicy": DecisionTransformerPolicy,
     }
     default_gradient_steps = 100_000
-    no_export = "it acts on a history."
     policy: DecisionTransformerPolicy
     actor: ReturnTransformer
     actor_optimizer: th.optim.Optimizer

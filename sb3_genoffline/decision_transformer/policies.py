@@ -1,8 +1,8 @@
 """The policy of Decision Transformer, and the history that it acts by."""
 
 import warnings
-from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch as th
@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from sb3_genoffline.common.arguments import Bounds, Positive, PositiveInt
 from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.decision_transformer.network import ReturnTransformer
+from sb3_genoffline.deploy.acting import EPISODE_START, NEXT_STATE, REWARD, STATE, Acting
 from sb3_genoffline.errors import UserError
 
 ContextLength = Annotated[int, Bounds(1, 1_000)]
 EpisodeSteps = Annotated[int, Bounds(1, 10_000)]
+Array = TypeVar("Array")
+_KEPT = ("observations", "actions", "returns_to_go", "step")
 
 
-class History(NamedTuple):
+class HistoryOf(NamedTuple, Generic[Array]):
     """
     What a policy remembers of n environments: the last K steps of each, at the end of the arrays.
 
@@ -31,12 +34,43 @@ class History(NamedTuple):
     :param reward: (n,), what the last action has earned so far; NaN where nothing was told
     """
 
-    observations: np.ndarray
-    actions: np.ndarray
-    returns_to_go: np.ndarray
-    length: np.ndarray
-    step: np.ndarray
-    reward: np.ndarray
+    observations: Array
+    actions: Array
+    returns_to_go: Array
+    length: Array
+    step: Array
+    reward: Array
+
+
+History = HistoryOf[np.ndarray]
+"""As the state of ``predict``."""
+
+
+class ActingByHistory(Acting):
+    """Acts by the history, which goes in and comes out."""
+
+    results = ("action", *(f"{NEXT_STATE}{name}" for name in _KEPT))
+
+    def __init__(self, policy: Any, deterministic: bool) -> None:
+        super().__init__(policy, deterministic)
+        self.first_return = policy.first_return()
+
+    @property
+    def memory(self) -> Mapping[str, tuple[int, ...]]:
+        """Where an episode begins, the last reward, and the history but for its length, which follows from the step."""
+        k = self.policy.context_length
+        shapes = ((k, self.policy.state_dim), (k, self.policy.action_dim), (k,), ())
+        return {EPISODE_START: (), REWARD: ()} | {f"{STATE}{name}": shape for name, shape in zip(_KEPT, shapes, strict=True)}
+
+    def act(self, observations: Tensor, memory: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Actions (B, A), and what the next call takes."""
+        starts, reward, observed, done, returns_to_go, step = memory
+        length = (step + 1.0).clamp(max=self.policy.context_length)
+        past = HistoryOf(observed, done, returns_to_go, length, step, reward)
+        history = self.policy.extended(past, observations, starts > 0.5, self.first_return)
+        actions = self.policy.next_actions(history)
+        done = th.cat([history.actions[:, :-1], actions.unsqueeze(1)], dim=1)
+        return self.unscaled(actions), history.observations, done, history.returns_to_go, history.step
 
 
 class DecisionTransformerPolicy(OfflinePolicy):
@@ -94,7 +128,12 @@ class DecisionTransformerPolicy(OfflinePolicy):
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
         """Of observations that each begin an episode."""
-        return self._act(self._extended(observation.flatten(1).cpu().numpy(), None, None))
+        n = len(observation)
+        return self.next_actions(
+            self.extended(
+                _as_tensors(self._empty(n)), observation.flatten(1).cpu(), th.ones(n, dtype=th.bool), self.first_return()
+            )
+        )
 
     def predict(
         self,
@@ -114,10 +153,15 @@ class DecisionTransformerPolicy(OfflinePolicy):
         self.set_training_mode(False)
         rows, is_batch = self.obs_to_tensor(observation)
         assert isinstance(rows, Tensor)
-        history = self._extended(rows.flatten(1).cpu().numpy(), state, episode_start)
+        n = len(rows)
+        past = self._empty(n) if state is None else self._checked(state, n)
+        begins = np.full(n, state is None) if episode_start is None else np.broadcast_to(np.asarray(episode_start, bool), n)
+        self._warn_of_missing_rewards(~begins & np.isnan(past.reward))
         with th.no_grad():
-            history.actions[:, -1] = self._act(history).cpu().numpy()
-        actions = self.unscale_action(history.actions[:, -1]).reshape(len(rows), *(self.action_space.shape or ()))
+            new = self.extended(_as_tensors(past), rows.flatten(1).cpu(), th.as_tensor(begins.copy()), self.first_return())
+            new.actions[:, -1] = self.next_actions(new).cpu()
+        history = History(*(part.numpy() for part in new))
+        actions = self.unscale_action(history.actions[:, -1]).reshape(n, *(self.action_space.shape or ()))
         return (actions if is_batch else actions[0]), history
 
     def observe_rewards(self, state: Any, rewards: Any, which: Any = slice(None)) -> None:
@@ -131,12 +175,32 @@ class DecisionTransformerPolicy(OfflinePolicy):
         earned = History(*state).reward
         earned[which] = np.nan_to_num(earned[which]) + rewards
 
-    def _extended(self, observations: np.ndarray, state: Sequence[Any] | None, episode_start: Any) -> History:
-        """The history with new observations (n, S), whose actions are 0 so far."""
-        n = len(observations)
-        past = self._empty(n) if state is None else self._checked(state, n)
-        begins = np.full(n, state is None) if episode_start is None else np.broadcast_to(np.asarray(episode_start, bool), n)
-        untold = ~begins & np.isnan(past.reward)
+    def first_return(self) -> float:
+        """What is asked for at the start of an episode, in the environment's units."""
+        return self.largest_return.item() if self.target_return is None else self.target_return
+
+    def extended(
+        self, past: HistoryOf[Tensor], observations: Tensor, begins: Tensor, first_return: float
+    ) -> HistoryOf[Tensor]:
+        """
+        :param past: of n environments
+        :param observations: (n, S), the new ones
+        :param begins: bool (n,), whether an episode begins with them
+        :param first_return: what is asked for then
+        :return: the history with them, whose last actions are 0
+        """
+        left = past.returns_to_go[:, -1] - past.reward.nan_to_num() / self.return_scale
+        asked = th.where(begins, first_return / self.return_scale, left)
+        now = (observations, th.zeros_like(past.actions[:, 0]), asked)
+        observed, actions, returns_to_go = (
+            th.cat([kept[:, 1:], new.to(kept.dtype).unsqueeze(1)], dim=1) for kept, new in zip(past[:3], now, strict=True)
+        )
+        length = (th.where(begins, 0, past.length) + 1).clamp(max=self.context_length)
+        step = th.where(begins, 0, past.step + 1)
+        return HistoryOf(observed, actions, returns_to_go, length, step, th.full_like(past.reward, th.nan))
+
+    def _warn_of_missing_rewards(self, untold: np.ndarray) -> None:
+        """:param untold: bool (n,), whose last action was rewarded with we don't know what"""
         if untold.any() and not self._has_warned:
             self._has_warned = True
             warnings.warn(
@@ -145,14 +209,6 @@ class DecisionTransformerPolicy(OfflinePolicy):
                 "your own `model.policy.observe_rewards(state, rewards)` after each step.",
                 stacklevel=4,
             )
-        left = past.returns_to_go[:, -1] - np.nan_to_num(past.reward) / self.return_scale
-        target = self.largest_return.item() if self.target_return is None else self.target_return
-        now = (observations, np.zeros((n, self.action_dim)), np.where(begins, target / self.return_scale, left))
-        remembered = (np.concatenate([kept[:, 1:], new[:, None]], axis=1) for kept, new in zip(past[:3], now, strict=True))
-        observed, actions, returns_to_go = (part.astype(kept.dtype) for part, kept in zip(remembered, past[:3], strict=True))
-        length = np.minimum(np.where(begins, 0, past.length) + 1, self.context_length)
-        step = np.where(begins, 0, past.step + 1)
-        return History(observed, actions, returns_to_go, length, step, np.full(n, np.nan))
 
     def _empty(self, n: int) -> History:
         dtype = th.zeros((), dtype=self.obs_mean.dtype).numpy().dtype
@@ -171,15 +227,20 @@ class DecisionTransformerPolicy(OfflinePolicy):
             )
         return History(*state)
 
-    def _act(self, history: History) -> Tensor:
+    def next_actions(self, history: HistoryOf[Tensor]) -> Tensor:
         """Actions (n, A) in [−1, 1] for the last step of each history."""
-        places = np.arange(self.context_length)
-        valid = places >= self.context_length - history.length[:, None]
-        timesteps = np.maximum(history.step[:, None] - places[::-1], 0)
-        observations, actions, returns_to_go = (
-            th.as_tensor(part, dtype=self.obs_mean.dtype, device=self.device) for part in history[:3]
-        )
+        before = th.arange(self.context_length - 1, -1, -1, device=history.step.device)
+        valid = (before < history.length.unsqueeze(1)).to(self.device)
+        timesteps = (history.step.unsqueeze(1) - before).clamp(min=0).to(self.device, th.int64)
+        observations, actions, returns_to_go = (part.to(self.device, self.obs_mean.dtype) for part in history[:3])
         states = self.normalize_observations(observations.flatten(0, 1)).view_as(observations)
-        of_step = (th.as_tensor(part, device=self.device) for part in (timesteps, valid))
-        said: Tensor = self.actor(states, actions, returns_to_go, *of_step)
+        said: Tensor = self.actor(states, actions, returns_to_go, timesteps, valid)
         return said[:, -1]
+
+    def acting_module(self, deterministic: bool) -> Acting:
+        """:param deterministic: as in :meth:`predict`"""
+        return ActingByHistory(self, deterministic)
+
+
+def _as_tensors(history: History) -> HistoryOf[Tensor]:
+    return HistoryOf(*(th.as_tensor(part) for part in history))

@@ -9,54 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import nn
 
 from sb3_genoffline.data.flattening import box_leaves
-from sb3_genoffline.deploy.draws import BATCH, KINDS, DrawnInput, GivenDraws, RecordedDraws, drawn_inputs
-from sb3_genoffline.errors import MissingPackageError, UserError
+from sb3_genoffline.deploy.acting import EPISODE_START, NEXT_STATE, REWARD, Acting
+from sb3_genoffline.deploy.draws import BATCH, KINDS, DrawnInput, drawn_inputs
+from sb3_genoffline.deploy.loops import RecordedLoops
+from sb3_genoffline.deploy.rehearsal import rehearse, some_observations, untouched_stream
+from sb3_genoffline.errors import MissingPackageError
 from sb3_genoffline.files.writing import replace_file
 from sb3_genoffline.nets.blocks import undivided
+from sb3_genoffline.nets.loops import loops_made_by
 from sb3_genoffline.version import __version__
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_CHECKED_BATCHES = (1, 5)
-_TOLERANCE = 1e-3  # of an action's range; candidates pass through many layers before one is chosen
-_Shapes = list[tuple[int | str, ...]]
+_MEMORY_NOTES = {EPISODE_START: "1 where an episode begins, otherwise 0", REWARD: "what the last action was rewarded with"}
+_STATE_NOTE = f"the last call's output {NEXT_STATE}...; before the first, 0"
 _SEED_NOTE = "nothing is drawn inside: seed the generator that you draw the inputs of random numbers from"
-
-
-class Acting(nn.Module):
-    """
-    All of ``predict`` as one function of tensors.
-
-    :param policy: the agent's
-    :param deterministic: as in ``predict``
-    """
-
-    def __init__(self, policy: Any, deterministic: bool) -> None:
-        super().__init__()
-        self.policy, self.deterministic = policy, deterministic
-        space = policy.action_space
-        for name in ("low", "high"):
-            self.register_buffer(name, th.as_tensor(getattr(space, name), device=policy.device), persistent=False)
-
-    low: Tensor
-    high: Tensor
-
-    def forward(self, observations: list[Tensor], numbers: list[Tensor]) -> Tensor:
-        """
-        :param observations: (B, ...) each, raw
-        :param numbers: of each draw
-        :return: (B, A) in the environment's units
-        """
-        with GivenDraws(numbers):
-            flat = [observation.flatten(1) for observation in observations]
-            scaled = self.policy._predict(flat[0] if len(flat) == 1 else th.cat(flat, dim=1), self.deterministic)
-        unscaled = self.low + 0.5 * (scaled + 1.0) * (self.high - self.low)
-        return th.minimum(th.maximum(unscaled, self.low), self.high)
 
 
 def observation_inputs(source: spaces.Space[Any]) -> dict[str, tuple[int, ...]]:
@@ -73,8 +44,8 @@ def draws_of(agent: Any, deterministic: bool = True) -> list[DrawnInput]:
     :param deterministic: as in ``predict``
     :return: the random numbers that its policy draws to act
     """
-    with undivided(), _untouched_stream(agent.policy):
-        return drawn_inputs(lambda batch: agent.predict(_some_observations(agent.policy, batch), deterministic=deterministic))
+    with undivided(), untouched_stream(agent.policy):
+        return drawn_inputs(lambda batch: agent.predict(some_observations(agent.policy, batch), deterministic=deterministic))
 
 
 def write_onnx(
@@ -96,14 +67,18 @@ def write_onnx(
             raise MissingPackageError(f'Exporting needs {package} ({error}): pip install "sb3-genoffline[onnx]"') from error
     import onnx_ir
 
+    acting = agent.policy.acting_module(deterministic).eval()
     draws, observations = draws_of(agent, deterministic), observation_inputs(source)
-    model = _translated(Acting(agent.policy, deterministic).eval(), observations, draws)
-    note = dict.fromkeys(observations, "raw observation") | {draw.name: KINDS[draw.kind] for draw in draws}
+    model = _translated(acting, observations, draws)
+    notes = dict.fromkeys(observations, "raw observation") | {
+        name: _MEMORY_NOTES.get(name, _STATE_NOTE) for name in acting.memory
+    }
+    notes |= {draw.name: KINDS[draw.kind] for draw in draws}
     metadata = {**facts, "library": f"sb3-genoffline {__version__}", "deterministic": json.dumps(deterministic)}
-    metadata |= {"inputs": json.dumps(note), "seed": _SEED_NOTE}
+    metadata |= {"inputs": json.dumps(notes), "seed": _SEED_NOTE}
     model.metadata_props.update({key: value for key, value in metadata.items() if value is not None})
     content = onnx_ir.to_proto(model).SerializeToString()
-    _compare(agent, content, observations, draws, deterministic)
+    rehearse(agent, acting, content, observations, draws)
     path = path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
     replace_file(path, content)
     return path
@@ -111,81 +86,57 @@ def write_onnx(
 
 def _translated(acting: Acting, observations: Mapping[str, tuple[int, ...]], draws: Sequence[DrawnInput]) -> Any:
     """The function as an ``onnx_ir.Model``."""
-    shapes: tuple[_Shapes, _Shapes] = [(BATCH, *shape) for shape in observations.values()], [draw.shape for draw in draws]
+    shapes: list[dict[str, tuple[int | str, ...]]] = [
+        {name: (BATCH, *shape) for name, shape in observations.items()},
+        {name: (BATCH, *shape) for name, shape in acting.memory.items()},
+        {draw.name: draw.shape for draw in draws},
+    ]
     like, batch = acting.policy.obs_mean, th.export.Dim(BATCH, min=1)
-    examples = tuple([like.new_zeros([3 if size == BATCH else size for size in shape]) for shape in part] for part in shapes)
-    dynamic = tuple([{shape.index(BATCH): batch} for shape in part] for part in shapes)
-    names = [*observations, *(draw.name for draw in draws)]
-    with th.no_grad(), undivided(), _quiet():
-        program = th.export.export(acting, examples, dynamic_shapes=dynamic, strict=False)
-        translated: Any = th.onnx.export(program, (), input_names=names, output_names=["action"], dynamo=True, verbose=False)
-    return _tidied(translated.model, [*shapes[0], *shapes[1], (BATCH, acting.policy.action_dim)])
+    examples = tuple(
+        [like.new_zeros([3 if size == BATCH else size for size in shape]) for shape in part.values()] for part in shapes
+    )
+    dynamic = tuple([{shape.index(BATCH): batch} for shape in part.values()] for part in shapes)
+    names = [name for part in shapes for name in part]
+    loops = RecordedLoops()
+    with undivided(), loops_made_by(loops):
+        model = _exported(acting, examples, dynamic, names, acting.results)
+    loops.put_into(model, _exported)
+    return _tidied(model, [shape for part in shapes for shape in part.values()])
 
 
-def _tidied(model: Any, shapes: _Shapes) -> Any:
+def _exported(
+    function: nn.Module,
+    examples: tuple[Any, ...],
+    dynamic: tuple[Any, ...],
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+) -> Any:
+    """PyTorch's exporter, without its words and without gradients."""
+    with th.no_grad(), _quiet():
+        program = th.export.export(function, examples, dynamic_shapes=dynamic, strict=False)
+        return th.onnx.export(program, (), input_names=inputs, output_names=outputs, dynamo=True, verbose=False).model  # type: ignore[union-attr]
+
+
+def _tidied(model: Any, shapes: Sequence[tuple[int | str, ...]]) -> Any:
     """
     The model without what the exporter has noted of each operation, such as lines of code and where they lie on this machine.
 
     :param model: an ``onnx_ir.Model``
-    :param shapes: of its inputs and its output
+    :param shapes: of its inputs
     """
     import onnx_ir
 
+    axes = {value: value.shape for value in model.graph.outputs}
     for node in model.graph.all_nodes():
         for part in (node, *node.outputs):
             part.metadata_props.clear()
         for output in node.outputs:
             output.shape = None  # with names of its own for the number of observations
-    for value, shape in zip([*model.graph.inputs, *model.graph.outputs], shapes, strict=True):
+    for value, shape in zip(model.graph.inputs, shapes, strict=True):
         value.shape = onnx_ir.Shape(shape)
+    for value, shape in axes.items():
+        value.shape = onnx_ir.Shape([BATCH, *shape[1:]])
     return model
-
-
-def _compare(
-    agent: Any, content: bytes, observations: Mapping[str, tuple[int, ...]], draws: Sequence[DrawnInput], deterministic: bool
-) -> None:
-    """:raises UserError: if the file does not act as the agent's ``predict``"""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: that it can't fold a Mish of constants is none
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    space = agent.policy.action_space
-    for batch in _CHECKED_BATCHES:
-        flat = _some_observations(agent.policy, batch)
-        with undivided(), _untouched_stream(agent.policy), RecordedDraws() as recorded:
-            expected = agent.predict(flat, deterministic=deterministic)[0]
-        widths = np.cumsum([int(np.prod(shape)) for shape in observations.values()])[:-1]
-        parts = np.split(flat, widths, axis=1)
-        given = {name: part.reshape(batch, *shape) for (name, shape), part in zip(observations.items(), parts, strict=True)}
-        for draw, (_, numbers) in zip(draws, recorded.numbers, strict=True):
-            given[draw.name] = numbers.cpu().numpy().reshape(draw.sized(batch))
-        actions = session.run(["action"], given)[0]
-        apart = (np.abs(actions - expected) / (space.high - space.low)).max(axis=1)
-        wrong = ~(apart <= _TOLERANCE) & ~np.broadcast_to(np.asarray(recorded.ties), batch)
-        if wrong.any():
-            raise UserError(
-                f"The file would not act as {type(agent).__name__}: for {batch} observation(s) its actions are up to "
-                f"{apart[wrong].max():.2g} of their range from predict's. Nothing was written."
-            )
-
-
-def _some_observations(policy: Any, batch: int) -> np.ndarray:
-    """(B, S) that are distributed as the data's where their statistics are known; always the same."""
-    mean, std = policy.obs_mean.cpu().numpy(), policy.obs_std.cpu().numpy()
-    numbers: np.ndarray = (mean + std * np.random.default_rng(batch).normal(size=(batch, len(mean)))).astype(mean.dtype)
-    return numbers
-
-
-@contextmanager
-def _untouched_stream(policy: Any) -> Iterator[None]:
-    """The stream of acting's random numbers stands afterwards where it stood."""
-    generator = policy.acting_generator
-    state = generator.get_state()
-    try:
-        yield
-    finally:
-        generator.set_state(state)
 
 
 @contextmanager

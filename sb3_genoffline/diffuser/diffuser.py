@@ -112,7 +112,6 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"DiffuserPolicy": DiffuserPolicy, "MlpPolicy": DiffuserPolicy}
     default_gradient_steps = 1_000_000
-    no_export = "its plans follow the gradient of a network, which such a file can't hold."
     policy: DiffuserPolicy
     diffusion: WindowDiffusion
     diffusion_target: WindowDiffusion

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates, NonNegative, Widths
 from sb3_genoffline.common.policies import OfflinePolicy, without_zeros
+from sb3_genoffline.deploy.acting import Acting
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.window_diffusion import WindowDiffusion, plan_windows
+from sb3_genoffline.nets.blocks import is_undivided, state_blocks
 from sb3_genoffline.nets.network import frozen_copy
 from sb3_genoffline.nets.temporal_unet import TemporalUNet, TemporalValue
 
@@ -48,6 +50,23 @@ class Ahead(NamedTuple):
 
     actions: np.ndarray
     step: np.ndarray
+
+
+class ActingByPlans(Acting):
+    """Plans, and returns as many actions of the plan as are executed before the next."""
+
+    results = ("action", "plan")
+
+    @property
+    def n_actions(self) -> int:
+        """Of a plan."""
+        return int(min(self.policy.replan_every, self.policy.horizon))
+
+    def act(self, observations: Tensor, memory: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The first action (B, A) and the first k (B, k, A)."""
+        plans = self.policy.plan(observations, None if self.deterministic else 1)
+        ahead = self.unscaled(plans.actions[:, : self.n_actions])
+        return ahead[:, 0], ahead
 
 
 class DiffuserPolicy(OfflinePolicy):
@@ -147,9 +166,12 @@ class DiffuserPolicy(OfflinePolicy):
         :param n_plans: of each, of which the best is taken (None: as the policy is set)
         """
         n_plans = self.n_plans if n_plans is None else n_plans
-        at_once = max(PLANNED_TOGETHER // n_plans, 1)
-        found = [self._best(part, n_plans) for part in th.split(self.normalize_observations(observations), at_once)]
-        windows, values = (th.cat(parts) for parts in zip(*found, strict=True))
+        states = self.normalize_observations(observations)
+        if is_undivided():
+            windows, values = self._best(states, n_plans)
+        else:
+            found = [self._best(states[rows], n_plans) for rows in state_blocks(len(states), n_plans, PLANNED_TOGETHER)]
+            windows, values = (th.cat(parts) for parts in zip(*found, strict=True))
         actions, states = th.split(windows, [self.action_dim, self.state_dim], dim=-1)
         actions = (actions.nan_to_num() * self.action_std + self.action_mean).clamp(-1.0, 1.0)
         return Plans(states * self.obs_std + self.obs_mean, actions, values)
@@ -157,8 +179,8 @@ class DiffuserPolicy(OfflinePolicy):
     def _best(self, states: Tensor, n_plans: int) -> tuple[Tensor, Tensor]:
         """Of (n, S) standardised states the best windows (n, H, A + S), and their values (n,)."""
 
-        def value(windows: Tensor, t: int) -> Tensor:
-            said: Tensor = self.value_target(windows, th.full((len(windows),), t, device=windows.device))
+        def value(windows: Tensor, t: Tensor) -> Tensor:
+            said: Tensor = self.value_target(windows, t.expand(windows.shape[0]))
             return said
 
         present = states.repeat_interleave(n_plans, dim=0)
@@ -167,14 +189,14 @@ class DiffuserPolicy(OfflinePolicy):
             self.diffusion_target.predict_clean,
             value,
             self.diffusion.schedule,
-            self.acting_noise_scale * self.acting_noise(self.diffusion.n_steps, len(present), *shape),
+            self.acting_noise_scale * self.acting_noise(self.diffusion.n_steps, present.shape[0], *shape),
             present,
             guide_scale=self.guide_scale,
             n_guide_steps=self.n_guide_steps,
             guide_stop=self.guide_stop,
         )
         best_values, best = values.nan_to_num(nan=-th.inf).view(-1, n_plans).max(dim=1)
-        return windows.view(-1, n_plans, *shape)[th.arange(len(states)), best], best_values
+        return windows.view(-1, n_plans, *shape)[th.arange(states.shape[0]), best], best_values
 
     def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         return self._predict(observation, deterministic)
@@ -215,6 +237,10 @@ class DiffuserPolicy(OfflinePolicy):
             planned[new] = plans.actions[:, : planned.shape[1]].cpu().numpy()
         actions = self.unscale_action(planned[np.arange(n), step]).reshape(-1, *(self.action_space.shape or ()))
         return (actions if is_batch else actions[0]), Ahead(planned, step + 1)
+
+    def acting_module(self, deterministic: bool) -> Acting:
+        """:param deterministic: as in :meth:`predict`"""
+        return ActingByPlans(self, deterministic) if self.has_memory else super().acting_module(deterministic)
 
     def _nothing_ahead(self, n: int) -> Ahead:
         n_kept = min(self.replan_every, self.horizon)

@@ -13,10 +13,11 @@ import torch as th
 from torch import Tensor, nn
 
 from sb3_genoffline.generative.schedules import BetaSchedule, NoiseSchedule
+from sb3_genoffline.nets.loops import repeated
 from sb3_genoffline.nets.network import Network
 
-WindowFunction = Callable[[Tensor, int], Tensor]
-"""Of noisy windows (B, H, A + S) and the integer t: clean windows of the same shape, or the returns (B,) of these windows."""
+WindowFunction = Callable[[Tensor, Tensor], Tensor]
+"""Of noisy windows (B, H, A + S) and t, int64 (): clean windows of the same shape, or the returns (B,) of these windows."""
 
 
 def with_present(windows: Tensor, present: Tensor) -> Tensor:
@@ -97,9 +98,9 @@ class WindowDiffusion(Network):
         kept, added = (of_t[t].view(-1, 1, 1) for of_t in (self.alpha_bars.sqrt(), self.sigmas))
         return with_present(kept * windows + added * noise, windows[:, 0, -self.state_dim :])
 
-    def predict_clean(self, noisy: Tensor, t: int) -> Tensor:
-        """:meth:`forward` with one t for all."""
-        said: Tensor = self(noisy, th.full((len(noisy),), t, device=noisy.device))
+    def predict_clean(self, noisy: Tensor, t: Tensor) -> Tensor:
+        """:meth:`forward` with one t () for all."""
+        said: Tensor = self(noisy, t.expand(noisy.shape[0]))
         return said
 
 
@@ -128,20 +129,36 @@ def plan_windows(
     :param guide_stop: the last steps that are not guided
     :return: the windows (B, H, A + S), and their values (B,) as x_1 before the last step
     """
-    x = with_present(noise[0], present)
-    for t in range(schedule.n_steps, 1, -1):
-        if t > guide_stop:
-            for _ in range(n_guide_steps):
-                gradient = _gradient(value, x, t)
-                x = with_present(x + guide_scale * float(schedule.reverse_variances[t]) * gradient, present)
-        mean = float(schedule.clean_coefficients[t]) * predict_clean(x, t) + float(schedule.noisy_coefficients[t]) * x
-        added = math.sqrt(schedule.reverse_variances[t]) * noise[schedule.n_steps + 1 - t]
-        x = with_present(mean + added, present)
+
+    def free(x: Tensor, present: Tensor, noise: Tensor, t: Tensor, *factors: Tensor) -> Tensor:
+        clean, noisy, spread, _ = factors
+        return with_present(clean * predict_clean(x, t) + noisy * x + spread * noise, present)
+
+    def guided(x: Tensor, present: Tensor, noise: Tensor, t: Tensor, *factors: Tensor) -> Tensor:
+        for _ in range(n_guide_steps):
+            x = with_present(x + factors[-1] * _gradient(value, x, t), present)
+        return free(x, present, noise, t, *factors)
+
+    x, t = with_present(noise[0], present), range(schedule.n_steps, 1, -1)
+    variances = [schedule.reverse_variances[step] for step in t]
+    columns = (
+        [float(schedule.clean_coefficients[step]) for step in t],
+        [float(schedule.noisy_coefficients[step]) for step in t],
+        [math.sqrt(variance) for variance in variances],
+        [guide_scale * float(variance) for variance in variances],
+    )
+    factors = [th.tensor(column, dtype=noise.dtype, device=noise.device) for column in columns]
+    of_steps = [noise[1:], th.tensor([*t], device=noise.device), *factors]
+    n_guided = max(schedule.n_steps - max(guide_stop, 1), 0)
+    for make_step, part in ((guided, slice(n_guided)), (free, slice(n_guided, None))):
+        if len(t[part]):
+            x = repeated(make_step, x, [present], [column[part] for column in of_steps])
     # The last step has no variance: it is not guided, and its mean is x̂0
-    return with_present(predict_clean(x, 1), present), value(x, 1)
+    first = th.ones((), dtype=th.int64, device=noise.device)
+    return with_present(predict_clean(x, first), present), value(x, first)
 
 
-def _gradient(value: WindowFunction, x: Tensor, t: int) -> Tensor:
+def _gradient(value: WindowFunction, x: Tensor, t: Tensor) -> Tensor:
     """∇_x Σ_b J(x_b, t), also where gradients are off."""
     with th.enable_grad():
         x = x.detach().requires_grad_()

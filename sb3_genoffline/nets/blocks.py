@@ -22,9 +22,14 @@ def undivided() -> Iterator[None]:
         _undivided.reset(before)
 
 
+def is_undivided() -> bool:
+    """Whether no pass may be divided, as inside :func:`undivided`."""
+    return _undivided.get()
+
+
 def in_one_pass() -> bool:
     """Whether all rows go through a network together, however many they are: for gradients, or :func:`undivided`."""
-    return th.is_grad_enabled() or _undivided.get()
+    return th.is_grad_enabled() or is_undivided()
 
 
 def fits_cache(states: Tensor, n_samples: int) -> bool:

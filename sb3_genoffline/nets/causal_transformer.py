@@ -39,7 +39,7 @@ class SequenceLinear(Network, nn.Linear):
         """
         if th.is_grad_enabled():
             return super().forward(input)
-        n = len(input)
+        n = input.shape[0]
         return th.baddbmm(self.bias.expand(n, 1, -1), input, self.weight.T.expand(n, -1, -1))
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch as th
 from worlds import make_agent
 
+from sb3_genoffline.deploy.acting import EPISODE_START
 from sb3_genoffline.deploy.draws import DrawnInput, GivenDraws, RecordedDraws
-from sb3_genoffline.deploy.onnx_file import Acting, draws_of
+from sb3_genoffline.deploy.onnx_file import draws_of
 from sb3_genoffline.deploy.quantile import normal_quantile
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.blocks import undivided
@@ -38,7 +39,9 @@ def test_given_numbers_make_the_actions_that_were_recorded_and_these_are_predict
     np.testing.assert_array_equal(recorded, predicted)  # one block or several, watched or not: the same stream
     numbers = [values.reshape(given.sized(7)) for given, (_, values) in zip(inputs, drawn.numbers, strict=True)]
     with undivided(), th.no_grad():
-        actions = Acting(model.policy, deterministic)([th.as_tensor(observations())], numbers)
+        acting = model.policy.acting_module(deterministic)
+        memory = [th.full((7, *shape), float(name == EPISODE_START)) for name, shape in acting.memory.items()]
+        actions = acting([th.as_tensor(observations())], memory, numbers)[0]
     np.testing.assert_allclose(actions, predicted, rtol=0, atol=1e-5)
 
 

@@ -15,6 +15,7 @@ from worlds import ACTION_SPACE, make_agent, make_dataset
 from sb3_genoffline import OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.deploy import onnx_file
+from sb3_genoffline.deploy.draws import RecordedDraws
 from sb3_genoffline.errors import MissingPackageError, UserError
 from sb3_genoffline.registry import ALGOS
 from sb3_genoffline.td3_bc import TD3BC
@@ -67,7 +68,7 @@ def test_one_file_acts_on_any_number_of_observations_as_predict_with_the_same_no
     }
     assert [(each.name, each.shape) for each in session.get_outputs()] == [("action", ["batch", 2])]
     for n in (1, 4, 9):
-        with onnx_file.RecordedDraws() as drawn:
+        with RecordedDraws() as drawn:
             expected = model.predict(raw_observations(n), deterministic=True)[0]
         numbers = {name: values.numpy() for name, values in drawn.numbers}
         np.testing.assert_allclose(served(session, raw_observations(n), numbers), expected, rtol=0, atol=1e-5)
@@ -161,10 +162,37 @@ def test_an_algorithm_may_say_why_it_has_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{"replan_every": 1, "guide_stop": 0}, {"replan_every": 3}, {"replan_every": 1, "n_guide_steps": 0}]
+)
+def test_diffusers_file_plans_as_it_does(changes: dict[str, Any], tmp_path: Path) -> None:
+    """With a guide that changes the plan; where a plan is executed for several steps, these are an output."""
+    model = with_statistics("diffuser", guide_scale=5.0, **changes)
+    session = session_of(model.export_onnx(tmp_path / "agent"))
+    k = changes["replan_every"]
+    assert [each.name for each in session.get_outputs()] == (["action", "plan"] if k > 1 else ["action"])
+    with RecordedDraws() as drawn:
+        actions, state = model.predict(raw_observations(4), deterministic=True)
+    expected = [actions]
+    for _ in range(k - 1):
+        actions, state = model.predict(raw_observations(4), state, deterministic=True)
+        expected.append(actions)
+    (given,) = onnx_file.draws_of(model)
+    found = session.run(None, {"observation": raw_observations(4), "noise": drawn.numbers[0][1].view(given.sized(4)).numpy()})
+    np.testing.assert_allclose(found[-1].reshape(4, k, 2), np.stack(expected, axis=1), rtol=0, atol=1e-4)
+    model.guide_scale = 0.0
+    model.set_acting_seed(model.policy.acting_seed)
+    assert changes.get("n_guide_steps") == 0 or not np.allclose(
+        model.predict(raw_observations(4), deterministic=True)[0], found[0]
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("algo", EXPORTED)
 def test_every_algorithm_has_a_file_that_acts_as_it(algo: str, deterministic: bool, tmp_path: Path) -> None:
     """``export_onnx`` compares the file with ``predict`` itself."""
     session = session_of(with_statistics(algo).export_onnx(tmp_path / "agent", deterministic))
-    names = ["observation", *(each.name for each in onnx_file.draws_of(with_statistics(algo), deterministic))]
+    draws = onnx_file.draws_of(with_statistics(algo), deterministic)
+    names = ["observation", *with_statistics(algo).policy.acting_module(deterministic).memory, *(each.name for each in draws)]
     assert [each.name for each in session.get_inputs()] == names

@@ -155,8 +155,6 @@ def test_what_can_not_be_done_is_refused_in_one_sentence(tmp_path: Any) -> None:
     model = make_agent("diffuser")
     with pytest.raises(UserError, match="Diffuser can't continue online"):
         model.learn(1)
-    with pytest.raises(UserError, match="Diffuser can't be exported: its plans follow the gradient"):
-        model.export_onnx(tmp_path / "agent")
     with pytest.raises(UserError, match="horizon=6 can't be halved 2 times"):
         make_agent("diffuser", horizon=6, policy_kwargs={"channels": [8, 16, 32]})
     for sizes in ({"channels": [8, 4096]}, {"horizon": 1000}):

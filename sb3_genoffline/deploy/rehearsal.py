@@ -1,0 +1,93 @@
+"""Comparing what a file does with what the policy does."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from sb3_genoffline.deploy.acting import EPISODE_START, NEXT_STATE, REWARD, STATE, Acting
+from sb3_genoffline.deploy.draws import DrawnInput, RecordedDraws
+from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.blocks import undivided
+
+_BATCHES, _CALLS = (1, 5), 3
+_TOLERANCE = 1e-3  # of an action's range; candidates pass through many layers before one is chosen
+
+
+def rehearse(
+    agent: Any,
+    acting: Acting,
+    content: bytes,
+    observations: Mapping[str, tuple[int, ...]],
+    draws: Sequence[DrawnInput],
+) -> None:
+    """
+    Let the file and the agent act side by side: once, or, if it remembers, in episodes that end at different times.
+
+    :param agent: of this library
+    :param acting: what the file was made of
+    :param content: of the file
+    :param observations: its inputs, and the shape of one observation in each
+    :param draws: its inputs of random numbers
+    :raises UserError: if the file does not act as the agent's ``predict``
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: that it can't fold a Mish of constants is none
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    space = agent.policy.action_space
+    for batch in _BATCHES:
+        rng, state = np.random.default_rng(batch), None
+        kept = {name: np.zeros((batch, *shape), np.float32) for name, shape in acting.memory.items()}
+        starts, rewards = np.ones(batch, bool), np.zeros(batch)
+        for _ in range(_CALLS if acting.memory else 1):
+            told = {EPISODE_START: starts.astype(np.float32), REWARD: rewards.astype(np.float32)}
+            memory = {name: told.get(name, kept.get(name)) for name in acting.memory}
+            flat = some_observations(agent.policy, batch, rng)
+            with undivided(), untouched_stream(agent.policy), RecordedDraws() as recorded:
+                expected = []
+                for _ in range(acting.n_actions):
+                    actions, state = agent.predict(flat, state, starts, deterministic=acting.deterministic)
+                    expected.append(actions)
+                    starts = np.zeros(batch, bool)
+            widths = np.cumsum([int(np.prod(shape)) for shape in observations.values()])[:-1]
+            parts = np.split(flat, widths, axis=1)
+            given = {
+                name: part.reshape(batch, *shape) for (name, shape), part in zip(observations.items(), parts, strict=True)
+            }
+            for draw, (_, numbers) in zip(draws, recorded.numbers, strict=True):
+                given[draw.name] = numbers.cpu().numpy().reshape(draw.sized(batch))
+            found = dict(zip(acting.results, session.run(acting.results, {**given, **memory}), strict=True))
+            plans = found["plan"] if acting.n_actions > 1 else found["action"][:, None]
+            apart = (np.abs(plans - np.stack(expected, axis=1)) / (space.high - space.low)).max(axis=(1, 2))
+            wrong = ~(apart <= _TOLERANCE) & ~np.broadcast_to(np.asarray(recorded.ties), batch)
+            if wrong.any():
+                raise UserError(
+                    f"The file would not act as {type(agent).__name__}: for {batch} observation(s) its actions are up to "
+                    f"{apart[wrong].max():.2g} of their range from predict's. Nothing was written."
+                )
+            kept = {name.replace(NEXT_STATE, STATE): part for name, part in found.items()}
+            starts, rewards = rng.random(batch) < 0.3, rng.normal(size=batch)
+            if state is not None:
+                agent.policy.observe_rewards(state, rewards)
+
+
+def some_observations(policy: Any, batch: int, rng: np.random.Generator | None = None) -> np.ndarray:
+    """(B, S) that are distributed as the data's where their statistics are known; without a generator always the same."""
+    rng = rng or np.random.default_rng(batch)
+    mean, std = policy.obs_mean.cpu().numpy(), policy.obs_std.cpu().numpy()
+    numbers: np.ndarray = (mean + std * rng.normal(size=(batch, len(mean)))).astype(mean.dtype)
+    return numbers
+
+
+@contextmanager
+def untouched_stream(policy: Any) -> Iterator[None]:
+    """The stream of acting's random numbers stands afterwards where it stood."""
+    generator = policy.acting_generator
+    state = generator.get_state()
+    try:
+        yield
+    finally:
+        generator.set_state(state)

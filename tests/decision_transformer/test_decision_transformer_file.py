@@ -1,0 +1,51 @@
+"""Decision Transformer as an ONNX file: the history goes in and comes out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch as th
+from worlds import make_agent
+
+from sb3_genoffline.deploy.acting import EPISODE_START
+from sb3_genoffline.errors import UserError
+
+
+def agent(**changes: Any) -> Any:
+    model = make_agent("decision_transformer", context_length=3, **changes)
+    model.policy.set_observation_statistics(th.tensor([2.0, 1.0, 3.0]), th.tensor([3.0, 2.0, 4.0]))
+    model.policy.largest_return.fill_(7.0)
+    return model
+
+
+@pytest.mark.parametrize("target_return", [None, -40.0])
+def test_a_file_acts_in_episodes_that_end_at_different_times_as_predict_does(
+    target_return: float | None, tmp_path: Path
+) -> None:
+    """Claim 7 of the page on acting without PyTorch."""
+    model, n = agent(target_return=target_return, return_scale=2.0), 4
+    session = onnxruntime.InferenceSession(str(model.export_onnx(tmp_path / "agent")))
+    memory = {each.name: np.zeros([n, *each.shape[1:]], np.float32) for each in session.get_inputs()[1:]}
+    outputs = [each.name for each in session.get_outputs()]
+    rng, state, begins = np.random.default_rng(0), None, np.ones(n, bool)
+    for _ in range(8):
+        observation, rewards = rng.normal(2.0, 3.0, (n, 3)).astype(np.float32), rng.normal(size=n).astype(np.float32)
+        expected, state = model.predict(observation, state, begins)
+        memory[EPISODE_START] = begins.astype(np.float32)
+        found = dict(zip(outputs, session.run(outputs, {"observation": observation, **memory}), strict=True))
+        np.testing.assert_allclose(found["action"], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found["next_state.returns_to_go"], state.returns_to_go, rtol=0, atol=1e-4)
+        memory |= {name.removeprefix("next_"): part for name, part in found.items() if name != "action"}
+        memory["reward"] = rewards
+        model.policy.observe_rewards(state, rewards)
+        begins = rng.random(n) < 0.4
+
+
+def test_a_file_that_remembers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = agent(return_scale=0.05, target_return=0.0)
+    monkeypatch.setattr(type(model.policy), "observe_rewards", lambda *_: None)
+    with pytest.warns(UserWarning, match="told no reward"), pytest.raises(UserError, match="would not act as DecisionTransf"):
+        model.export_onnx(tmp_path / "agent")
+    assert not [*tmp_path.iterdir()]
