@@ -68,7 +68,13 @@ def rehearse(
                     f"The file would not act as {type(agent).__name__}: for {batch} observation(s) its actions are up to "
                     f"{apart[wrong].max():.2g} of their range from predict's. Nothing was written."
                 )
-            kept = {name.replace(NEXT_STATE, STATE): part for name, part in found.items()}
+            kept = {name.replace(NEXT_STATE, STATE): part for name, part in found.items() if name.startswith(NEXT_STATE)}
+            for name, part in kept.items():
+                if not np.allclose(part, getattr(state, name.removeprefix(STATE)), rtol=_TOLERANCE, atol=_TOLERANCE):
+                    raise UserError(
+                        f"The file would not act as {type(agent).__name__}: it would remember other "
+                        f"{name.removeprefix(STATE)} than predict. Nothing was written."
+                    )
             starts, rewards = rng.random(batch) < 0.3, rng.normal(size=batch)
             if state is not None:
                 agent.policy.observe_rewards(state, rewards)

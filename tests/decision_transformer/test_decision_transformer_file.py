@@ -44,8 +44,8 @@ def test_a_file_acts_in_episodes_that_end_at_different_times_as_predict_does(
 
 
 def test_a_file_that_remembers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = agent(return_scale=0.05, target_return=0.0)
+    model = agent()
     monkeypatch.setattr(type(model.policy), "observe_rewards", lambda *_: None)
-    with pytest.warns(UserWarning, match="told no reward"), pytest.raises(UserError, match="would not act as DecisionTransf"):
+    with pytest.warns(UserWarning, match="told no reward"), pytest.raises(UserError, match="remember other returns_to_go"):
         model.export_onnx(tmp_path / "agent")
     assert not [*tmp_path.iterdir()]
