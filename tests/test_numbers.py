@@ -251,3 +251,30 @@ def test_how_fast_agents_act_is_in_the_records() -> None:
         times = [record["ms"][batch][way]["fastest"] for batch in ("1", "100") for way in ("predict", "onnxruntime")]
         cells = " | ".join(f"{ms:.3g}" if ms < 100 else f"{ms:.0f}" for ms in times)
         assert re.search(rf"^\| \[{algo.upper()}\]\(.*\| {re.escape(cells)} \|$", page, re.MULTILINE), (algo, cells)
+
+
+@pytest.mark.parametrize(("algo", "part", "without"), [("qdq", "penalty", "qdq_free"), ("cped", "constraint", "cped_free")])
+def test_what_a_part_is_worth_is_in_the_records_of_the_claims(algo: str, part: str, without: str) -> None:
+    plan = read_plan(BENCHMARK.with_name("claims.yml"))
+    results = Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name("claims") / "records"))
+    dataset, page = "genoffline/hopper/medium-replay-v1", (ROOT / f"sb3_genoffline/{algo}/README.md").read_text()
+    assert f"the data's is {results.data(dataset)['normalized_score']:.1f}:" in page
+    for name, label in ((algo, algo.upper()), (without, f"{algo.upper()}, no {part}")):
+        of_seeds = {record["config"]["seed"]: record["final"]["mean"] for record in results.records(name, dataset)}
+        cells = " | ".join(
+            f"{score:.1f}" for score in [*(of_seeds[seed] for seed in (0, 1, 2)), np.mean([*of_seeds.values()])]
+        )
+        assert f"| {label} | {cells} |" in page and len(of_seeds) == 3
+
+
+def test_what_is_said_of_unusual_actions_is_in_the_pictures_records() -> None:
+    page = " ".join((ROOT / "sb3_genoffline/qdq/README.md").read_text().split())
+    found = json.loads((ROOT / "zoo/figures/uncertainty.json").read_text())["actions"]["random"]
+    assert f"(AUC {found['auc']:.2f}; {100 * found['above_q95']:.0f}% of them lie above" in page
+    page = " ".join((ROOT / "sb3_genoffline/cped/README.md").read_text().split())
+    shares = {
+        n: 100 * f["beyond_q99"]
+        for n, f in json.loads((ROOT / "zoo/figures/density-hopper.json").read_text())["actions"].items()
+    }
+    assert f"without it {shares['other']:.0f}% of the actor's actions" in page and f"with it {shares['agent']:.1f}%." in page
+    assert f"only {shares['data']:.0f}% of the data's do" in page and shares["other"] < shares["random"] < shares["other"] + 5

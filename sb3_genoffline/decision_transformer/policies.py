@@ -56,6 +56,11 @@ class ActingByHistory(Acting):
         self.first_return = policy.first_return()
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What is asked for at the start of an episode."""
+        return {"target_return": f"{self.first_return:.9g}"}
+
+    @property
     def memory(self) -> Mapping[str, tuple[int, ...]]:
         """Where an episode begins, the last reward, and the history but for its length, which follows from the step."""
         k = self.policy.context_length

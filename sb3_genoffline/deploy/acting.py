@@ -41,6 +41,11 @@ class Acting(nn.Module):
         return {}
 
     @property
+    def facts(self) -> Mapping[str, str]:
+        """What is fixed in the file and worth knowing, for its metadata."""
+        return {}
+
+    @property
     def n_actions(self) -> int:
         """Actions that one call decides on; where there are several, the output ``plan`` has them."""
         return 1

@@ -74,7 +74,12 @@ def write_onnx(
         name: _MEMORY_NOTES.get(name, _STATE_NOTE) for name in acting.memory
     }
     notes |= {draw.name: KINDS[draw.kind] for draw in draws}
-    metadata = {**facts, "library": f"sb3-genoffline {__version__}", "deterministic": json.dumps(deterministic)}
+    metadata = {
+        **facts,
+        **acting.facts,
+        "library": f"sb3-genoffline {__version__}",
+        "deterministic": json.dumps(deterministic),
+    }
     metadata |= {"inputs": json.dumps(notes), "seed": _SEED_NOTE}
     model.metadata_props.update({key: value for key, value in metadata.items() if value is not None})
     content = onnx_ir.to_proto(model).SerializeToString()

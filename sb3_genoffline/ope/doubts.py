@@ -144,7 +144,7 @@ def doubts_of(
         doubt(
             f"above the best episode, {data.best:.4g}",
             f"its value, {value.value:.4g}, is above that of the best logged episode, {data.best:.4g}: nobody has earned as "
-            "much. Believe the order, not the number.",
+            "much. Fit longer; if it stays there, believe the order at most, not the number.",
         )
     if measured.disagreement > _DISAGREE:
         doubt(

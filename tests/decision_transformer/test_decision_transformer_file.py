@@ -27,6 +27,8 @@ def test_a_file_acts_in_episodes_that_end_at_different_times_as_predict_does(
     """Claim 7 of the page on acting without PyTorch."""
     model, n = agent(target_return=target_return, return_scale=2.0), 4
     session = onnxruntime.InferenceSession(str(model.export_onnx(tmp_path / "agent")))
+    asked = float(session.get_modelmeta().custom_metadata_map["target_return"])
+    assert asked == (7.0 if target_return is None else target_return)
     memory = {each.name: np.zeros([n, *each.shape[1:]], np.float32) for each in session.get_inputs()[1:]}
     outputs = [each.name for each in session.get_outputs()]
     rng, state, begins = np.random.default_rng(0), None, np.ones(n, bool)

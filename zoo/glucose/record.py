@@ -63,7 +63,7 @@ def with_outputs(page: str, outputs: list[str]) -> str:
 
 def _shell(line: str) -> None:
     if line.startswith("python -m zoo glucose"):
-        write_log("log.csv")
+        write_log("glucose.csv")
 
 
 def main() -> None:

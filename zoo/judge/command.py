@@ -158,7 +158,7 @@ def agreement(report: OfflineReport) -> str:
     low, high = report.judgements[best].fqe.interval
     beside = ", which is not surely better than the data"
     if low > report.data_value:
-        beside = ""
+        beside = f", whose interval is above the data's {report.data_value:.4g}"
     elif high < report.data_value:
         beside = ", which is worse than the data: keep what was done, or fit longer (-n) if estimates still move"
     lines = [f"best: {best}{beside}"]

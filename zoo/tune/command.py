@@ -28,7 +28,7 @@ from ..runs.stopping import advised
 from .checks import check_trials
 from .objectives import OBJECTIVES, SIMULATOR
 from .plan import TunePlan, Wish, check_objective
-from .results import ranked, results_of, write_results
+from .results import notes_on, ranked, results_of, write_results
 from .revealing import reveal
 from .study import load_optuna
 from .trials import sentence
@@ -108,6 +108,8 @@ def main(args: argparse.Namespace) -> None:
         why = "The same command resumes." if tuner.left_over else f"jobs/ in {folder} has their records and logs."
         raise UserError(f"No trial came to its end. {failures[-1] if failures else why}")
     print(f"best: trial {best[0].number}, {_setting(best[0].settings)}: {best[0].value:.4g}")
+    for note in notes_on(plan, results):
+        print(note)
 
 
 def _plan(args: argparse.Namespace) -> TunePlan:

@@ -42,6 +42,7 @@ class Result:
     :param steps: of these episodes
     :param returns: of its last agent in the simulator; None if they are not known
     :param error: why it failed
+    :param interval: the two ends of the 90% interval of its last score, where the objective has one
     """
 
     number: int
@@ -54,6 +55,7 @@ class Result:
     steps: int
     returns: list[float] | None
     error: str | None
+    interval: list[float] | None = None
 
 
 def results_of(plan: TunePlan, study: optuna.Study, folder: Path) -> list[Result]:
@@ -91,6 +93,7 @@ def results_of(plan: TunePlan, study: optuna.Study, folder: Path) -> list[Result
                 int(sum(sum(score.get("lengths") or ()) for score in paid)),
                 last.get("returns"),
                 trial.user_attrs.get("error"),
+                scores[-1].get("interval") if scores else None,
             )
         )
     return found
@@ -190,8 +193,8 @@ def report_text(plan: TunePlan, results: list[Result], curve: np.ndarray | None,
         command_line(),
         "```",
         "",
-        "| trial | setting | state | updates | objective | simulator |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| trial | setting | state | updates | objective | 90% interval | simulator |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     places = {result.number: place for place, result in enumerate(best)}
     for result in sorted(results, key=lambda result: (places.get(result.number, len(best)), result.number)):
@@ -199,8 +202,10 @@ def report_text(plan: TunePlan, results: list[Result], curve: np.ndarray | None,
         value = "" if result.value is None else f"{result.value:.4g}"
         truth = f"{_normalised(plan, result.returns).mean():.1f}" if result.returns else ""
         state = result.state if result.error is None else f"{result.state}: {result.error}"
-        cells = (result.number, setting, state, f"{result.updates:,}", value, truth)
+        interval = "" if result.interval is None else " to ".join(f"{end:.4g}" for end in result.interval)
+        cells = (result.number, setting, state, f"{result.updates:,}", value, interval, truth)
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    lines += [part for note in notes_on(plan, results) for part in ("", note)]
     lines += ["", "## What the choice cost in the simulator", ""]
     if evaluations:
         lines.append(
@@ -213,6 +218,27 @@ def report_text(plan: TunePlan, results: list[Result], curve: np.ndarray | None,
         _table(curve, unit) if curve is not None else ["", "What a bandit would choose: run the command with --reveal 10."]
     )
     return printable_lines("\n".join(lines)) + "\n"
+
+
+def notes_on(plan: TunePlan, results: list[Result]) -> list[str]:
+    """
+    What a reader should know before taking the best trial, in sentences.
+
+    :param plan: of the search
+    :param results: all trials
+    """
+    notes, best, grid = [], ranked(plan, results), plan.space.grid()
+    if grid is not None and len(grid) <= len(results):
+        notes.append(f"The block has {len(grid)} settings, and all were tried.")
+    if len(best) > 1 and best[0].interval is not None:
+        low, high = best[0].interval
+        alike = sum(low <= (result.value or 0.0) <= high for result in best[1:])
+        if alike:
+            notes.append(
+                f"{alike} of the other {len(best) - 1} trials have values within the best one's interval: this objective does "
+                "not tell them apart. Longer fits (--fit-steps) or more data may; else take what stays closer to the data."
+            )
+    return notes
 
 
 def _cell(value: object) -> str:

@@ -14,7 +14,13 @@ PRUNED, REVEALED = "pruned", "revealed"
 _OUR_ERROR = re.compile(r"^sb3_genoffline(\.\w+)+: ")
 _MODULES = re.compile(r"^(\w+\.)+(?=[A-Z]\w*(:|$))")
 _REVEALED = {"episodes": Count, "returns": list[float], "value": float}
-_SCORE = {"updates": Count, "value": float, "returns": list[float] | None, "lengths": list[int] | None}
+_SCORE = {
+    "updates": Count,
+    "value": float,
+    "returns": list[float] | None,
+    "lengths": list[int] | None,
+    "interval": list[float] | None,
+}
 
 
 def read_trial(path: Path) -> dict[str, Any]:
