@@ -227,8 +227,14 @@ def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> N
         inspected = json.loads((ROOT / "zoo/figures/datasets" / f"{dataset.replace('/', '-')}.json").read_text())
         assert f"their best episode {inspected['returns']['score_quartiles'][-1]:.0f}" in page
     seeds = {dataset: [len(results.scores(name, dataset)) for name in plan.algorithms] for dataset in (hopper, walker)}
-    assert f"two seeds of {seeds[hopper].count(2)} algorithms and one" in page
-    assert f"two seeds of the {seeds[walker].count(2)} that" in page and set(seeds[walker]) == {0, 2}
+    assert f"three seeds of QDQ and CPED, two seeds of {seeds[hopper].count(2)} algorithms and one" in page
+    assert f"two seeds of the {seeds[walker].count(2)} that" in page and seeds[hopper].count(3) == 2
+    ones = [title(name) for name, number in zip(plan.algorithms, seeds[walker], strict=True) if number == 1]
+    assert not ones or f"named there ({', '.join(ones)}: one)" in page
+    maze = "genoffline/pointmaze/stitch-v0"
+    means = {name: scores.mean() for name in plan.algorithms if len(scores := results.scores(name, maze))}
+    order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
+    assert f"- Stitching maze, one seed: {order}; the data have {results.data(maze)['normalized_score']:.0f}." in page
 
     def run(name: str, seed: int, dataset: str = hopper) -> dict[str, Any]:
         return next(record for record in results.records(name, dataset) if record["config"]["seed"] == seed)
@@ -278,3 +284,29 @@ def test_what_is_said_of_unusual_actions_is_in_the_pictures_records() -> None:
     }
     assert f"without it {shares['other']:.0f}% of the actor's actions" in page and f"with it {shares['agent']:.1f}%." in page
     assert f"only {shares['data']:.0f}% of the data's do" in page and shares["other"] < shares["random"] < shares["other"] + 5
+
+
+def test_what_pages_say_of_the_stitching_maze_is_in_the_small_benchmarks_records() -> None:
+    plan = read_plan(BENCHMARK.with_name("small.yml"))
+    results = Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name("small") / "records"))
+    of, pages = {}, {}
+    for algo in ("bc", "iql", "idql", "sfbc", "decision_transformer", "diffuser"):
+        (record,) = results.records(algo, "genoffline/pointmaze/stitch-v0")
+        of[algo] = record["final"]
+        pages[algo] = " ".join((ROOT / f"sb3_genoffline/{algo}/README.md").read_text().split())
+    others = f"IQL in {of['iql']['mean']:.0f}%, BC in {of['bc']['mean']:.0f}%, the data in 17%"
+    assert (
+        set(of["idql"]["scores"]) == {100}
+        and f"every episode of its last five evaluations (one seed); {others}" in pages["idql"]
+    )
+    low, high = min(of["sfbc"]["scores"]), max(of["sfbc"]["scores"])
+    assert f"{low:.0f} to {high:.0f}% of the episodes of its last five evaluations (one seed); {others}" in pages["sfbc"]
+    said = [f"{score:.0f}" for score in of["decision_transformer"]["scores"][-2:]]
+    assert (
+        f"updates (benchmark, one seed) it arrives in {' and '.join(said)}% of the episodes" in pages["decision_transformer"]
+    )
+    assert of["decision_transformer"]["checkpoints"][-2:] == [18_000, 20_000]
+    first, last = ", ".join(f"{score:.0f}" for score in of["diffuser"]["scores"][:-1]), of["diffuser"]["scores"][-1]
+    assert f"it arrives in {first} and {last:.0f}% of the episodes" in pages["diffuser"]
+    walker = [record["final"]["mean"] for record in results.records("diffuser", "genoffline/walker2d/medium-v1")]
+    assert f"on Walker2d medium-v1 it ends at {' and '.join(f'{score:.1f}' for score in walker)} (" in pages["diffuser"]

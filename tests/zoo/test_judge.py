@@ -192,7 +192,11 @@ def test_the_simulator_says_how_good_the_judge_was(
 
 @pytest.mark.parametrize(
     ("interval", "said"),
-    [((6.0, 9.0), ", whose interval is above the data's 5"), ((4.0, 6.0), ", which is not surely better"), ((1.0, 4.0), ", which is worse than the data: keep")],
+    [
+        ((6.0, 9.0), ", whose interval is above the data's 5"),
+        ((4.0, 6.0), ", which is not surely better"),
+        ((1.0, 4.0), ", which is worse than the data: keep"),
+    ],
 )
 def test_the_best_is_held_against_the_data(interval: tuple[float, float], said: str) -> None:
     estimate = SimpleNamespace(fqe=SimpleNamespace(interval=interval))

@@ -99,8 +99,20 @@ def test_the_best_trial_becomes_a_profile_that_train_reads(
     main(["train", "--algo", "td3_bc", *words, "--device", "cpu", "--verbose", "0", "--no-progress"])
     agent: Any = load_agent(tmp_path / "logs" / "td3_bc" / "data_1" / "data.zip", device="cpu")
     assert (agent.alpha, agent.num_timesteps) == (profile["alpha"], 4)
-    assert "No episode: the choice is made from the data alone." in (folder / "report.md").read_text()
-    assert "best: trial" in capsys.readouterr().out
+    report, told = (folder / "report.md").read_text(), capsys.readouterr().out
+    assert "No episode: the choice is made from the data alone." in report and "best: trial" in told
+
+
+def test_a_choice_says_whom_it_can_not_tell_apart_and_that_nothing_is_left_to_try(
+    tune: Callable[..., Path], capsys: Any
+) -> None:
+    folder = tune("--trials", "7", "--scores", "1", "--search", "alpha:[2.5,2.500001]", "--objective", "fqe")
+    report, told = (folder / "report.md").read_text(), capsys.readouterr().out
+    for text in (report, told):
+        assert "The block has 2 settings, and all were tried." in text
+        assert "1 of the other 1 trials have values within the best one's interval" in text
+    (low, high) = json.loads(next((folder / "jobs").glob("*.json")).read_text())["scores"][-1]["interval"]
+    assert f"| {low:.4g} to {high:.4g} |" in report
 
 
 def test_a_search_that_was_stopped_goes_on_as_one_that_was_not(tune: Callable[..., Path], tmp_path: Path) -> None:
