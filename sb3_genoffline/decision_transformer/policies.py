@@ -22,7 +22,7 @@ Array = TypeVar("Array")
 _KEPT = ("observations", "actions", "returns_to_go", "step")
 
 
-class HistoryOf(NamedTuple, Generic[Array]):
+class History(NamedTuple, Generic[Array]):
     """
     What a policy remembers of n environments: the last K steps of each, at the end of the arrays.
 
@@ -40,10 +40,6 @@ class HistoryOf(NamedTuple, Generic[Array]):
     length: Array
     step: Array
     reward: Array
-
-
-History = HistoryOf[np.ndarray]
-"""As the state of ``predict``."""
 
 
 class ActingByHistory(Acting):
@@ -71,7 +67,7 @@ class ActingByHistory(Acting):
         """Actions (B, A), and what the next call takes."""
         starts, reward, observed, done, returns_to_go, step = memory
         length = (step + 1.0).clamp(max=self.policy.context_length)
-        past = HistoryOf(observed, done, returns_to_go, length, step, reward)
+        past = History(observed, done, returns_to_go, length, step, reward)
         history = self.policy.extended(past, observations, starts > 0.5, self.first_return)
         actions = self.policy.next_actions(history)
         done = th.cat([history.actions[:, :-1], actions.unsqueeze(1)], dim=1)
@@ -184,9 +180,7 @@ class DecisionTransformerPolicy(OfflinePolicy):
         """What is asked for at the start of an episode, in the environment's units."""
         return self.largest_return.item() if self.target_return is None else self.target_return
 
-    def extended(
-        self, past: HistoryOf[Tensor], observations: Tensor, begins: Tensor, first_return: float
-    ) -> HistoryOf[Tensor]:
+    def extended(self, past: History[Tensor], observations: Tensor, begins: Tensor, first_return: float) -> History[Tensor]:
         """
         :param past: of n environments
         :param observations: (n, S), the new ones
@@ -202,7 +196,7 @@ class DecisionTransformerPolicy(OfflinePolicy):
         )
         length = (th.where(begins, 0, past.length) + 1).clamp(max=self.context_length)
         step = th.where(begins, 0, past.step + 1)
-        return HistoryOf(observed, actions, returns_to_go, length, step, th.full_like(past.reward, th.nan))
+        return History(observed, actions, returns_to_go, length, step, th.full_like(past.reward, th.nan))
 
     def _warn_of_missing_rewards(self, untold: np.ndarray) -> None:
         """:param untold: bool (n,), whose last action was rewarded with we don't know what"""
@@ -215,14 +209,14 @@ class DecisionTransformerPolicy(OfflinePolicy):
                 stacklevel=4,
             )
 
-    def _empty(self, n: int) -> History:
+    def _empty(self, n: int) -> History[np.ndarray]:
         dtype = th.zeros((), dtype=self.obs_mean.dtype).numpy().dtype
         k = self.context_length
         whole = np.zeros(n, dtype=np.int64)
         arrays = np.zeros((n, k, self.state_dim), dtype), np.zeros((n, k, self.action_dim), dtype), np.zeros((n, k))
         return History(*arrays, whole, whole.copy(), np.full(n, np.nan))
 
-    def _checked(self, state: Sequence[Any], n: int) -> History:
+    def _checked(self, state: Sequence[Any], n: int) -> History[np.ndarray]:
         wanted = [part.shape for part in self._empty(n)]
         found = [np.shape(part) for part in state] if isinstance(state, tuple | list) else type(state).__name__
         if found != wanted:
@@ -232,7 +226,7 @@ class DecisionTransformerPolicy(OfflinePolicy):
             )
         return History(*state)
 
-    def next_actions(self, history: HistoryOf[Tensor]) -> Tensor:
+    def next_actions(self, history: History[Tensor]) -> Tensor:
         """Actions (n, A) in [−1, 1] for the last step of each history."""
         before = th.arange(self.context_length - 1, -1, -1, device=history.step.device)
         valid = (before < history.length.unsqueeze(1)).to(self.device)
@@ -247,5 +241,5 @@ class DecisionTransformerPolicy(OfflinePolicy):
         return ActingByHistory(self, deterministic)
 
 
-def _as_tensors(history: History) -> HistoryOf[Tensor]:
-    return HistoryOf(*(th.as_tensor(part) for part in history))
+def _as_tensors(history: History[np.ndarray]) -> History[Tensor]:
+    return History(*(th.from_numpy(np.array(part)) for part in history))

@@ -18,7 +18,7 @@ from sb3_genoffline.deploy.acting import EPISODE_START, NEXT_STATE, REWARD, Acti
 from sb3_genoffline.deploy.draws import BATCH, KINDS, DrawnInput, drawn_inputs
 from sb3_genoffline.deploy.loops import RecordedLoops
 from sb3_genoffline.deploy.rehearsal import rehearse, some_observations, untouched_stream
-from sb3_genoffline.errors import MissingPackageError
+from sb3_genoffline.errors import MissingPackageError, UserError
 from sb3_genoffline.files.writing import replace_file
 from sb3_genoffline.nets.blocks import undivided
 from sb3_genoffline.nets.loops import loops_made_by
@@ -68,6 +68,11 @@ def write_onnx(
     import onnx_ir
 
     acting = agent.policy.acting_module(deterministic).eval()
+    if agent.policy.has_memory and not acting.memory and acting.n_actions == 1:
+        raise UserError(
+            f"{type(agent.policy).__name__} acts by what came before, and does not say how a file should: "
+            "give it an acting_module, as DecisionTransformerPolicy has."
+        )
     draws, observations = draws_of(agent, deterministic), observation_inputs(source)
     model = _translated(acting, observations, draws)
     notes = dict.fromkeys(observations, "raw observation") | {

@@ -37,13 +37,13 @@ def rehearse(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: that it can't fold a Mish of constants is none
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    space = agent.policy.action_space
+    space, dtype = agent.policy.action_space, agent.policy.obs_mean.cpu().numpy().dtype
     for batch in _BATCHES:
         rng, state = np.random.default_rng(batch), None
-        kept = {name: np.zeros((batch, *shape), np.float32) for name, shape in acting.memory.items()}
+        kept = {name: np.zeros((batch, *shape), dtype) for name, shape in acting.memory.items()}
         starts, rewards = np.ones(batch, bool), np.zeros(batch)
         for _ in range(_CALLS if acting.memory else 1):
-            told = {EPISODE_START: starts.astype(np.float32), REWARD: rewards.astype(np.float32)}
+            told = {EPISODE_START: starts.astype(dtype), REWARD: rewards.astype(dtype)}
             memory = {name: told.get(name, kept.get(name)) for name in acting.memory}
             flat = some_observations(agent.policy, batch, rng)
             with undivided(), untouched_stream(agent.policy), RecordedDraws() as recorded:

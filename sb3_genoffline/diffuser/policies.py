@@ -167,7 +167,7 @@ class DiffuserPolicy(OfflinePolicy):
         """
         n_plans = self.n_plans if n_plans is None else n_plans
         states = self.normalize_observations(observations)
-        if is_undivided():
+        if is_undivided() or not len(states):
             windows, values = self._best(states, n_plans)
         else:
             found = [self._best(states[rows], n_plans) for rows in state_blocks(len(states), n_plans, PLANNED_TOGETHER)]

@@ -55,7 +55,7 @@ class TransformerBlock(Network):
 
     def __init__(self, width: int, n_heads: int, dropout: float, activation_fn: type[nn.Module]) -> None:
         super().__init__()
-        self.n_heads, self.dropout = n_heads, dropout
+        self.width, self.n_heads, self.dropout = width, n_heads, dropout
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.queries_keys_values = SequenceLinear(width, 3 * width)
         self.attention_output = SequenceLinear(width, width)
@@ -71,7 +71,7 @@ class TransformerBlock(Network):
         :param attention: bool (B, heads, N, N), see :class:`DropoutMasks`; None drops nothing
         :param outputs: bool (B, 2, N, D)
         """
-        shape = (*x.shape[:2], self.n_heads, -1)
+        shape = (*x.shape[:2], self.n_heads, self.width // self.n_heads)
         fused = self.queries_keys_values(self.attention_norm(x))
         # contiguous: products then take the same path, and give the same last bit, for one sequence and for many
         queries, keys, values = (part.view(shape).transpose(1, 2).contiguous() for part in fused.chunk(3, dim=-1))

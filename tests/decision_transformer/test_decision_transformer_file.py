@@ -9,6 +9,7 @@ import pytest
 import torch as th
 from worlds import make_agent
 
+from sb3_genoffline.decision_transformer.policies import History
 from sb3_genoffline.deploy.acting import EPISODE_START
 from sb3_genoffline.errors import UserError
 
@@ -51,3 +52,26 @@ def test_a_file_that_remembers_otherwise_is_not_written(tmp_path: Path, monkeypa
     with pytest.warns(UserWarning, match="told no reward"), pytest.raises(UserError, match="remember other returns_to_go"):
         model.export_onnx(tmp_path / "agent")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_file_in_double_precision_is_compared_in_it(tmp_path: Path) -> None:
+    session = onnxruntime.InferenceSession(str(agent().export_onnx(tmp_path / "agent")))
+    assert {each.type for each in session.get_inputs()} == {"tensor(double)"}
+
+
+def test_a_state_may_be_a_view_of_any_kind_and_is_a_history() -> None:
+    model, observation = agent(), np.ones((2, 3), np.float32)
+    _, state = model.predict(observation)
+    assert isinstance(state, History)
+    backwards = tuple(part[::-1] for part in state)
+    for part in backwards:
+        part.flags.writeable = False
+    turned = model.predict(observation, backwards, np.zeros(2, bool))[0]
+    np.testing.assert_array_equal(turned[::-1], model.predict(observation, state, np.zeros(2, bool))[0])
+
+
+def test_no_observations_get_no_actions_whatever_the_number_of_heads() -> None:
+    model = agent(policy_kwargs={"embed_dim": 8, "n_layers": 1, "n_heads": 2})
+    actions, state = model.predict(np.zeros((0, 3), np.float32))
+    assert actions.shape == (0, 2) and state.actions.shape == (0, 3, 2)

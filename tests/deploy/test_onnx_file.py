@@ -161,6 +161,19 @@ def test_an_algorithm_may_say_why_it_has_no_file(tmp_path: Path) -> None:
         TD3BC("MlpPolicy").export_onnx(tmp_path / "a.onnx")
 
 
+class Smoothing(TD3BC.policy_aliases["MlpPolicy"]):  # type: ignore[misc]
+    """A policy of a third party that remembers, and does not say how a file should."""
+
+    has_memory = True
+
+
+def test_a_policy_that_remembers_has_to_say_what_a_file_remembers(tmp_path: Path) -> None:
+    model = TD3BC(Smoothing, make_dataset(), policy_kwargs={"net_arch": [8]})
+    with pytest.raises(UserError, match=r"Smoothing acts by what came before.*give it an acting_module"):
+        model.export_onnx(tmp_path / "a.onnx")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"replan_every": 1, "guide_stop": 0}, {"replan_every": 3}, {"replan_every": 1, "n_guide_steps": 0}]

@@ -141,6 +141,11 @@ def test_a_plan_is_not_followed_beyond_its_end() -> None:
     assert state.step.tolist() == [1]
 
 
+def test_no_observations_get_no_plans() -> None:
+    model = make_agent("diffuser", replan_every=1)
+    assert model.predict(OBSERVATIONS[:0], deterministic=True)[0].shape == (0, 2)
+
+
 def test_a_state_that_is_no_plan_is_refused() -> None:
     """README claim 7."""
     model = make_agent("diffuser", replan_every=2)

@@ -81,10 +81,11 @@ def test_the_page_says_what_the_record_says():
     assert len(re.findall(r"```text\n.", text)) == 7
 
 
-def test_a_file_that_is_there_is_not_written_over(tmp_path, capsys):
+def test_a_file_that_is_there_is_not_written_over(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "own.csv").write_text("mine")
-    with pytest.raises(SystemExit, match=r"own\.csv' exists\. Give another name, or --overwrite"):
-        main(["glucose", str(tmp_path / "own.csv"), "--patients", "2"])
+    with pytest.raises(SystemExit, match=r"'own\.csv' exists\. Give another name, or --overwrite"):
+        main(["glucose", "own.csv", "--patients", "2"])
     assert (tmp_path / "own.csv").read_text() == "mine"
-    main(["glucose", str(tmp_path / "own.csv"), "--patients", "2", "--overwrite"])
+    main(["glucose", "own.csv", "--patients", "2", "--overwrite"])
     assert "of 2 patients" in capsys.readouterr().out and len(pd.read_csv(tmp_path / "own.csv")) > 2
