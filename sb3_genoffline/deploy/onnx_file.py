@@ -67,6 +67,8 @@ def write_onnx(
             raise MissingPackageError(f'Exporting needs {package} ({error}): pip install "sb3-genoffline[onnx]"') from error
     import onnx_ir
 
+    if not path.name:
+        raise UserError(f"{str(path)!r} is no name of a file: give one, as 'agent.onnx'.")
     acting = agent.policy.acting_module(deterministic).eval()
     if agent.policy.has_memory and not acting.memory and acting.n_actions == 1:
         raise UserError(

@@ -159,6 +159,8 @@ def test_an_algorithm_may_say_why_it_has_no_file(tmp_path: Path) -> None:
         model.export_onnx(tmp_path / "a.onnx")
     with pytest.raises(UserError, match="no policy yet"):
         TD3BC("MlpPolicy").export_onnx(tmp_path / "a.onnx")
+    with pytest.raises(UserError, match=r"'\.' is no name of a file"):
+        make_agent("bc").export_onnx("")
 
 
 class Smoothing(TD3BC.policy_aliases["MlpPolicy"]):  # type: ignore[misc]
