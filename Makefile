@@ -39,12 +39,10 @@ format: $(DEV)
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-# pip first, as pinned: an old one takes minutes to add to an environment that is there. -qq leaves errors
 $(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "sb3-genoffline needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --upgrade pip
 
 $(ZOO): pyproject.toml setup.py constraints.txt | $(RUN)
 	$(INSTALL) -e ".[zoo]"

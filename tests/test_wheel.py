@@ -1,5 +1,6 @@
 """What ``pip install`` puts on a machine."""
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 IN_CHECKOUT = ("figures", "benchmarks/claims", "benchmarks/cpu", "benchmarks/small")
@@ -67,3 +69,13 @@ main(["--help"])
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("usage: genoffline <command>")
+
+
+def test_every_pinned_package_runs_on_the_oldest_python_that_we_name() -> None:
+    """One that did not sent pip searching through all versions of all others."""
+    oldest = re.search(r'requires-python = ">=(.*)"', (ROOT / "pyproject.toml").read_text())
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    here = {each.name.lower().replace("_", "-"): each for each in importlib.metadata.distributions()}
+    asked = {name: here[key].metadata["Requires-Python"] for name in pinned if (key := name.lower().replace("_", "-")) in here}
+    assert oldest is not None and len(asked) > 50
+    assert [name for name, python in asked.items() if python and not SpecifierSet(python).contains(f"{oldest[1]}.0")] == []
