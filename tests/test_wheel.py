@@ -13,7 +13,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
-IN_CHECKOUT = ("figures", "benchmarks/claims", "benchmarks/cpu", "benchmarks/small")
+IN_CHECKOUT = ("figures", "benchmarks/claims", "benchmarks/cpu", "benchmarks/learning", "benchmarks/small")
 """Of the zoo's folder: pictures and results, which nobody needs to use the package."""
 
 
