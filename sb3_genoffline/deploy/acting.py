@@ -30,7 +30,8 @@ class Acting(nn.Module):
         self.policy, self.deterministic = policy, deterministic
         space = policy.action_space
         for name in ("low", "high"):
-            self.register_buffer(name, th.as_tensor(getattr(space, name), device=policy.device), persistent=False)
+            bound = th.as_tensor(getattr(space, name), device=policy.device, dtype=policy.obs_mean.dtype)
+            self.register_buffer(name, bound, persistent=False)
 
     low: Tensor
     high: Tensor

@@ -70,7 +70,7 @@ def write_onnx(
     if not path.name:
         raise UserError(f"{str(path)!r} is no name of a file: give one, as 'agent.onnx'.")
     acting = agent.policy.acting_module(deterministic).eval()
-    if agent.policy.has_memory and not acting.memory and acting.n_actions == 1:
+    if agent.policy.has_memory and type(acting) is Acting:
         raise UserError(
             f"{type(agent.policy).__name__} acts by what came before, and does not say how a file should: "
             "give it an acting_module, as DecisionTransformerPolicy has."

@@ -9,6 +9,7 @@ import numpy as np
 from sb3_genoffline.deploy.acting import EPISODE_START, NEXT_STATE, REWARD, STATE, Acting
 from sb3_genoffline.deploy.draws import DrawnInput, RecordedDraws
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.nets.blocks import undivided
 
 _BATCHES, _CALLS = (1, 5), 3
@@ -36,7 +37,13 @@ def rehearse(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: that it can't fold a Mish of constants is none
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its classes have no base of their own
+        raise UserError(
+            f"onnxruntime can't run the file of this {type(agent).__name__}, whose numbers are {agent.policy.obs_mean.dtype}: "
+            f"{short(str(error))} It lacks some operations in double precision: train in single precision to export."
+        ) from error
     space, dtype = agent.policy.action_space, agent.policy.obs_mean.cpu().numpy().dtype
     for batch in _BATCHES:
         rng, state = np.random.default_rng(batch), None

@@ -176,6 +176,26 @@ def test_a_policy_that_remembers_has_to_say_what_a_file_remembers(tmp_path: Path
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.usefixtures("float64")
+def test_what_onnxruntime_can_not_do_in_double_precision_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"onnxruntime can't run the file of this DQL.*train in single precision"):
+        make_agent("dql", n_diffusion_steps=2, **ONE_LAYER).export_onnx(tmp_path / "a.onnx")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_actions_are_in_the_agents_precision_whatever_the_spaces(tmp_path: Path) -> None:
+    space = spaces.Box(-2.0, 3.0, (2,), np.float64)
+    model = make_agent("bc", (spaces.Box(-np.inf, np.inf, (3,)), space), policy_kwargs={"net_arch": [8]})
+    assert {each.type for each in session_of(model.export_onnx(tmp_path / "a")).get_outputs()} == {"tensor(float)"}
+
+
+def test_a_plan_of_one_step_is_a_file_too(tmp_path: Path) -> None:
+    """However long it is to be followed."""
+    small = {"horizon": 1, "n_diffusion_steps": 1, "policy_kwargs": {"channels": [32]}}
+    session = session_of(make_agent("diffuser", replan_every=3, **small).export_onnx(tmp_path / "a"))
+    assert [each.shape for each in session.get_outputs()] == [["batch", 2], ["batch", 1, 2]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"replan_every": 1, "guide_stop": 0}, {"replan_every": 3}, {"replan_every": 1, "n_guide_steps": 0}]
