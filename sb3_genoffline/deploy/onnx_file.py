@@ -131,19 +131,22 @@ def _exported(
 
 def _tidied(model: Any, shapes: Sequence[tuple[int | str, ...]]) -> Any:
     """
-    The model without what the exporter has noted of each operation, such as lines of code and where they lie on this machine.
+    The model without what the exporter has noted of it, such as lines of code and where they lie on this machine.
 
     :param model: an ``onnx_ir.Model``
     :param shapes: of its inputs
     """
     import onnx_ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
+    ClearMetadataAndDocStringPass()(model)
     axes = {value: value.shape for value in model.graph.outputs}
-    for node in model.graph.all_nodes():
-        for part in (node, *node.outputs):
-            part.metadata_props.clear()
-        for output in node.outputs:
-            output.shape = None  # with names of its own for the number of observations
+    for graph in model.graphs():
+        made = [output for node in graph for output in node.outputs]
+        for value in (*graph.inputs, *graph.initializers.values(), *made):
+            value.metadata_props.clear()
+        for value in made:
+            value.shape = None  # with names of its own for the number of observations
     for value, shape in zip(model.graph.inputs, shapes, strict=True):
         value.shape = onnx_ir.Shape(shape)
     for value, shape in axes.items():

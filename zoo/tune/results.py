@@ -228,7 +228,7 @@ def notes_on(plan: TunePlan, results: list[Result]) -> list[str]:
     :param results: all trials
     """
     notes, best, grid = [], ranked(plan, results), plan.space.grid()
-    if grid is not None and len(grid) <= len(results):
+    if grid is not None and len(grid) <= sum(result.state != "running" for result in results):
         notes.append(f"The block has {len(grid)} settings, and all were tried.")
     if len(best) > 1 and best[0].interval is not None:
         low, high = best[0].interval

@@ -34,6 +34,8 @@ def read_trial(path: Path) -> dict[str, Any]:
     wrong = misfit(scores, list[dict[str, Any]])
     for score in [] if wrong else scores:
         wrong = wrong or _wrong_part(score, _SCORE)
+        if wrong is None and score.get("interval") is not None and len(score["interval"]) != 2:
+            wrong = f"interval={short(score['interval'])} must be two numbers"
     if wrong is None and record["state"] == DONE and not scores:
         wrong = "must not be empty"
     if wrong is not None:

@@ -508,6 +508,10 @@ def test_records_that_others_wrote_are_checked(tmp_path: Path) -> None:
         write_json(path, whole | {"scores": scores})
         with pytest.raises(UserError, match="is not a record of a trial: its scores"):
             read_trial(path)
+    for interval in ([1.0], [1.0, 2.0, 3.0], "wide", []):
+        write_json(path, whole | {"scores": [{"updates": 1, "value": 1.0, "interval": interval}]})
+        with pytest.raises(UserError, match="is not a record of a trial: its scores.*interval="):
+            read_trial(path)
     for revealed in ("much", {"episodes": 2}, {"episodes": 2, "returns": [1.0, "x"], "value": 1.0}):
         write_json(path, whole | {"revealed": revealed})
         with pytest.raises(UserError, match="is not a record of a trial: what is revealed"):
