@@ -510,7 +510,7 @@ def test_records_that_others_wrote_are_checked(tmp_path: Path) -> None:
             read_trial(path)
     for interval in ([1.0], [1.0, 2.0, 3.0], "wide", []):
         write_json(path, whole | {"scores": [{"updates": 1, "value": 1.0, "interval": interval}]})
-        with pytest.raises(UserError, match="is not a record of a trial: its scores.*interval="):
+        with pytest.raises(UserError, match=r"is not a record of a trial: its scores.*interval="):
             read_trial(path)
     for revealed in ("much", {"episodes": 2}, {"episodes": 2, "returns": [1.0, "x"], "value": 1.0}):
         write_json(path, whole | {"revealed": revealed})
