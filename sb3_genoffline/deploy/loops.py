@@ -48,19 +48,18 @@ class RecordedLoops:
             number = node.attributes["number"].as_int()
             step, carried, of_step = self._steps[number]
             body = _translated(step, [*carried, *of_step], translate).graph
+            _rename(body, f"loop_{number}.")  # onnx_ir's NameFixPass leaves names that two graphs share
             for constant in body.inputs[1 : len(carried)]:
                 passed_on = ir.node("Identity", [constant])
+                passed_on.outputs[0].name = f"{constant.name}.next"
                 body.append(passed_on)
                 body.outputs.append(passed_on.outputs[0])
             attributes = {"body": body, "num_scan_inputs": len(of_step)}
             scan = ir.node("Scan", node.inputs, attributes, num_outputs=len(carried))
+            for place, output in enumerate(scan.outputs):
+                output.name = f"loop_{number}.{place}"
             ir.convenience.replace_nodes_and_values(model.graph, node, [node], [scan], node.outputs, scan.outputs[:1])
-        tidying = (
-            common.NameFixPass(),  # a body's names are those of other graphs too
-            common.LiftSubgraphInitializersToMainGraphPass(),
-            common.DeduplicateInitializersPass(_LARGEST),
-        )
-        for tidy in tidying:
+        for tidy in (common.LiftSubgraphInitializersToMainGraphPass(), common.DeduplicateInitializersPass(_LARGEST)):
             tidy(model)
         model.opset_imports.pop(_DOMAIN, None)
 
@@ -125,3 +124,9 @@ def _convolution_backward(
         left = [size - reach for size, reach in zip(x.shape[2:], reached, strict=True)]
         backward = th.ops.aten.convolution(gradient, weight, None, stride, padding, dilation, True, left, groups)
     return backward, None, None
+
+
+def _rename(graph: Any, prefix: str) -> None:
+    """Names that are not those of another graph."""
+    for value in {*graph.inputs, *graph.initializers.values()} | {o for node in graph.all_nodes() for o in node.outputs}:
+        value.name = prefix + value.name

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch as th
 
 from sb3_genoffline.deploy.acting import EPISODE_START, NEXT_STATE, REWARD, STATE, Acting
 from sb3_genoffline.deploy.draws import DrawnInput, RecordedDraws
@@ -64,9 +65,15 @@ def _session(agent: Any, content: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its classes have no base of their own
+        numbers = agent.policy.obs_mean.dtype
+        advice = (
+            ""
+            if numbers == th.float32
+            else " It lacks some operations in this precision: train in single precision to export."
+        )
         raise UserError(
-            f"onnxruntime can't run the file of this {type(agent).__name__}, whose numbers are {agent.policy.obs_mean.dtype}: "
-            f"{short(str(error))} It lacks some operations in double precision: train in single precision to export."
+            f"onnxruntime can't run the file of this {type(agent).__name__}, whose numbers are {numbers}: "
+            f"{short(str(error))}{advice}"
         ) from error
 
 
