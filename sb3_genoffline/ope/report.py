@@ -188,6 +188,19 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
+def n_held_out(dataset: OfflineDataset, share: float) -> int:
+    """
+    :param dataset: episodes
+    :param share: of them that no fit sees
+    :return: how many :func:`split_episodes` puts aside
+    :raises UserError: if there is a single episode
+    """
+    n = dataset.n_episodes
+    if n < 2:
+        raise UserError("The dataset has a single episode: it can't be split into episodes to fit on and others to judge on.")
+    return min(max(round(share * n), 1), n - 1)
+
+
 def split_episodes(dataset: OfflineDataset, share: float, seed: int = 0) -> tuple[OfflineDataset, OfflineDataset]:
     """
     :param dataset: episodes
@@ -196,10 +209,7 @@ def split_episodes(dataset: OfflineDataset, share: float, seed: int = 0) -> tupl
     :return: two datasets without a common episode
     :raises UserError: if there is a single episode
     """
-    n = dataset.n_episodes
-    if n < 2:
-        raise UserError("The dataset has a single episode: it can't be split into episodes to fit on and others to judge on.")
-    n_second = min(max(round(share * n), 1), n - 1)
+    n, n_second = dataset.n_episodes, n_held_out(dataset, share)
     order = np.random.default_rng(seed).permutation(n)
     return dataset.select_episodes(np.sort(order[n_second:])), dataset.select_episodes(np.sort(order[:n_second]))
 

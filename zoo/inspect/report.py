@@ -330,8 +330,9 @@ def _check_rewards(report: Report) -> Iterator[Finding]:
         yield Finding(
             "loose_bound",
             f"max|r|/(1 − gamma) = {rewards.bound:.4g} is {rewards.bound / largest:.0f} times the largest discounted return "
-            f"of the data ({largest:.3g}): the warning for critics beyond the bound (train/q_over_bound) comes too late. "
-            "Compare train/q_mean with the data's.",
+            f"of the data ({largest:.3g}): training warns of a critic only when its Q is beyond that bound "
+            f"(train/q_over_bound), far too late here. Watch train/q_mean yourself: "
+            f"it should stay near {largest:.3g} or below.",
         )
 
 

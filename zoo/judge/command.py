@@ -5,16 +5,19 @@ estimates on held-out episodes. No environment is built, except by --truth, whic
 
 import argparse
 import inspect
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sb3_genoffline.common.arguments import nearest
-from sb3_genoffline.errors import UserError
+from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.ope import FQE, OfflineReport, evaluate_offline
 from sb3_genoffline.ope.kept_fits import kept_fit
+from sb3_genoffline.ope.report import n_held_out
+from sb3_genoffline.program import PROGRAM
 
 from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
@@ -88,10 +91,12 @@ def main(args: argparse.Namespace) -> None:
     for name in unfinished_runs(args.folder, args.dataset, args.algo):
         print(f"{name} is of a run that was interrupted: it is judged as it stands")
     also = "" if args.fqe_only else ", and a density of the behaviour (--fqe-only spares it)"
+    apart = f"{n_held_out(data, args.held_out):,} of {data.n_episodes:,} episodes"
     begun = [] if args.fits is None else [name for name in agents if kept_fit(Path(args.fits), name).is_file()]
     if begun:
         print(f"{args.fits} has fits of {len(begun)} of them from before, which go on where they stopped")
-    print(f"judging {len(agents)} agents: a fit of {args.n_timesteps:,} updates for each and for the data{also}", flush=True)
+    print(f"judging {len(agents)} agents: a fit of {args.n_timesteps:,} updates for each and for the data{also}")
+    print(f"no fit sees {apart}: TD errors{'' if args.fqe_only else ' and WDR'} are of these", flush=True)
     try:
         report = evaluate_offline(
             agents,
@@ -112,6 +117,8 @@ def main(args: argparse.Namespace) -> None:
         raise advised(stop, _how_to_go_on(args.fits)) from None
     print(report.table())
     print(agreement(report))
+    export = [*PROGRAM.split(), "export", "--model", str(paths[report.best()])]
+    print(f"an ONNX file of it: {printable(shlex.join(export))}")
     from .pictures import plot_report, plot_truth
 
     output = Path(args.output) if args.output else Path("logs") / "judge" / f"{dataset_name(args.dataset)}.png"
