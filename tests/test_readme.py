@@ -78,7 +78,7 @@ COMMANDS = [
 ]
 TRAININGS = re.compile(r"\b((?:gradient|teacher|cd|flow|vae|bc|behavior|critic)_steps(?:=|\": ))[\d_]+")
 SIZES = {r"\b2_000\b": "200", r"\bn_eval_episodes=10\b": "n_eval_episodes=1", r"\bwhile not done:": "for _ in range(2):"}
-DATASET = "genoffline/hopper/medium-replay-v0"
+DATASET = "genoffline/hopper/medium-replay-v1"
 
 
 @pytest.fixture(scope="module", autouse=True)

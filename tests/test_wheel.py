@@ -59,7 +59,7 @@ from sb3_genoffline.zoo.__main__ import main
 from sb3_genoffline.zoo.recipes import load_recipe
 from sb3_genoffline.zoo.runs.hyperparameters import load_hyperparameters
 assert load_hyperparameters("dac", "hopper-medium-v2", "cpu").n_timesteps
-assert next(load_recipe("genoffline/hopper/medium-v0", 10).episodes(0, 1)).terminated is False
+assert next(load_recipe("genoffline/hopper/medium-v1", 10).episodes(0, 1)).terminated is False
 assert "zoo" not in sys.modules
 main(["--help"])
 """

@@ -130,7 +130,7 @@ def _read(path: Path, bounds: tuple[np.ndarray, np.ndarray]) -> dict[str, np.nda
 
 def row(dataset_id: str, contents: Contents | None) -> list[str]:
     """
-    :param dataset_id: ``genoffline/hopper/medium-v0``
+    :param dataset_id: ``genoffline/hopper/medium-v1``
     :param contents: What it holds, if it is on this machine
     :return: Its cell in each of :data:`COLUMNS`
     """

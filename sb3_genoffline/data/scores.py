@@ -133,7 +133,7 @@ _NAMES = [
     re.compile(r"(?P<key>antmaze)_[\w-]*-v\d+"),
     re.compile(r"adroithand(?P<key>pen|hammer|door|relocate)-v\d+"),
     re.compile(r"franka(?P<key>kitchen)-v\d+"),
-    # Minari and ours: mujoco/hopper/medium-v0, D4RL/antmaze/umaze-v1, genoffline/hopper/expert-v0
+    # Minari and ours: mujoco/hopper/medium-v0, D4RL/antmaze/umaze-v1, genoffline/hopper/expert-v1
     re.compile(
         r"(?:mujoco|d4rl|genoffline)/(?P<key>halfcheetah|hopper|walker2d|ant|pen|hammer|door|relocate|antmaze|kitchen)/.+-v\d+"
     ),
@@ -188,7 +188,7 @@ def known_reference(dataset_id: str | None, *specs: EnvSpec | None) -> tuple[flo
 def reference_scores(id_or_env: str) -> tuple[float, float]:
     """
     :param id_or_env: Id of an environment or dataset of Gymnasium, D4RL, Minari or this project: ``Hopper-v5``,
-        ``mujoco/hopper/medium-v0``, ``hopper-medium-v2``, ``D4RL/antmaze/umaze-v1``, ``genoffline/hopper/expert-v0``, …
+        ``mujoco/hopper/medium-v0``, ``hopper-medium-v2``, ``D4RL/antmaze/umaze-v1``, ``genoffline/hopper/expert-v1``, …
     :return: Mean return of a random policy, and of the expert.
     :raises UserError: If the table does not have it, naming what it has.
     """

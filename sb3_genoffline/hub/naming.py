@@ -11,7 +11,7 @@ _LONGEST = 96
 
 def repo_name(algo: str, dataset: str) -> str:
     """
-    ``dac-hopper-medium-replay`` for DAC on ``genoffline/hopper/medium-replay-v0`` or ``hopper-medium-replay-v2``: the dataset
+    ``dac-hopper-medium-replay`` for DAC on ``genoffline/hopper/medium-replay-v1`` or ``hopper-medium-replay-v2``: the dataset
     without its first namespace and its version. (Which dataset it was exactly is in ``config.json`` and on the card.)
 
     :param algo: name in ``ALGOS``

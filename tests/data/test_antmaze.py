@@ -307,7 +307,7 @@ def test_dense_rewards_count_as_success_within_the_goals_radius() -> None:
         ("PointMaze_MediumDense-v3", True),
         ("maze2d-umaze-v1", False),
         ("Ant-v5", False),
-        ("genoffline/hopper/expert-v0", False),
+        ("genoffline/hopper/expert-v1", False),
     ],
 )
 def test_mazes_with_a_goal_are_scored_by_success(name: str, expected: bool) -> None:

@@ -8,7 +8,7 @@ from sb3_genoffline.hub.naming import check_repo_id, repo_name
 @pytest.mark.parametrize(
     ("algo", "dataset", "name"),
     [
-        ("dac", "genoffline/hopper/medium-replay-v0", "dac-hopper-medium-replay"),
+        ("dac", "genoffline/hopper/medium-replay-v1", "dac-hopper-medium-replay"),
         ("dac", "hopper-medium-v2", "dac-hopper-medium"),
         ("td3_bc", "D4RL/antmaze/umaze-diverse-v1", "td3_bc-antmaze-umaze-diverse"),
         ("qdq", "data/my walks.hdf5", "qdq-my-walks"),

@@ -20,7 +20,7 @@ LAM = {
     "walker2d-medium-expert-v2": 0.8,
     "maze2d-medium-v1": 0.9,
     "pen-human-v0": 0.3,
-    "genoffline/hopper/medium-replay-v0": 0.9,
+    "genoffline/hopper/medium-replay-v1": 0.9,
     "mujoco/walker2d/medium-v0": 0.9,
     "genoffline/pointmaze/stitch-v0": 0.7,
 }

@@ -14,8 +14,8 @@ ALPHA = {
     "hopper-medium-expert-v2": 3.0,
     "walker2d-medium-expert-v2": 1.0,
     "mujoco/halfcheetah/medium-v0": 0.1,
-    "genoffline/hopper/medium-expert-v0": 3.0,
-    "genoffline/hopper/medium-replay-v0": 1.0,
+    "genoffline/hopper/medium-expert-v1": 3.0,
+    "genoffline/hopper/medium-replay-v1": 1.0,
     "antmaze-umaze-v0": 1.0,
 }
 

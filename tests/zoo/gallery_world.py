@@ -14,7 +14,7 @@ from zoo.gallery.contents import Contents, read_contents
 from zoo.inspect.report import inspect_dataset
 from zoo.runs.writing import write_json
 
-HOPPER, MAZE = "genoffline/hopper/medium-replay-v0", "genoffline/pointmaze/stitch-v0"
+HOPPER, MAZE = "genoffline/hopper/medium-replay-v1", "genoffline/pointmaze/stitch-v0"
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7 * 7 }}"
 NAME = "\"'><img src=x onerror=alert(4)>&amp;"
 """As hostile as the name of an algorithm may be."""

@@ -46,7 +46,7 @@ def arrays(dataset: Any) -> list[np.ndarray]:
 
 
 def test_every_level_of_hopper_can_be_collected() -> None:
-    assert set(collectible()) >= {f"genoffline/hopper/{level}-v0" for level in LEVELS}
+    assert set(collectible()) >= {f"genoffline/hopper/{level}-v1" for level in LEVELS}
 
 
 @pytest.mark.parametrize("env", ["hopper", "walker2d", "halfcheetah"])
@@ -54,9 +54,8 @@ def test_the_sets_of_d4rls_kind_are_sacs_and_those_without_an_expert_say_so(env:
     there = {name for name in collectible() if name.startswith(f"genoffline/{env}/") and name.endswith("-v1")}
     assert there >= {f"genoffline/{env}/{level}-v1" for level in ("random", "medium", "medium-replay")}
     for level in ("medium", "medium-replay"):
-        recipe, before = (load_recipe(f"genoffline/{env}/{level}-v{version}") for version in (1, 0))
+        recipe = load_recipe(f"genoffline/{env}/{level}-v1")
         assert recipe.algorithm.startswith("SAC") and recipe.source == f"zoo/behavior/{env}/sac"
-        assert recipe.fingerprint != before.fingerprint and recipe.env.id == before.env.id
     for level in {f"genoffline/{env}/{level}-v1" for level in LEVELS} - there:
         with pytest.raises(UserError, match=f"{level} can't be collected yet: the policies in .*{env}/sac have no expert yet"):
             load_recipe(level)
@@ -69,9 +68,11 @@ def test_a_medium_set_of_sacs_policy_has_its_own_squashed_noise() -> None:
 
 
 def test_the_hard_set_is_named_for_its_clipped_noise() -> None:
-    recipe, level = (load_recipe(f"genoffline/walker2d/{name}-v0") for name in ("clipped-noise", "medium-replay"))
-    assert recipe.fingerprint == level.fingerprint and "clipped at the bounds" in recipe.description
-    assert "clipped" not in level.description
+    recipe = load_recipe("genoffline/walker2d/clipped-noise-v0")
+    assert "clipped at the bounds" in recipe.description
+    assert [name for name in collectible() if name.endswith("-v0") and ("hopper" in name or "walker2d" in name)] == [
+        recipe.dataset_id
+    ]
     collect(recipe.dataset_id, steps=600, n_envs=2)
     report = inspect_dataset(load_dataset(recipe.dataset_id))
     (finding,) = [finding.text for finding in report.findings if finding.name == "clipped_noise"]
@@ -81,7 +82,7 @@ def test_the_hard_set_is_named_for_its_clipped_noise() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_dataset_has_all_its_steps_aligned_and_marked(level: str) -> None:
-    dataset = collect(f"genoffline/hopper/{level}-v0", steps=203, n_envs=4)
+    dataset = collect(f"genoffline/hopper/{level}-v1", steps=203, n_envs=4)
     assert dataset.total_steps == 203
     for episode in dataset.iterate_episodes():
         n = len(episode.rewards)
@@ -90,13 +91,13 @@ def test_a_dataset_has_all_its_steps_aligned_and_marked(level: str) -> None:
         assert episode.terminations[-1] != episode.truncations[-1]
         assert dataset.observation_space.contains(episode.observations[0])
         assert dataset.action_space.contains(episode.actions[0])
-    loaded = load_dataset(f"genoffline/hopper/{level}-v0")
+    loaded = load_dataset(f"genoffline/hopper/{level}-v1")
     assert len(loaded) == 203 and loaded.n_episodes == dataset.total_episodes
 
 
 @pytest.mark.parametrize("level", ["random", "medium-replay"])
 def test_the_same_seed_gives_the_same_data_and_another_seed_other_data(level: str) -> None:
-    name = f"genoffline/hopper/{level}-v0"
+    name = f"genoffline/hopper/{level}-v1"
     first = arrays(collect(name, steps=120, seed=1))
     again = arrays(collect(name, steps=120, seed=1, overwrite=True))
     other = arrays(collect(name, steps=120, seed=2, overwrite=True))
@@ -105,32 +106,32 @@ def test_the_same_seed_gives_the_same_data_and_another_seed_other_data(level: st
 
 
 def test_the_metadata_are_complete() -> None:
-    dataset = collect("genoffline/hopper/medium-v0", steps=50, author="A. Person", author_email="a@example.org")
+    dataset = collect("genoffline/hopper/medium-v1", steps=50, author="A. Person", author_email="a@example.org")
     metadata = dataset.storage.metadata
     assert metadata["ref_min_score"] == -20.272305 and metadata["ref_max_score"] == 3234.3
     assert metadata["author"] == {"A. Person"} and metadata["author_email"] == {"a@example.org"}
-    assert load_recipe("genoffline/hopper/medium-v0").fingerprint in metadata["code_permalink"]
-    assert metadata["algorithm_name"].startswith("TRPO") and "Seed 0" in metadata["description"]
+    assert load_recipe("genoffline/hopper/medium-v1").fingerprint in metadata["code_permalink"]
+    assert metadata["algorithm_name"].startswith("SAC") and "Seed 0" in metadata["description"]
     assert any(requirement.startswith("mujoco==") for requirement in metadata["requirements"])
     for eval_env in (False, True):
         env = dataset.recover_environment(eval_env=eval_env)
         assert env.spec is not None and env.spec.id == "Hopper-v5" and env.spec.max_episode_steps == 1000
-    assert "genoffline/hopper/medium-v0" in minari.list_local_datasets()
+    assert "genoffline/hopper/medium-v1" in minari.list_local_datasets()
     assert {"genoffline", "genoffline/hopper"} <= set(list_local_namespaces())
 
 
 def test_an_existing_dataset_is_kept_unless_told_otherwise() -> None:
-    kept = arrays(collect("genoffline/hopper/random-v0", steps=40))
+    kept = arrays(collect("genoffline/hopper/random-v1", steps=40))
     with pytest.raises(FileExistsError, match=r"with 40 steps.*--overwrite"):
-        collect("genoffline/hopper/random-v0", steps=60)
-    for a, b in zip(kept, arrays(minari.load_dataset("genoffline/hopper/random-v0")), strict=True):
+        collect("genoffline/hopper/random-v1", steps=60)
+    for a, b in zip(kept, arrays(minari.load_dataset("genoffline/hopper/random-v1")), strict=True):
         assert np.array_equal(a, b)
-    assert collect("genoffline/hopper/random-v0", steps=60, overwrite=True).total_steps == 60
+    assert collect("genoffline/hopper/random-v1", steps=60, overwrite=True).total_steps == 60
 
 
-@pytest.mark.parametrize("name", ["genoffline/hopper/medum-v0", "genoffline/hopper/medium-v7", "hopper-medium"])
+@pytest.mark.parametrize("name", ["genoffline/hopper/medum-v1", "genoffline/hopper/medium-v7", "hopper-medium"])
 def test_an_unknown_id_names_the_nearest_and_all_that_can_be_collected(name: str) -> None:
-    with pytest.raises(ValueError, match=r"Did you mean .*genoffline/hopper/medium-v0.*genoffline/hopper/random-v0"):
+    with pytest.raises(ValueError, match=r"Did you mean .*genoffline/hopper/medium-v1.*genoffline/hopper/random-v1"):
         collect(name)
 
 
@@ -140,7 +141,7 @@ def test_an_unknown_id_names_the_nearest_and_all_that_can_be_collected(name: str
 )
 def test_sizes_that_make_no_sense_are_refused(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        collect("genoffline/hopper/random-v0", **arguments)  # type: ignore[arg-type]
+        collect("genoffline/hopper/random-v1", **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
@@ -149,7 +150,7 @@ def test_an_interrupted_collection_leaves_nothing(root: Path, error: type[BaseEx
         raise error
 
     with pytest.raises(error):
-        collect("genoffline/hopper/random-v0", steps=200, progress=interrupt)
+        collect("genoffline/hopper/random-v1", steps=200, progress=interrupt)
     assert not any(root.iterdir()) and not minari.list_local_datasets()
 
 
@@ -157,24 +158,24 @@ def test_an_interrupted_overwrite_keeps_the_old_dataset() -> None:
     def interrupt(n: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    old = arrays(collect("genoffline/hopper/random-v0", steps=40))
+    old = arrays(collect("genoffline/hopper/random-v1", steps=40))
     with pytest.raises(KeyboardInterrupt):
-        collect("genoffline/hopper/random-v0", steps=60, overwrite=True, progress=interrupt)
-    kept = arrays(minari.load_dataset("genoffline/hopper/random-v0"))
+        collect("genoffline/hopper/random-v1", steps=60, overwrite=True, progress=interrupt)
+    kept = arrays(minari.load_dataset("genoffline/hopper/random-v1"))
     assert all(np.array_equal(a, b) for a, b in zip(old, kept, strict=True))
 
 
 def test_a_replay_set_mixes_its_rungs_in_proportion_at_any_size() -> None:
-    own = load_recipe("genoffline/hopper/medium-replay-v0").n_steps
+    own = load_recipe("genoffline/hopper/medium-replay-v1").n_steps
     assert 50_000 < own < 300_000
-    ((natural,), _), ((small,), _) = (load_parts(BEHAVIOR / "hopper", "medium-replay", steps) for steps in (own, 1000))
+    ((natural,), _), ((small,), _) = (load_parts(BEHAVIOR / "hopper" / "sac", "medium-replay", steps) for steps in (own, 1000))
     assert sum(segment.n_steps for segment in small) == 1000
     for a, b in zip(natural, small, strict=True):
         assert abs(a.n_steps / own - b.n_steps / 1000) < 2e-3
 
 
 def test_medium_expert_is_half_and_half() -> None:
-    (medium, expert), _ = load_parts(BEHAVIOR / "hopper", "medium-expert", 301)
+    (medium, expert), _ = load_parts(BEHAVIOR / "hopper" / "sac", "medium-expert", 301)
     assert [medium[0].n_steps, expert[0].n_steps] == [150, 151]
 
 
@@ -185,18 +186,18 @@ def run(*arguments: str) -> None:
 
 
 def test_the_command_prints_what_it_collected(capsys: pytest.CaptureFixture[str]) -> None:
-    run("genoffline/hopper/random-v0", "--steps", "120", "--seed", "3", "--n-envs", "2", "-P")
+    run("genoffline/hopper/random-v1", "--steps", "120", "--seed", "3", "--n-envs", "2", "-P")
     out, err = capsys.readouterr()
     assert "steps 120 " in out and "normalised score" in out and "steps/s" in out
     assert "120" in err
 
 
 def test_a_pattern_is_made_one_by_one_without_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    name = "genoffline/hopper/medium-v0"
+    name = "genoffline/hopper/medium-v1"
     before = collect(name, steps=40, n_envs=2).storage.data_path / "main_data.hdf5"
     stamp = before.stat().st_mtime_ns
-    run("genoffline/hopper/medium*-v0", name, "--steps", "40")
-    assert set(minari.list_local_datasets()) == {f"genoffline/hopper/medium{end}-v0" for end in ("", "-replay", "-expert")}
+    run("genoffline/hopper/medium*-v1", name, "--steps", "40")
+    assert set(minari.list_local_datasets()) == {f"genoffline/hopper/medium{end}-v1" for end in ("", "-replay", "-expert")}
     out = capsys.readouterr().out
     assert f"{name} is there already, 40 steps of seed 0: skipped" in out and out.count("skipped") == 1
     assert before.stat().st_mtime_ns == stamp
@@ -207,29 +208,29 @@ def test_a_pattern_is_made_one_by_one_without_what_is_there(capsys: pytest.Captu
     [(["--steps", "50"], "steps 40 instead of 50"), (["--steps", "40", "--seed", "1"], "seed 0 instead of 1")],
 )
 def test_a_dataset_that_was_made_otherwise_is_not_taken_for_the_one_asked_for(arguments: list[str], difference: str) -> None:
-    collect("genoffline/hopper/random-v0", steps=40)
+    collect("genoffline/hopper/random-v1", steps=40)
     with pytest.raises(UserError, match=rf"with 40 steps.*{difference};.*--overwrite"):
-        run("genoffline/hopper/random-v0", *arguments)
+        run("genoffline/hopper/random-v1", *arguments)
 
 
 def test_one_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    collect("genoffline/hopper/medium-v0", steps=50)
-    with pytest.raises(SystemExit, match=r"1 of 2 datasets could not be made: genoffline/hopper/medium-v0"):
-        run("genoffline/hopper/medium-v0", "genoffline/hopper/random-v0", "--steps", "40")
+    collect("genoffline/hopper/medium-v1", steps=50)
+    with pytest.raises(SystemExit, match=r"1 of 2 datasets could not be made: genoffline/hopper/medium-v1"):
+        run("genoffline/hopper/medium-v1", "genoffline/hopper/random-v1", "--steps", "40")
     assert "steps 50 instead of 40" in capsys.readouterr().err
-    assert minari.load_dataset("genoffline/hopper/random-v0").total_steps == 40
+    assert minari.load_dataset("genoffline/hopper/random-v1").total_steps == 40
 
 
 def test_a_misspelt_id_is_refused_before_anything_is_collected(root: Path) -> None:
     with pytest.raises(ValueError, match="no recipe for dataset 'genoffline/hoper/"):
-        run("genoffline/hopper/random-v0", "genoffline/hoper/*", "--steps", "40")
+        run("genoffline/hopper/random-v1", "genoffline/hoper/*", "--steps", "40")
     assert not root.exists() or not any(root.iterdir())
 
 
 @pytest.mark.usefixtures("forks")
 def test_processes_share_the_steps_and_their_order_is_always_the_same() -> None:
     def made() -> list[np.ndarray]:
-        return arrays(collect("genoffline/hopper/random-v0", steps=203, n_envs=3, jobs=2, overwrite=True))
+        return arrays(collect("genoffline/hopper/random-v1", steps=203, n_envs=3, jobs=2, overwrite=True))
 
     first, again = made(), made()
     assert len(first[1]) == 203
@@ -249,8 +250,8 @@ def test_a_failure_in_a_process_is_reported_and_ends_the_others() -> None:
 @pytest.fixture
 def collecting(root: Path, in_a_fork: Any) -> tuple[BaseProcess, Path]:
     """The command, with some episodes written; and what it writes to stderr."""
-    process, errors = in_a_fork(lambda: zoo(["collect", "genoffline/hopper/random-v0", "--steps", "1000000"]))
-    written = root / ".collecting-genoffline%2Fhopper%2Frandom-v0" / "whole" / "data" / "main_data.hdf5"
+    process, errors = in_a_fork(lambda: zoo(["collect", "genoffline/hopper/random-v1", "--steps", "1000000"]))
+    written = root / ".collecting-genoffline%2Fhopper%2Frandom-v1" / "whole" / "data" / "main_data.hdf5"
     while process.is_alive() and not (written.exists() and written.stat().st_size > 0):
         time.sleep(0.02)
     return process, errors
@@ -260,11 +261,11 @@ def test_a_killed_command_leaves_no_dataset_and_the_same_one_works_again(
     root: Path, collecting: tuple[BaseProcess, Path]
 ) -> None:
     with pytest.raises(FileExistsError, match="is being written by another process"):
-        collect("genoffline/hopper/random-v0", steps=40)
+        collect("genoffline/hopper/random-v1", steps=40)
     collecting[0].kill()
     collecting[0].join()
     assert any(root.iterdir()) and not minari.list_local_datasets()
-    run("genoffline/hopper/random-v0", "--steps", "40")
+    run("genoffline/hopper/random-v1", "--steps", "40")
     assert sorted(path.name for path in root.iterdir()) == ["genoffline"]
 
 
@@ -284,12 +285,12 @@ def test_a_signal_ends_the_command_cleanly(
     monkeypatch.setattr(Statistics, "add", signalled)
     monkeypatch.setattr(workers, "BATCH_STEPS", 50)
     with pytest.raises(SystemExit) as ended:
-        zoo(["collect", "genoffline/hopper/random-v0", "--steps", "20000", "--n-envs", "2", "--jobs", jobs])
+        zoo(["collect", "genoffline/hopper/random-v1", "--steps", "20000", "--n-envs", "2", "--jobs", jobs])
     err = capsys.readouterr().err
     assert ended.value.code == 128 + number
     assert (
         "Traceback" not in err
-        and "nothing is left of the unfinished genoffline/hopper/random-v0; to resume, run the same" in err
+        and "nothing is left of the unfinished genoffline/hopper/random-v1; to resume, run the same" in err
     )
     assert not any(root.iterdir()) and not multiprocessing.active_children()
 
@@ -302,7 +303,7 @@ def test_memory_does_not_grow_with_the_steps() -> None:
 
     tracemalloc.start()
     try:
-        data = collect("genoffline/hopper/random-v0", steps=1300, progress=note)
+        data = collect("genoffline/hopper/random-v1", steps=1300, progress=note)
     finally:
         tracemalloc.stop()
     quarter = len(sizes) // 4

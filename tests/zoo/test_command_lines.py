@@ -168,8 +168,8 @@ LINES = {
     "evaluate --model pipe.npz": "No checkpoint at",
     f"train --dataset {'x' * 300}.npz": "name (is )?too long",
     "train --dataset hopper/medium": "neither a file nor a dataset's id",
-    "plot maze --dataset genoffline/hoper/medium-v0": "not on this machine; did you mean 'genoffline/hopper/medium-v0'",
-    "collect genoffline/hoper/medium-v0": "Did you mean genoffline/hopper/medium-v0",
+    "plot maze --dataset genoffline/hoper/medium-v1": "not on this machine; did you mean 'genoffline/hopper/medium-v1'",
+    "collect genoffline/hoper/medium-v1": "Did you mean genoffline/hopper/medium-v1",
     "evaluate --dataset a/b-v0 --exp-id 3": "no run 3 of dac on a/b-v0",
     "evaluate --model agen.zip": "No checkpoint at 'agen.zip'.*did you mean agent.zip",
     "evaluate --model loop.zip": "No checkpoint at 'loop.zip'",
@@ -210,9 +210,9 @@ def test_a_dataset_of_ours_that_is_not_here_is_told_how_to_get_it_and_others_are
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"zoo collect genoffline/hopper/expert-v0` makes it.*--collect"):
-        find_dataset("genoffline/hopper/expert-v0")
-    for wrong, near in {"genoffline/hopper/exprt-v0": "expert-v0", "genofline/hopper/expert-v0": "expert-v0"}.items():
+    with pytest.raises(UserError, match=r"zoo collect genoffline/hopper/expert-v1` makes it.*--collect"):
+        find_dataset("genoffline/hopper/expert-v1")
+    for wrong, near in {"genoffline/hopper/exprt-v1": "expert-v1", "genofline/hopper/expert-v1": "expert-v1"}.items():
         with pytest.raises(UserError, match=f"did you mean 'genoffline/hopper/{near}'") as told:
             find_dataset(wrong, collect=True)
         assert "makes it" not in str(told.value)

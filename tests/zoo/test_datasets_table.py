@@ -15,7 +15,7 @@ from zoo import datasets as module
 from zoo.collect.make import collect
 from zoo.recipes import collectible
 
-HOPPER, MAZE = "genoffline/hopper/medium-replay-v0", "genoffline/pointmaze/umaze-v0"
+HOPPER, MAZE = "genoffline/hopper/medium-replay-v1", "genoffline/pointmaze/umaze-v0"
 HEADER = "| dataset | steps | episodes | MB | return | min | max | score | D4RL | success | at bounds |"
 
 
@@ -69,17 +69,17 @@ def test_the_table_states_what_is_in_the_data(tmp_path: Path, capsys: pytest.Cap
     actions = np.concatenate([episode.actions for episode in data.iterate_episodes()])
     assert cells[8].strip() == "15" and cells[10].strip() == f"{100 * (np.abs(actions) == 1).mean():.2g}"
     absent = next(line for line in table if "hopper/expert" in line)
-    assert absent == "| `genoffline/hopper/expert-v0` | – | – | – | – | – | – | – | 109 | – | – |"
+    assert absent == "| `genoffline/hopper/expert-v1` | – | – | – | – | – | – | – | 109 | – | – |"
 
 
 def test_a_page_keeps_its_rows_of_datasets_that_are_not_here(tmp_path: Path) -> None:
     page = tmp_path / "DATASETS.md"
     collect(HOPPER, steps=60)
     run(HOPPER, "-o", str(page))
-    page.write_text(page.read_text() + "| `genoffline/hopper/medium-v0` | 7 | 1 | 0.1 | 5 | 5 | 5 | 1.0 | 44 | – |\n")
-    run("genoffline/hopper/medium-v0", HOPPER, MAZE, "-o", str(page))
+    page.write_text(page.read_text() + "| `genoffline/hopper/medium-v1` | 7 | 1 | 0.1 | 5 | 5 | 5 | 1.0 | 44 | – |\n")
+    run("genoffline/hopper/medium-v1", HOPPER, MAZE, "-o", str(page))
     rows = [line for line in page.read_text().splitlines() if line.startswith("| `")]
-    assert rows[0] == "| `genoffline/hopper/medium-v0` | 7 | 1 | 0.1 | 5 | 5 | 5 | 1.0 | 44 | – | – |"  # from before a column
+    assert rows[0] == "| `genoffline/hopper/medium-v1` | 7 | 1 | 0.1 | 5 | 5 | 5 | 1.0 | 44 | – | – |"  # from before a column
     assert "| 60 |" in rows[1] and rows[2] == f"| `{MAZE}` {'| – ' * 10}|"
 
 

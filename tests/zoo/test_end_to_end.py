@@ -384,7 +384,7 @@ def test_an_agent_of_plain_arrays_is_evaluated_in_the_environment_of_its_run(tmp
     [
         ([], "--dataset is missing"),
         (["--dataset", "tiny/hopper/randm-v0"], r"not on this machine.*tiny/hopper/random-v0"),
-        (["--dataset", "genoffline/hopper/expert-v0"], r"zoo collect genoffline/hopper/expert-v0.*--collect"),
+        (["--dataset", "genoffline/hopper/expert-v1"], r"zoo collect genoffline/hopper/expert-v1.*--collect"),
         (["--dataset", "tiny/hopper/random-v0", "-params", "rhoo:1"], "did you mean 'rho'"),
         (["--dataset", "tiny/hopper/random-v0", "--env", "NoSuchEnv-v0"], "NoSuchEnv"),
         (["-i", "absent.zip", "--dataset", "tiny/hopper/random-v0"], "absent.zip"),

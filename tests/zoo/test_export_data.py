@@ -25,4 +25,4 @@ def test_a_file_holds_the_dataset_in_d4rls_layout(dataset_id: str, tmp_path: Pat
         main(["export-data", dataset_id, "-o", str(file)])
     main(["export-data", dataset_id, "-o", str(file), "--overwrite"])
     with pytest.raises(SystemExit, match="is not on this machine"):
-        main(["export-data", "genoffline/hopper/expert-v0", "-o", str(tmp_path / "other.hdf5")])
+        main(["export-data", "genoffline/hopper/expert-v1", "-o", str(tmp_path / "other.hdf5")])

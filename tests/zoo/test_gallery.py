@@ -113,14 +113,14 @@ def test_pictures_and_charts_say_in_words_what_they_show(pages: dict[str, Page])
         identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
         assert len(identifiers) == len(set(identifiers)), page.path
         assert page.all("html") == [{"lang": "en"}] and len(page.all("h1")) == 1 and len(page.all("main")) == 1
-    charts = pages["datasets/genoffline-hopper-medium-replay-v0/index.html"]
+    charts = pages["datasets/genoffline-hopper-medium-replay-v1/index.html"]
     assert "DAC 59.5" in [svg["aria-label"] for svg in charts.all("svg")][-1]
     assert {attributes["data-series"] for attributes in charts.all("button") if "data-series" in attributes} == {"0", "1", "2"}
     assert {attributes["data-series"] for attributes in charts.all("g") if "data-series" in attributes} == {"0", "1", "2"}
 
 
 def test_labels_fit_under_their_charts(site: Path) -> None:
-    page = (site / "datasets" / "genoffline-hopper-medium-replay-v0" / "index.html").read_text()
+    page = (site / "datasets" / "genoffline-hopper-medium-replay-v1" / "index.html").read_text()
     lines = re.findall(r"<(?:text|tspan)[^>]*>((?:final|wall|gradient) [^<]+)<", page)
     assert len(lines) >= 3 and max(map(len, lines)) <= LINE
 

@@ -106,7 +106,7 @@ def test_rows_are_filtered_by_words_and_by_facets_and_columns_can_be_hidden(open
 
 
 def test_a_legend_picks_out_its_curve(opened: Any) -> None:
-    page = opened("datasets/genoffline-hopper-medium-replay-v0/index.html")
+    page = opened("datasets/genoffline-hopper-medium-replay-v1/index.html")
     button = page.get_by_role("button", name="DAC", exact=True)
     button.click()
     assert button.get_attribute("aria-pressed") == "true"

@@ -18,7 +18,7 @@ PAGES = [
     *sorted((ROOT / "sb3_genoffline").rglob("README.md")),
     *(ROOT / "zoo" / name / "README.md" for name in (".", "tune", "behavior", "benchmarks/cpu")),
 ]
-DATASETS = ("hopper/medium-replay-v0", "hopper/medium-replay-v1", "hopper/medium-v0", "pointmaze/stitch-v0")
+DATASETS = ("hopper/medium-replay-v1", "hopper/medium-v1", "walker2d/clipped-noise-v0", "pointmaze/stitch-v0")
 SMALLER = {
     "collect": "--steps 4000",
     "train": "-n 2 --eval-freq 2 --eval-episodes 1 --no-progress",
@@ -35,14 +35,14 @@ SMALLER = {
 NOT_RUN = {
     "--download": "asks Minari's server",
     "collect all": "is every dataset",
-    "benchmark zoo/benchmarks/cpu.yml -f": "is 80 runs; tests/zoo/benchmark runs small plans",
+    "benchmark zoo/benchmarks/cpu.yml -f": "is 40 runs; tests/zoo/benchmark runs small plans",
     "--no-dry-run": "sends to the Hub; tests/hub has one of its own",
     "--agent RUN": "is of any run; the pages of BC, Decision Transformer and Diffuser have such lines",
     "gpu-check": "tests/zoo/test_gpu_check.py runs it",
     "plot density -o": "trains toys for minutes; tests/zoo/test_density_plot.py has smaller ones",
     "python -m zoo.": "is a script; its own test runs it small",
 }
-COPIED = ("hub_models/dac-hopper-medium-replay", "hub_models/dac-walker2d-medium-replay", "zoo/benchmarks")
+COPIED = ("hub_models/dac-hopper-medium-replay-v1", "hub_models/dac-walker2d-clipped-noise", "zoo/benchmarks")
 """What commands of pages read in a checkout, for those that do."""
 BEFORE = {"hub": "dac", "deploy": "dac", "ope": "bc"}
 """Pages about what is done with a run that is there, by the algorithm of that run."""

@@ -13,7 +13,7 @@ from zoo.publish.contents import training_command
 from zoo.runs.folders import Run, new_run
 from zoo.runs.writing import write_json, write_yaml
 
-DATASET = "genoffline/hopper/medium-v0"
+DATASET = "genoffline/hopper/medium-v1"
 MORE_SEEDS = {"learning_rate": 0.1}
 SWITCHED_OFF = {"guidance": "none"}
 _clock = iter(range(1_000_000_000, 2_000_000_000, 60))
@@ -50,10 +50,10 @@ def make_run(
 
 def test_a_run_is_chosen_by_its_number_and_said_to_be_one_of_several(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, 3), make_run(tmp_path, 1), make_run(tmp_path, 2, MORE_SEEDS)]
-    make_run(tmp_path, 4, dataset="genoffline/hopper/medium-replay-v0")
+    make_run(tmp_path, 4, dataset="genoffline/hopper/medium-replay-v1")
     latest = choose(tmp_path, "dac", DATASET)
     assert latest.chosen.run == runs[2] and [trained.seed for trained in latest.seeds] == [2]
-    assert "3 runs of dac on genoffline/hopper/medium-v0: the latest" in latest.notes[0]
+    assert "3 runs of dac on genoffline/hopper/medium-v1: the latest" in latest.notes[0]
     first = choose(tmp_path, "dac", DATASET, 1)
     assert first.chosen.run == runs[0] and [trained.run for trained in first.seeds] == [runs[1], runs[0]]
     assert first.notes == ()
@@ -71,7 +71,7 @@ def test_only_finished_runs_of_the_same_settings_and_data_are_seeds_of_an_agent(
     unfinished = choose(tmp_path, "dac", DATASET, 2)
     assert [trained.seed for trained in unfinished.seeds] == [0]
     assert "did not do all its 20 updates" in unfinished.notes[0]
-    with pytest.raises(FileNotFoundError, match=r"no genoffline-hopper-medium-v0\.zip"):
+    with pytest.raises(FileNotFoundError, match=r"no genoffline-hopper-medium-v1\.zip"):
         choose(tmp_path, "dac", DATASET, 3)
     with pytest.raises(FileNotFoundError, match="no run 9 of dac"):
         choose(tmp_path, "dac", DATASET, 9)
@@ -138,7 +138,7 @@ def test_datasets_whose_agents_have_the_same_name_do_not_overwrite_each_other(tm
         ),
         (
             "job.py /somewhere/jobs/dac.json --threads 1\n",
-            "python -m zoo train --algo dac --dataset genoffline/hopper/medium-v0 --seed 0 -params n_timesteps:20 "
+            "python -m zoo train --algo dac --dataset genoffline/hopper/medium-v1 --seed 0 -params n_timesteps:20 "
             """'policy_kwargs:{"net_arch": [16]}' q_sampler:q.zip""",
         ),
     ],

@@ -10,7 +10,7 @@ import pytest
 from zoo.publish.index import find_bc, index_text, write_index
 from zoo.runs.writing import write_json
 
-HOPPER, MINE = "genoffline/hopper/medium-v0", "mine"
+HOPPER, MINE = "genoffline/hopper/medium-v1", "mine"
 BEST = {
     "mean_reward": 1050.0,
     "mean_reward_ci95": [1000.0, 1100.0],
@@ -78,22 +78,22 @@ def test_the_list_has_a_row_per_agent_by_dataset_and_algorithm(tmp_path: Path) -
     table = rows(text)
     assert list(table) == ["dac-hopper-medium", "qdq-hopper-medium", "dac-mine"]
     assert list(table["dac-hopper-medium"].values())[1:] == [
-        *("genoffline/hopper/medium-v0 (500,000)", "84.0 [70.0, 95.5]", "35.7", "", "16,000", "0", "80.0 ± 2.5 (3)"),
+        *("genoffline/hopper/medium-v1 (500,000)", "84.0 [70.0, 95.5]", "35.7", "", "16,000", "0", "80.0 ± 2.5 (3)"),
         *("99.0 [98.0, 99.9]", "2"),
         f"{sum(file.stat().st_size for file in (tmp_path / 'dac-hopper-medium').iterdir()) / 1024:.0f}",
     ]
     collect, train, evaluate = text.split("`dac-hopper-medium`\n\n```bash\n")[1].splitlines()[:3]
-    assert collect == "python -m zoo collect genoffline/hopper/medium-v0 --steps 500000" and train.startswith(
+    assert collect == "python -m zoo collect genoffline/hopper/medium-v1 --steps 500000" and train.startswith(
         "python -m zoo train"
     )
-    assert evaluate == "python -m zoo evaluate --algo dac --dataset genoffline/hopper/medium-v0 -n 20 --seed 1000"
+    assert evaluate == "python -m zoo evaluate --algo dac --dataset genoffline/hopper/medium-v1 -n 20 --seed 1000"
     assert "collect mine" not in text
     assert (table["dac-mine"]["last checkpoint"], table["dac-mine"]["data"]) == ("900.0 [800.0, 1000.0]", "1143.0")
     assert table["dac-mine"]["seeds"] == "" and "not known, the numbers are returns" in text
     assert (
-        "no finished run of BC in the benchmark's records on: genoffline/hopper/medium-v0 (500,000), mine (500,000)." in text
+        "no finished run of BC in the benchmark's records on: genoffline/hopper/medium-v1 (500,000), mine (500,000)." in text
     )
-    assert "\npython -m zoo train --algo qdq --dataset genoffline/hopper/medium-v0\n" in text
+    assert "\npython -m zoo train --algo qdq --dataset genoffline/hopper/medium-v1\n" in text
 
 
 def test_an_agent_chosen_by_its_score_is_not_shown_as_the_last(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """
 Make Minari datasets from our behaviour policies.
 
-`python -m zoo collect genoffline/hopper/medium-v0` makes one. Several ids, quoted patterns ('genoffline/hopper/*') or `all`
+`python -m zoo collect genoffline/hopper/medium-v1` makes one. Several ids, quoted patterns ('genoffline/hopper/*') or `all`
 are made one after another, skipping those that exist; if the command is interrupted, the same command resumes.
 """
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     :param parser: Takes the flags of ``python -m zoo collect``
     """
     parser.add_argument(
-        "datasets", nargs="+", metavar="dataset", help="ids such as genoffline/hopper/medium-v0, patterns, all"
+        "datasets", nargs="+", metavar="dataset", help="ids such as genoffline/hopper/medium-v1, patterns, all"
     )
     parser.add_argument("--steps", type=positive, default=None, help="steps per dataset (default: the level's own number)")
     parser.add_argument("--seed", type=seed_number, default=0, help="seed of environments and action noise")

@@ -70,7 +70,7 @@ def collect(
     Episodes go to disk as they end, below a hidden folder that becomes the dataset only when it is whole. The same
     ``dataset_id``, ``steps``, ``seed``, ``n_envs`` and ``jobs`` give the same arrays on the same machine.
 
-    :param dataset_id: One of :func:`zoo.recipes.collectible`, ``"genoffline/hopper/medium-v0"``
+    :param dataset_id: One of :func:`zoo.recipes.collectible`, ``"genoffline/hopper/medium-v1"``
     :param steps: Total number of steps; None is the level's own number
     :param seed: Seed of the environments and of the action noise
     :param n_envs: Copies of the environment stepped together

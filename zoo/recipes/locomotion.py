@@ -1,6 +1,7 @@
 """
-Gym-MuJoCo: random, medium, medium-replay, medium-expert and expert, from the policies in `zoo/behavior/<env>/` (-v0) and, of
-D4RL's kind, from those of SAC in `zoo/behavior/<env>/sac/` (-v1); and one hard set that is named for its actions.
+Gym-MuJoCo: random, medium, medium-replay, medium-expert and expert, as D4RL made them, from the policies of SAC in
+`zoo/behavior/<env>/sac/` (-v1); HalfCheetah's of TQC, and one hard set that is named for its actions, from those in
+`zoo/behavior/<env>/` (-v0).
 """
 
 from __future__ import annotations
@@ -19,17 +20,11 @@ from ..behavior.rollout import Segment, rollout
 from .recipe import Recipe
 
 BEHAVIOR = Path(__file__).parents[1] / "behavior"
-CLIPPED = "walker2d/clipped-noise-v0"
-"""Walker2d's medium-replay of TRPO, whose wide Gaussian the action space clips."""
-_CLIPPED_BY = (
-    "A wide Gaussian's actions, clipped at the bounds of the action space: the hard case of what models their distribution. "
-)
 
 
 def levels() -> dict[str, tuple[Path, str]]:
     """
-    :return: ``<env>/<level>-v0`` and ``-v1`` to (folder of behaviour policies, level); every `index.json` adds its levels;
-        :data:`CLIPPED` is one of them by another name
+    :return: ``<env>/<level>-v0`` and ``-v1`` to (folder of behaviour policies, level); every `index.json` adds its levels
     """
     table = {}
     for version, pattern in (("v0", "*/index.json"), ("v1", "*/sac/index.json")):
@@ -37,7 +32,6 @@ def levels() -> dict[str, tuple[Path, str]]:
             env = index.relative_to(BEHAVIOR).parts[0]
             for level in json.loads(index.read_text()).get("levels", {}):
                 table[f"{env}/{level}-{version}"] = (index.parent, level)
-    table[CLIPPED] = table["walker2d/medium-replay-v0"]
     return table
 
 
@@ -105,7 +99,7 @@ def load(folder: Path, level: str, dataset_id: str, steps: int | None = None) ->
         eval_env=spec,
         n_steps=n_steps,
         algorithm=entry["algorithm"],
-        description=(_CLIPPED_BY if dataset_id.endswith(CLIPPED) else "") + entry["description"],
+        description=entry["description"],
         fingerprint=fingerprint,
         source=f"zoo/behavior/{folder.relative_to(BEHAVIOR)}" if folder.is_relative_to(BEHAVIOR) else folder.name,
         ref_min_score=index["ref_min_score"],

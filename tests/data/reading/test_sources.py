@@ -162,8 +162,8 @@ def test_a_dataset_that_is_not_there_is_named_with_the_nearest_ones():
         FileNotFoundError, match=r"download=True fetches it .*Nearest on this machine: mujoco/hopper/medium-v0"
     ):
         load_dataset("mujoco/hoper/medium-v0")
-    with pytest.raises(NotFoundError, match="`python -m zoo collect genoffline/hopper/expert-v0` makes it"):
-        load_dataset("genoffline/hopper/expert-v0")
+    with pytest.raises(NotFoundError, match="`python -m zoo collect genoffline/hopper/expert-v1` makes it"):
+        load_dataset("genoffline/hopper/expert-v1")
 
 
 @pytest.mark.parametrize("bad_id", ["mujoco/hopper/medium", "m/hopper-v0", "mujoco hopper-v0", "hopper-v", ""])

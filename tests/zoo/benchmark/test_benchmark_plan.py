@@ -177,17 +177,13 @@ def test_the_benchmark_of_all_systems_treats_them_alike_and_its_claims_share_the
         assert changed in ({"guidance"}, {"q_target"}, {"penalty"}, {"alpha", "alpha_mode"})
 
 
-def test_the_committed_plan_runs_all_algorithms_with_three_seeds_where_the_budget_is() -> None:
+def test_the_committed_plan_runs_ten_algorithms_with_two_seeds_where_they_differ() -> None:
     plan = read_plan(CPU_PLAN)
-    first = "genoffline/hopper/medium-replay-v0"
     cells = [(job.name, job.dataset, job.seed) for job in (*plan.jobs, *plan.skipped)]
     datasets = sorted({dataset for _, dataset, _ in cells})
-    assert len(plan.algorithms) == 10 and len(datasets) == 5
+    assert len(plan.algorithms) == 10 and len(datasets) == 3
     for name, dataset in itertools.product(plan.algorithms, datasets):  # all side by side: the same seeds for each
-        seeds = [0, 1, 2] if dataset == first else [0, 1] if "walker2d" in dataset else [0]
-        assert [cell[2] for cell in cells if cell[:2] == (name, dataset)] == seeds
-    ours = [job.dataset == first for job in plan.jobs]
-    assert ours == sorted(ours, reverse=True)
+        assert [cell[2] for cell in cells if cell[:2] == (name, dataset)] == ([0, 1] if "walker2d" in dataset else [0])
     for job in plan.jobs:
         changes = {"dac": {"n_timesteps": 40_000, "lr_decay_steps": 40_000, "tau": 0.02}, "cped": {"n_timesteps": 40_000}}
         assert job.config["hyperparameters"] == load_hyperparameters(job.name, job.dataset, "cpu").plain | changes.get(

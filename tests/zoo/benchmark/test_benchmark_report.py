@@ -20,7 +20,7 @@ from zoo.benchmark.results import Published, Results, final_score
 from zoo.benchmark.statistics import improvement, interquartile_mean, interval
 from zoo.runs.writing import write_json
 
-HOPPER, MAZE = "genoffline/hopper/medium-replay-v0", "genoffline/pointmaze/stitch-v0"
+HOPPER, MAZE = "genoffline/hopper/medium-replay-v1", "genoffline/pointmaze/stitch-v0"
 
 
 def scores(**values: list[float]) -> dict[str, np.ndarray]:
@@ -249,9 +249,9 @@ def test_a_claim_is_held_against_runs_with_and_without_its_part(tmp_path: Path) 
 
 
 def test_pictures_show_curves_by_updates_and_by_time_and_the_data(report: Path) -> None:
-    for name in ("genoffline-hopper-medium-replay-v0", "genoffline-pointmaze-stitch-v0", "aggregate", "minutes"):
+    for name in ("genoffline-hopper-medium-replay-v1", "genoffline-pointmaze-stitch-v0", "aggregate", "minutes"):
         assert (report / f"{name}.png").is_file()
-    picture = (report / "genoffline-hopper-medium-replay-v0.svg").read_text()
+    picture = (report / "genoffline-hopper-medium-replay-v1.svg").read_text()
     own = (report / "learning-dac.svg").read_text()
     for label in ("DAC 20.5 ± 13.4 (2)", "BC 12.0 ± 2.0 (3)", "DAC 80.0 (1)", MAZE, "mean of the data"):
         assert label in own
@@ -345,10 +345,10 @@ def test_the_final_score_of_an_earlier_record_is_the_mean_of_its_last_evaluation
 
 def test_published_numbers_are_found_for_the_same_kind_of_data_only() -> None:
     published = Published()
-    assert published.score("qdq", "genoffline/hopper/medium-replay-v0") == 102.4
+    assert published.score("qdq", "genoffline/hopper/medium-replay-v1") == 102.4
     assert published.score("dac", "mujoco/walker2d/medium-v0") == 96.8
     assert published.score("cped", "halfcheetah-medium-expert-v2") == 85.4
-    for name, dataset in (("dac", MAZE), ("dac", "genoffline/hopper/expert-v0"), ("nosuch", HOPPER)):
+    for name, dataset in (("dac", MAZE), ("dac", "genoffline/hopper/expert-v1"), ("nosuch", HOPPER)):
         assert published.score(name, dataset) is None
     table = {
         name: sum(

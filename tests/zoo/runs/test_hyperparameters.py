@@ -214,7 +214,7 @@ def test_a_word_may_give_way_to_a_number_or_pairs_where_the_algorithm_takes_them
     ("dataset", "expected"),
     [
         ("hopper-medium-v2", (0.7, 3.0, "iql_locomotion")),
-        ("genoffline/hopper/medium-replay-v0", (0.7, 3.0, "iql_locomotion")),
+        ("genoffline/hopper/medium-replay-v1", (0.7, 3.0, "iql_locomotion")),
         ("antmaze-large-play-v0", (0.9, 10.0, "iql_antmaze")),
         ("genoffline/pointmaze/stitch-v0", (0.9, 10.0, "iql_antmaze")),
     ],
@@ -236,7 +236,7 @@ def test_td3_bc_standardises_the_observations_of_all_but_antmazes() -> None:
         ("mujoco/hopper/medium-v0", "hopper-medium-v2"),
         ("mujoco/halfcheetah/medium-v0", "halfcheetah-medium-v2"),
         ("mujoco/walker2d/medium-v0", "walker2d-medium-v2"),
-        ("genoffline/hopper/medium-replay-v0", "hopper-medium-replay-v2"),
+        ("genoffline/hopper/medium-replay-v1", "hopper-medium-replay-v2"),
         ("mujoco/halfcheetah/expert-v0", "halfcheetah-medium-expert-v2"),
         ("D4RL/antmaze/large-play-v1", "antmaze-large-play-v0"),
         ("D4RL/antmaze/umaze-diverse-v1", "antmaze-umaze-diverse-v0"),

@@ -23,7 +23,7 @@ TABLE = {  # alpha of SQL and of EQL; rate, rewards, the actor's dropout
     "D4RL/antmaze/umaze-diverse-v1": (3.0, 5.0, ANTMAZE),
     "D4RL/kitchen/mixed-v2": (0.5, 2.0, KITCHEN),
     "mujoco/hopper/medium-v0": (1.0, 2.0, MUJOCO),
-    "genoffline/hopper/medium-replay-v0": (1.0, 2.0, MUJOCO),
+    "genoffline/hopper/medium-replay-v1": (1.0, 2.0, MUJOCO),
     "genoffline/antmaze/umaze-v0": (0.1, 0.5, ANTMAZE),
 }
 

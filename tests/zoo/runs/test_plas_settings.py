@@ -20,8 +20,8 @@ TABLE = {  # M, width of the VAE, perturbation of PLAS+P
     "antmaze-umaze-v2": (2.0, 750, 0.05),
     "mujoco/hopper/simple-v0": (2.0, 750, 0.01),
     "mujoco/halfcheetah/expert-v0": (0.5, 750, 0.01),
-    "genoffline/hopper/medium-replay-v0": (0.5, 128, 0.2),
-    "genoffline/walker2d/expert-v0": (2.0, 750, 0.01),
+    "genoffline/hopper/medium-replay-v1": (0.5, 128, 0.2),
+    "genoffline/walker2d/expert-v1": (2.0, 750, 0.01),
 }
 
 
