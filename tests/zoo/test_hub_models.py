@@ -21,6 +21,8 @@ WANTED = {
     "dac-hopper-medium-replay-v1": "genoffline/hopper/medium-replay-v1",
     "qdq-hopper-medium-replay-v1": "genoffline/hopper/medium-replay-v1",
     "cped-hopper-medium-replay-v1": "genoffline/hopper/medium-replay-v1",
+    "mcq-hopper-medium-replay-v1": "genoffline/hopper/medium-replay-v1",
+    "sql-walker2d-medium-v1": "genoffline/walker2d/medium-v1",
     "dac-halfcheetah-medium-replay": "genoffline/halfcheetah/medium-replay-v0",
     "dac-walker2d-clipped-noise": "genoffline/walker2d/clipped-noise-v0",
 }
