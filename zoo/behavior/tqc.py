@@ -1,4 +1,4 @@
-"""TQC, for environments where TRPO stays below expert level; its actors are SAC's."""
+"""TQC, for HalfCheetah; its actors are SAC's."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """
 Train the behaviour policies of one environment and keep a ladder of them.
 
-`python -m zoo.behavior.train --env Hopper-v5 --seed 1` trains TRPO, scores the actor after every few updates with and without
-its noise, picks the rungs and writes them with an `index.json` into `zoo/behavior/<name>/`. The ladder stays in
-`logs/behavior/`, so that a second call only scores and picks. Ctrl-C and SIGTERM end it with the state saved; the same command
-goes on (TRPO's training, of minutes, begins again). The same seed gives the same files on the same machine and versions.
+`python -m zoo.behavior.train --env Walker2d-v5 --seed 1` trains TRPO (`--algo sac` and `--algo tqc` the others), scores the
+actor after every few updates with and without its noise, picks the rungs and writes them with an `index.json` into
+`zoo/behavior/<name>/`. The ladder stays in `logs/behavior/`, so that a second call only scores and picks. Ctrl-C and SIGTERM
+end it with the state saved; the same command goes on (TRPO's training, of minutes, begins again). The same seed gives the
+same files on the same machine and versions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TRPO, the cheapest way to a medium and an expert Hopper or Walker2d."""
+"""TRPO, whose wide Gaussian the action space clips: the policies of the hard set."""
 
 from __future__ import annotations
 

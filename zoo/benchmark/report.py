@@ -185,11 +185,12 @@ def _introduction(results: Results) -> str:
     spent = sum(record["seconds"].get("cpu") or 0.0 for record in records) / 60
     time = f"{spent / 60:.1f} hours" if spent >= 60 else f"{_mean([spent])} minutes"
     earlier = sum(not record.get("final") for record in records)
-    before = f" (of {earlier} earlier runs: of its last {LATE} evaluations on the way)" if earlier else ""
+    late = f"last {LATE} checkpoints" if earlier < len(records) else f"last {LATE} evaluations on the way"
+    before = f" (of {earlier} earlier runs: of its last {LATE} evaluations on the way)" if 0 < earlier < len(records) else ""
     return (
         f"{len(records)} of {len(results.cells)} runs, {time} of processor time. Scores are normalised (0 random, "
-        f"100 expert; in mazes 100 times the success rate). The **final score** of a run is the mean of its last {LATE} "
-        f"checkpoints{before}, since a single one may be lucky; then mean ± sample standard deviation over seeds, where there "
+        f"100 expert; in mazes 100 times the success rate). The **final score** of a run is the mean of its "
+        f"{late}{before}, since a single one may be lucky; then mean ± sample standard deviation over seeds, where there "
         "are several. *Last* is the last checkpoint alone, *best* the one that scored best on the way. A checkpoint's score "
         f"is the mean of {episodes} episodes that had no part in choosing anything. Minutes are wall time of a run, fits of "
         "generative models and evaluations on the way included, on machines that may have been busy, as they are for "
