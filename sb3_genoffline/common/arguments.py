@@ -313,13 +313,16 @@ def _as_int(value: Any) -> int:
     return int(value)
 
 
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
+
 def _as_float(value: Any) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise _Misfit("must be a number")
-    if isinstance(value, int) and abs(value) >= 2**1000:
-        raise _Misfit("is too large")
-    if not math.isfinite(value):
+    if not isinstance(value, int) and not math.isfinite(value):
         raise _Misfit("must be finite")
+    if abs(value) > _LARGEST_FLOAT:  # type: ignore[operator]
+        raise _Misfit(f"is too large: networks count in single precision, up to {_LARGEST_FLOAT:.3g}")
     return float(value)
 
 

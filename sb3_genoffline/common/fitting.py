@@ -248,11 +248,13 @@ class Fits:
     The fits that are still to be run, in order, and what a saved agent said about the one that was interrupted.
 
     :ivar left: None before they are made
+    :ivar running: whether one is running now
     :ivar met: fingerprint of the data that the fitted model was fitted on or has met last; None if there are none yet
     """
 
     def __init__(self) -> None:
         self.left: list[Fit] | None = None
+        self.running = False
         self.met: str | None = None
         self._resumed: dict[str, Any] | None = None
 
@@ -262,6 +264,14 @@ class Fits:
         if self.left:
             return self.left[0].name, self.left[0].step
         return None if self._resumed is None else (self._resumed["name"], self._resumed["step"])
+
+    def check_at_rest(self) -> None:
+        """:raises UserError: while a fit is running: what it learns from can't be changed by its own callbacks"""
+        if self.running and self.left:
+            raise UserError(
+                f"The fit of {self.left[0].name} is running: its callbacks can't change data, weights or the fitted model. "
+                "End it (a callback's _on_step returns False), change them, and call learn_offline again."
+            )
 
     def forget(self) -> None:
         """Start over: the data changed, or a fitted model was handed over."""
@@ -300,13 +310,17 @@ class Fits:
         :return: whether to go on (False: a callback ended the training)
         :raises DivergedError: when a metric is not finite any more
         """
-        while self.left:
-            proceed = _run(self.left[0], list(fit_listeners(callback)), log_interval, logger, monitor)
-            if self.left[0].done:
-                self.left.pop(0)
-            if not proceed:
-                return False
-        return True
+        self.running = True
+        try:
+            while self.left:
+                proceed = _run(self.left[0], list(fit_listeners(callback)), log_interval, logger, monitor)
+                if self.left[0].done:
+                    self.left.pop(0)
+                if not proceed:
+                    return False
+            return True
+        finally:
+            self.running = False
 
 
 def _agree(first: Any, second: Any, tolerance: float) -> bool:

@@ -202,6 +202,7 @@ class FittingLearner(StoredLearner):
         name, fitted = self.policy.fitted_model, self.policy.is_fitted
         if name is None or fitted is None:
             raise UserError(f"{type(self).__name__} fits no model before its policy: it takes none.")
+        self.fits.check_at_rest()
         own = getattr(self.policy, name)
         shared = SharedModel.of(source) if isinstance(source, nn.Module) else SharedModel.read(source, own.kind)
         if "fitted" in shared.weights and not bool(shared.weights["fitted"]):
@@ -218,6 +219,7 @@ class FittingLearner(StoredLearner):
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
         """See :class:`~sb3_genoffline.common.stored_learner.StoredLearner`. A dict does not say how a model was fitted."""
+        self.fits.check_at_rest()
         name = self.policy.fitted_model
         before = {} if name is None else {key: value.clone() for key, value in getattr(self.policy, name).state_dict().items()}
         super().set_parameters(load_path_or_dict, exact_match, device)

@@ -374,8 +374,9 @@ class Learner(OffPolicyAlgorithm):
         self._given_to_policy()  # raises: what is given twice
         policy_class: Any = self.policy_class
         arguments = self.policy_arguments() | self.policy_kwargs
-        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
         sizes = spaces.flatdim(self.observation_space), spaces.flatdim(self.action_space)
+        check_sizes(arguments, *sizes, None)  # raises: what would fill the memory
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
         check_sizes(arguments, *sizes, sum(tensor.numel() for tensor in policy.state_dict().values()))  # raises, as load would
         policy.belong_to(self)
         self.policy = policy.to(self.device)

@@ -78,6 +78,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         scale, shift = reward_affine(data, self.reward_transform)
         if previous is not None and previous.holds(data, scale, shift):
             return data
+        self.fits.check_at_rest()
         extremes = scale * np.array([data.rewards.min(), data.rewards.max()], dtype=np.float64) + shift
         info = data.summary() | {
             "reward_scale": scale,

@@ -341,14 +341,19 @@ class AgentFile:
         with global_rng_preserved(), blamed_on(self.name):
             known = arguments_from_json(stored, cls.argument_table())
             model = kept = make(known)
-        changes = {key: value for key, value in changes.items() if key not in known or not _same(known[key], value)}
+        if changes:
+            with global_rng_preserved():
+                model = make(known | changes)  # a change that is wrong is not a fault of the file
+            changes = {  # as the agents have them: an argument that was given in another type of number is none
+                key: value
+                for key, value in changes.items()
+                if key not in known or not _same(getattr(kept, key), getattr(model, key))
+            }
         if "normalize_observations" in changes and dataset:
             raise UserError(
                 f"normalize_observations can't be changed to {short(changes['normalize_observations'])} on a trained agent: "
                 "it decides what the networks were trained on. Make a new agent."
             )
-        with global_rng_preserved():
-            model = make(known | changes) if changes else model  # a change that is wrong is not a fault of the file
         n_stored = sum(tensor.numel() for tensor in self.tensors.values())
         with blamed_on(self.name):
             arguments = model.policy_arguments() | model.policy_kwargs

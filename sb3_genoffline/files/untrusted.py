@@ -163,7 +163,7 @@ def box_from_json(data: Any, name: str) -> spaces.Box:
         raise CheckpointError(f"{name} has bounds that don't make a Box: {error}.") from error
 
 
-def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n_stored: int) -> None:
+def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n_stored: int | None) -> None:
     """
     Refuse sizes that no agent has: an upper bound on a network's entries from the widths of all layers, compared with what the
     file of the weights holds. It is asked before anything is built of a file, and of what a constructor has built: what can be
@@ -172,7 +172,8 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
     :param arguments: of the policy
     :param state_dim: S
     :param action_dim: A
-    :param n_stored: entries that the weights have, in the file or built
+    :param n_stored: entries that the weights have, in the file or built; None before anything is built: each size alone is
+        checked
     :raises CheckpointError: naming the size
     """
     total, multiplier, widest = 0, 1, ("", 0)
@@ -188,6 +189,8 @@ def check_sizes(arguments: Mapping[str, Any], state_dim: int, action_dim: int, n
         elif name not in _LARGEST:
             total += _WIDER.get(name, 1) * sum(sizes)
         widest = max(widest, (f"{name}={short(value)}", sum(sizes)), key=lambda setting: setting[1])
+    if n_stored is None:
+        return
     ends = state_dim + action_dim + 64  # 64: features of time
     # Whatever the order of the layers and whoever multiplies one width by another: no product is missing in a square
     bound = multiplier * (ends * (action_dim + 2 * total) + total**2 + _DEFAULT_ENTRIES)

@@ -117,7 +117,8 @@ class DropoutQ(EnsembleQ):
                 self._drop_through(hidden, min(block, n_passes - start), generator, members)
                 for start in range(0, n_passes, block)
             ]
-        return th.cat(values, 1).view(-1, n_passes, n_states, n_samples)
+        found = th.cat(values, 1)
+        return found.view(found.shape[0], n_passes, n_states, n_samples)
 
     def _drop_through(self, x: Tensor, n_passes: int, generator: th.Generator, members: slice) -> Tensor:
         """What the layers behind the first make of (H, 1, rows, h): (H, T, rows)."""

@@ -23,7 +23,7 @@ from sb3_genoffline.errors import DivergedError
 
 NUMBERS: list[Any] = [0, 1, 2, 0.5, True, False, 2.0, 0.0, -1, -0.5, np.int64(2), np.int32(-1), np.uint8(2), np.float32(0.5)]
 NUMBERS += [np.float64(2.0), np.bool_(True), np.array(2), 2 + 0j, th.tensor(2), float("nan"), float("inf"), -float("inf")]
-HUGE: list[Any] = [2**40, 2**70, 1e30, -(2**70)]
+HUGE: list[Any] = [2**40, 2**70, 1e30, 1e39, -(2**70)]
 OTHERS: list[Any] = ["", "2", "word", b"word", None, [], [2], [0.5, 0.5], [0, 0], [-1, 2], ["a"], (2, 2), np.array([2, 2]), {}]
 OTHERS += [
     {"a": 1},

@@ -406,6 +406,8 @@ def test_an_agent_that_does_not_know_its_environment_says_what_to_give(agent: Ma
 def test_sizes_that_no_file_may_have_are_refused_when_given() -> None:
     with pytest.raises(UserError, match=r"n_critics=257.*refused"):
         DAC("DiffusionPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **(SHARED | small_settings("dac") | {"n_critics": 257}))
+    with pytest.raises(UserError, match=r"net_arch=\[1000000000\], out of bounds"):  # before anything is built
+        make_agent("bcq", policy_kwargs={"net_arch": [10**9]})
     model = make_agent("bear")
     with pytest.raises(UserError, match="n_action_samples"):
         model.n_action_samples = 10**12

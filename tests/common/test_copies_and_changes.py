@@ -4,12 +4,15 @@ import copy
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from worlds import ACTION_SPACE, OBSERVATION_SPACE, differing, make_agent, make_dataset, snapshot
 
 from sb3_genoffline import DAC, UserError
+from sb3_genoffline.common.fitting import Fit, FitListener
 
 
 def loaded(agent: Any, **changes: Any) -> Any:
@@ -133,3 +136,49 @@ class Late(DAC):
 def test_a_subclass_may_keep_its_arguments_after_the_bases_constructor() -> None:
     agent = Late("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), extra=2.0, device="cpu")
     assert loaded(agent).extra == 2.0
+
+
+@pytest.mark.parametrize(
+    ("algo", "same"),
+    [
+        ("bear", {"alpha": np.float64(1.0), "multiplier_learning_rate": np.float32(0.125)}),
+        ("bear", {"alpha": 1}),
+        ("bcq", {"seed": np.int64(0), "normalize_observations": np.bool_(False)}),
+        ("plas", {"vae_steps": np.int64(2), "policy_kwargs": {"net_arch": (8,), "vae_net_arch": np.array([8])}}),
+    ],
+)
+def test_a_value_that_load_is_given_as_it_was_in_another_type_changes_nothing(algo: str, same: dict[str, Any]) -> None:
+    before = {name: value.item() if isinstance(value, np.generic) else value for name, value in same.items()}
+    if algo == "bear":
+        before["multiplier_learning_rate"] = 0.125
+    agent = make_agent(algo, **before | {"seed": 0}).learn_offline(make_dataset(), 3)
+    found, plain = loaded(agent, **same), loaded(agent)
+    assert differing(snapshot(plain), snapshot(found)) == []
+    for one in (plain, found):
+        one.learn_offline(make_dataset(), 2, reset_num_timesteps=False)
+    assert differing(snapshot(plain), snapshot(found)) == []
+
+
+class Meddling(BaseCallback, FitListener):
+    """Calls a function within a fit."""
+
+    def __init__(self, meddle: Any) -> None:
+        super().__init__()
+        self.meddle = meddle
+
+    def _on_step(self) -> bool:
+        return True
+
+    def on_fit_step(self, fit: Fit, metrics: dict[str, float]) -> bool:
+        self.meddle()
+        return True
+
+
+@pytest.mark.parametrize("algo", ["plas", "onestep"])
+def test_a_fit_is_not_changed_by_its_own_callbacks(algo: str, tmp_path: Any) -> None:
+    agent, other = make_agent(algo), make_agent(algo, seed=2).pretrain(make_dataset())
+    other.save_fitted_model(tmp_path / "fit")
+    for meddle in (lambda: agent.set_dataset(make_dataset(seed=5)), lambda: agent.set_fitted_model(tmp_path / "fit")):
+        with pytest.raises(UserError, match=r"The fit of .* is running: its callbacks can't change data"):
+            agent.learn_offline(make_dataset(), 2, callback=Meddling(meddle))
+    assert agent.learn_offline(make_dataset(), 2).policy.is_fitted  # nothing is lost

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from worlds import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, make_agent, of_each_kind
 
-from sb3_genoffline import OfflineDataset
+from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 
 MakeAgent = Callable[..., OfflineAlgorithm]
@@ -161,3 +161,10 @@ def test_a_wrong_environment_is_refused_and_its_space_named(agent: MakeAgent, tm
         with pytest.raises(ValueError, match=message):
             type(model).load(tmp_path / "agent", env=env)
     model.set_env(PointEnv())
+
+
+@pytest.mark.parametrize("algo", [name for name, cls in ALGOS.items() if cls.__module__.startswith("sb3_genoffline.")])
+def test_no_observations_get_no_actions(algo: str) -> None:
+    model = make_agent(algo)
+    for deterministic in (True, False):
+        assert model.predict(np.zeros((0, 3), np.float32), deterministic=deterministic)[0].shape == (0, 2)

@@ -114,7 +114,10 @@ class Run:
         path = self._path_of(which)
         if not path.is_file():
             there = ", ".join(sorted(file.name for file in self.folder.glob("*.zip"))) or "no checkpoint"
-            raise NotFoundError(f"There is no {path.name} in {self.folder}; there is: {there}.")
+            siblings = sorted(run for run in self.folder.parent.iterdir() if (run / self.settings.name).is_dir())
+            others = ", ".join(run.name for run in siblings if (run / path.name).is_file())
+            also = f" Other runs on these data have it: {others} (--exp-id)." if others else ""
+            raise NotFoundError(f"There is no {path.name} in {self.folder}; there is: {there}.{also}")
         return path
 
 

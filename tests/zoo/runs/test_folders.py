@@ -55,6 +55,8 @@ def test_a_missing_run_or_checkpoint_is_an_error_that_names_what_there_is(tmp_pa
     with pytest.raises(FileNotFoundError, match=r"a-b-v0\.zip"):
         run.checkpoint("last")
     assert run.checkpoint(5).name == "rl_model_5_steps.zip"
+    with pytest.raises(FileNotFoundError, match=r"there is: no checkpoint\. .* have it: a-b-v0_1 \(--exp-id\)\."):
+        new_run(tmp_path, "dac", "a/b-v0").checkpoint(5)
 
 
 def test_the_run_of_a_checkpoint_is_recognised_by_its_config(tmp_path: Path) -> None:
