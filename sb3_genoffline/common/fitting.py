@@ -377,5 +377,6 @@ def _check_finite(metrics: dict[str, float], fit: Fit) -> None:
     for key, value in metrics.items():
         if not np.isfinite(value):
             raise DivergedError(
-                f"{key} became {value} before step {fit.step} of {fit.n_steps}: fitting diverged. Lower its learning rate."
+                f"{key} became {value} before step {fit.step} of {fit.n_steps}: fitting diverged. Lower its learning "
+                "rate, or scale large rewards or observations down (reward_transform, normalize_observations)."
             )

@@ -91,7 +91,8 @@ class TrainingMonitor:
             if not np.isfinite(value):
                 raise DivergedError(
                     f"train/{key} became {value} within the last {METRICS_EVERY} updates before update {n_updates}: "
-                    "training diverged. Lower learning_rate, or restart from an earlier checkpoint."
+                    "training diverged. Lower the learning rates (all arguments of that name), scale large rewards or "
+                    "observations down (reward_transform, normalize_observations), or restart from an earlier checkpoint."
                 )
         logger.record("train/n_updates", n_updates, exclude="tensorboard")
         return metrics
