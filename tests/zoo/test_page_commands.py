@@ -35,14 +35,18 @@ SMALLER = {
 NOT_RUN = {
     "--download": "asks Minari's server",
     "collect all": "is every dataset",
-    "benchmark zoo/benchmarks/cpu.yml -f": "is 40 runs; tests/zoo/benchmark runs small plans",
+    ".yml -f logs": "is many runs; tests/zoo/benchmark runs small plans",
+    "-f logs/small": "is of the runs of a benchmark",
     "--no-dry-run": "sends to the Hub; tests/hub has one of its own",
     "--agent RUN": "is of any run; the pages of BC, Decision Transformer and Diffuser have such lines",
     "gpu-check": "tests/zoo/test_gpu_check.py runs it",
     "plot density -o": "trains toys for minutes; tests/zoo/test_density_plot.py has smaller ones",
     "python -m zoo.": "is a script; its own test runs it small",
 }
-COPIED = ("hub_models/dac-hopper-medium-replay-v1", "hub_models/dac-walker2d-clipped-noise", "zoo/benchmarks")
+COPIED = (
+    *(f"hub_models/{algo}-hopper-medium-replay-v1" for algo in ("dac", "qdq", "cped")),
+    *("hub_models/dac-walker2d-clipped-noise", "zoo/benchmarks"),
+)
 """What commands of pages read in a checkout, for those that do."""
 BEFORE = {"hub": "dac", "deploy": "dac", "ope": "bc"}
 """Pages about what is done with a run that is there, by the algorithm of that run."""
@@ -62,9 +66,17 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lines_of(page: Path) -> list[str]:
-    """What a page types into a shell: commands of the zoo, and Python between the marks of a here-document."""
-    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)```", page.read_text(), re.DOTALL | re.MULTILINE)
-    return re.findall(r"^python - <<'END'\n[^`]*?\nEND$|^python -m zoo.*$", "\n".join(blocks), re.MULTILINE)
+    """
+    What a page types into a shell: commands of the zoo, and Python between the marks of a here-document; so too what saves a
+    changed agent for a later command.
+    """
+    lines = []
+    for kind, block in re.findall(r"^```(sh|bash|python)\n(.*?)```", page.read_text(), re.DOTALL | re.MULTILINE):
+        if kind != "python":
+            lines += re.findall(r"^python - <<'END'\n[^`]*?\nEND$|^python -m zoo.*$", block, re.MULTILINE)
+        elif "load_from_hub(" in block and ".save(" in block:
+            lines.append(f"python - <<'END'\n{block}END")
+    return lines
 
 
 def run(line: str) -> None:
