@@ -45,7 +45,7 @@ NOT_RUN = {
 }
 COPIED = (
     *(f"hub_models/{algo}-hopper-medium-replay-v1" for algo in ("dac", "qdq", "cped")),
-    *("hub_models/dac-walker2d-clipped-noise", "zoo/benchmarks"),
+    *("hub_models/dac-walker2d-clipped-noise", "zoo/benchmarks", "zoo/figures/beside.json"),
 )
 """What commands of pages read in a checkout, for those that do."""
 BEFORE = {"hub": "dac", "deploy": "dac", "ope": "bc"}
@@ -100,8 +100,9 @@ def test_a_page_can_be_followed(page: Path, datasets: Path, tmp_path: Path, monk
     monkeypatch.setattr(figures, "DPI", 30)
     monkeypatch.chdir(tmp_path)
     for name in COPIED:
-        if f"{name}/" in page.read_text():
-            shutil.copytree(ROOT / name, tmp_path / name)
+        if name in page.read_text():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     rng = np.random.default_rng(0)
     numbers = {
         "observations": rng.normal(size=(60, 3)),
