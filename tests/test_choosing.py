@@ -21,7 +21,7 @@ COSTS = json.loads((ROOT / "zoo" / "speed" / "costs.json").read_text())
 OURS = {name: cls for name, cls in ALGOS.items() if cls.__module__.startswith("sb3_genoffline.")}
 SETS = {
     "Hopper medium-replay-v1": ("small", "genoffline/hopper/medium-replay-v1"),
-    "Walker2d medium-v1": ("small", "genoffline/walker2d/medium-v1"),
+    "Walker2d medium-v1": ("learning", "genoffline/walker2d/medium-v1"),
     "HalfCheetah": ("cpu", "genoffline/halfcheetah/medium-replay-v0"),
     "Walker2d clipped noise": ("cpu", "genoffline/walker2d/clipped-noise-v0"),
     "stitching": ("cpu", "genoffline/pointmaze/stitch-v0"),
@@ -109,19 +109,24 @@ def test_scores_of_the_table_are_the_benchmarks() -> None:
     assert checked >= 22
 
 
-def test_small_scores_of_the_table_are_the_small_benchmarks() -> None:
-    final = {(name.removeprefix("genoffline/"), algo): score for (name, algo), score in final_scores("small").items()}
+def test_pairs_of_scores_in_the_table_are_the_benchmarks() -> None:
     names, checked = {algo: cls.__name__ for algo, cls in ALGOS.items()}, 0
-    for start, cell in re.findall(r"^\|[^|]*\|([^|]*)\| small: ([^|]*)\|$", PAGE, re.MULTILINE):
+    for start, cells in re.findall(r"^\|[^|]*\|([^|]*)\| ((?:cpu: [^|]*; )?small: [^|]*)\|$", PAGE, re.MULTILINE):
         alone = [algo for algo, name in names.items() if f"[{name}](" in start]
-        found = [(algo, rest) for algo in alone if (rest := cell.partition(f"{names[algo]} ")[2])] or [(alone[0], cell)]
-        for algo, said in found:
-            hopper, both, walker = re.findall(r"^[^\d]*(\d+)(?: \(seeds[^)]*\))?( and )?(\d+)?", said)[0]
-            assert hopper == final["hopper/medium-replay-v1", algo] and (
-                not both or walker == final["walker2d/medium-v1", algo]
-            )
-            checked += 1 + bool(both)
-    assert checked >= 15 and f"in small networks: {final['pointmaze/stitch-v0', 'diffuser']}% (data" in PAGE
+        for label, cell in re.findall(r"(cpu|small): (.*?)(?=; small: |$)", cells):
+            final = final_scores({"cpu": "learning", "small": "small"}[label])
+            found = [(algo, rest) for algo in alone if (rest := cell.partition(f"{names[algo]} ")[2])] or [(alone[0], cell)]
+            for algo, said in found:
+                hopper, both, walker = re.findall(r"^[^\d]*(\d+)(?: \(seeds[^)]*\))?( and )?(\d+)?", said)[0]
+                assert hopper == final["genoffline/hopper/medium-replay-v1", algo], (label, algo)
+                assert not both or walker == final["genoffline/walker2d/medium-v1", algo], (label, algo)
+                checked += 1 + bool(both)
+    assert checked >= 31 and f"{final_scores('small')['genoffline/pointmaze/stitch-v0', 'diffuser']}% (data" in PAGE
+    for benchmark in ("learning", "small"):
+        pair = [
+            final_scores(benchmark)[f"genoffline/{name}", "bc"] for name in ("hopper/medium-replay-v1", "walker2d/medium-v1")
+        ]
+        assert f"(BC {' and '.join(pair)})" in " ".join(PAGE.split())
 
 
 def test_the_page_was_checked_with_the_pinned_stable_baselines3() -> None:

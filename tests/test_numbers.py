@@ -195,8 +195,7 @@ def test_what_less_noise_in_acting_does_is_in_its_records() -> None:
 
 
 def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> None:
-    plan = read_plan(BENCHMARK.with_name("small.yml"))
-    results = Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name("small") / "records"))
+    plan, results = read_plan(BENCHMARK.with_name("small.yml")), results_of("small")
     page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
     hopper, walker = ("genoffline/hopper/medium-replay-v1", "genoffline/walker2d/medium-v1")
     for dataset in (hopper, walker):
@@ -229,6 +228,41 @@ def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> N
     assert f"{' and '.join(of_walker)} on Walker2d, at {' and '.join(of_hopper)} on Hopper" in page
 
 
+def results_of(name: str) -> Results:
+    """Of a benchmark, from its committed records."""
+    plan = read_plan(BENCHMARK.with_name(f"{name}.yml"))
+    return Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name(name) / "records"))
+
+
+@pytest.mark.parametrize("algo", ("bcq", "bear", "plas", "onestep", "sql", "eql", "uwac", "mcq"))
+def test_what_the_profile_cpu_learns_is_on_an_algorithms_page(algo: str) -> None:
+    page, learning, small = (LIBRARY / algo / "README.md").read_text(), results_of("learning"), results_of("small")
+    hopper, walker = ("genoffline/hopper/medium-replay-v1", "genoffline/walker2d/medium-v1")
+    for dataset in (hopper, walker):
+        bc, ours = (", ".join(f"{score:.1f}" for score in learning.scores(name, dataset)) for name in ("bc", algo))
+        data = learning.data(dataset)["normalized_score"]
+        assert f"| {dataset.removeprefix('genoffline/')} | {data:.1f} | {bc} | **{ours}** |\n" in page
+    spent = [record["seconds"]["cpu"] / 60 for dataset in (hopper, walker) for record in learning.records(algo, dataset)]
+    span = " to ".join(dict.fromkeys(f"{value:.0f}" for value in (min(spent), max(spent))))
+    updates = {record["updates"] for dataset in (hopper, walker) for record in learning.records(algo, dataset)}
+    assert len(spent) == 4 and max(spent) <= 12 and len(updates) == 1
+    assert f"Profile `cpu`, {updates.pop():,} updates in {span} minutes of processor time." in page
+    means = [f"{small.scores(algo, dataset).mean():.0f}" for dataset in (hopper, walker)]
+    assert f"{title(algo)} scores {means[0]} on Hopper and {means[1]} on Walker2d." in page
+
+
+def test_what_the_zoos_page_says_of_learning_is_in_its_records() -> None:
+    page, results = " ".join((ROOT / "zoo" / "README.md").read_text().split()), results_of("learning")
+    for name, dataset in (
+        ("Hopper medium-replay-v1", "hopper/medium-replay-v1"),
+        ("Walker2d medium-v1", "walker2d/medium-v1"),
+    ):
+        scores = {algo: results.scores(algo, f"genoffline/{dataset}") for algo in results.algorithms}
+        means = {algo: found.mean() for algo, found in scores.items() if len(found) == 2}
+        order = ", ".join(f"{title(algo)} {means[algo]:.0f}" for algo in sorted(means, key=lambda algo: -means[algo]))
+        assert f"- {name} (data {results.data(f'genoffline/{dataset}')['normalized_score']:.0f}): {order}." in page
+
+
 def test_how_fast_agents_act_is_in_the_records() -> None:
     page, folder = (LIBRARY / "deploy" / "README.md").read_text(), ROOT / "zoo" / "figures" / "acting"
     for algo in ("dac", "qdq", "cped"):
@@ -241,8 +275,7 @@ def test_how_fast_agents_act_is_in_the_records() -> None:
 
 @pytest.mark.parametrize(("algo", "part", "without"), [("qdq", "penalty", "qdq_free"), ("cped", "constraint", "cped_free")])
 def test_what_a_part_is_worth_is_in_the_records_of_the_claims(algo: str, part: str, without: str) -> None:
-    plan = read_plan(BENCHMARK.with_name("claims.yml"))
-    results = Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name("claims") / "records"))
+    results = results_of("claims")
     dataset, page = "genoffline/hopper/medium-replay-v1", (ROOT / f"sb3_genoffline/{algo}/README.md").read_text()
     assert f"the data's is {results.data(dataset)['normalized_score']:.1f}:" in page
     for name, label in ((algo, algo.upper()), (without, f"{algo.upper()}, no {part}")):
@@ -267,8 +300,7 @@ def test_what_is_said_of_unusual_actions_is_in_the_pictures_records() -> None:
 
 
 def test_what_pages_say_of_the_stitching_maze_is_in_the_small_benchmarks_records() -> None:
-    plan = read_plan(BENCHMARK.with_name("small.yml"))
-    results = Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name("small") / "records"))
+    results = results_of("small")
     of, pages = {}, {}
     for algo in ("bc", "iql", "idql", "sfbc", "decision_transformer", "diffuser"):
         (record,) = results.records(algo, "genoffline/pointmaze/stitch-v0")
@@ -288,5 +320,12 @@ def test_what_pages_say_of_the_stitching_maze_is_in_the_small_benchmarks_records
     assert of["decision_transformer"]["checkpoints"][-2:] == [18_000, 20_000]
     first, last = ", ".join(f"{score:.0f}" for score in of["diffuser"]["scores"][:-1]), of["diffuser"]["scores"][-1]
     assert f"it arrives in {first} and {last:.0f}% of the episodes" in pages["diffuser"]
+    sweep = json.loads((ROOT / "zoo/figures/diffuser-guide.json").read_text())["results"]
+    scores = [f"{found['normalized_score']:.1f}" for found in sweep]
+    assert (
+        f"scores are {', '.join(scores[:-1])} and {scores[-1]} ({sweep[0]['n_eval_episodes']} episodes each)"
+        in pages["diffuser"]
+    )
+    assert [found["guide_scale"] for found in sweep] == [0, 0.01, 0.1]
     walker = [record["final"]["mean"] for record in results.records("diffuser", "genoffline/walker2d/medium-v1")]
     assert f"on Walker2d medium-v1 it ends at {' and '.join(f'{score:.1f}' for score in walker)} (" in pages["diffuser"]
