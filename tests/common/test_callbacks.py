@@ -248,7 +248,7 @@ def test_a_loss_that_is_not_a_number_ends_the_training_with_a_message(agent: Mak
     with th.no_grad():
         for parameter in model.policy.parameters():
             parameter.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"train/\w+ became nan .* learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"train/\w+ became nan .* Lower the learning rates"):
         model.learn_offline(dataset, 3, log_interval=None)
 
 

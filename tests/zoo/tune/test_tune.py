@@ -106,7 +106,8 @@ def test_the_best_trial_becomes_a_profile_that_train_reads(
 def test_a_choice_says_whom_it_can_not_tell_apart_and_that_nothing_is_left_to_try(
     tune: Callable[..., Path], capsys: Any
 ) -> None:
-    folder = tune("--trials", "7", "--scores", "1", "--search", "alpha:[2.5,2.500001]", "--objective", "fqe")
+    words = ["--trials", "7", "--scores", "1", "--fit-steps", "20", "--search", "alpha:[2.5,2.500001]", "--objective", "fqe"]
+    folder = tune(*words)
     report, told = (folder / "report.md").read_text(), capsys.readouterr().out
     for text in (report, told):
         assert "The block has 2 settings, and all were tried." in text
