@@ -21,7 +21,7 @@ from sb3_genoffline.registry import ALGOS
 from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, PointEnv, point_dataset
 
 # What an algorithm rightly says about a world of random numbers
-EXPECTED_WARNINGS = "The uncertainty H is no larger"
+EXPECTED_WARNINGS = "The uncertainty H is no larger|This training ends after"
 EXAMPLES = ("spot", "td3_bc")
 """An algorithm that fits a model first and one that does not: for questions about code that all share."""
 FITTING = tuple(name for name, cls in ALGOS.items() if next(iter(cls.policy_aliases.values())).fitted_model)

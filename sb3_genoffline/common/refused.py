@@ -12,4 +12,6 @@ REFUSED = {
     "optimize_memory_usage": "rows of a dataset need not follow each other, so next observations are stored.",
     "n_steps": "targets are the papers', of one step.",
     "use_sde": "state-dependent exploration is not built.",
+    "profile": "profiles belong to the command line (`train --profile`); pass their values, which are in the algorithm's "
+    "hyperparameters.yml, as arguments.",
 }

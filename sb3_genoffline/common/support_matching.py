@@ -157,6 +157,18 @@ class SupportMatchingAlgorithm(BatchConstrainedAlgorithm[NoiseT]):
         """Whether Q enters the actor's loss."""
         return self._n_updates >= self.warmup_steps
 
+    def watch(self, metrics: dict[str, float]) -> None:
+        """Warn of silent latents, and once where a training ends within the warm-up."""
+        super().watch(metrics)
+        last = self._n_updates + self._total_timesteps - self.num_timesteps
+        if self._learns_offline and last <= self.warmup_steps:
+            self.monitor.warn_once(
+                "warmup_steps",
+                f"This training ends after {last:,} updates, within a warm-up of {self.warmup_steps:,} (warmup_steps): the "
+                "actor does not see Q there, and only comes close to the data. Set warmup_steps to about a tenth of the "
+                "updates.",
+            )
+
     @property
     def has_slow_actor(self) -> bool:
         """Whether the target's actions are a slow copy's."""

@@ -18,7 +18,7 @@ from stable_baselines3.common.callbacks import (
 )
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
-from worlds import ACTION_SPACE, EXAMPLES, EXPECTED_WARNINGS, KINDS, OBSERVATION_SPACE, PointEnv, of_each_kind
+from worlds import ACTION_SPACE, EXAMPLES, EXPECTED_WARNINGS, KINDS, OBSERVATION_SPACE, PointEnv, make_agent, of_each_kind
 
 from sb3_genoffline import ALGOS, OfflineDataset
 from sb3_genoffline.common.callbacks import OfflineEvalCallback
@@ -301,3 +301,15 @@ def test_updates_beyond_the_decay_of_the_learning_rate_are_warned_of_once(agent:
     before = [parameter.clone() for parameter in model.policy.parameters()]
     model.learn_offline(dataset, 1)
     assert any((old != new).any() for old, new in zip(before, model.policy.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("algo", ["bear", "uwac"])
+def test_a_training_that_ends_within_the_warm_up_is_warned_of_once(algo: str, dataset: OfflineDataset) -> None:
+    with pytest.warns(UserWarning, match=r"ends after 4 updates, within a warm-up of 4 \(warmup_steps\)") as caught:
+        model = make_agent(algo, warmup_steps=4).learn_offline(dataset, 4, log_interval=2)
+    assert len([w for w in caught if "warm-up" in str(w.message)]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", EXPECTED_WARNINGS.replace("|This training ends after", ""))
+        model.learn_offline(dataset, 1, reset_num_timesteps=False)
+        make_agent(algo, warmup_steps=3).learn_offline(dataset, 4)

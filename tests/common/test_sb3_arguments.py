@@ -271,3 +271,12 @@ def test_an_acting_seed_makes_actions_repeatable_and_training_as_it_was(algo: st
     if algo != "bc":
         page = Path(inspect.getfile(type(model))).with_name("README.md").read_text()
         assert "set_acting_seed" in page and "set_acting_seed" in (type(model).__doc__ or "")
+
+
+def test_names_of_other_interfaces_are_refused_with_what_there_is() -> None:
+    with pytest.raises(
+        UserError, match=r"'total_timesteps' is not an argument.* There are: dataset, gradient_steps, callback"
+    ):
+        make("bcq").learn_offline(point_dataset(0, 60), total_timesteps=10)  # type: ignore[call-arg]
+    with pytest.raises(UserError, match=r"takes no profile: profiles belong to the command line .*hyperparameters\.yml"):
+        make("bcq", profile="cpu")
