@@ -18,7 +18,6 @@ from torch import Tensor
 
 from sb3_genoffline.common.arguments import Argument, Count, Rate
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
-from sb3_genoffline.common.checked_calls import checked
 from sb3_genoffline.common.envs import as_env, has_simulator
 from sb3_genoffline.common.fitting_learner import FittingLearner
 from sb3_genoffline.common.metrics import METRICS_EVERY
@@ -176,7 +175,6 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             callbacks.on_training_end()
         return self
 
-    @checked
     def learn_offline(
         self,
         dataset: Any,

@@ -273,10 +273,6 @@ def test_an_acting_seed_makes_actions_repeatable_and_training_as_it_was(algo: st
         assert "set_acting_seed" in page and "set_acting_seed" in (type(model).__doc__ or "")
 
 
-def test_names_of_other_interfaces_are_refused_with_what_there_is() -> None:
-    with pytest.raises(
-        UserError, match=r"'total_timesteps' is not an argument.* There are: dataset, gradient_steps, callback"
-    ):
-        make("bcq").learn_offline(point_dataset(0, 60), total_timesteps=10)  # type: ignore[call-arg]
+def test_a_profile_is_refused_with_where_its_values_are() -> None:
     with pytest.raises(UserError, match=r"takes no profile: profiles belong to the command line .*hyperparameters\.yml"):
         make("bcq", profile="cpu")
