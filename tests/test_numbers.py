@@ -263,6 +263,18 @@ def test_what_the_zoos_page_says_of_learning_is_in_its_records() -> None:
         assert f"- {name} (data {results.data(f'genoffline/{dataset}')['normalized_score']:.0f}): {order}." in page
 
 
+@pytest.mark.parametrize("name", ["learning", "small"])
+def test_ivr_is_the_better_of_its_two_forms(name: str) -> None:
+    results = results_of(name)
+    expected = []
+    for dataset in results.datasets:
+        both = [results.scores(algo, dataset) for algo in ("sql", "eql")]
+        expected.append(f"*{max(scores.mean() for scores in both):.1f}*" if all(map(len, both)) else "–")
+    report = (BENCHMARK.with_name(name) / "README.md").read_text()
+    (row,) = re.findall(r"^\| \*IVR: the better of SQL and EQL\* \| (.*) \|$", report, re.MULTILINE)
+    assert row.split(" | ")[: len(expected)] == expected and sum(cell != "–" for cell in expected) >= 2
+
+
 def test_how_fast_agents_act_is_in_the_records() -> None:
     page, folder = (LIBRARY / "deploy" / "README.md").read_text(), ROOT / "zoo" / "figures" / "acting"
     for algo in ("dac", "qdq", "cped"):

@@ -218,15 +218,25 @@ def _overview(results: Results) -> list[str]:
         if totals:
             row.append(f"{sum(scores.mean() for scores in values.values()):.1f}" if all(map(len, values.values())) else "–")
         rows.append(row)
+    ivr = [_better_of(results, ("sql", "eql"), dataset) for dataset in results.datasets]
     data = [_behavior(results, dataset) for dataset in results.datasets]
-    row = ["*the data*", *("–" if value is None else f"*{value:.1f}*" for value in data)]
-    rows.append(row + ([f"*{sum(data):.1f}*" if None not in data else "–"] if totals else []))  # type: ignore[arg-type]
+    for label, means in (("IVR: the better of SQL and EQL", ivr), ("the data", data)):
+        if label == "the data" or any(mean is not None for mean in means):
+            row = [f"*{label}*", *("–" if mean is None else f"*{mean:.1f}*" for mean in means)]
+            rows.append(row + ([f"*{sum(means):.1f}*" if None not in means else "–"] if totals else []))  # type: ignore[arg-type]
     header = ["", *(markdown(dataset.removeprefix("genoffline/")) for dataset in results.datasets)]
     header += ["total"] if totals else []
     legend = "In brackets the number of seeds; bold is a dataset's highest mean."
     if any("–" in row for row in rows):
         legend += " Empty cells have their reasons below."
     return [_table(header, rows), legend]
+
+
+def _better_of(results: Results, names: Sequence[str], dataset: str) -> float | None:
+    """The higher mean; None unless all have results. The papers' tables print IVR so, of its two forms."""
+    if not all(name in results.algorithms and results.records(name, dataset) for name in names):
+        return None
+    return max(float(results.scores(name, dataset).mean()) for name in names)
 
 
 def _comparison(results: Results) -> list[str]:
