@@ -325,6 +325,10 @@ def test_what_pages_say_of_the_stitching_maze_is_in_the_small_benchmarks_records
     )
     low, high = min(of["sfbc"]["scores"]), max(of["sfbc"]["scores"])
     assert f"{low:.0f} to {high:.0f}% of the episodes of its last five evaluations (one seed); {others}" in pages["sfbc"]
+    sweep = json.loads((ROOT / "zoo/figures/sfbc-alpha.json").read_text())["results"]
+    assert [found["selection_alpha"] for found in sweep] == [0, 10, 30] and sweep[0]["n_eval_episodes"] == 8
+    scores = [f"{found['normalized_score']:.1f}" for found in sweep]
+    assert f"normalised score is {scores[0]}; with 10 and 30 it is {scores[1]} and {scores[2]} (8 episodes" in pages["sfbc"]
     said = [f"{score:.0f}" for score in of["decision_transformer"]["scores"][-2:]]
     assert (
         f"updates (benchmark, one seed) it arrives in {' and '.join(said)}% of the episodes" in pages["decision_transformer"]

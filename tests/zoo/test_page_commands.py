@@ -37,6 +37,7 @@ NOT_RUN = {
     "collect all": "is every dataset",
     ".yml -f logs": "is many runs; tests/zoo/benchmark runs small plans",
     "-f logs/small": "is of the runs of a benchmark",
+    "-f logs/learning": "is of the runs of another",
     "--no-dry-run": "sends to the Hub; tests/hub has one of its own",
     "--agent RUN": "is of any run; the pages of BC, Decision Transformer and Diffuser have such lines",
     "gpu-check": "tests/zoo/test_gpu_check.py runs it",
