@@ -220,16 +220,22 @@ def _overview(results: Results) -> list[str]:
         rows.append(row)
     ivr = [_better_of(results, ("sql", "eql"), dataset) for dataset in results.datasets]
     data = [_behavior(results, dataset) for dataset in results.datasets]
-    for label, means in (("IVR: the better of SQL and EQL", ivr), ("the data", data)):
-        if label == "the data" or any(mean is not None for mean in means):
-            row = [f"*{label}*", *("–" if mean is None else f"*{mean:.1f}*" for mean in means)]
-            rows.append(row + ([f"*{sum(means):.1f}*" if None not in means else "–"] if totals else []))  # type: ignore[arg-type]
+    if any(mean is not None for mean in ivr):
+        rows.append(_beside("IVR: the better of SQL and EQL", ivr, totals))
+    rows.append(_beside("the data", data, totals))
     header = ["", *(markdown(dataset.removeprefix("genoffline/")) for dataset in results.datasets)]
     header += ["total"] if totals else []
     legend = "In brackets the number of seeds; bold is a dataset's highest mean."
     if any("–" in row for row in rows):
         legend += " Empty cells have their reasons below."
     return [_table(header, rows), legend]
+
+
+def _beside(label: str, means: Sequence[float | None], total: bool) -> list[str]:
+    """The row of what is no algorithm of the benchmark, in italics."""
+    cells = ["–" if mean is None else f"*{mean:.1f}*" for mean in means]
+    known = [mean for mean in means if mean is not None]
+    return [f"*{label}*", *cells, *([f"*{sum(known):.1f}*" if len(known) == len(means) else "–"] if total else [])]
 
 
 def _better_of(results: Results, names: Sequence[str], dataset: str) -> float | None:

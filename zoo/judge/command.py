@@ -96,7 +96,7 @@ def main(args: argparse.Namespace) -> None:
     if begun:
         print(f"{args.fits} has fits of {len(begun)} of them from before, which go on where they stopped")
     print(f"judging {len(agents)} agents: a fit of {args.n_timesteps:,} updates for each and for the data{also}")
-    print(f"no fit sees {apart}: TD errors{'' if args.fqe_only else ' and WDR'} are of these", flush=True)
+    print(f"no agent's fit sees {apart}: TD errors{'' if args.fqe_only else ' and WDR'} are of these", flush=True)
     try:
         report = evaluate_offline(
             agents,
