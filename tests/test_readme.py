@@ -77,7 +77,12 @@ COMMANDS = [
     pytest.param(line, id=f"{name_of(page)}: {line}") for page, line in SHELL_LINES if line.startswith("python -m zoo ")
 ]
 TRAININGS = re.compile(r"\b((?:gradient|teacher|cd|flow|vae|bc|behavior|critic)_steps(?:=|\": ))[\d_]+")
-SIZES = {r"\b2_000\b": "200", r"\bn_eval_episodes=10\b": "n_eval_episodes=1", r"\bwhile not done:": "for _ in range(2):"}
+SIZES = {
+    r"\b2_000\b": "200",
+    r"\blearn\(1_000\)": "learn(4)",
+    r"\bn_eval_episodes=10\b": "n_eval_episodes=1",
+    r"\bwhile not done:": "for _ in range(2):",
+}
 DATASET = "genoffline/hopper/medium-replay-v1"
 
 
