@@ -1,5 +1,6 @@
 """The algorithms by name: ours, those that other packages bring, and reading an agent of whichever it is."""
 
+import functools
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch as th
+from gymnasium import spaces
 
 from sb3_genoffline.awac import AWAC
 from sb3_genoffline.bc import BC
@@ -15,6 +17,8 @@ from sb3_genoffline.bcq import BCQ
 from sb3_genoffline.bear import BEAR
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm, OfflineAlgorithm
+from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.policy_files import global_rng_preserved
 from sb3_genoffline.common.saving import AgentFile
 from sb3_genoffline.cped import CPED
 from sb3_genoffline.cql import CQL
@@ -56,10 +60,16 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
         """See :func:`register_algorithm`."""
         if not (isinstance(cls, type) and issubclass(cls, OfflineAlgorithm)):
             raise UserError(f"{short(cls)} can't be registered: it is not a class derived from OfflineAlgorithm.")
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", cls.name):
+        if not (isinstance(cls.name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", cls.name)):
             raise UserError(f"{cls.__name__}.name={cls.name!r} must be a word of a-z, 0-9 and _: it names files and folders.")
-        if not cls.policy_aliases:
-            raise UserError(f"{cls.__name__} has no policy_aliases: name its policy classes, as {{'MlpPolicy': ...}}.")
+        aliases = cls.policy_aliases
+        policies = aliases.values() if isinstance(aliases, Mapping) else ()
+        if not policies or not all(isinstance(each, type) and issubclass(each, OfflinePolicy) for each in policies):
+            raise UserError(
+                f"{cls.__name__} has the policy_aliases {short(aliases)}: name its policy classes, derived from "
+                "OfflinePolicy, as {'MlpPolicy': ...}."
+            )
+        _check_arguments(cls)
         known = self._classes.get(cls.name)
         if known is not None and known is not cls:
             raise UserError(
@@ -76,7 +86,9 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
         for point in entry_points(group=ENTRY_POINTS):
             try:
                 self.add(point.load())
-            except Exception as error:
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:  # SystemExit among them: one package must not take the others down
                 warnings.warn(
                     f"The algorithm {point.name!r} of {point.value!r} (entry point {ENTRY_POINTS!r}) can't be used: "
                     f"{type(error).__name__}: {error}",
@@ -95,6 +107,30 @@ class Algorithms(Mapping[str, type[AnyAlgorithm]]):
     def __len__(self) -> int:
         self._look()
         return len(self._classes)
+
+
+def _check_arguments(cls: type[AnyAlgorithm]) -> None:
+    """:raises UserError: for an annotation that can't be read, or an argument whose name an agent has for something else"""
+    for owner in (cls, *cls.policy_aliases.values()):
+        try:
+            arguments = owner.argument_table().arguments  # type: ignore[attr-defined]
+        except Exception as error:
+            raise UserError(f"The annotations of {owner.__name__}'s arguments can't be read: {error}.") from error
+        if owner is cls:
+            own = arguments.keys() - OfflineAlgorithm.argument_table().arguments.keys()
+            for name in sorted(own & _attributes_of_agents()):
+                raise UserError(
+                    f"{cls.__name__} has an argument {name!r}, which is an attribute of every agent: name it otherwise."
+                )
+
+
+@functools.cache
+def _attributes_of_agents() -> frozenset[str]:
+    """Names that an argument can't have: methods, and what an agent keeps."""
+    box = spaces.Box(-1.0, 1.0, (1,))
+    with global_rng_preserved():
+        agent = BC("MlpPolicy", (box, box), device="cpu")
+    return frozenset({*dir(OfflineAlgorithm), *vars(agent), "batches"} - BC.argument_table().arguments.keys() - {"actor"})
 
 
 ALGOS = Algorithms(

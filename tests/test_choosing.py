@@ -10,7 +10,7 @@ import pytest
 from worlds import make_agent
 
 from sb3_genoffline import ALGOS
-from sb3_genoffline.common.learner import AllArguments
+from sb3_genoffline.common.keywords import AllArguments
 from sb3_genoffline.data import REWARD_TRANSFORMS
 from sb3_genoffline.deploy.onnx_file import draws_of
 from sb3_genoffline.testing import observations

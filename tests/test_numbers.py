@@ -120,6 +120,22 @@ def test_the_table_of_datasets_says_what_was_inspected(path: Path) -> None:
     assert [float(cell.replace(",", "")) for cell in cells[4:6]] == pytest.approx([low, high], abs=0.5)
 
 
+def test_the_data_page_says_how_many_episodes_two_machines_collected(results: Results) -> None:
+    dataset, page = DATASETS["Walker2d"], (LIBRARY / "data" / "README.md").read_text()
+    there = results.data(dataset)
+    (here,) = [found for path in INSPECTIONS if (found := json.loads(path.read_text()))["id"] == dataset]
+    said = [f"{n:,.0f}" for n in (there["n_episodes"], there["mean_return"], here["n_episodes"], here["returns"]["mean"])]
+    assert re.search(r"{} of mean {} on one,\s{} of {} on another".format(*said), page), said
+
+
+def test_dacs_page_says_what_an_update_costs_beside_td3_bcs() -> None:
+    times = json.loads((ROOT / "zoo" / "figures" / "beside-plain.json").read_text())["algorithms"]
+    cpu, paper = (times["dac"][setting]["ms"] / times["td3_bc"][setting]["ms"] for setting in ("cpu", "paper"))
+    page = (LIBRARY / "dac" / "README.md").read_text()
+    assert 1.7 < cpu < 2 and "nearly twice the processor time of TD3+BC's" in page
+    assert f"[{paper:.0f} times](../../zoo/README.md#beside-the-plain-form) at the papers' settings" in page
+
+
 def test_the_readme_counts_algorithms_and_datasets() -> None:
     text = (ROOT / "README.md").read_text()
     assert f"[{len(collectible())} sets](zoo/DATASETS.md)" in text

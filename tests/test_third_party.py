@@ -1,10 +1,12 @@
 """An algorithm from outside the package: what it takes to write one, and that everything works for it."""
 
+import inspect
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
@@ -13,6 +15,7 @@ from torch.nn.functional import mse_loss
 
 from sb3_genoffline import ALGOS, UserError, load_from_hub, register_algorithm, registry
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
+from sb3_genoffline.common.arguments import NoSize
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -83,6 +86,105 @@ def test_a_file_of_an_algorithm_that_is_not_registered_is_refused(tmp_path: Path
         load_from_hub(agent.save_pretrained(tmp_path / "toy"))
 
 
+class Odd(Toy):
+    """Takes what files have no word for."""
+
+    def __init__(
+        self,
+        *args: Any,
+        pairs: dict[str, float] | None = None,
+        by_number: dict[int, dict[str, int]] | None = None,
+        words: tuple = (),  # type: ignore[type-arg]
+        anything: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self.pairs, self.by_number, self.words, self.anything = pairs, by_number, words, anything
+        super().__init__(*args, **kwargs)
+
+    def declare_state(self) -> None:
+        super().declare_state()
+        self.add_variable("count", lambda _: 0.0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pairs": {"linear": 2.0}},
+        {"pairs": {"activation": 1.0, "optimizer": 2.0}},
+        {"pairs": {"pairs": 3.0}},
+        {"by_number": {1: {"linear": 1}, -2: {}}},
+        {"words": ("a", 2)},
+        {"anything": {"optimizer": "Adam"}},
+        {"anything": [{"linear": None}, {1.5: None}]},
+    ],
+)
+def test_what_its_constructor_takes_comes_back_from_a_file(given: dict[str, Any], tmp_path: Path) -> None:
+    agent = Odd("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **SMALL, **given)
+    agent.save(tmp_path / "odd")
+    loaded = Odd.load(tmp_path / "odd", device="cpu")
+    for name, value in given.items():
+        assert getattr(loaded, name) == value
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1j, b"x", th.zeros(1), Path("x"), np.zeros(2), [{1: object()}]])
+def test_what_no_file_can_hold_is_refused_when_it_is_given(value: Any) -> None:
+    with pytest.raises(UserError, match=r"anything.*(can't be stored without a pickle|not a finite number)"):
+        Odd("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **SMALL, anything=value)
+
+
+def test_a_variable_is_changed_in_place() -> None:
+    agent: Any = Odd("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **SMALL)
+    with pytest.raises(UserError, match="count is a variable of Odd, which is saved"):
+        agent.count = agent.count + 1
+    agent.count += 1  # which tensors do in place
+    assert agent.state.variables["count"].tensor == 1
+
+
+class NumberedPolicy(ActorCriticPolicy):
+    """Has whole numbers that size nothing."""
+
+    def __init__(self, *args: Any, offset: Annotated[int, NoSize()] = 0, n_rows: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+def test_a_whole_number_that_sizes_nothing_says_so(tmp_path: Path) -> None:
+    numbered = {"policy_kwargs": {"net_arch": [8, 8], "offset": -123456789012}}
+    agent = Toy(NumberedPolicy, (OBSERVATION_SPACE, ACTION_SPACE), **(SMALL | numbered))
+    agent.save(tmp_path / "numbered")
+    loaded = Toy.load(tmp_path / "numbered", device="cpu", custom_objects={"policy_class": NumberedPolicy})
+    assert loaded.policy_kwargs["offset"] == -123456789012
+    agent.policy.save(tmp_path / "policy")
+    NumberedPolicy.load(tmp_path / "policy", device="cpu")
+    with pytest.raises(UserError, match="n_rows=-1, out of bounds"):
+        Toy(NumberedPolicy, (OBSERVATION_SPACE, ACTION_SPACE), **(SMALL | {"policy_kwargs": {"n_rows": -1}}))
+
+
+@pytest.mark.parametrize("end", [SystemExit("needs a licence"), pytest.skip.Exception("not here"), ZeroDivisionError()])
+def test_a_package_that_ends_while_it_is_imported_takes_no_other_down(
+    end: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ending:
+        name, value = "ending", "x:Y"
+
+        def load(self) -> Any:
+            raise end
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Ending()])
+    with pytest.warns(UserWarning, match=rf"'ending' .* can't be used: {type(end).__name__}"):
+        assert "bc" in list(registry.Algorithms(*ALGOS._classes.values()))
+
+
+def with_argument(name: str, hint: Any) -> type[Toy]:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+    __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in ("self", name)]
+    )
+    __init__.__annotations__ = {name: hint}
+    return type("Named", (Toy,), {"__init__": __init__})
+
+
 def test_installed_packages_bring_algorithms_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "toy_package", sys.modules[__name__])
     points = [
@@ -103,7 +205,14 @@ def test_installed_packages_bring_algorithms_by_an_entry_point(monkeypatch: pyte
         (object, "not a class derived"),
         (type("Bad", (Toy,), {"name": "../x"}), "must be a word"),
         (type("Mine", (Toy,), {"name": "dac"}), "is taken by"),
-        (type("Bare", (Toy,), {"policy_aliases": {}}), "no policy_aliases"),
+        (type("Five", (Toy,), {"name": 5}), "must be a word"),
+        (type("Bare", (Toy,), {"policy_aliases": {}}), "name its policy classes"),
+        (type("Listed", (Toy,), {"policy_aliases": ["x"]}), "name its policy classes"),
+        (type("Worded", (Toy,), {"policy_aliases": {"MlpPolicy": "x"}}), "name its policy classes"),
+        (with_argument("state", int), "argument 'state', which is an attribute of every agent"),
+        (with_argument("logger", int), "argument 'logger', which"),
+        (with_argument("save", int), "argument 'save', which"),
+        (with_argument("lost", "NoSuchType"), "annotations of Named's arguments can't be read: .*NoSuchType"),
     ],
 )
 def test_what_can_not_be_registered_is_refused_in_words(wrong: Any, what: str) -> None:

@@ -10,7 +10,7 @@ from sb3_genoffline.awac.policies import AWACPolicy
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.common.arguments import NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.actors import GaussianActor

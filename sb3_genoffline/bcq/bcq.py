@@ -15,11 +15,12 @@ from sb3_genoffline.common.arguments import (
     PositiveInt,
     Rate,
     RewardTransform,
+    SampleCount,
     Share,
 )
 from sb3_genoffline.common.batch_constrained import BatchConstrainedAlgorithm
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.nets.actors import PerturbationActor
@@ -104,7 +105,7 @@ class BCQ(BatchConstrainedAlgorithm[BCQNoise]):
         beta: Positive = 0.5,
         lam: Share = 0.75,
         max_perturbation: NonNegative = 0.05,
-        n_target_samples: PositiveInt = 10,
+        n_target_samples: SampleCount = 10,
         n_action_samples: NCandidates = 100,
         latent_clip: Positive = 0.5,
         batch_size: PositiveInt = 100,

@@ -16,10 +16,11 @@ from sb3_genoffline.common.arguments import (
     PositiveInt,
     Rate,
     RewardTransform,
+    SampleCount,
     Share,
 )
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.support_matching import SupportMatchingAlgorithm
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -126,11 +127,11 @@ class BEAR(SupportMatchingAlgorithm[BEARNoise]):
         kernel: Kernel = "laplacian",
         mmd_sigma: Positive = 20.0,
         mmd_threshold: NonNegative = 0.05,
-        n_mmd_samples: PositiveInt = 4,
+        n_mmd_samples: SampleCount = 4,
         mmd_noise_clip: Positive | None = None,
         q_samples: Climbed = "first",
         lam: Share = 0.75,
-        n_target_samples: PositiveInt = 10,
+        n_target_samples: SampleCount = 10,
         n_action_samples: NCandidates = 100,
         warmup_steps: Count = 40_000,
         latent_clip: Positive = 0.5,

@@ -8,7 +8,7 @@ from torch.nn.functional import mse_loss
 
 from sb3_genoffline.common.arguments import Rate
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import AllArguments
+from sb3_genoffline.common.keywords import AllArguments
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import OfflinePolicy

@@ -10,11 +10,11 @@ import functools
 import inspect
 import math
 import pathlib
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch as th
@@ -22,10 +22,19 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import get_device
 from torch import nn
 
+from sb3_genoffline.common.conforming import (
+    ACTIVATIONS,
+    OPTIMIZERS,
+    Misfit,
+    class_wanted,
+    conform,
+    is_choice,
+    mentions,
+    rules_of,
+)
 from sb3_genoffline.common.schedules import is_storable_schedule, numbers_of
 from sb3_genoffline.errors import UnknownArgumentError, UserError
 from sb3_genoffline.files.untrusted import short
-from sb3_genoffline.nets.activations import Mish
 
 
 class Rule(Protocol):
@@ -82,6 +91,26 @@ class Fixed:
 
 
 @dataclass(frozen=True)
+class NoSize:
+    """Marks a policy's whole number that sizes nothing: else files may not make it larger than a network's width may be."""
+
+
+@dataclass(frozen=True)
+class ZeroOrAtLeast:
+    """
+    The range of a number that is divided by, or 0, which means something of its own.
+
+    :param low: smallest value above 0
+    """
+
+    low: float
+
+    def check(self, value: Any) -> str | None:
+        """See :class:`Rule`."""
+        return None if value == 0 or value >= self.low else f"must be 0, or at least {self.low:g}"
+
+
+@dataclass(frozen=True)
 class Storable:
     """Marks a learning rate: a number ≥ 0, or a schedule that can be saved without a pickle."""
 
@@ -121,6 +150,13 @@ PositiveInt = Annotated[int, Bounds(1)]
 Count = Annotated[int, Bounds(0)]
 NCandidates = Annotated[int, Bounds(1, 100_000)]
 """Actions to choose among: no file may ask for more."""
+SampleCount = Annotated[int, Bounds(1, 10_000)]
+"""Draws per row of a batch."""
+NoiseScale = Annotated[float, Bounds(0.0, 1e6)]
+HalfWidth = Annotated[float, Bounds(0.0, 1e6)]
+"""Of the uniform distribution that weights start from."""
+Temperature = Annotated[float, ZeroOrAtLeast(1e-6)]
+"""Of a softmax; 0 takes the best."""
 DiffusionSteps = Annotated[int, Bounds(1, 10_000)]
 """Steps of a diffusion: no file may ask for more."""
 Positive = Annotated[float, Bounds(0.0, open_low=True)]
@@ -135,21 +171,6 @@ NetArch = Annotated[Sequence[int] | dict[str, Sequence[int]], AtLeastOneLayer()]
 RewardTransform = Annotated[str | None, Fixed("decides which rewards the buffer holds")]
 Normalized = Annotated[bool, Fixed("decides what the networks were trained on")]
 TakenOver = Fixed("is taken over when the agent is made: use set_fitted_model()")
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    cls.__name__: cls
-    for cls in (
-        *(Mish, nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Softplus, nn.SELU, nn.CELU, nn.ReLU6),
-        *(nn.Hardtanh, nn.Hardswish, nn.Sigmoid, nn.LogSigmoid, nn.Softsign, nn.Tanhshrink, nn.Identity),
-    )
-}
-OPTIMIZERS: dict[str, type[th.optim.Optimizer]] = {
-    cls.__name__: cls
-    for cls in (
-        *(th.optim.Adam, th.optim.AdamW, th.optim.NAdam, th.optim.RAdam, th.optim.Adamax),
-        *(th.optim.SGD, th.optim.RMSprop, th.optim.Adagrad),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -175,218 +196,37 @@ class Argument:
         :raises UserError: naming the argument, the value and what is allowed
         """
         try:
-            checked = _conform(value, self.hint)
-        except _Misfit as misfit:
+            checked = conform(value, self.hint)
+        except Misfit as misfit:
             raise UserError(f"{self.name}={short(value)} {misfit}.") from None
         return checked if self.inherited is None else self.inherited.check(checked)
 
     @property
     def fixed(self) -> str | None:
         """Why a live agent can't change it; None if it can."""
-        own = next((rule.reason for rule in _rules(self.hint) if isinstance(rule, Fixed)), None)
+        own = next((rule.reason for rule in rules_of(self.hint) if isinstance(rule, Fixed)), None)
         return self.inherited.fixed if own is None and self.inherited is not None else own
+
+    @property
+    def is_size(self) -> bool:
+        """Whether whole numbers in its value may size a network."""
+        return not any(isinstance(rule, NoSize) for rule in rules_of(self.hint))
 
     @property
     def names_file(self) -> bool:
         """Whether its value may be the path of a file to read."""
-        return _mentions(self.hint, pathlib.Path)
+        return mentions(self.hint, pathlib.Path)
 
     @property
     def is_choice(self) -> bool:
         """Whether it is one of a few words."""
-        return _is_choice(self.hint)
+        return is_choice(self.hint)
 
     @property
     def classes(self) -> Mapping[str, type]:
         """The classes that its value may be, by name; none where it is not a class, or may be any."""
-        wanted = _class_wanted(self.hint)
+        wanted = class_wanted(self.hint)
         return ACTIVATIONS if wanted is nn.Module else OPTIMIZERS if wanted is th.optim.Optimizer else {}
-
-
-class _Misfit(Exception):
-    """The end of a sentence that starts with the argument."""
-
-
-def _rules(hint: Any) -> Iterable[Any]:
-    if get_origin(hint) is Annotated:
-        yield from hint.__metadata__
-        yield from _rules(hint.__origin__)
-
-
-def _mentions(hint: Any, cls: type) -> bool:
-    return hint is cls or any(_mentions(part, cls) for part in get_args(hint))
-
-
-def _is_choice(hint: Any) -> bool:
-    """Whether a literal stands in a hint."""
-    if get_origin(hint) in (tuple, list, Sequence):
-        return False  # of parts, which may be words
-    return get_origin(hint) is Literal or any(_is_choice(part) for part in get_args(hint))
-
-
-def _class_wanted(hint: Any) -> Any:
-    """C of ``type[C]``, wherever it stands in a hint; None if it does not."""
-    if get_origin(hint) is type:
-        return get_args(hint)[0]
-    return next((wanted for part in get_args(hint) if (wanted := _class_wanted(part)) is not None), None)
-
-
-def _conform(value: Any, hint: Any) -> Any:
-    """The value as the type annotation wants it; raises :class:`_Misfit`."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        value = _conform(value, hint.__origin__)
-        for rule in hint.__metadata__:
-            wrong = rule.check(value) if hasattr(rule, "check") else None
-            if wrong is not None:
-                raise _Misfit(wrong)
-        return value
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _conform_to_one(value, parts)
-    if origin is Literal:
-        if any(type(value) is type(option) and value == option for option in parts):
-            return value
-        raise _Misfit(f"is not known; use one of {', '.join(map(repr, parts))}")
-    if hint in _SCALARS:
-        return _SCALARS[hint](value)
-    if origin is Callable or hint is Callable or origin is typing.get_origin(Schedule):
-        if callable(value) and not isinstance(value, type):
-            return value
-    elif origin is type:
-        return _conform_class(value, parts[0])
-    elif origin in (list, tuple, Sequence):
-        return _conform_items(value, origin, parts)
-    elif origin in (dict, Mapping):
-        if isinstance(value, Mapping):
-            return {_conform(key, parts[0]): _conform_item(item, parts[1]) for key, item in value.items()}
-    elif isinstance(hint, type) and isinstance(value, hint):
-        return value
-    raise _Misfit(f"must be {_readable(hint)}")
-
-
-def _conform_to_one(value: Any, options: tuple[Any, ...]) -> Any:
-    if value is None and type(None) in options:
-        return None
-    misfits = []
-    # an exact fit before a converted one: 1.0 is a float before it is the integer 1
-    for option in sorted(options, key=lambda option: _bare(option) is not type(value)):
-        if option is type(None):
-            continue
-        try:
-            return _conform(value, option)
-        except _Misfit as misfit:
-            misfits.append((option, str(misfit)))
-    if len(misfits) == 1:  # X | None
-        raise _Misfit(misfits[0][1] + (" (or None)" if misfits[0][1].startswith("must") else ""))
-    of_its_type = [text for option, text in misfits if isinstance(value, _VALUE_TYPES.get(_family(option), ()))]
-    words = [text for option, text in misfits if get_origin(_bare(option)) is Literal and isinstance(value, str)]
-    if of_its_type and not isinstance(value, bool):
-        raise _Misfit(of_its_type[0])
-    others = [_readable(option) for option, _ in misfits if get_origin(_bare(option)) is not Literal]
-    if words and not isinstance(value, bool):
-        raise _Misfit(words[0] + (f", or {' or '.join(others)}" if others else ""))
-    raise _Misfit(f"must be {' or '.join(dict.fromkeys(_readable(option) for option in options))}")
-
-
-def _bare(hint: Any) -> Any:
-    return _bare(hint.__origin__) if get_origin(hint) is Annotated else hint
-
-
-def _family(hint: Any) -> Any:
-    return get_origin(_bare(hint)) or _bare(hint)
-
-
-def _as_bool(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    raise _Misfit("must be True or False")
-
-
-def _as_int(value: Any) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        whole = isinstance(value, float | np.floating) and float(value).is_integer()
-        raise _Misfit(f"must be a whole number{f': write {value:.0f}' if whole else ''}")
-    if abs(int(value)) >= 2**63:
-        raise _Misfit("is too large")
-    return int(value)
-
-
-_LARGEST_FLOAT = float(np.finfo(np.float32).max)
-
-
-def _as_float(value: Any) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise _Misfit("must be a number")
-    if not isinstance(value, int) and not math.isfinite(value):
-        raise _Misfit("must be finite")
-    if abs(value) > _LARGEST_FLOAT:  # type: ignore[operator]
-        raise _Misfit(f"is too large: networks count in single precision, up to {_LARGEST_FLOAT:.3g}")
-    return float(value)
-
-
-def _as_str(value: Any) -> str:
-    if isinstance(value, str):
-        return str(value)
-    raise _Misfit("must be a word")
-
-
-_SCALARS: dict[Any, Callable[[Any], Any]] = {bool: _as_bool, int: _as_int, float: _as_float, str: _as_str}
-_VALUE_TYPES: dict[Any, Any] = {
-    **{bool: bool, int: (int, float, np.number), float: (int, float, np.number), str: str},
-    **{list: (list, tuple), tuple: (list, tuple), Sequence: (list, tuple), dict: Mapping, Mapping: Mapping},
-}
-
-
-def _conform_items(value: Any, origin: Any, parts: tuple[Any, ...]) -> Any:
-    if isinstance(value, np.ndarray) and value.ndim == 1:
-        value = value.tolist()
-    if not isinstance(value, list | tuple):
-        raise _Misfit(f"must be a list of {_readable(parts[0]).removeprefix('a ')}s" if parts else "must be a list")
-    if origin is tuple and Ellipsis not in parts:
-        if len(value) != len(parts):
-            raise _Misfit(f"must have {len(parts)} entries")
-        return tuple(_conform_item(item, part) for item, part in zip(value, parts, strict=True))
-    items = [_conform_item(item, parts[0]) for item in value]
-    return tuple(items) if isinstance(value, tuple) else items
-
-
-def _conform_item(item: Any, hint: Any) -> Any:
-    try:
-        return _conform(item, hint)
-    except _Misfit as misfit:
-        raise _Misfit(f"has the entry {short(item)}, which {misfit}") from None
-
-
-def _conform_class(value: Any, base: Any) -> Any:
-    known: Mapping[str, Any] = ACTIVATIONS if base is nn.Module else OPTIMIZERS if base is th.optim.Optimizer else {}
-    if not (isinstance(value, type) and issubclass(value, base)):
-        raise _Misfit(f"must be a class derived from {base.__name__}")
-    found = known.get(value.__name__)
-    if known and not (found is value or value is nn.Mish):
-        raise _Misfit(f"can't be saved without a pickle; use one of {', '.join(known)}")
-    return found if known else value
-
-
-_READABLE = {bool: "True or False", int: "a whole number", float: "a number", str: "a word", type(None): "None"}
-
-
-def _readable(hint: Any) -> str:
-    hint = _bare(hint)
-    if hint in _READABLE:
-        return _READABLE[hint]
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(_readable, get_args(hint))))
-    if get_origin(hint) in (list, tuple, Sequence):
-        return "a list"
-    if get_origin(hint) in (dict, Mapping):
-        return "a mapping"
-    if callable(hint) and not isinstance(hint, type):
-        return "a schedule" if "Callable" in str(hint) else str(hint).replace("typing.", "")
-    return f"a {hint.__name__}" if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 @functools.cache
@@ -444,19 +284,6 @@ class ArgumentTable:
         return checked
 
 
-def misfit(value: Any, hint: Any) -> str | None:
-    """
-    :param value: as given
-    :param hint: type annotation, rules included
-    :return: what is wrong with it, as the end of a sentence that starts with the value; None if nothing is
-    """
-    try:
-        _conform(value, hint)
-    except _Misfit as wrong:
-        return str(wrong)
-    return None
-
-
 def split_net_arch(net_arch: Sequence[int] | Mapping[str, Sequence[int]]) -> tuple[list[int], list[int]]:
     """
     :param net_arch: hidden widths of all networks, or SB3's ``dict(pi=[...], qf=[...])``
@@ -476,10 +303,12 @@ def split_net_arch(net_arch: Sequence[int] | Mapping[str, Sequence[int]]) -> tup
 def as_device(device: th.device | str) -> th.device:
     """
     :param device: as SB3 takes it: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``
-    :raises UserError: for one that is not there
+    :raises UserError: for one that does not exist
     """
     try:
         found = get_device(device)
+        if th.device("cpu" if device == "auto" else device).type != found.type:
+            warnings.warn(f"device={short(str(device))} is not there, so it is the {found.type}.", stacklevel=4)
         th.Generator(found)  # what every agent has there
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0]

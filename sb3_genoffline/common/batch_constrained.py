@@ -6,7 +6,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import NCandidates, PositiveInt, Rate, Share
+from sb3_genoffline.common.arguments import NCandidates, Rate, SampleCount, Share
 from sb3_genoffline.common.behavior_vae import BehaviorVAEAlgorithm, BehaviorVAEArguments, BehaviorVAEPolicy
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.common.envs import EnvLike
@@ -71,7 +71,7 @@ class BatchConstrainedAlgorithm(BehaviorVAEAlgorithm[NoiseT]):
         critic_learning_rate: Rate | None = None,
         *,
         lam: Share = 0.75,
-        n_target_samples: PositiveInt = 10,
+        n_target_samples: SampleCount = 10,
         n_action_samples: NCandidates = 100,
         **kwargs: Unpack[BehaviorVAEArguments],
     ) -> None:

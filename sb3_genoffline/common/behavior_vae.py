@@ -10,7 +10,7 @@ from torch import Tensor
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
 from sb3_genoffline.common.arguments import Positive, PositiveInt, Rate, Widths
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import AllArguments
+from sb3_genoffline.common.keywords import AllArguments
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.common.vae_training import SILENT, vae_step
 from sb3_genoffline.generative.vae import ConditionalVAE

@@ -7,7 +7,15 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import DiffusionSteps, NCandidates, NetArch, NonNegative, PositiveInt, split_net_arch
+from sb3_genoffline.common.arguments import (
+    DiffusionSteps,
+    NCandidates,
+    NetArch,
+    NoiseScale,
+    PositiveInt,
+    Temperature,
+    split_net_arch,
+)
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, ReverseVariance, SampleClip, SamplerName
 from sb3_genoffline.nets.activations import Mish
@@ -64,8 +72,8 @@ class DiffusionPolicy(CandidatePolicy):
         n_diffusion_steps: DiffusionSteps = 5,
         beta_schedule: BetaSchedule = "vp",
         n_action_samples: NCandidates = 10,
-        softmax_temperature: NonNegative = 0.0,
-        acting_noise_scale: NonNegative = 1.0,
+        softmax_temperature: Temperature = 0.0,
+        acting_noise_scale: NoiseScale = 1.0,
         sampler: SamplerName = "ddpm",
         ddim_stride: DiffusionSteps = 1,
         clip_denoised: bool = True,

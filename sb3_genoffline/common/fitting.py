@@ -31,6 +31,9 @@ class Fit:
     One model to be fitted: modules, optimizers, and a number of steps. Its state is saved with the agent while it runs, so
     that an interrupted fit goes on exactly.
 
+    What it draws with is the agent's generator or a bound method of the agent: a function that remembers one would go on
+    drawing from the original in a copy.
+
     A subclass says in :meth:`draw` what a step learns from and in :meth:`step_on` what it does, which on CUDA is recorded as a
     graph; :meth:`look` is for what the host decides. One that can't be cut so overrides :meth:`update`.
 
@@ -146,15 +149,20 @@ class FitListener:
         """When this run leaves the fit, done or not."""
 
 
-def fit_listeners(callback: BaseCallback | None) -> Iterator[FitListener]:
-    """The callbacks that follow the fits, inside lists and parents too."""
-    if isinstance(callback, FitListener):
+def each_callback(callback: BaseCallback | None) -> Iterator[BaseCallback]:
+    """A callback, and those inside it where it is a list or a parent."""
+    if callback is not None:
         yield callback
     if isinstance(callback, CallbackList):
         for child in callback.callbacks:
-            yield from fit_listeners(child)
+            yield from each_callback(child)
     elif isinstance(callback, EventCallback):
-        yield from fit_listeners(callback.callback)
+        yield from each_callback(callback.callback)
+
+
+def fit_listeners(callback: BaseCallback | None) -> Iterator[FitListener]:
+    """The callbacks that follow the fits, inside lists and parents too."""
+    return (each for each in each_callback(callback) if isinstance(each, FitListener))
 
 
 class SharedModel:

@@ -1,5 +1,6 @@
 """An algorithm that fits a model before its policy, and may hand it to other agents."""
 
+import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -160,19 +161,13 @@ class FittingLearner(StoredLearner):
     def _follow(self, name: str, given_before: Mapping[str, Any]) -> None:
         """Refuse also what a fit that is done, or was left out, can't follow."""
         self._check_fit_argument(name, "on a live agent")
-        how, fitted = f"{name} can't be changed to {short(getattr(self, name))} on", self.policy.is_fitted
-        if fitted is not None and self.fits.left == [] and not fitted and self.uses_fitted_model():
-            raise UserError(
-                f"{how} this agent: it needs the {self.policy.fitted_model}, which training has left out so far."
-                f"{self._instead(name)}"
-            )
         buffer = self.replay_buffer
         try:
             self.check_fitted_model(
                 (buffer.reward_scale, buffer.reward_shift) if buffer is not None and buffer.n_offline else None
             )
         except UserError as error:
-            raise UserError(f"{how} this agent: {error}") from None
+            raise UserError(f"{name} can't be changed to {short(getattr(self, name))} on this agent: {error}") from None
         super()._follow(name, given_before)
 
     # ------------------------------------------------------------------ sharing
@@ -220,6 +215,8 @@ class FittingLearner(StoredLearner):
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
         """See :class:`~sb3_genoffline.common.stored_learner.StoredLearner`. A dict does not say how a model was fitted."""
         self.fits.check_at_rest()
+        if isinstance(load_path_or_dict, dict):  # torch would share the optimizers' averages with whoever gave them
+            load_path_or_dict = copy.deepcopy(load_path_or_dict)
         name = self.policy.fitted_model
         before = {} if name is None else {key: value.clone() for key, value in getattr(self.policy, name).state_dict().items()}
         super().set_parameters(load_path_or_dict, exact_match, device)
@@ -249,9 +246,12 @@ class FittingLearner(StoredLearner):
 
     def run_fits(self, callback: BaseCallback | None, log_interval: int | None) -> bool:
         """Run what is left to fit; False if a callback ended the training."""
+        fitted, buffer = self.policy.is_fitted, self.replay_buffer
+        needed = fitted is not None and self.uses_fitted_model()
+        if not needed or (self.fits.left == [] and not bool(fitted)):  # an argument was set that leaves it out, or asks for it
+            self.fits.forget()
         if self.fits.left is None:
-            fitted, buffer = self.policy.is_fitted, self.replay_buffer
-            if fitted is None or not self.uses_fitted_model():
+            if not needed:
                 self.fits.begin([])
             elif bool(fitted):
                 self._meet_data()

@@ -21,7 +21,7 @@ from sb3_genoffline.common.arguments import (
     split_net_arch,
 )
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import AllArguments, OfflineArguments
+from sb3_genoffline.common.keywords import AllArguments, OfflineArguments
 from sb3_genoffline.common.policies import GaussianActorCriticPolicy
 from sb3_genoffline.nets.actors import GaussianActor
 from sb3_genoffline.nets.ensembles import EnsembleLinear

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
-from typing import Annotated, Any, ClassVar, Literal, TypedDict, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch as th
@@ -34,7 +34,9 @@ from sb3_genoffline.common.envs import EnvLike, as_env, check_agent_spaces, flat
 from sb3_genoffline.common.fitting import Fits
 from sb3_genoffline.common.frozen import frozen
 from sb3_genoffline.common.metrics import TrainingMonitor
+from sb3_genoffline.common.plain import to_json
 from sb3_genoffline.common.policies import OfflinePolicy
+from sb3_genoffline.common.policy_files import sizing
 from sb3_genoffline.common.precision import MatmulPrecision
 from sb3_genoffline.common.refused import REFUSED
 from sb3_genoffline.common.state import LearnerState
@@ -46,37 +48,6 @@ from sb3_genoffline.files.untrusted import check_sizes, short
 _MADE_LATER = ("policy", "observation_space", "action_space", "lr_schedule", "generator", "monitor", "state", "stepper")
 # Not part of an agent: what it is made from, and what belongs to one machine
 _NO_HYPERPARAMETERS = ("policy", "env", "device", "_init_setup_model", "tensorboard_log", "action_noise")
-
-
-class OfflineArguments(TypedDict, total=False):
-    """The arguments of :class:`Learner` that no algorithm has its own default of: they come in as ``**kwargs``."""
-
-    buffer_size: PositiveInt
-    learning_starts: Count
-    tau: PositiveShare
-    gamma: PositiveShare
-    train_freq: int | tuple[int, Literal["step", "episode"]]
-    gradient_steps: int
-    action_noise: ActionNoise | None
-    replacement: bool
-    matmul_precision: MatmulPrecision
-    policy_kwargs: dict[str, Any] | None
-    stats_window_size: PositiveInt
-    tensorboard_log: str | PathLike[str] | None
-    verbose: int
-    seed: int | None
-    device: th.device | str
-    _init_setup_model: bool
-
-
-class AllArguments(OfflineArguments, total=False):
-    """The keyword arguments of :class:`Learner`, those that each algorithm names in its own signature included."""
-
-    batch_size: PositiveInt
-    lr_decay_steps: PositiveInt | None
-    max_grad_norm: Positive | None
-    reward_transform: str | None
-    normalize_observations: bool
 
 
 @functools.cache
@@ -175,6 +146,7 @@ class Learner(OffPolicyAlgorithm):
             "seed": seed,
             "train_freq": train_freq,
             "stats_window_size": stats_window_size,
+            "verbose": verbose,
         }
         checked = self.argument_table().check(given)
         super().__init__(
@@ -192,7 +164,7 @@ class Learner(OffPolicyAlgorithm):
             policy_kwargs=dict(checked["policy_kwargs"] or {}),
             stats_window_size=checked["stats_window_size"],
             tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
-            verbose=verbose,
+            verbose=checked["verbose"],
             device=as_device(device),
             support_multi_env=True,
             seed=checked["seed"],
@@ -242,9 +214,12 @@ class Learner(OffPolicyAlgorithm):
         if name == "tensorboard_log" and not isinstance(value, str | PathLike | None):
             raise UserError(f"tensorboard_log={short(value)} is not a folder's name: use a path, or None.")
         if argument is None:
+            self._check_not_a_variable(name, value)
             super().__setattr__(name, value)
             return
         value = frozen(argument.check(value))
+        if not (argument.names_file or name == "policy_kwargs"):
+            to_json(name, value)  # raises: what could not be saved
         if name not in self.__dict__ or not self.__dict__.get("_is_made"):
             super().__setattr__(name, value)
             return
@@ -262,6 +237,15 @@ class Learner(OffPolicyAlgorithm):
             )
         given = self._given_to_policy()
         self._set_or_restore(name, value, before, lambda: self._follow(name, given))
+
+    def _check_not_a_variable(self, name: str, value: Any) -> None:
+        """:raises UserError: if a tensor that was declared would be replaced by another, which nobody saves"""
+        declared = self.state.variables.get(name) if "state" in self.__dict__ else None
+        if declared is not None and value is not declared.tensor:
+            raise UserError(
+                f"{name} is a variable of {type(self).__name__}, which is saved and resumed: change it in place, as "
+                f"self.{name}.copy_(...) or self.{name}.add_(...) do."
+            )
 
     def __getattr__(self, name: str) -> Any:
         """Of what is not there: make an optimizer, and say why where the agent has no spaces or no data yet."""
@@ -375,9 +359,10 @@ class Learner(OffPolicyAlgorithm):
         policy_class: Any = self.policy_class
         arguments = self.policy_arguments() | self.policy_kwargs
         sizes = spaces.flatdim(self.observation_space), spaces.flatdim(self.action_space)
-        check_sizes(arguments, *sizes, None)  # raises: what would fill the memory
+        shaping = sizing(arguments, policy_class.argument_table())
+        check_sizes(shaping, *sizes, None)  # raises: what would fill the memory
         policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
-        check_sizes(arguments, *sizes, sum(tensor.numel() for tensor in policy.state_dict().values()))  # raises, as load would
+        check_sizes(shaping, *sizes, sum(tensor.numel() for tensor in policy.state_dict().values()))  # raises, as load would
         policy.belong_to(self)
         self.policy = policy.to(self.device)
         self._convert_train_freq()
@@ -469,8 +454,10 @@ class Learner(OffPolicyAlgorithm):
         """
         Seed SB3's global generators, this algorithm's, and the policy's.
 
-        :param seed: None leaves all as they are
+        :param seed: 0 to 2³² − 1; None leaves all as they are
+        :raises UserError: for anything else
         """
+        seed = _arguments_of(type(self))["seed"].check(seed)
         super().set_random_seed(seed)
         if seed is not None and hasattr(self, "generator"):
             self._seed_generators(seed)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 import numpy as np
 import torch as th
 from stable_baselines3.common import utils
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from sb3_genoffline.common.arguments import Argument, Count, Rate
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
 from sb3_genoffline.common.envs import as_env, has_simulator
+from sb3_genoffline.common.fitting import each_callback
 from sb3_genoffline.common.fitting_learner import FittingLearner
 from sb3_genoffline.common.metrics import METRICS_EVERY
 from sb3_genoffline.common.schedules import cosine_decay
@@ -254,7 +255,13 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             callbacks = callback if isinstance(callback, list) else [] if callback is None else [callback]
             known = [item if isinstance(item, BaseCallback) else ConvertCallback(item) for item in callbacks]
             callback = [*known, OfflineProgressBarCallback()]
-        return gradient_steps, self._init_callback(callback, progress_bar=False)
+        callback = self._init_callback(callback, progress_bar=False)
+        if any(isinstance(each, StopTrainingOnMaxEpisodes) for each in each_callback(callback)):
+            raise UserError(
+                "StopTrainingOnMaxEpisodes counts the episodes that learn() plays, and training offline plays none: leave it "
+                "out, and say how long to train with gradient_steps."
+            )
+        return gradient_steps, callback
 
     def learn(
         self,
@@ -275,6 +282,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :return: self
         :raises UserError: if there is no environment to step, or ``train_freq`` counts episodes of several environments
         """
+        total_timesteps = _TOTAL_TIMESTEPS.check(total_timesteps)
         if not self.goes_online:
             raise UserError(f"{type(self).__name__} can't continue online: {self.why_not_online}.")
         if self.env is None or not has_simulator(self.env):
@@ -458,3 +466,4 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
 AnyAlgorithm = OfflineAlgorithm[Any, Any]
 _GRADIENT_STEPS, _LOG_INTERVAL = Argument("gradient_steps", Count, 0), Argument("log_interval", int | None, None)
+_TOTAL_TIMESTEPS = Argument("total_timesteps", Count, 0)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sb3_genoffline.common import stepping
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.files.untrusted import short
 
 _FUSED = (th.optim.Adam, th.optim.AdamW, th.optim.SGD, th.optim.Adagrad)
 
@@ -54,14 +55,50 @@ def make_optimizer(
 
 def load_optimizer(optimizer: th.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """
-    Take over what an optimizer has averaged. Its options stay those that it was made with, here and on this device: torch puts
-    its count of steps where they want it.
+    Take over what an optimizer has averaged, which is not trusted. Its options stay those that it was made with, here and on
+    this device: torch puts its count of steps where they want it.
 
     :param optimizer: of one group
     :param state: of the same, perhaps on another device
+    :raises UserError: if it is not what such an optimizer keeps
     """
     own = {name: value for name, value in optimizer.param_groups[0].items() if name not in ("params", "lr")}
     optimizer.load_state_dict({**state, "param_groups": [group | own for group in state["param_groups"]]})
+    _check_state(optimizer)
+
+
+def trial_state(optimizer: th.optim.Optimizer) -> dict[str, Any]:
+    """
+    Some options are looked at only by a step: make one, beside the optimizer.
+
+    :param optimizer: of one group
+    :return: what it keeps of a parameter of shape (2, 3) after a step
+    """
+    (group,) = optimizer.param_groups
+    parameter = group["params"][0].detach().new_zeros(2, 3).requires_grad_()
+    parameter.grad = th.zeros_like(parameter)
+    trial = type(optimizer)([parameter], lr=1e-3)  # type: ignore[call-arg]
+    trial._warned_capturable_if_run_uncaptured = True
+    trial.param_groups[0].update({name: value for name, value in group.items() if name not in ("params", "lr", "capturable")})
+    trial.step()
+    return dict(trial.state[parameter])
+
+
+def _check_state(optimizer: th.optim.Optimizer) -> None:
+    """:raises UserError: unless of each parameter there is nothing, or what a step leaves"""
+    (group,) = optimizer.param_groups
+    if not isinstance(group.get("lr"), int | float):
+        raise UserError(f"an optimizer has the learning rate {short(group.get('lr'))}, which is not a number")
+    usual = trial_state(optimizer)
+    for parameter in group["params"]:
+        kept = optimizer.state.get(parameter) or {}
+        if kept and kept.keys() != usual.keys():
+            raise UserError(f"an optimizer has the averages {short(sorted(kept))} of a parameter, and keeps {sorted(usual)}")
+        for name, value in kept.items():
+            own = usual[name]
+            wanted = parameter.shape if own.shape == (2, 3) else own.shape
+            if not isinstance(value, Tensor) or value.shape != wanted or value.dtype != own.dtype:
+                raise UserError(f"an optimizer has {name}={short(value)}, which is not what it keeps of a parameter")
 
 
 def gradient_step(

@@ -33,6 +33,9 @@ from sb3_genoffline.nets.actors import SQUASHED_LOG_STD, DeterministicActor, Gau
 from sb3_genoffline.nets.ensembles import EnsembleQ
 from sb3_genoffline.nets.network import Network, frozen_copy
 
+OptimizerOption = bool | int | float | list[float] | None
+_SEED = Argument("seed", int, 0)
+
 EXPLORATION_STD = 0.1  # TD3's
 _NO_EXTRACTOR = "its networks read the vector of observations as it is; put what you extract into the observations."
 _REFUSED = {
@@ -106,7 +109,7 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
         lr_schedule: Schedule,
         *,
         optimizer_class: type[th.optim.Optimizer] | None = None,
-        optimizer_kwargs: dict[str, Any] | None = None,
+        optimizer_kwargs: dict[str, OptimizerOption] | None = None,
         features_extractor_class: Any = FlattenExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -274,9 +277,10 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
         Restart the stream of random numbers that actions are sampled with: after the same seed, the same observations in the
         same order get the same actions.
 
-        :param seed: of the stream
+        :param seed: of the stream: any whole number of 64 bits
+        :raises UserError: for anything else
         """
-        self.acting_seed = seed
+        self.acting_seed = _SEED.check(seed)
         self._acting_generator = None
 
     @property

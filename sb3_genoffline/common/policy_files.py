@@ -76,6 +76,11 @@ def arguments_from_json(data: Mapping[str, Any], table: ArgumentTable) -> dict[s
     return table.check({name: from_json(name, value) for name, value in data.items()})
 
 
+def sizing(arguments: Mapping[str, Any], table: ArgumentTable) -> dict[str, Any]:
+    """Of a policy's arguments those that may size its networks, for :func:`~sb3_genoffline.files.untrusted.check_sizes`."""
+    return {name: value for name, value in arguments.items() if table.arguments[name].is_size}
+
+
 def save_policy(policy: Any, path: PathOrFile) -> None:
     """
     :param policy: an ``OfflinePolicy``
@@ -119,7 +124,7 @@ def load_policy(cls: type[PolicyT], path: PathOrFile, device: th.device | str) -
         table: ArgumentTable = cls.argument_table()  # type: ignore[attr-defined]
         arguments = arguments_from_json(entry(data, "arguments", dict[str, Any], name), table)
         n_stored = sum(tensor.numel() for tensor in tensors.values())
-        check_sizes(arguments, observation_space.shape[0], action_space.shape[0], n_stored)
+        check_sizes(sizing(arguments, table), observation_space.shape[0], action_space.shape[0], n_stored)
         policy: Any = cls(observation_space, action_space, lambda _: 0.0, **arguments)  # type: ignore[call-arg]
     load_tensors_into(policy, tensors, "policy.safetensors")
     policy.seed_acting(entry(data, "acting_seed", int, name))

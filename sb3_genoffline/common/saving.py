@@ -32,6 +32,7 @@ from sb3_genoffline.common.policy_files import (
     global_rng_preserved,
     load_tensors_into,
     plain_names,
+    sizing,
     space_of,
 )
 from sb3_genoffline.errors import ExistsError, NotFoundError, UnknownArgumentError, UserError
@@ -357,7 +358,8 @@ class AgentFile:
         n_stored = sum(tensor.numel() for tensor in self.tensors.values())
         with blamed_on(self.name):
             arguments = model.policy_arguments() | model.policy_kwargs
-            check_sizes(arguments, observation_space.shape[0], action_space.shape[0], n_stored)
+            shaping = sizing(arguments, model.policy_class.argument_table())
+            check_sizes(shaping, observation_space.shape[0], action_space.shape[0], n_stored)
         check_agent_spaces((observation_space, action_space), (model.observation_space, model.action_space))
         self._check_shape(kept, model, changes)
         with global_rng_preserved(), nullcontext() if changes else blamed_on(self.name):

@@ -7,7 +7,7 @@ from typing import Any
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.common.optimizers import load_optimizer, make_optimizer, usual_options
+from sb3_genoffline.common.optimizers import load_optimizer, make_optimizer, trial_state, usual_options
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 
@@ -53,11 +53,15 @@ class OptimizerPlan:
 
     def make(self, agent: Any) -> th.optim.Optimizer:
         """:raises UserError: for options that the class does not take"""
+        own = self.options(agent)
         try:
-            return make_optimizer(self.cls, self.parameters, self.learning_rate, **self.options(agent))
+            optimizer = make_optimizer(self.cls, self.parameters, self.learning_rate, **own)
+            if own:
+                trial_state(optimizer)
+            return optimizer
         except Exception as error:
-            own = short(self.options(agent))
-            raise UserError(f"optimizer_kwargs: {self.cls.__name__} does not take {own}: {error}.") from error
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"optimizer_kwargs: {self.cls.__name__} does not take {short(own)}: {reason}.") from error
 
 
 class LearnerState:
@@ -97,7 +101,10 @@ class LearnerState:
         :param cls: optimizer class
         :param learning_rate: before the first step; each step brings its own
         :param options: gives its further options from the agent's hyper-parameters as they are now
+        :raises UserError: if there are no parameters
         """
+        if not parameters:
+            raise UserError(f"The optimizer {name!r} has no parameters to move.")
         self.plans[name] = OptimizerPlan(cls, parameters, learning_rate, options)
         self._optimizers.pop(name, None)
 

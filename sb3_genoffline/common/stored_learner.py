@@ -1,5 +1,6 @@
 """An algorithm that can be written to files and read back: SB3's verbs, without pickles."""
 
+import copy
 import io
 import warnings
 from collections.abc import Iterable
@@ -134,6 +135,20 @@ class StoredLearner(Learner):
         """
         return AgentFile.from_folder(Path(folder)).build(cls, env, device, None, changes)  # type: ignore[no-any-return]
 
+    def __reduce__(self) -> Any:
+        """A pickled agent is its archive: all but the rows of its buffer and its environment, as :meth:`save` has it."""
+        file = io.BytesIO()
+        self.save(file)
+        return _from_archive, (type(self), file.getvalue(), self.policy_class, str(self.device))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """All of it, rows too."""
+        other = object.__new__(type(self))
+        memo[id(self)] = other
+        for name, value in self.__dict__.items():
+            other.__dict__[name] = copy.deepcopy(value, memo)
+        return other
+
     def export_onnx(self, path: str | Path, deterministic: bool = True) -> Path:
         """
         Write the policy as one ONNX file that needs neither this library nor PyTorch to act: raw observations in, actions in
@@ -241,3 +256,8 @@ class StoredLearner(Learner):
             self.take_buffer(self.empty_buffer())
         assert self.replay_buffer is not None
         self.replay_buffer.load_state_dict(tree_from_members(read_archive(path), "buffer"))
+
+
+def _from_archive(cls: type[StoredLearner], archive: bytes, policy_class: type, device: str) -> StoredLearner:
+    """What an agent's pickle calls."""
+    return cls.load(io.BytesIO(archive), device=device, custom_objects={"policy_class": policy_class})

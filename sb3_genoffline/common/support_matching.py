@@ -9,10 +9,19 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import Count, NCandidates, NonNegative, Positive, PositiveInt, Rate, Share
+from sb3_genoffline.common.arguments import (
+    Count,
+    HalfWidth,
+    NCandidates,
+    NonNegative,
+    Positive,
+    Rate,
+    SampleCount,
+    Share,
+)
 from sb3_genoffline.common.batch_constrained import BatchConstrainedAlgorithm, BatchConstrainedPolicy
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import AllArguments
+from sb3_genoffline.common.keywords import AllArguments
 from sb3_genoffline.common.multiplier import multiplier_step
 from sb3_genoffline.generative.mmd import Kernel, mmd
 from sb3_genoffline.nets.actors import SquashedGaussianActor
@@ -51,8 +60,8 @@ class SupportMatchingPolicy(BatchConstrainedPolicy):
         *,
         clip_log_std: bool = True,
         slow_actor: bool = False,
-        actor_init: NonNegative | None = None,
-        critic_init: NonNegative | None = None,
+        actor_init: HalfWidth | None = None,
+        critic_init: HalfWidth | None = None,
         **kwargs: Any,
     ) -> None:
         self.clip_log_std, self.actor_init = clip_log_std, actor_init
@@ -115,12 +124,12 @@ class SupportMatchingAlgorithm(BatchConstrainedAlgorithm[NoiseT]):
         kernel: Kernel = "laplacian",
         mmd_sigma: Positive = 20.0,
         mmd_threshold: NonNegative = 0.05,
-        n_mmd_samples: PositiveInt = 4,
+        n_mmd_samples: SampleCount = 4,
         mmd_noise_clip: Positive | None = None,
         latent_clip: Positive = 0.5,
         beta: Positive = 0.5,
         lam: Share = 0.75,
-        n_target_samples: PositiveInt = 10,
+        n_target_samples: SampleCount = 10,
         n_action_samples: NCandidates = 100,
         warmup_steps: Count = 40_000,
         **kwargs: Unpack[AllArguments],

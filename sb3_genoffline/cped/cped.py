@@ -21,11 +21,12 @@ from sb3_genoffline.common.arguments import (
     PositiveInt,
     Rate,
     RewardTransform,
+    Share,
     TakenOver,
 )
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.multiplier import multiplier_step
 from sb3_genoffline.common.optimizers import check_can_skip, gradient_step
 from sb3_genoffline.cped.fit import DensityFit, DensityTrainer
@@ -198,7 +199,7 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
         instance_noise: NonNegative = 0.0,
         n_critic_steps: PositiveInt = 1,
         vector_discriminator: Annotated[bool, Fixed("shapes the discriminator, which is made")] = False,
-        dequantization: NonNegative = 0.01,
+        dequantization: Share = 0.01,
         held_out: Annotated[float, Bounds(0.0, 1.0, open_high=True)] = 0.05,
         flow_eval_every: PositiveInt = 1000,
         flow_patience: PositiveInt = 10,

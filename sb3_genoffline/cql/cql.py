@@ -8,9 +8,18 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
-from sb3_genoffline.common.arguments import Count, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
+from sb3_genoffline.common.arguments import (
+    Count,
+    NonNegative,
+    Normalized,
+    Positive,
+    PositiveInt,
+    Rate,
+    RewardTransform,
+    SampleCount,
+)
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.cql.policies import CQLPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -100,7 +109,7 @@ class CQL(ActorCriticAlgorithm[CQLNoise]):
         *,
         min_q_weight: NonNegative = 5.0,
         lagrange_threshold: float | None = None,
-        n_actions: PositiveInt = 10,
+        n_actions: SampleCount = 10,
         bc_steps: Count = 40_000,
         deterministic_backup: bool = True,
         max_q_backup: bool = False,

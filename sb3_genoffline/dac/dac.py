@@ -12,16 +12,19 @@ from sb3_genoffline.common.arguments import (
     Count,
     DiffusionSteps,
     NCandidates,
+    NoiseScale,
     NonNegative,
     Normalized,
     Positive,
     PositiveInt,
     Rate,
     RewardTransform,
+    SampleCount,
+    Temperature,
 )
 from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
@@ -135,10 +138,10 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
         *,
         n_critics: PositiveInt = 10,
         n_diffusion_steps: DiffusionSteps = 5,
-        n_q_samples: PositiveInt = 10,
+        n_q_samples: SampleCount = 10,
         n_action_samples: NCandidates = 10,
-        softmax_temperature: NonNegative = 0.0,
-        acting_noise_scale: NonNegative = 1.0,
+        softmax_temperature: Temperature = 0.0,
+        acting_noise_scale: NoiseScale = 1.0,
         rho: float = 1.0,
         q_target: QTarget = "lcb",
         max_q: bool = False,

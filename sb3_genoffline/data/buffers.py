@@ -166,7 +166,7 @@ class OfflineBuffer(BaseBuffer):
         :param action: (n_envs, A), already scaled to [−1, 1] as SB3's off-policy algorithms store it
         """
         if len(self._online) == 0:
-            self._online = th.empty((self.buffer_size, sum(self._widths)), device=self.device)
+            self._online = self._empty_rows(self.buffer_size)
         timeouts = np.array([info.get("TimeLimit.truncated", False) for info in infos])
         rows = self._pack(obs, action, reward, next_obs, np.asarray(done, dtype=bool) & ~timeouts)
         for row in rows:
@@ -176,8 +176,19 @@ class OfflineBuffer(BaseBuffer):
                 self.full, self.pos = True, 0
 
     def _set_online_rows(self, online: Tensor) -> None:
-        empty = th.empty((self.buffer_size - len(online), sum(self._widths)), device=self.device)
-        self._online = th.cat([online, empty])
+        self._online = th.cat([online, self._empty_rows(self.buffer_size - len(online))])
+
+    def _empty_rows(self, n_rows: int) -> Tensor:
+        """:raises UserError: if there is no memory for them"""
+        width = sum(self._widths)
+        try:
+            return th.empty((n_rows, width), device=self.device)
+        except (RuntimeError, MemoryError) as error:
+            gib = 4 * width * self.buffer_size / 2**30
+            raise UserError(
+                f"buffer_size={self.buffer_size:,} rows of what is collected online take {gib:,.1f} GiB, which are not "
+                "there: set a smaller buffer_size."
+            ) from error
 
     def adopt_online_rows(self, other: "OfflineBuffer") -> None:
         """

@@ -67,6 +67,8 @@ def flat_observation_space(space: spaces.Space[Any]) -> spaces.Box:
     :raises UserError: For a space that is not supported.
     """
     boxes = [box for _, box in box_leaves(space)]
+    if not sum(box.low.size for box in boxes):
+        raise UserError(f"observation_space is {space}, which has no number in it: there is nothing to act on.")
     with np.errstate(over="ignore"):  # bounds near float64's largest mean "none"
         low = np.concatenate([np.asarray(box.low, dtype=np.float32).ravel() for box in boxes])
         high = np.concatenate([np.asarray(box.high, dtype=np.float32).ravel() for box in boxes])

@@ -176,6 +176,14 @@ def check_action_space(space: spaces.Space[Any]) -> None:
                 f"action_space.{bound}[{i}] = {values[i]}, but finite bounds are needed to scale actions to [-1, 1]. "
                 "Give the true limits of the actuators: spaces.Box(low, high) as action_space, or an env that has them."
             )
+    with np.errstate(over="ignore"):
+        wide = ~np.isfinite(space.high.astype(np.float32) - space.low.astype(np.float32))
+    if wide.any():
+        i = int(np.argmax(wide))
+        raise UserError(
+            f"action_space has low[{i}] = {space.low[i]} and high[{i}] = {space.high[i]}: that is too wide to scale actions "
+            "in single precision. Give the true limits of the actuators."
+        )
     if not (space.low < space.high).all():
         i = int(np.argmin(space.low < space.high))
         raise UserError(f"action_space has low[{i}] = {space.low[i]} and high[{i}] = {space.high[i]}: low must be below high.")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sb3_genoffline.common.arguments import Count, NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.schedules import warm_up
 from sb3_genoffline.common.sequence_algorithm import SequenceAlgorithm, ended_episodes

@@ -12,6 +12,7 @@ from sb3_genoffline.common.arguments import (
     DiffusionSteps,
     Fixed,
     NCandidates,
+    NoiseScale,
     NonNegative,
     Normalized,
     Positive,
@@ -21,7 +22,7 @@ from sb3_genoffline.common.arguments import (
     RewardTransform,
 )
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.sequence_algorithm import SequenceAlgorithm
 from sb3_genoffline.data.batches import SequenceBatch
@@ -129,7 +130,7 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
         horizon: Horizon = 32,
         n_diffusion_steps: DiffusionSteps = 20,
         n_plans: NCandidates = 64,
-        acting_noise_scale: NonNegative = 1.0,
+        acting_noise_scale: NoiseScale = 1.0,
         guide_scale: NonNegative = 0.1,
         n_guide_steps: GuideSteps = 2,
         guide_stop: UnguidedSteps = 2,

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates, NonNegative, Widths
+from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates, NoiseScale, NonNegative, Widths
 from sb3_genoffline.common.policies import OfflinePolicy, without_zeros
 from sb3_genoffline.deploy.acting import Acting
 from sb3_genoffline.errors import UserError
@@ -108,7 +108,7 @@ class DiffuserPolicy(OfflinePolicy):
         horizon: Horizon = 32,
         n_diffusion_steps: DiffusionSteps = 20,
         n_plans: NCandidates = 64,
-        acting_noise_scale: NonNegative = 1.0,
+        acting_noise_scale: NoiseScale = 1.0,
         guide_scale: NonNegative = 0.1,
         n_guide_steps: GuideSteps = 2,
         guide_stop: UnguidedSteps = 2,

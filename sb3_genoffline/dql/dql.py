@@ -12,15 +12,17 @@ from sb3_genoffline.common.arguments import (
     Count,
     DiffusionSteps,
     NCandidates,
+    NoiseScale,
     NonNegative,
     Normalized,
     Positive,
     PositiveInt,
     Rate,
     RewardTransform,
+    Temperature,
 )
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.dql.policies import DiffusionQLPolicy
@@ -118,8 +120,8 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         beta_schedule: BetaSchedule = "vp",
         max_q_backup: bool = False,
         n_action_samples: NCandidates = 50,
-        softmax_temperature: NonNegative = 1.0,
-        acting_noise_scale: NonNegative = 1.0,
+        softmax_temperature: Temperature = 1.0,
+        acting_noise_scale: NoiseScale = 1.0,
         actor_ema_every: PositiveInt = 5,
         actor_ema_start: Count = 1000,
         batch_size: PositiveInt = 256,

@@ -6,7 +6,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import ArgumentTable, NCandidates
+from sb3_genoffline.common.arguments import ArgumentTable, NCandidates, Temperature
 from sb3_genoffline.common.diffusion_policy import DiffusionPolicy
 from sb3_genoffline.generative.diffusion import ReverseVariance
 
@@ -33,7 +33,7 @@ class DiffusionQLPolicy(DiffusionPolicy):
         lr_schedule: Schedule,
         *,
         n_action_samples: NCandidates = 50,
-        softmax_temperature: float = 1.0,
+        softmax_temperature: Temperature = 1.0,
         torch_init: bool = True,
         variance: ReverseVariance = "posterior",
         **kwargs: Any,

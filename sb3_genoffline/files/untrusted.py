@@ -22,6 +22,7 @@ _LARGEST = {
     **{"n_diffusion_steps": 10_000, "ddim_stride": 10_000, "n_action_samples": 100_000},
     **{"n_solver_steps": 10_000, "solver_order": 3, "n_selected": 100_000},
     **{"flow_transforms": 1000, "n_lstm_layers": 16, "context_length": 1000, "max_episode_steps": 10_000},
+    **{"n_critics": 1000, "n_layers": 10_000, "n_blocks": 10_000, "flow_bins": 10_000},
     **{"horizon": 512, "n_plans": 100_000, "n_guide_steps": 1000, "guide_stop": 10_000, "replan_every": 512},
 }
 _WIDER = {"channels": 12}

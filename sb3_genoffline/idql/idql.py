@@ -12,6 +12,7 @@ from sb3_genoffline.common.arguments import (
     Bounds,
     DiffusionSteps,
     NCandidates,
+    NoiseScale,
     NonNegative,
     Normalized,
     Positive,
@@ -21,7 +22,7 @@ from sb3_genoffline.common.arguments import (
     RewardTransform,
 )
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.generative.diffusion import ActionDiffusion, BetaSchedule
@@ -119,7 +120,7 @@ class IDQL(ActorCriticAlgorithm[IDQLNoise]):
         n_diffusion_steps: DiffusionSteps = 5,
         beta_schedule: BetaSchedule = "vp",
         n_action_samples: NCandidates = 64,
-        acting_noise_scale: NonNegative = 1.0,
+        acting_noise_scale: NoiseScale = 1.0,
         selection: Selection = "best",
         actor_tau: PositiveShare = 0.001,
         actor_weight_decay: NonNegative = 0.0,

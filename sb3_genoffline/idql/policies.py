@@ -7,7 +7,15 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import Bounds, DiffusionSteps, NCandidates, NonNegative, Positive, PositiveInt, Widths
+from sb3_genoffline.common.arguments import (
+    Bounds,
+    DiffusionSteps,
+    NCandidates,
+    NoiseScale,
+    Positive,
+    PositiveInt,
+    Widths,
+)
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.generative.diffusion import ActionDiffusion, BetaSchedule, xavier_init
 from sb3_genoffline.generative.residual_noise import ResidualNoiseNetwork
@@ -63,7 +71,7 @@ class IDQLPolicy(CandidatePolicy):
         n_diffusion_steps: DiffusionSteps = 5,
         beta_schedule: BetaSchedule = "vp",
         n_action_samples: NCandidates = 64,
-        acting_noise_scale: NonNegative = 1.0,
+        acting_noise_scale: NoiseScale = 1.0,
         selection: Selection = "best",
         value_objective: Objective = "expectile",
         expectile: Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)] = 0.7,

@@ -14,10 +14,11 @@ from sb3_genoffline.common.arguments import (
     PositiveShare,
     Rate,
     RewardTransform,
+    SampleCount,
 )
 from sb3_genoffline.common.behavior_vae import BehaviorVAEAlgorithm
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.errors import UserError
@@ -106,7 +107,7 @@ class MCQ(BehaviorVAEAlgorithm[MCQNoise]):
         critic_learning_rate: Rate | None = None,
         *,
         lam: PositiveShare = 0.7,
-        n_actions: PositiveInt = 10,
+        n_actions: SampleCount = 10,
         latent_clip: Positive = 0.5,
         vae_learning_rate: Rate = 1e-3,
         beta: Positive = 2.0,

@@ -14,12 +14,13 @@ from sb3_genoffline.common.arguments import (
     PositiveInt,
     Rate,
     RewardTransform,
+    SampleCount,
     TakenOver,
 )
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.in_sample import exponential_weights
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.batches import SarsaBatch
@@ -127,8 +128,8 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
         alpha: NonNegative = 1.0,
         temperature: NonNegative = 1.0,
         max_weight: Positive = 100.0,
-        n_kl_samples: PositiveInt = 10,
-        n_value_samples: PositiveInt = 10,
+        n_kl_samples: SampleCount = 10,
+        n_value_samples: SampleCount = 10,
         n_action_samples: NCandidates = 10,
         distribution: Distribution = "truncated",
         behavior_steps: PositiveInt = 500_000,
@@ -196,15 +197,16 @@ class Onestep(OfflineAlgorithm[SarsaBatch, OnestepNoise]):
 
     def make_fits(self) -> list[Fit]:
         """β̂'s, then Q's."""
-
-        def draw() -> SarsaBatch:
-            return self.batches.draw_by(self.generator, self.batch_size)
-
+        draw = self.draw_for_fit
         critic = (self.critic_learning_rate, self.gamma, self.tau, self.target_update_interval)
         return [
             BehaviorFit(self.behavior_steps, self.policy, draw, self.behavior_learning_rate),
             SarsaFit(self.critic_steps, self.policy, draw, *critic),
         ]
+
+    def draw_for_fit(self) -> SarsaBatch:
+        """A batch for β̂ or Q, drawn with replacement."""
+        return self.batches.draw_by(self.generator, self.batch_size)
 
     def set_fitted_model(self, source: Any) -> None:
         """

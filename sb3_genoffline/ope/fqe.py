@@ -11,17 +11,10 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_genoffline.common.arguments import (
-    Count,
-    NonNegative,
-    Positive,
-    PositiveInt,
-    PositiveShare,
-    as_device,
-    misfit,
-)
+from sb3_genoffline.common.arguments import Count, NonNegative, Positive, PositiveInt, PositiveShare, as_device
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
 from sb3_genoffline.common.checked_calls import checked
+from sb3_genoffline.common.conforming import misfit
 from sb3_genoffline.common.fitting import Fit, FitListener, Fits
 from sb3_genoffline.common.metrics import TrainingMonitor
 from sb3_genoffline.common.optimizers import make_optimizer

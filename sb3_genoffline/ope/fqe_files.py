@@ -8,7 +8,8 @@ import numpy as np
 import torch as th
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import Count, Share, misfit
+from sb3_genoffline.common.arguments import Count, Share
+from sb3_genoffline.common.conforming import misfit
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.archive import (
     CheckpointError,

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from sb3_genoffline.common.arguments import Bounds, Count, PositiveInt, misfit
+from sb3_genoffline.common.arguments import Bounds, Count, PositiveInt
 from sb3_genoffline.common.checked_calls import checked
+from sb3_genoffline.common.conforming import misfit
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from sb3_genoffline.common.arguments import Bounds, Count, misfit, nearest
+from sb3_genoffline.common.arguments import Bounds, Count, nearest
 from sb3_genoffline.common.checked_calls import checked
+from sb3_genoffline.common.conforming import misfit
 from sb3_genoffline.data import OfflineDataset, load_dataset
 from sb3_genoffline.errors import UnknownArgumentError, UserError
 from sb3_genoffline.files.untrusted import short

@@ -17,7 +17,7 @@ from sb3_genoffline.common.arguments import (
     TakenOver,
 )
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.vae_training import VAEFittingAlgorithm
 from sb3_genoffline.data.buffers import TransitionBatch

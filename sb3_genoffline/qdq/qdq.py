@@ -18,13 +18,14 @@ from sb3_genoffline.common.arguments import (
     PositiveInt,
     Rate,
     RewardTransform,
+    SampleCount,
     Share,
     TakenOver,
 )
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.in_sample import exponential_weights
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policy_files import global_rng_preserved
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -176,7 +177,7 @@ class QDQ(ActorCriticAlgorithm[QDQNoise]):
         q_floor: float = 0.0,
         actor_objective: ActorObjective = "q_bc",
         awr_temperature: NonNegative = 6.0,
-        n_q_samples: PositiveInt = 50,
+        n_q_samples: SampleCount = 50,
         mean_backup: bool = False,
         policy_delay: PositiveInt = 2,
         target_policy_noise: NonNegative = 0.2,

@@ -1,12 +1,13 @@
 """What comes before the critic: the diffusion model of behaviour."""
 
+from collections.abc import Callable
+
 import torch as th
 from torch import Tensor
 
 from sb3_genoffline.common.fitting import Fit
 from sb3_genoffline.common.optimizers import gradient_step, make_optimizer
 from sb3_genoffline.data.batches import ReturnBatch
-from sb3_genoffline.data.returns import ReturnSampler
 from sb3_genoffline.sfbc.policies import SfBCPolicy
 
 
@@ -16,8 +17,7 @@ class BehaviorFit(Fit):
 
     :param n_steps: steps in all
     :param policy: whose behaviour it is; the agent saves it itself
-    :param batches: rows of the data
-    :param batch_size: rows of a step, drawn with replacement
+    :param draw: gives the next batch
     :param learning_rate: of Adam
     :param generator: of the random numbers
     """
@@ -28,20 +28,18 @@ class BehaviorFit(Fit):
         self,
         n_steps: int,
         policy: SfBCPolicy,
-        batches: ReturnSampler,
-        batch_size: int,
+        draw: Callable[[], ReturnBatch],
         learning_rate: float,
         generator: th.Generator,
     ) -> None:
-        self.policy, self.batches, self.rows_generator = policy, batches, generator
-        self.batch_size, self.learning_rate = batch_size, learning_rate
+        self.policy, self.draw_batch, self.learning_rate, self.rows_generator = policy, draw, learning_rate, generator
         self.behavior = policy.behavior
         self.optimizer = make_optimizer(th.optim.Adam, self.behavior.parameters(), learning_rate)
         super().__init__(n_steps, optimizers={"behavior": self.optimizer}, generator=generator)
 
     def draw(self) -> ReturnBatch:
         """The next batch."""
-        return self.batches.draw_by(self.rows_generator, self.batch_size)
+        return self.draw_batch()
 
     def step_on(self, batch: ReturnBatch) -> dict[str, Tensor]:
         """One step down E[Σ_A (z − ε̂(α_t·a + σ_t·z, t | s))²]."""

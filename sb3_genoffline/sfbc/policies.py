@@ -7,7 +7,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import DiffusionSteps, NCandidates, NonNegative, PositiveInt, Widths
+from sb3_genoffline.common.arguments import DiffusionSteps, NCandidates, NoiseScale, NonNegative, PositiveInt, Widths
 from sb3_genoffline.common.candidates import CandidatePolicy
 from sb3_genoffline.generative.score import ScoreBehaviour
 from sb3_genoffline.nets.ensembles import EnsembleQ
@@ -52,7 +52,7 @@ class SfBCPolicy(CandidatePolicy):
         lr_schedule: Schedule,
         *,
         n_action_samples: NCandidates = 32,
-        acting_noise_scale: NonNegative = 1.0,
+        acting_noise_scale: NoiseScale = 1.0,
         n_selected: NCandidates = 4,
         selection_alpha: NonNegative = 100.0,
         n_solver_steps: DiffusionSteps = 15,

@@ -12,6 +12,7 @@ from sb3_genoffline.common.arguments import (
     DiffusionSteps,
     Fixed,
     NCandidates,
+    NoiseScale,
     NonNegative,
     Normalized,
     Positive,
@@ -22,7 +23,7 @@ from sb3_genoffline.common.arguments import (
 )
 from sb3_genoffline.common.envs import EnvLike
 from sb3_genoffline.common.fitting import Fit
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.offline_algorithm import OfflineAlgorithm
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.batches import ReturnBatch
@@ -135,7 +136,7 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
         planning_alpha: NonNegative = 20.0,
         planning_target: PlanningTarget = "code",
         n_action_samples: NCandidates = 32,
-        acting_noise_scale: NonNegative = 1.0,
+        acting_noise_scale: NoiseScale = 1.0,
         n_selected: NCandidates = 4,
         selection_alpha: NonNegative = 100.0,
         n_solver_steps: DiffusionSteps = 15,
@@ -211,7 +212,11 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
     def make_fits(self) -> list[Fit]:
         """The behaviour's."""
         rate = self.behavior_learning_rate
-        return [BehaviorFit(self.behavior_steps, self.policy, self.batches, self.batch_size, rate, self.generator)]
+        return [BehaviorFit(self.behavior_steps, self.policy, self.draw_for_fit, rate, self.generator)]
+
+    def draw_for_fit(self) -> ReturnBatch:
+        """A batch for the behaviour, drawn with replacement."""
+        return self.batches.draw_by(self.generator, self.batch_size)
 
     def _begin_with_another_model(self) -> None:
         super()._begin_with_another_model()

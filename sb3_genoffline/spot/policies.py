@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import Bounds, NonNegative, Positive, PositiveInt, Widths
+from sb3_genoffline.common.arguments import Bounds, HalfWidth, Positive, PositiveInt, Widths
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.vae import ConditionalVAE
@@ -48,8 +48,8 @@ class VAEDensityPolicy(ActorCriticPolicy):
         vae_net_arch: Widths = (750, 750),
         latent_dim: PositiveInt | None = None,
         actor_dropout: Annotated[float, Bounds(0.0, 1.0, open_high=True)] = 0.1,
-        actor_init: NonNegative | None = None,
-        critic_init: NonNegative | None = None,
+        actor_init: HalfWidth | None = None,
+        critic_init: HalfWidth | None = None,
         **kwargs: Any,
     ) -> None:
         if not 0.0 <= actor_dropout < 1.0:

@@ -7,9 +7,18 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from sb3_genoffline.common.actor_critic import smoothed
-from sb3_genoffline.common.arguments import NonNegative, Normalized, Positive, PositiveInt, Rate, RewardTransform, TakenOver
+from sb3_genoffline.common.arguments import (
+    NonNegative,
+    Normalized,
+    Positive,
+    PositiveInt,
+    Rate,
+    RewardTransform,
+    SampleCount,
+    TakenOver,
+)
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.vae_training import VAEFittingAlgorithm
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -97,7 +106,7 @@ class SPOT(VAEFittingAlgorithm[SPOTNoise]):
         lam: NonNegative = 1.0,
         q_normalize: bool = True,
         density_estimator: Estimator = "elbo",
-        n_latents: PositiveInt = 1,
+        n_latents: SampleCount = 1,
         beta: NonNegative = 0.5,
         vae_steps: PositiveInt = 100_000,
         vae_batch_size: PositiveInt = 256,

@@ -6,7 +6,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import Bounds, NonNegative, PositiveInt, Widths
+from sb3_genoffline.common.arguments import Bounds, HalfWidth, SampleCount, Widths
 from sb3_genoffline.common.support_matching import SupportMatchingPolicy
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.nets.dropout_critics import DropoutQ
@@ -39,10 +39,10 @@ class UWACPolicy(SupportMatchingPolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        n_passes: PositiveInt = 100,
+        n_passes: SampleCount = 100,
         critic_dropout: Annotated[float, Bounds(0.0, 1.0, open_high=True)] = 0.1,
         spectral_norm: bool = True,
-        critic_init: NonNegative | None = None,
+        critic_init: HalfWidth | None = None,
         **kwargs: Any,
     ) -> None:
         if spectral_norm and critic_init is not None:

@@ -16,10 +16,11 @@ from sb3_genoffline.common.arguments import (
     PositiveInt,
     Rate,
     RewardTransform,
+    SampleCount,
     Share,
 )
 from sb3_genoffline.common.envs import EnvLike
-from sb3_genoffline.common.learner import OfflineArguments
+from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.support_matching import SupportMatchingAlgorithm
 from sb3_genoffline.data.buffers import TransitionBatch
@@ -142,10 +143,10 @@ class UWAC(SupportMatchingAlgorithm[UWACNoise]):
         kernel: Kernel = "gaussian",
         mmd_sigma: Positive = 20.0,
         mmd_threshold: NonNegative = 0.07,
-        n_mmd_samples: PositiveInt = 4,
+        n_mmd_samples: SampleCount = 4,
         mmd_noise_clip: Positive | None = None,
         lam: Share = 0.75,
-        n_target_samples: PositiveInt = 10,
+        n_target_samples: SampleCount = 10,
         n_action_samples: NCandidates = 100,
         warmup_steps: Count = 40_000,
         latent_clip: Positive = 0.5,

@@ -247,7 +247,7 @@ def test_a_vae_whose_latents_say_nothing_is_warned_of_once() -> None:
         ({"max_perturbation": -0.1}, r"max_perturbation=-0\.1 must not be negative"),
         ({"lam": 1.5}, r"lam=1\.5 must lie in \[0, 1\]"),
         ({"beta": 0.0}, r"beta=0\.0 must be positive"),
-        ({"n_target_samples": 0}, "n_target_samples=0 must be at least 1"),
+        ({"n_target_samples": 0}, r"n_target_samples=0 must lie in \[1"),
         ({"latent_clip": 0.0}, r"latent_clip=0\.0 must be positive"),
         ({"vae_learning_rate": -1.0}, r"vae_learning_rate=-1\.0 must not be negative"),
         ({"policy_kwargs": {"latent_dim": 0}}, "latent_dim=0 must be at least 1"),

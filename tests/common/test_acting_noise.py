@@ -45,7 +45,7 @@ def test_without_noise_an_action_is_the_same_in_each_call(algo: str) -> None:
     np.testing.assert_allclose(first, again, rtol=0, atol=1e-6)  # of equal candidates any is taken
     model.acting_noise_scale = 1.0
     assert (np.abs(model.predict(STATES, deterministic=True)[0] - first) > 1e-3).any()
-    with pytest.raises(ValueError, match=r"acting_noise_scale=-0.5 must not be negative"):
+    with pytest.raises(ValueError, match=r"acting_noise_scale=-0.5 must lie in \[0, 1000000\]"):
         model.acting_noise_scale = -0.5
 
 

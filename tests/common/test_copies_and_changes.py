@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from worlds import ACTION_SPACE, OBSERVATION_SPACE, differing, make_agent, make_dataset, snapshot
 
-from sb3_genoffline import DAC, UserError
+from sb3_genoffline import ALGOS, DAC, UserError
 from sb3_genoffline.common.fitting import Fit, FitListener
 
 
@@ -21,18 +21,72 @@ def loaded(agent: Any, **changes: Any) -> Any:
     return type(agent).load(file, device="cpu", **changes)
 
 
-@pytest.mark.parametrize(
-    ("algo", "before", "name", "value"), [("spot", {"lam": 0.0}, "lam", 0.5), ("qdq", {"penalty": "none"}, "penalty", "paper")]
-)
-def test_a_setting_that_needs_a_model_which_training_left_out_is_refused(
-    algo: str, before: Any, name: str, value: Any
-) -> None:
-    agent = make_agent(algo, **before)
-    setattr(agent, name, value)  # before any training it is fitted
-    agent = make_agent(algo, **before).learn_offline(make_dataset(), 2)
-    with pytest.raises(UserError, match=f"{name} can't be changed .* it needs the"):
-        setattr(agent, name, value)
-    assert getattr(agent, name) == before[name]
+WITHOUT = {"spot": ("lam", 0.0, 0.5), "qdq": ("penalty", "none", "paper"), "cped": ("alpha", 0.0, 0.1)}
+"""Of each algorithm that can leave its fitted model out: the argument, its value without the model, one with it."""
+
+
+def stopped_in_fit(algo: str, **settings: Any) -> Any:
+    """An agent whose training was ended after the first step of its fit."""
+
+    class Stop(FitListener, BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def on_fit_step(self, fit: Fit, metrics: dict[str, float]) -> bool:
+            return False
+
+    agent = make_agent(algo, **settings).learn_offline(make_dataset(), 5, Stop())
+    assert agent.fits.current is not None
+    return agent
+
+
+def goes_on_as_a_copy(agent: Any, *others: Any) -> None:
+    """An agent, its copy by file and others learn on alike."""
+    agents = [agent, loaded(agent), *others]
+    for each in agents:
+        each.learn_offline(make_dataset(), 3, log_interval=None)
+    for each in agents[1:]:
+        assert differing(snapshot(agent), snapshot(each)) == []
+
+
+def usual(algo: str) -> dict[str, Any]:
+    return {"alpha_mode": "fixed"} if algo == "cped" else {}
+
+
+@pytest.mark.parametrize("algo", WITHOUT)
+def test_a_model_may_be_left_out_in_the_midst_of_its_fit(algo: str) -> None:
+    name, without, with_it = WITHOUT[algo]
+    agent = stopped_in_fit(algo, **usual(algo) | {name: with_it})
+    other = loaded(agent, **{name: without})
+    setattr(agent, name, without)
+    goes_on_as_a_copy(agent, other)
+    assert not bool(agent.policy.is_fitted)
+
+
+@pytest.mark.parametrize("algo", WITHOUT)
+def test_a_model_that_training_has_left_out_is_fitted_once_it_is_needed(algo: str) -> None:
+    name, without, with_it = WITHOUT[algo]
+    agent = make_agent(algo, **usual(algo) | {name: without}).learn_offline(make_dataset(), 2)
+    other = loaded(agent, **{name: with_it})
+    setattr(agent, name, with_it)
+    goes_on_as_a_copy(agent, other)
+    assert bool(agent.policy.is_fitted)
+
+
+def test_a_batch_size_that_is_set_in_a_fit_is_that_of_its_next_step() -> None:
+    agent = stopped_in_fit("sfbc")
+    agent.batch_size = 5
+    goes_on_as_a_copy(agent)
+
+
+@pytest.mark.parametrize("algo", [name for name, cls in ALGOS.items() if cls.fitted_model_units])
+def test_a_deep_copy_in_the_midst_of_a_fit_leaves_the_original_alone(algo: str) -> None:
+    agent = stopped_in_fit(algo)
+    copied, other = copy.deepcopy(agent), loaded(agent)
+    for each in (copied, agent, other):
+        each.learn_offline(make_dataset(), 2, log_interval=None)
+    for each in (copied, other):
+        assert differing(snapshot(agent), snapshot(each)) == []
 
 
 def test_weights_that_are_taken_over_bring_their_own_fit() -> None:

@@ -1,6 +1,7 @@
 """SB3's arguments and verbs are honoured or refused, and the page says which."""
 
 import inspect
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
+from worlds import differing, make_agent, make_dataset, snapshot
 
 import sb3_genoffline
 from sb3_genoffline.errors import UserError
@@ -276,3 +278,71 @@ def test_an_acting_seed_makes_actions_repeatable_and_training_as_it_was(algo: st
 def test_a_profile_is_refused_with_where_its_values_are() -> None:
     with pytest.raises(UserError, match=r"takes no profile: profiles belong to the command line .*hyperparameters\.yml"):
         make("bcq", profile="cpu")
+
+
+# ---------------------------------------------------------------------- verbs that take numbers, weights and callbacks
+
+
+def test_numpys_numbers_are_numbers_and_others_are_named(tmp_path: Path) -> None:
+    agent = make(env=PointEnv()).learn(np.int64(4))
+    agent.set_acting_seed(np.int64(3))
+    agent.set_random_seed(np.int64(3))
+    agent.save(tmp_path / "agent")
+    agent.save_pretrained(tmp_path / "folder")
+    agent.policy.save(tmp_path / "policy")
+    for wrong in (8.5, "8", None, -1):
+        with pytest.raises(UserError, match=r"^total_timesteps="):
+            agent.learn(wrong)
+    for wrong in (1.5, "x", True, 2**70):
+        for verb in (agent.set_acting_seed, agent.set_random_seed):
+            with pytest.raises(UserError, match=r"^seed="):
+                verb(wrong)
+    for wrong in ("x", None, 1.5):
+        with pytest.raises(UserError, match=r"^verbose=.* must be a whole number"):
+            make(verbose=wrong)
+        with pytest.raises(UserError, match=r"verbose=.* must be a whole number"):
+            type(agent).load(tmp_path / "agent", verbose=wrong)
+
+
+def test_weights_of_a_dict_stay_those_of_who_gave_them() -> None:
+    giving, taking = make().learn_offline(point_dataset(), 2), make(seed=5)
+    taking.set_parameters(giving.get_parameters())
+    other = pickle.loads(pickle.dumps(giving))
+    taking.learn_offline(point_dataset(seed=1), 3)
+    for each in (giving, other):
+        each.learn_offline(point_dataset(), 3, reset_num_timesteps=False)
+    assert differing(snapshot(giving), snapshot(other)) == []
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_a_pickle_is_the_archive(algo: str) -> None:
+    agent = make_agent(algo).learn_offline(make_dataset(), 2)
+    copied = pickle.loads(pickle.dumps(agent))
+    assert type(copied) is type(agent) and differing(snapshot(agent), snapshot(copied)) == []
+
+
+def test_what_counts_episodes_of_an_environment_is_refused_offline() -> None:
+    counting = StopTrainingOnMaxEpisodes(3)
+    for callback in (counting, [counting], EveryNTimesteps(1, counting)):
+        with pytest.raises(UserError, match="StopTrainingOnMaxEpisodes counts the episodes that learn"):
+            make().learn_offline(point_dataset(), 3, callback=callback)
+
+
+def test_a_device_that_is_not_there_is_told_of() -> None:
+    if not th.cuda.is_available():
+        with pytest.warns(UserWarning, match="device='cuda:3' is not there, so it is the cpu"):
+            assert make(device="cuda:3").device.type == "cpu"
+
+
+@pytest.mark.parametrize("wrong", [{"amsgrad": "yes"}, {"amsgrad": 1}, {"eps": np.inf}, {"weight_decay": th.tensor(0.1)}])
+def test_an_optimizers_arguments_are_tried_when_they_are_given(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"optimizer_kwargs.*{next(iter(wrong))}"):
+        make(policy_kwargs={"net_arch": [8], "optimizer_kwargs": wrong})
+
+
+def test_an_optimizers_arguments_may_be_numpys(tmp_path: Path) -> None:
+    given = {"weight_decay": np.float32(0.1), "betas": np.array([0.5, 0.9]), "eps": np.int64(0)}
+    agent = make(policy_kwargs={"net_arch": [8], "optimizer_kwargs": given}).learn_offline(point_dataset(), 2)
+    agent.save(tmp_path / "agent")
+    kept = type(agent).load(tmp_path / "agent").policy_kwargs["optimizer_kwargs"]
+    assert kept == {"weight_decay": float(np.float32(0.1)), "betas": [0.5, 0.9], "eps": 0}

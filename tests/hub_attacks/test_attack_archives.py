@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch as th
 from hostile import SMALL, Trap, Watch, edited, members_of, pickled, safetensors_of, zipped
+from worlds import make_agent, make_dataset
 
 from sb3_genoffline import ALGOS, load_from_hub
 from sb3_genoffline.files.archive import pack_tensors, read_tensors
@@ -250,6 +251,36 @@ def nested(depth: int) -> bytes:
 def test_a_training_part_that_is_none_is_refused(victims: Path, watch: Watch, content: bytes) -> None:
     path = zipped(members_of(victims / "dac.zip") | {"training.json": content}, watch.root / "agent.zip")
     refused(watch, "dac", path, "training")
+
+
+def replaced(tree: Any, key: str, wrong: Any) -> Any:
+    """A tree in which all entries of a name have another value, or none where that is ``"gone"``."""
+    if isinstance(tree, list):
+        return [replaced(item, key, wrong) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if "__items__" in tree:
+        items = [[name, wrong if name == key else replaced(value, key, wrong)] for name, value in tree["__items__"]]
+        return {"__items__": [item for item in items if item[1] != "gone"]}
+    return {
+        name: wrong if name == key else replaced(value, key, wrong)
+        for name, value in tree.items()
+        if (name, wrong) != (key, "gone")
+    }
+
+
+@pytest.mark.parametrize("algo", ["spot", "dac", "decision_transformer"])
+def test_an_optimizer_that_keeps_something_else_is_refused(algo: str, watch: Watch) -> None:
+    make_agent(algo).learn_offline(make_dataset(), 2).save(watch.root / "trained.zip")
+    members = members_of(watch.root / "trained.zip")
+    tree = json.loads(members["training.json"])
+    for key in ("exp_avg", "exp_avg_sq", "step", "lr"):
+        for wrong in (None, 3, "x", [], "gone"):
+            edited_tree = replaced(tree, key, wrong)
+            assert edited_tree != tree
+            if key not in ("lr", "step") or wrong != 3:  # which are numbers
+                path = zipped(members | {"training.json": json.dumps(edited_tree).encode()}, watch.root / "agent.zip")
+                refused(watch, algo, path, "its part for training")
 
 
 def test_the_training_part_cannot_reach_the_checked_weights(victims: Path, watch: Watch) -> None:

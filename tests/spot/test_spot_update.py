@@ -235,7 +235,7 @@ def test_the_last_layers_start_as_small_as_asked_and_the_targets_are_copies() ->
     [
         ({"lam": -0.1}, r"lam=-0\.1 must not be negative"),
         ({"density_estimator": "iwae"}, "density_estimator='iwae' is not known; use one of 'elbo', 'importance'"),
-        ({"n_latents": 0}, "n_latents=0 must be at least 1"),
+        ({"n_latents": 0}, r"n_latents=0 must lie in \[1"),
         ({"beta": 0.0}, r"beta=0\.0 must be positive"),
         ({"policy_kwargs": {"actor_dropout": 1.0}}, r"actor_dropout=1\.0 must lie in \[0, 1\)"),
         ({"policy_kwargs": {"beta": 0.3}}, "policy_kwargs has 'beta', which is an argument of SPOT"),

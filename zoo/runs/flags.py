@@ -5,7 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal, NoReturn
 
-from sb3_genoffline.common.arguments import Bounds, Count, NonNegative, PositiveInt, misfit, nearest
+from sb3_genoffline.common.arguments import Bounds, Count, NonNegative, PositiveInt, nearest
+from sb3_genoffline.common.conforming import misfit
 from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.untrusted import short
 from sb3_genoffline.program import IN_CHECKOUT, PROGRAM

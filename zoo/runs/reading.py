@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sb3_genoffline.common.arguments import misfit
+from sb3_genoffline.common.conforming import misfit
 from sb3_genoffline.data.reading.bounds import npz_shapes
 from sb3_genoffline.errors import NotFoundError, UserError, printable
 from sb3_genoffline.files.nearby import near_files

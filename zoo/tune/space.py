@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sb3_genoffline.common.arguments import Count, misfit, nearest
+from sb3_genoffline.common.arguments import Count, nearest
+from sb3_genoffline.common.conforming import misfit
 from sb3_genoffline.common.offline_algorithm import AnyAlgorithm
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short

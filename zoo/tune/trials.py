@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.common.arguments import Count, misfit
+from sb3_genoffline.common.arguments import Count
+from sb3_genoffline.common.conforming import misfit
 from sb3_genoffline.errors import UserError, printable
 from sb3_genoffline.files.untrusted import short
 
