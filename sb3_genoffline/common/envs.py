@@ -52,7 +52,8 @@ class SpacesEnv(gym.Env):
     def _refuse(self) -> Any:
         raise UserError(
             "This agent was built without an environment (from a dataset or bare spaces), so nothing can be stepped: "
-            "call `model.set_env(env)` before `learn()`, or pass an evaluation environment to the callback."
+            "call `model.set_env(env)` before `learn()`, and evaluate in an environment; `dataset.make_env()` makes the "
+            "dataset's."
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:

@@ -1,12 +1,13 @@
 """The base class of all offline algorithms and the only training loop."""
 
+import inspect
 import sys
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Never, Self, TypeVar, cast
 
 import numpy as np
 import torch as th
@@ -16,7 +17,7 @@ from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
 
-from sb3_genoffline.common.arguments import Argument, Count, Rate
+from sb3_genoffline.common.arguments import Argument, Count, Rate, nearest
 from sb3_genoffline.common.callbacks import OfflineProgressBarCallback
 from sb3_genoffline.common.envs import as_env, has_simulator
 from sb3_genoffline.common.fitting import each_callback
@@ -27,7 +28,7 @@ from sb3_genoffline.data import OfflineDataset, check_compatible, load_dataset, 
 from sb3_genoffline.data.ahead import gathered_ahead
 from sb3_genoffline.data.buffers import OfflineBuffer
 from sb3_genoffline.data.sampling import Sampler
-from sb3_genoffline.errors import UserError, printable
+from sb3_genoffline.errors import UnknownArgumentError, UserError, printable
 
 BatchT = TypeVar("BatchT")
 NoiseT = TypeVar("NoiseT")
@@ -155,6 +156,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         log_interval: int | None = 1000,
         tb_log_name: str | None = None,
         progress_bar: bool = False,
+        **unknown: Never,
     ) -> Self:
         """
         Fit only the generative models and leave the policy alone. :meth:`learn_offline` does this by itself.
@@ -164,8 +166,10 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :param log_interval: steps between two dumps of the logger (None or not positive: never)
         :param tb_log_name: name of the run for tensorboard (None: the class name)
         :param progress_bar: show one for each fit
+        :param unknown: none
         :return: self
         """
+        _refuse_unknown("pretrain", unknown)
         log_interval = _LOG_INTERVAL.check(log_interval)
         self.set_dataset(dataset)
         name = tb_log_name or type(self).__name__
@@ -185,6 +189,7 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
+        **unknown: Never,
     ) -> Self:
         """
         Train on a dataset. ``num_timesteps`` counts gradient steps, and callbacks fire after each. An algorithm that needs a
@@ -199,8 +204,10 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         :param tb_log_name: name of the run for tensorboard (None: the class name)
         :param reset_num_timesteps: False goes on counting where the last training stopped
         :param progress_bar: show one
+        :param unknown: none; SB3's ``total_timesteps`` is ``gradient_steps`` here
         :return: self
         """
+        _refuse_unknown("learn_offline", unknown)
         steps = self.usual_gradient_steps() if gradient_steps is None else _GRADIENT_STEPS.check(gradient_steps)
         log_interval = _LOG_INTERVAL.check(log_interval)
         self.set_dataset(dataset)
@@ -462,6 +469,14 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
+
+
+def _refuse_unknown(verb: str, unknown: Mapping[str, Any]) -> None:
+    """:raises UnknownArgumentError: naming an argument that the verb does not take"""
+    for name in unknown:
+        known = inspect.signature(getattr(OfflineAlgorithm, verb)).parameters.keys() - {"self", "unknown"}
+        why = "; it counts updates: gradient_steps=..." if name == "total_timesteps" else nearest(name, sorted(known))
+        raise UnknownArgumentError(f"{verb} has no argument {name!r}{why}")
 
 
 AnyAlgorithm = OfflineAlgorithm[Any, Any]

@@ -60,6 +60,16 @@ def readers(path: Path) -> dict[str, Callable[..., Any]]:
     }
 
 
+def test_an_unknown_argument_of_a_training_is_named() -> None:
+    agent: Any = make()
+    with pytest.raises(TypeError, match=r"learn_offline has no argument 'total_timesteps'; it counts updates: gradient_steps"):
+        agent.learn_offline(point_dataset(), total_timesteps=10)
+    with pytest.raises(UserError, match=r"learn_offline has no argument 'log_intervall'; did you mean 'log_interval'"):
+        agent.learn_offline(point_dataset(), 1, log_intervall=10)
+    with pytest.raises(UserError, match=r"pretrain has no argument 'gradient_steps'"):
+        agent.pretrain(point_dataset(), gradient_steps=10)
+
+
 def test_a_device_that_is_not_there_is_named_by_all_that_take_one(tmp_path: Path) -> None:
     for name, read in readers(tmp_path).items():
         for device in ("nope", "meta", None):

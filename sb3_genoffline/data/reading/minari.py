@@ -122,6 +122,8 @@ def open_minari(dataset_id: str, env: Any = None, trust_env: bool = False) -> An
         how = "download=True fetches it if Minari's remote has it"
         if dataset_id.startswith("genoffline/"):
             how = f"`{PROGRAM} collect {dataset_id}` makes it if it is one that `{PROGRAM} datasets` lists"
+        elif re.fullmatch(r"[a-z0-9]+(-[a-z]+)+-v\d", dataset_id):
+            how = f"if it is D4RL's, load its file, as load_dataset('{dataset_id}.hdf5'); Minari's have other names"
         raise NoSuchDatasetError(f"The dataset {dataset_id} is not on this machine; {how}.{_suggest(dataset_id)}")
     try:
         metadata = dict(json.loads((folder / "metadata.json").read_text()))

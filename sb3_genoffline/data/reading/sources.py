@@ -97,7 +97,13 @@ def _load(source: Any, download: bool, env: GivenEnv | None, cache: bool, trust_
         return from_offline_buffer(source)
     if _is_a(source, "stable_baselines3.common.buffers", "ReplayBuffer"):
         return from_replay_buffer(source)
-    raise UserError(f"A dataset cannot be loaded from a {type(source).__name__}. It can be {SOURCES}.")
+    if _is_a(source, "pandas.core.frame", "DataFrame") or hasattr(source, "to_numpy"):
+        raise UserError(
+            "A table does not say which of its columns are observations, actions and ends of episodes: take them out into a "
+            "dict of arrays, as {'observations': table[[...]].to_numpy(), ...}; sb3_genoffline/data/README.md has the code."
+        )
+    kind = type(source).__name__
+    raise UserError(f"A dataset cannot be loaded from {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}. It can be {SOURCES}.")
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:

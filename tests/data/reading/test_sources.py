@@ -439,3 +439,16 @@ def test_the_buffer_of_our_own_agents_gives_their_dataset_and_their_own_steps(n_
     np.testing.assert_array_equal(online.terminations, online.observations[:, 1] == 3)
     with pytest.raises(UserError, match="agent's buffer is empty"):
         load_dataset(OfflineBuffer(3, OBSERVATION_SPACE, ACTION_SPACE, "cpu"))
+
+
+def test_a_table_is_told_how_it_becomes_a_dataset() -> None:
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(UserError, match=r"A table does not say which of its columns.*data/README.md"):
+        load_dataset(pandas.DataFrame({"obs_0": [1.0]}))
+    with pytest.raises(UserError, match="cannot be loaded from an int"):
+        load_dataset(3)  # type: ignore[arg-type]
+
+
+def test_a_name_of_d4rl_is_told_of_its_file() -> None:
+    with pytest.raises(FileNotFoundError, match=r"load_dataset\('hopper-medium-v2\.hdf5'\)"):
+        load_dataset("hopper-medium-v2")
