@@ -230,13 +230,13 @@ def test_plans_begin_where_they_are_made_and_the_same_noise_is_planned_with_and_
     assert np.allclose(guided.paths[:, :, 0], places[:, None, :2], atol=1e-5), "plans begin elsewhere"
     assert np.array_equal(guided.paths, again.paths) and not np.array_equal(guided.paths, plain.paths)
     planner.save(tmp_path / "agent")
-    flags = ["--n-places", "2", "--n-plans", "3", "-n", "5", "-o", str(tmp_path / "plans.png")]
+    flags = ["--guide-scale", "3", "--n-places", "2", "--n-plans", "3", "-n", "5", "-o", str(tmp_path / "plans.png")]
     main(["plot", "plans", "--dataset", STITCH, "--agent", str(tmp_path / "agent.zip"), *flags])
     numbers = json.loads((tmp_path / "plans.json").read_text())
-    assert [kind["guide_scale"] for kind in numbers["plans"]] == [0.0, 2.0] and numbers["horizon"] == 16
+    assert [kind["guide_scale"] for kind in numbers["plans"]] == [0.0, 3.0] and numbers["horizon"] == 16
     assert numbers["plans"][0]["mean_value"] != numbers["plans"][1]["mean_value"]
     assert [place["step"] for place in numbers["plans"][0]["places"]] == [0, 249]
-    assert "plans.svg" in capsys.readouterr().out and "with the guide, scale 2" in (tmp_path / "plans.svg").read_text()
+    assert "plans.svg" in capsys.readouterr().out and "with the guide, scale 3" in (tmp_path / "plans.svg").read_text()
 
 
 def test_agents_that_do_not_plan_are_refused(run: Path, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", required=True, help="dataset of a PointMaze or AntMaze")
     add("--agent", required=True, metavar="ZIP", help="a Diffuser's file or run folder")
+    add("--guide-scale", type=float, help="of the guide, in the episode too (default: the agent's)")
     add("--n-places", type=positive, default=5, help="states of its episode from which plans are drawn")
     add("--n-plans", type=positive, default=32, help="plans from each")
     add("-n", "--n-episodes", type=positive, default=200, help="episodes of the data, drawn pale")
@@ -150,7 +151,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """:param args: as parsed with :func:`add_arguments`"""
-    model, data = load_agent(agent_file(args.agent), device=args.device), find_dataset(args.dataset, env=args.env)
+    changes = {} if args.guide_scale is None else {"guide_scale": args.guide_scale}
+    model = load_agent(agent_file(args.agent), device=args.device, **changes)
+    data = find_dataset(args.dataset, env=args.env)
     names = ("n_places", "n_plans", "n_episodes", "seed", "title", "trust_env")
     for file in plot_plans(model, data, args.output, **{name: getattr(args, name) for name in names}):
         print(f"wrote {file}")
