@@ -13,6 +13,7 @@ from zoo.benchmark.plan import Plan, read_plan
 from zoo.benchmark.records import read_cells
 from zoo.benchmark.results import Results, title
 from zoo.recipes import collectible
+from zoo.runs.reading import read_yaml
 
 ROOT = Path(__file__).parents[1]
 BENCHMARK = ROOT / "zoo" / "benchmarks" / "cpu"
@@ -124,6 +125,20 @@ def test_the_readme_counts_algorithms_and_datasets() -> None:
     text = (ROOT / "README.md").read_text()
     assert f"[{len(collectible())} sets](zoo/DATASETS.md)" in text
     assert "Twenty-two algorithms" in text and len(re.findall(r"^\| (?:\*\*)?`\w+\(\"", text, re.MULTILINE)) == 22
+
+
+def test_what_the_readmes_examples_take_and_score_is_on_record() -> None:
+    text = (ROOT / "README.md").read_text()
+    (record,) = results_of("small").records("dac_held", "genoffline/hopper/medium-replay-v1")  # the example's settings
+    agent = json.loads((ROOT / "hub_models" / "dac-hopper-medium-replay-v1" / "results.json").read_text())
+    low, high = (f"{record['seconds'][name] / 60:.0f}" for name in ("cpu", "total"))
+    assert f"gradient_steps=20_000, progress_bar=True)  # {low} to {high} minutes on one core" in text
+    assert record["updates"] == agent["gradient_steps"] == 20_000
+    published, data = agent["normalized_score"], agent["behavior_normalized_score"]
+    assert f"# the published agent: {published:.1f}; the data: {data:.1f}" in text
+    seconds = json.loads((ROOT / "zoo" / "speed" / "costs.json").read_text())["seconds"]["iql"]  # of 10,000 updates
+    updates = read_yaml(LIBRARY / "iql" / "hyperparameters.yml", "settings")["profiles"]["cpu"]["default"]["n_timesteps"]
+    assert f"--profile cpu   # about {seconds * updates / 10_000 / 60:.0f} minutes" in text
 
 
 def test_the_quickstarts_table_and_times_are_those_of_three_quickstarts() -> None:

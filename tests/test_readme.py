@@ -8,7 +8,9 @@ import shlex
 import tomllib
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -111,6 +113,23 @@ def test_python_blocks_run(
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*Monitor")  # SB3's, of an evaluation that no page should recommend
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "sb3_genoffline" / "data" / "README.md"], ids=name_of)
+def test_what_is_typed_about_your_own_data_fits_the_arrays_of_the_page(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert '`np.savez("own.npz", **arrays)`' in page.read_text()
+    found: dict[str, Any] = {}
+    exec(next(block for block in blocks_of(page, "python") if "arrays = {" in block), found)
+    np.savez("own.npz", **found["arrays"])
+    typed = [line for each, line in SHELL_LINES if each == page and " own.npz" in line]
+    smaller = {"train": ["-n", "2", "--profile", "tiny", "--eval-freq", "0", "--no-progress"], "inspect": ["--no-picture"]}
+    for line in typed:
+        _, _, _, command, *words = shlex.split(line, comments=True)
+        zoo_main.main([command, *words, *smaller[command]])
+    assert [line.split()[3] for line in typed] == (["inspect", "train"] if page == ROOT / "README.md" else ["train"])
 
 
 def test_the_readme_and_the_pages_have_the_blocks_they_promise() -> None:
