@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sb3_genoffline import ALGOS
 from zoo.benchmark import report
 from zoo.benchmark.plan import Plan, read_plan
 from zoo.benchmark.records import read_cells
@@ -288,6 +289,24 @@ def test_what_the_profile_cpu_learns_is_on_an_algorithms_page(algo: str) -> None
         f"{title(algo)} scores {means[0]} on Hopper and {means[1]} on Walker2d." in page
         or f"benchmarks/small/learning-{algo}.png" in page
     )
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_a_pages_commands_make_what_is_on_record(algo: str) -> None:
+    """The first training of "Replicate" is seed 0 of a benchmark, whose scores stand beside it; other trainings say they have none."""
+    section = (LIBRARY / algo / "README.md").read_text().partition("\n## Replicate\n")[2].partition("\n##")[0]
+    name, profile = ("learning", "cpu") if LEARNING.records(algo, HOPPER) else ("small", "small")
+    cell = next(cell for cell in results_of(name).at(algo, HOPPER) if cell.record and cell.record["config"]["seed"] == 0)
+    record = cell.record
+    assert record is not None and not cell.outdated
+    train, evaluate, *others = [line for line in section.splitlines() if line.startswith("python -m zoo ")]
+    assert train == f"python -m zoo train --algo {algo} --dataset {HOPPER} --collect --profile {profile} --seed 0 -f logs"
+    last, protocol = record["last"], record["config"]["evaluation"]
+    assert (protocol["final_episodes"], protocol["final_seed"], last["n_eval_envs"]) == (20, 20_000, 10)
+    said = f"# last checkpoint {last['normalized_score']:.1f}; the run's final score is {record['final']['mean']:.1f}"
+    assert re.fullmatch(rf"python -m zoo evaluate .* -f logs( --exp-id 1)? -n 20 --seed 20000   {re.escape(said)}", evaluate)
+    for line in others:
+        assert "zoo train" not in line or "no result of ours" in line or "--eval-freq 0" in line or "of the table" in line
 
 
 def test_the_generative_three_are_where_their_pages_say() -> None:

@@ -156,6 +156,18 @@ def test_every_zoo_command_has_flags_that_exist(line: str, monkeypatch: pytest.M
     assert len(parsed) == 1
 
 
+def test_what_a_training_needs_is_collected_before() -> None:
+    """By ``--collect``, or by an earlier line of the same block."""
+    for page in [*PAGES, ROOT / "hub_models" / "README.md"]:
+        for block in (*blocks_of(page, "sh"), *blocks_of(page, "bash")):
+            there: set[str] = set()
+            for line in block.splitlines():
+                asked = re.findall(r"genoffline/[\w/-]+-v\d", line)
+                if line.startswith("python -m zoo collect") or " --collect" in line:
+                    there |= {*asked}
+                assert not line.startswith("python -m zoo train") or {*asked} <= there, (page, line)
+
+
 def test_every_command_in_a_sentence_has_flags_that_exist() -> None:
     """``python -m zoo NAME --flag``; what the command needs besides may be left out there."""
     checked = 0
