@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from sb3_genoffline.common.keywords import AllArguments
 from sb3_genoffline.data import REWARD_TRANSFORMS
 from sb3_genoffline.deploy.onnx_file import draws_of
 from sb3_genoffline.testing import observations
+from zoo.benchmark.plan import read_plan
+from zoo.benchmark.records import Cell, read_cells
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "sb3_genoffline" / "README.md").read_text()
@@ -95,16 +98,32 @@ def final_scores(benchmark: str) -> dict[tuple[str, str], str]:
     return {(row["dataset"], row["algorithm"]): f"{float(row['mean']):.0f}" for row in rows}
 
 
+@cache
+def cells_of(benchmark: str) -> list[Cell]:
+    """Of the committed records."""
+    plan = ROOT / "zoo" / "benchmarks" / f"{benchmark}.yml"
+    return read_cells(read_plan(plan), plan.with_suffix("") / "records")
+
+
+def mark_of(benchmark: str, dataset: str, algo: str) -> str:
+    """† where runs were made with other settings than the plan has now; ¹ of the profile cpu where there is one seed."""
+    cells = [each for each in cells_of(benchmark) if (each.name, each.dataset) == (algo, dataset)]
+    if any(each.outdated for each in cells):
+        return "†"
+    return "¹" if benchmark == "learning" and sum(each.record is not None and not each.reason for each in cells) == 1 else ""
+
+
 def test_scores_of_the_table_are_the_benchmarks() -> None:
     checked = 0
     for name, (benchmark, dataset) in SETS.items():
         final = final_scores(benchmark)
         for cell in re.findall(rf"{name}, data \d+: ([^|]*)", PAGE) + re.findall(rf"{name}: ([^|]*)", PAGE):
             part = re.split(r"\. |; (?=[A-Z]\w+:|[A-Z]\w+ and)|processor", cell)[0]
-            for names, score in re.findall(r"((?:[A-Z][\w+]+(?:, | and )?)+) (\d+)", part):
+            for names, score, mark in re.findall(r"((?:[A-Z][\w+]+(?:, | and )?)+) (\d+)([†¹]?)", part):
                 for each in re.split(", | and ", names):
-                    algo = {"TD3+BC": "td3_bc"}.get(each, each.lower())
+                    algo = {"TD3+BC": "td3_bc"}.get(each) or next(a for a, cls in ALGOS.items() if cls.__name__ == each)
                     assert final[dataset, algo] == score, (name, each)
+                    assert mark == mark_of(benchmark, dataset, algo), (name, each)
                     checked += 1
     assert checked >= 22
 
@@ -115,9 +134,12 @@ def test_pairs_of_scores_in_the_table_are_the_benchmarks() -> None:
         alone = [algo for algo, name in names.items() if f"[{name}](" in start]
         for label, cell in re.findall(r"(cpu|small): (.*?)(?=; small: |$)", cells):
             final = final_scores({"cpu": "learning", "small": "small"}[label])
-            found = [(algo, rest) for algo in alone if (rest := cell.partition(f"{names[algo]} ")[2])] or [(alone[0], cell)]
+            rests = {algo: re.split(rf"\b{names[algo]} ", cell, maxsplit=1)[1:] for algo in alone}
+            found = [(algo, rest[0]) for algo, rest in rests.items() if rest] or [(alone[0], cell)]
             for algo, said in found:
-                hopper, both, walker = re.findall(r"^[^\d]*(\d+)(?: \(seeds[^)]*\))?( and )?(\d+)?", said)[0]
+                hopper, both, walker = re.findall(r"^[^\d]*(\d+)¹?(?: \(seeds[^)]*\))?( and )?(\d+)?", said)[0]
+                marked = bool(re.search(r"^[^\d]*\d+¹", said))
+                assert marked == (label == "cpu" and mark_of("learning", "genoffline/hopper/medium-replay-v1", algo) == "¹")
                 assert hopper == final["genoffline/hopper/medium-replay-v1", algo], (label, algo)
                 assert not both or walker == final["genoffline/walker2d/medium-v1", algo], (label, algo)
                 checked += 1 + bool(both)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sb3_genoffline import ALGOS
 from zoo.benchmark import report
 from zoo.benchmark.plan import Plan, read_plan
 from zoo.benchmark.records import read_cells
 from zoo.benchmark.results import Results, title
 from zoo.recipes import collectible
+from zoo.runs.reading import read_yaml
 
 ROOT = Path(__file__).parents[1]
 BENCHMARK = ROOT / "zoo" / "benchmarks" / "cpu"
@@ -22,13 +24,19 @@ TITLES = {"TD3+BC": "td3_bc", "TD3BC": "td3_bc"} | {
     name: name.lower() for name in ("BC", "IQL", "CQL", "AWAC", "SPOT", "DQL", "DAC", "QDQ", "CPED")
 }
 NAMES = "|".join(map(re.escape, TITLES))
-SAID = re.compile(rf"((?:\b(?:{NAMES})(?:, | and )?)+) (\d+(?:\.\d)?(?: to \d+)?)")
-"""``AWAC and IQL 6 to 7``"""
+SAID = re.compile(rf"((?:\b(?:{NAMES})(?:, | and )?)+) (\d+(?:\.\d)?(?: to \d+)?†?)")
+"""``AWAC and IQL 6 to 7``, ``SPOT 39†``"""
 DATASETS = {
     "HalfCheetah": "genoffline/halfcheetah/medium-replay-v0",
     "Walker2d": "genoffline/walker2d/clipped-noise-v0",
     "Stitching": "genoffline/pointmaze/stitch-v0",
 }
+
+
+def results_of(name: str) -> Results:
+    """Of a benchmark, from its committed records."""
+    plan = read_plan(BENCHMARK.with_name(f"{name}.yml"))
+    return Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name(name) / "records"))
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +71,38 @@ def test_the_report_is_what_the_records_make(plan: Plan, tmp_path: Path, monkeyp
         assert file.read_text() == (BENCHMARK / file.name).read_text(), file.name
 
 
+def dagger(results: Results, algo: str, dataset: str) -> str:
+    """What marks runs that were made with other settings than the plan has now."""
+    return "†" if any(cell.outdated for cell in results.at(algo, dataset)) else ""
+
+
 @pytest.mark.parametrize("algo", sorted({*TITLES.values()}))
 def test_results_on_an_algorithms_page_are_the_benchmarks(algo: str, results: Results) -> None:
-    page, rows = (LIBRARY / algo / "README.md").read_text(), 0
+    page, rows, marks = (LIBRARY / algo / "README.md").read_text(), 0, set()
     for dataset in DATASETS.values():
-        data, bc = f"{results.data(dataset)['normalized_score']:.1f}", results.scores("bc", dataset, "last")
-        last, best = (results.scores(algo, dataset, which) for which in ("last", "best"))
-        spent = minutes(results, algo, dataset)
-        short, numbers = dataset.removeprefix("genoffline/"), ", ".join(f"{value:.1f}" for value in last)
-        plain = [f"{spread(values)} ({len(values)})" for values in ([bc] if algo == "bc" else [bc, last])]
-        updates = results.records(algo, dataset)[0]["updates"]
+        data, bc = f"{results.data(dataset)['normalized_score']:.1f}", results.scores("bc", dataset)
+        final, mark = results.scores(algo, dataset), dagger(results, algo, dataset)
+        spent, updates = minutes(results, algo, dataset), results.records(algo, dataset)[0]["updates"]
+        short, numbers = dataset.removeprefix("genoffline/"), ", ".join(f"{value:.1f}{mark}" for value in final)
+        plain = [f"{spread(values)}{of} ({len(values)})" for values, of in ([(bc, ""), (final, mark)][algo == "bc" :])]
         rows += (
             f"| {short.removesuffix('-v0')} | {data} | {' | '.join(plain)} |\n" in page
             or (
-                f"| {short} | {data} | {spread(bc)} | {numbers} | **{spread(last)}** | {spread(best)} | {updates:,} | "
+                f"| {short} | {data} | {spread(bc)} | {numbers} | **{spread(final)}** | {updates:,} | "
                 f"{spent:.{0 if spent >= 9.95 else 1}f} |"
             )
             in page
         )
-    assert rows == len(DATASETS)
+        marks.add(mark)
+    assert rows == len(DATASETS) and ("† " in page) == ("†" in marks)
+
+
+def test_the_maze_is_left_by_awac_again(results: Results) -> None:
+    (record,) = results.records("awac", DATASETS["Stitching"])
+    curve = dict(zip(record["curve"]["timesteps"], record["curve"]["mean"], strict=True))
+    said = "its checkpoints after 6,000 and 9,000 updates reach the goal in every episode, the last in none."
+    assert (curve[6_000], curve[9_000], curve[30_000]) == (100, 100, 0)
+    assert said in " ".join((LIBRARY / "awac" / "README.md").read_text().split())
 
 
 def test_what_the_zoos_page_says_of_the_benchmark_is_in_its_records(results: Results) -> None:
@@ -92,7 +113,8 @@ def test_what_the_zoos_page_says_of_the_benchmark_is_in_its_records(results: Res
         item = " ".join(item.split())
         assert item.startswith(start) and f"(data {results.data(dataset)['normalized_score']:.0f})" in item
         for algo, number in said_of(item):
-            assert f"{results.scores(algo, dataset).mean():.0f}" == number, (dataset, algo)
+            expected = f"{results.scores(algo, dataset).mean():.0f}{dagger(results, algo, dataset)}"
+            assert expected == number, (dataset, algo)
             checked += 1
     assert checked == 30
     for names, number in SAID.findall(" ".join(items[3].split())):
@@ -140,6 +162,20 @@ def test_the_readme_counts_algorithms_and_datasets() -> None:
     text = (ROOT / "README.md").read_text()
     assert f"[{len(collectible())} sets](zoo/DATASETS.md)" in text
     assert "Twenty-two algorithms" in text and len(re.findall(r"^\| (?:\*\*)?`\w+\(\"", text, re.MULTILINE)) == 22
+
+
+def test_what_the_readmes_examples_take_and_score_is_on_record() -> None:
+    text = (ROOT / "README.md").read_text()
+    (record,) = results_of("small").records("dac_held", "genoffline/hopper/medium-replay-v1")  # the example's settings
+    agent = json.loads((ROOT / "hub_models" / "dac-hopper-medium-replay-v1" / "results.json").read_text())
+    low, high = (f"{record['seconds'][name] / 60:.0f}" for name in ("cpu", "total"))
+    assert f"gradient_steps=20_000, progress_bar=True)  # {low} to {high} minutes on one core" in text
+    assert record["updates"] == agent["gradient_steps"] == 20_000
+    published, data = agent["normalized_score"], agent["behavior_normalized_score"]
+    assert f"# the published agent: {published:.1f}; the data: {data:.1f}" in text
+    seconds = json.loads((ROOT / "zoo" / "speed" / "costs.json").read_text())["seconds"]["iql"]  # of 10,000 updates
+    updates = read_yaml(LIBRARY / "iql" / "hyperparameters.yml", "settings")["profiles"]["cpu"]["default"]["n_timesteps"]
+    assert f"--profile cpu   # about {seconds * updates / 10_000 / 60:.0f} minutes" in text
 
 
 def test_the_quickstarts_table_and_times_are_those_of_three_quickstarts() -> None:
@@ -244,39 +280,87 @@ def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> N
     assert f"{' and '.join(of_walker)} on Walker2d, at {' and '.join(of_hopper)} on Hopper" in page
 
 
-def results_of(name: str) -> Results:
-    """Of a benchmark, from its committed records."""
-    plan = read_plan(BENCHMARK.with_name(f"{name}.yml"))
-    return Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name(name) / "records"))
+LEARNING = results_of("learning")
+LEARNED = [algo for algo in LEARNING.algorithms if algo != "bc" and LEARNING.records(algo)]
+HOPPER, WALKER = "genoffline/hopper/medium-replay-v1", "genoffline/walker2d/medium-v1"
+SEEDS = {1: "one seed so far", 2: "two seeds", 3: "three seeds"}
 
 
-@pytest.mark.parametrize("algo", ("bcq", "bear", "plas", "onestep", "sql", "eql", "uwac", "mcq"))
+@pytest.mark.parametrize("algo", LEARNED)
 def test_what_the_profile_cpu_learns_is_on_an_algorithms_page(algo: str) -> None:
-    page, learning, small = (LIBRARY / algo / "README.md").read_text(), results_of("learning"), results_of("small")
-    hopper, walker = ("genoffline/hopper/medium-replay-v1", "genoffline/walker2d/medium-v1")
-    for dataset in (hopper, walker):
-        bc, ours = (", ".join(f"{score:.1f}" for score in learning.scores(name, dataset)) for name in ("bc", algo))
+    page, learning, small = (LIBRARY / algo / "README.md").read_text(), LEARNING, results_of("small")
+    for dataset in (HOPPER, WALKER):
+        bc, ours = (", ".join(f"{score:.1f}" for score in learning.scores(name, dataset)) or "–" for name in ("bc", algo))
         data = learning.data(dataset)["normalized_score"]
         assert f"| {dataset.removeprefix('genoffline/')} | {data:.1f} | {bc} | {ours} |\n" in page
-    spent = [record["seconds"]["cpu"] / 60 for dataset in (hopper, walker) for record in learning.records(algo, dataset)]
+    records = [record for dataset in (HOPPER, WALKER) for record in learning.records(algo, dataset)]
+    spent = [record["seconds"]["cpu"] / 60 for record in records]
     span = " to ".join(dict.fromkeys(f"{value:.0f}" for value in (min(spent), max(spent))))
-    updates = {record["updates"] for dataset in (hopper, walker) for record in learning.records(algo, dataset)}
-    assert len(spent) == 4 and max(spent) <= 12 and len(updates) == 1
+    updates = {record["updates"] for record in records}
+    assert max(spent) <= 12 and len(updates) == 1
     assert f"Profile `cpu`, {updates.pop():,} updates in {span} minutes of processor time" in page
-    means = [f"{small.scores(algo, dataset).mean():.0f}" for dataset in (hopper, walker)]
-    assert f"{title(algo)} scores {means[0]} on Hopper and {means[1]} on Walker2d." in page
+    assert SEEDS[max(len(learning.scores(algo, dataset)) for dataset in (HOPPER, WALKER))] in " ".join(page.split())
+    means = [f"{small.scores(algo, dataset).mean():.0f}" for dataset in (HOPPER, WALKER)]
+    assert (
+        f"{title(algo)} scores {means[0]} on Hopper and {means[1]} on Walker2d." in page
+        or f"benchmarks/small/learning-{algo}.png" in page
+    )
 
 
-def test_what_the_zoos_page_says_of_learning_is_in_its_records() -> None:
-    page, results = " ".join((ROOT / "zoo" / "README.md").read_text().split()), results_of("learning")
-    for name, dataset in (
-        ("Hopper medium-replay-v1", "hopper/medium-replay-v1"),
-        ("Walker2d medium-v1", "walker2d/medium-v1"),
-    ):
-        scores = {algo: results.scores(algo, f"genoffline/{dataset}") for algo in results.algorithms}
-        means = {algo: found.mean() for algo, found in scores.items() if len(found) == 2}
-        order = ", ".join(f"{title(algo)} {means[algo]:.0f}" for algo in sorted(means, key=lambda algo: -means[algo]))
-        assert f"- {name} (data {results.data(f'genoffline/{dataset}')['normalized_score']:.0f}): {order}." in page
+@pytest.mark.parametrize("algo", ALGOS)
+def test_a_pages_commands_make_what_is_on_record(algo: str) -> None:
+    """The first training of "Replicate" is seed 0 of a benchmark, with its scores beside it; others say that they have none."""
+    section = (LIBRARY / algo / "README.md").read_text().partition("\n## Replicate\n")[2].partition("\n##")[0]
+    name, profile = ("learning", "cpu") if LEARNING.records(algo, HOPPER) else ("small", "small")
+    cell = next(cell for cell in results_of(name).at(algo, HOPPER) if cell.record and cell.record["config"]["seed"] == 0)
+    record = cell.record
+    assert record is not None and not cell.outdated
+    train, evaluate, *others = [line for line in section.splitlines() if line.startswith("python -m zoo ")]
+    assert train == f"python -m zoo train --algo {algo} --dataset {HOPPER} --collect --profile {profile} --seed 0 -f logs"
+    last, protocol = record["last"], record["config"]["evaluation"]
+    assert (protocol["final_episodes"], protocol["final_seed"], last["n_eval_envs"]) == (20, 20_000, 10)
+    said = f"# last checkpoint {last['normalized_score']:.1f}; the run's final score is {record['final']['mean']:.1f}"
+    assert re.fullmatch(rf"python -m zoo evaluate .* -f logs( --exp-id 1)? -n 20 --seed 20000   {re.escape(said)}", evaluate)
+    for line in others:
+        assert "zoo train" not in line or "no result of ours" in line or "--eval-freq 0" in line or "of the table" in line
+
+
+def test_the_generative_three_are_where_their_pages_say() -> None:
+    def mean(algo: str, dataset: str) -> float:
+        return float(LEARNING.scores(algo, dataset).mean())
+
+    for dataset in (HOPPER, WALKER):
+        assert abs(mean("idql", dataset) - mean("bc", dataset)) < 3
+        assert mean("sfbc", dataset) < min(mean("bc", dataset), LEARNING.data(dataset)["normalized_score"])
+    assert mean("decision_transformer", HOPPER) > mean("bc", HOPPER) + 3
+    assert abs(mean("decision_transformer", WALKER) - mean("bc", WALKER)) < 3
+
+
+def learned(dataset: str) -> str:
+    """Every algorithm that has a result there, the best first; ¹ is one seed."""
+    scores = {algo: found for algo in LEARNING.algorithms if len(found := LEARNING.scores(algo, dataset))}
+    order = sorted(scores, key=lambda algo: -scores[algo].mean())
+    return ", ".join(f"{title(algo)} {scores[algo].mean():.0f}{'¹' * (len(scores[algo]) == 1)}" for algo in order)
+
+
+def test_every_algorithm_of_the_learning_report_is_in_its_digests() -> None:
+    page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
+    for name, dataset in (("Hopper medium-replay-v1", HOPPER), ("Walker2d medium-v1", WALKER)):
+        assert f"- {name} (data {LEARNING.data(dataset)['normalized_score']:.0f}): {learned(dataset)}." in page
+    assert f"Walker2d medium-v1, data 34: {learned(WALKER)} (cpu)." in (LIBRARY / "README.md").read_text()
+
+
+def test_what_decision_transformer_reaches_is_in_the_pictures_record() -> None:
+    page = " ".join((LIBRARY / "decision_transformer" / "README.md").read_text().split())
+    results = json.loads((ROOT / "zoo/figures/target-return.json").read_text())["results"]
+    reached = {found["target_return"]: f"{found['mean_reward']:.0f}" for found in results}
+    assert f"200, 500 and 1000 reach {reached[200]}, {reached[500]} and {reached[1000]}." in page
+    assert f"2000 reaches {reached[2000]} and 3000 reaches {reached[3000]} (10 episodes each)" in page
+    assert f"# {', '.join(reached.values())}" in page
+    (record,) = [each for each in LEARNING.records("decision_transformer", HOPPER) if each["config"]["seed"] == 0]
+    for found in results:  # it is the benchmark's agent, or one that the same command trained on the same data
+        assert (found["n_eval_episodes"], found["seed"], found["gradient_steps"]) == (10, 0, record["updates"])
+        assert found["dataset_fingerprint"] == record["data"]["fingerprint"]
 
 
 @pytest.mark.parametrize("name", ["learning", "small"])
@@ -345,11 +429,13 @@ def test_what_pages_say_of_the_stitching_maze_is_in_the_small_benchmarks_records
     assert [found["selection_alpha"] for found in sweep] == [0, 10, 30] and sweep[0]["n_eval_episodes"] == 8
     scores = [f"{found['normalized_score']:.1f}" for found in sweep]
     assert f"normalised score is {scores[0]}; with 10 and 30 it is {scores[1]} and {scores[2]} (8 episodes" in pages["sfbc"]
-    said = [f"{score:.0f}" for score in of["decision_transformer"]["scores"][-2:]]
+    ours, bc = of["decision_transformer"], of["bc"]
+    said = " and ".join(f"{score:.0f}" for score in ours["scores"][-2:])
     assert (
-        f"updates (benchmark, one seed) it arrives in {' and '.join(said)}% of the episodes" in pages["decision_transformer"]
-    )
-    assert of["decision_transformer"]["checkpoints"][-2:] == [18_000, 20_000]
+        f"its final score is {ours['mean']:.0f}, BC's {bc['mean']:.0f}: its last two checkpoints, after 18,000 and 20,000 "
+        f"updates, arrive in {said}% of the episodes, the three before in none"
+    ) in pages["decision_transformer"]
+    assert ours["checkpoints"][-2:] == [18_000, 20_000] and ours["scores"][:-2] == [0, 0, 0]
     first, last = ", ".join(f"{score:.0f}" for score in of["diffuser"]["scores"][:-1]), of["diffuser"]["scores"][-1]
     assert f"it arrives in {first} and {last:.0f}% of the episodes" in pages["diffuser"]
     sweep = json.loads((ROOT / "zoo/figures/diffuser-guide.json").read_text())["results"]

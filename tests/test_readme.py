@@ -8,7 +8,9 @@ import shlex
 import tomllib
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -113,6 +115,23 @@ def test_python_blocks_run(
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "sb3_genoffline" / "data" / "README.md"], ids=name_of)
+def test_what_is_typed_about_your_own_data_fits_the_arrays_of_the_page(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert '`np.savez("own.npz", **arrays)`' in page.read_text()
+    found: dict[str, Any] = {}
+    exec(next(block for block in blocks_of(page, "python") if "arrays = {" in block), found)
+    np.savez("own.npz", **found["arrays"])
+    typed = [line for each, line in SHELL_LINES if each == page and " own.npz" in line]
+    smaller = {"train": ["-n", "2", "--profile", "tiny", "--eval-freq", "0", "--no-progress"], "inspect": ["--no-picture"]}
+    for line in typed:
+        _, _, _, command, *words = shlex.split(line, comments=True)
+        zoo_main.main([command, *words, *smaller[command]])
+    assert [line.split()[3] for line in typed] == (["inspect", "train"] if page == ROOT / "README.md" else ["train"])
+
+
 def test_the_readme_and_the_pages_have_the_blocks_they_promise() -> None:
     assert len(blocks_of(ROOT / "README.md", "python")) == 3 and len(README.splitlines()) <= 150
     assert all(blocks_of(page, "sh") for page in PAGES)
@@ -135,6 +154,18 @@ def test_every_zoo_command_has_flags_that_exist(line: str, monkeypatch: pytest.M
     monkeypatch.setattr(module, "main", parsed.append)
     zoo_main.main([command, *rest])
     assert len(parsed) == 1
+
+
+def test_what_a_training_needs_is_collected_before() -> None:
+    """By ``--collect``, or by an earlier line of the same block."""
+    for page in [*PAGES, ROOT / "hub_models" / "README.md"]:
+        for block in (*blocks_of(page, "sh"), *blocks_of(page, "bash")):
+            there: set[str] = set()
+            for line in block.splitlines():
+                asked = re.findall(r"genoffline/[\w/-]+-v\d", line)
+                if line.startswith("python -m zoo collect") or " --collect" in line:
+                    there |= {*asked}
+                assert not line.startswith("python -m zoo train") or {*asked} <= there, (page, line)
 
 
 def test_every_command_in_a_sentence_has_flags_that_exist() -> None:

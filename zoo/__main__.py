@@ -8,11 +8,39 @@ import importlib
 import os
 import sys
 
-from sb3_genoffline.program import PROGRAM
+_NEEDED = (
+    *("PIL", "gymnasium", "h5py", "huggingface_hub", "minari", "numpy", "safetensors", "sb3_contrib", "scipy"),
+    *("stable_baselines3", "torch", "yaml", "zuko"),
+    *("filelock", "gymnasium_robotics", "imageio_ffmpeg", "jinja2", "markdown_it", "matplotlib", "mujoco", "rich"),
+    *("tensorboard", "tqdm"),
+)
+"""What is imported of the packages that this one depends on, and of those of ``[zoo]``."""
 
-from .runs.provenance import as_command
-from .runs.rendering import prefer_offscreen
-from .runs.stopping import ending_in_order
+
+def what_is_missing(error: ModuleNotFoundError) -> str | None:
+    """
+    :param error: of an import
+    :return: what to do, if it is one of our dependencies that is not installed
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in _NEEDED:
+        return None
+    return (
+        f"This Python ({sys.executable}) has no {package}. In a checkout `make quickstart` installs all into .venv, and "
+        '`. .venv/bin/activate` makes a shell use it; or install into the environment you are in: pip install ".[zoo]"'
+    )
+
+
+try:
+    from sb3_genoffline.program import PROGRAM
+
+    from .runs.provenance import as_command
+    from .runs.rendering import prefer_offscreen
+    from .runs.stopping import ending_in_order
+except ModuleNotFoundError as error:
+    if what_is_missing(error) is None:
+        raise
+    sys.exit(what_is_missing(error))
 
 COMMANDS = {
     "collect": ("collect.command", "make offline datasets from the committed behaviour policies"),
@@ -60,6 +88,16 @@ def main(argv: list[str] | None = None) -> None:
         hint = f"did you mean {near[0]}? The commands are" if near else "use one of"
         sys.exit(f"{PROGRAM}: {name!r} is not a command; {hint}\n{_lines_of_commands()}")
     prefer_offscreen()
+    try:
+        _run(name, rest, argv, is_whole_process)
+    except ModuleNotFoundError as error:
+        sentence = None if os.environ.get("ZOO_TRACEBACK") else what_is_missing(error)
+        if sentence is None:
+            raise
+        sys.exit(sentence)
+
+
+def _run(name: str, rest: list[str], argv: list[str], is_whole_process: bool) -> None:
     module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
     flags = importlib.import_module(".runs.flags", __package__)  # here: with it comes torch, which --help does not need
     parser = flags.FlagParser(prog=f"{PROGRAM} {name}", description=module.__doc__)

@@ -291,6 +291,14 @@ def _data_below(folder: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def resuming(command: str) -> str:
+    """:param command: of this process; beside it stands what was typed if make started it"""
+    _, _, words = command.partition(" quickstart")
+    if not os.environ.get("MAKELEVEL"):
+        return command
+    return f"""make quickstart{f' ARGS="{words.strip()}"' if words.strip() else ""} (or, in .venv, {command})"""
+
+
 def show(result: dict[str, Any], path: Path) -> None:
     """Print the outcome as a small table."""
     names = {"the data": "behavior_", "imitation (BC)": "bc_", "DAC": ""}
@@ -342,4 +350,4 @@ def main(args: argparse.Namespace) -> None:
         with _data_below(folder):
             quickstart(folder, args.seed, SMOKE)
     except KeyboardInterrupt as stop:
-        raise advised(stop, f"to resume, run the same command: {command_line()}") from None
+        raise advised(stop, f"to resume, run the same command: {resuming(command_line())}") from None

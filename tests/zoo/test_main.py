@@ -3,8 +3,12 @@
 import argparse
 import ast
 import errno
+import os
 import re
+import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +19,8 @@ from sb3_genoffline.hub.errors import HubError
 from sb3_genoffline.program import name_of_program
 from zoo import __main__ as zoo_main
 from zoo.runs import flags
+
+ROOT = Path(__file__).parents[2]
 
 
 def run_a_command_that_raises(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +62,32 @@ def test_what_the_system_refuses_is_a_sentence(error: Exception, message: str, m
 def test_a_bug_keeps_its_traceback(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(kind, match="a bug"):
         run_a_command_that_raises(kind("a bug"), monkeypatch)
+
+
+def test_a_missing_package_of_ours_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "zoo", "train"]
+    ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 1 and ended.stderr.startswith(f"This Python ({sys.executable}) has no torch. ")
+    assert ". .venv/bin/activate" in ended.stderr and 'pip install ".[zoo]"' in ended.stderr and ended.stderr.count("\n") == 1
+    with pytest.raises(SystemExit, match="has no matplotlib"):
+        run_a_command_that_raises(ModuleNotFoundError("no", name="matplotlib.pyplot"), monkeypatch)
+    with pytest.raises(ModuleNotFoundError):
+        run_a_command_that_raises(ModuleNotFoundError("no", name="zoo.runs.bug"), monkeypatch)
+
+
+def test_packages_of_ours_are_those_that_we_depend_on() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    distributions = [*project["dependencies"], *project["optional-dependencies"]["zoo"]]
+    asked = {re.split(r"[\[>=]", name)[0].lower().replace("_", "-") for name in distributions}
+    modules = {
+        module
+        for module, names in packages_distributions().items()
+        if asked & {name.lower().replace("_", "-") for name in names}
+    }
+    assert {*zoo_main._NEEDED} - {"h5py", "numpy"} <= modules  # which the others bring
+    assert {name.replace("-", "_") for name in asked} - {"pillow", "pyyaml", "markdown_it_py"} <= {*zoo_main._NEEDED}
 
 
 def test_the_overview_names_every_command_and_every_script(capsys: pytest.CaptureFixture[str]) -> None:

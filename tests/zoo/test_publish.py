@@ -18,7 +18,7 @@ from zoo.runs.film import RenderingError
 from zoo.runs.folders import find_run
 from zoo.runs.hyperparameters import load_hyperparameters, parse_pairs
 
-NAME = "dac-hopper-random"
+NAME = "dac-hopper-random-v0"
 ONE_EPISODE = ["-n", "1", "--no-film"]
 
 
@@ -147,7 +147,7 @@ def test_one_agent_that_fails_does_not_stop_the_others(logs: Path, tmp_path: Pat
     settings = next(broken.glob("*/config.yml"))
     settings.write_text(yaml.safe_dump(yaml.safe_load(settings.read_text()) | {"algo": "bc"}))
     next(broken.glob("tiny*.zip")).write_bytes(b"no agent")
-    with pytest.raises(SystemExit, match=r"1 of 2 agents were not published:\nbc-hopper-random: "):
+    with pytest.raises(SystemExit, match=r"1 of 2 agents were not published:\nbc-hopper-random-v0: "):
         main(["publish", "--all", "-f", str(copy), "-o", str(tmp_path / "models"), *ONE_EPISODE])
     assert [folder.name for folder in (tmp_path / "models").iterdir()] == [NAME]
     assert "nothing was sent" in capsys.readouterr().out
@@ -158,6 +158,29 @@ def test_the_list_is_made_by_the_same_command(made: Path, tmp_path: Path, capsys
     main(["publish", "--index", "-o", str(tmp_path), "-f", str(tmp_path)])
     text = (tmp_path / "README.md").read_text()
     assert f"[{NAME}]({NAME})" in text and "tiny/hopper/random-v0" in text and "README.md" in capsys.readouterr().out
+
+
+def test_publishing_renews_a_list_that_is_there_and_no_other_page(
+    made: Path, logs: Path, dataset_id: str, tmp_path: Path, capsys: Any
+) -> None:
+    shutil.copytree(made, tmp_path / NAME)
+    (tmp_path / "README.md").write_text("# My own page\n")
+    publish(logs, tmp_path, dataset_id, "-name", "other", *ONE_EPISODE)
+    assert (tmp_path / "README.md").read_text() == "# My own page\n" and "renewed" not in capsys.readouterr().out
+    (tmp_path / "README.md").write_text("# Trained agents\n\nNone is here yet.\n")
+    publish(logs, tmp_path, dataset_id, "-name", "other", *ONE_EPISODE)  # unchanged
+    assert "renewed" in capsys.readouterr().out
+    assert all(f"[{name}]({name})" in (tmp_path / "README.md").read_text() for name in (NAME, "other"))
+
+
+def test_agents_in_the_checkout_have_the_names_that_publish_gives() -> None:
+    folders = [path for path in (Path(__file__).parents[2] / "hub_models").glob("*-v1") if path.is_dir()]
+    results = {folder.name: results_in(folder) for folder in folders}
+    assert {name: command.default_name(found["algo"], found["dataset"]) for name, found in results.items()} == {
+        name: name for name in results
+    }
+    assert len(results) >= 8 and command.default_name("bc", "data/hopper-medium-v2.hdf5") == "bc-hopper-medium-v2"
+    assert command.default_name("iql", "own.npz") == "iql-own"
 
 
 @pytest.mark.parametrize(

@@ -119,10 +119,10 @@ def test_a_tree_without_a_finished_run_is_an_error(tmp_path: Path) -> None:
 
 def test_datasets_whose_agents_have_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     make_run(tmp_path, 0)
-    make_run(tmp_path, 0, dataset="mujoco/hopper/medium-v0")
+    make_run(tmp_path, 0, dataset="mujoco/hopper/medium-v1")
     agents, passed = named(choose_all(tmp_path)[0])
-    assert [(name, candidate.chosen.dataset) for name, candidate in agents] == [("dac-hopper-medium", DATASET)]
-    assert "--algo dac --dataset mujoco/hopper/medium-v0 and a -name" in passed[0]
+    assert [(name, candidate.chosen.dataset) for name, candidate in agents] == [("dac-hopper-medium-v1", DATASET)]
+    assert "--algo dac --dataset mujoco/hopper/medium-v1 and a -name" in passed[0]
 
 
 @pytest.mark.parametrize(

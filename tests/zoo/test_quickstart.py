@@ -100,6 +100,15 @@ def test_a_signal_ends_both_trainings_saved_and_the_same_command_goes_on(
     assert [agent.read_bytes() for agent in agents] == before
 
 
+def test_what_resumes_is_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "python -m zoo quickstart --seed 1"
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    assert quickstart.resuming(command) == command
+    monkeypatch.setenv("MAKELEVEL", "1")
+    assert quickstart.resuming(command) == f'make quickstart ARGS="--seed 1" (or, in .venv, {command})'
+    assert quickstart.resuming("python -m zoo quickstart").startswith("make quickstart (or")
+
+
 @pytest.mark.usefixtures("forks")
 def test_a_failing_imitation_is_reported_with_its_log(tmp_path: Path) -> None:
     settings = {"log_folder": str(tmp_path)}

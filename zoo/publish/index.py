@@ -20,6 +20,7 @@ from ..runs.writing import write_json, write_text
 from .contents import only_training
 
 BC_FILE = "bc.json"
+_TITLE = "# Trained agents"
 _Number, _Pair = float | None, tuple[float, float]
 _RESULT = {"mean_reward": float, "mean_reward_ci95": _Pair, "normalized_score": _Number, "normalized_score_ci95": _Pair | None}
 _PARTS: dict[str, Any] = {
@@ -121,6 +122,11 @@ def _bc_entry(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def is_index(path: Path) -> bool:
+    """Whether a README is a list of agents, and nobody else's."""
+    return path.is_file() and path.read_text(errors="replace").startswith(f"{_TITLE}\n")
+
+
 def write_index(folder: str | Path, log_folder: str | Path | None = None) -> Path:
     """
     Write ``README.md`` from the folders, and renew ``bc.json``, what is known of behaviour cloning, from records.
@@ -156,7 +162,7 @@ def index_text(entries: Iterable[Entry], bc: dict[str, dict[str, Any]]) -> str:
     :return: the README in Markdown
     """
     entries = list(entries)
-    parts = ["# Trained agents"]
+    parts = [_TITLE]
     if not entries:
         return "\n\n".join([*parts, f"None is here yet: `{PROGRAM} publish --help`."]) + "\n"
     example = python_string(f"hub_models/{entries[0].name}")
