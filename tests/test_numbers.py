@@ -158,6 +158,17 @@ def test_dacs_page_says_what_an_update_costs_beside_td3_bcs() -> None:
     assert f"[{paper:.0f} times](../../zoo/README.md#beside-the-plain-form) at the papers' settings" in page
 
 
+def test_how_often_diffuser_arrives_is_in_its_record() -> None:
+    page, record = (
+        (LIBRARY / "diffuser" / "README.md").read_text(),
+        json.loads((ROOT / "zoo/figures/plans-guide.json").read_text()),
+    )
+    found = {each["guide_scale"]: each["normalized_score"] for each in record["results"]}
+    assert f"| `guide_scale` | {' | '.join(f'{scale:g}' for scale in found)} |" in page
+    assert f"| arrives | {' | '.join(f'{score:.0f}%' for score in found.values())} |" in page
+    assert {each["n_eval_episodes"] for each in record["results"]} == {10}
+
+
 def test_the_readme_counts_algorithms_and_datasets() -> None:
     text = (ROOT / "README.md").read_text()
     assert f"[{len(collectible())} sets](zoo/DATASETS.md)" in text
