@@ -320,7 +320,7 @@ def test_what_the_profile_cpu_learns_is_on_an_algorithms_page(algo: str) -> None
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_a_pages_commands_make_what_is_on_record(algo: str) -> None:
-    """The first training of "Replicate" is seed 0 of a benchmark, its scores beside it; others say that they have none."""
+    """The first training of "Replicate" is seed 0 of a benchmark, with its scores beside it; others say they have none."""
     section = (LIBRARY / algo / "README.md").read_text().partition("\n## Replicate\n")[2].partition("\n##")[0]
     name, profile = ("learning", "cpu") if LEARNING.records(algo, HOPPER) else ("small", "small")
     cell = next(cell for cell in results_of(name).at(algo, HOPPER) if cell.record and cell.record["config"]["seed"] == 0)

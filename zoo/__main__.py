@@ -34,6 +34,7 @@ def what_is_missing(error: ModuleNotFoundError) -> str | None:
 try:
     from sb3_genoffline.program import PROGRAM
 
+    from .runs.notices import without_adroits_notice
     from .runs.provenance import as_command
     from .runs.rendering import prefer_offscreen
     from .runs.stopping import ending_in_order
@@ -88,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         hint = f"did you mean {near[0]}? The commands are" if near else "use one of"
         sys.exit(f"{PROGRAM}: {name!r} is not a command; {hint}\n{_lines_of_commands()}")
     prefer_offscreen()
+    without_adroits_notice()
     try:
         _run(name, rest, argv, is_whole_process)
     except ModuleNotFoundError as error:

@@ -77,6 +77,13 @@ def test_a_missing_package_of_ours_is_a_sentence(tmp_path: Path, monkeypatch: py
         run_a_command_that_raises(ModuleNotFoundError("no", name="zoo.runs.bug"), monkeypatch)
 
 
+def test_the_notice_of_another_packages_environments_is_not_printed() -> None:
+    script = "from zoo.recipes.pointmaze import maze_spec; maze_spec('umaze', False)"
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0 and "AdroitHand" not in ended.stderr
+
+
 def test_packages_of_ours_are_those_that_we_depend_on() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     distributions = [*project["dependencies"], *project["optional-dependencies"]["zoo"]]

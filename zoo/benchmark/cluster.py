@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sb3_genoffline.errors import UserError
 
+from ..runs.extras import installing
 from .job import EXIT
 from .records import FAILED, INTERRUPTED
 from .runner import LocalProcess
@@ -21,7 +22,7 @@ def connect(address: str) -> int:
     try:
         import ray
     except ImportError as error:
-        raise UserError("--ray needs Ray: pip install 'sb3-genoffline[ray]'.") from error
+        raise UserError(f"--ray needs Ray: {installing('ray')}") from error
     try:
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True, include_dashboard=False)
     except ConnectionError as error:

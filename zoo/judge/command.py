@@ -95,8 +95,13 @@ def main(args: argparse.Namespace) -> None:
     begun = [] if args.fits is None else [name for name in agents if kept_fit(Path(args.fits), name).is_file()]
     if begun:
         print(f"{args.fits} has fits of {len(begun)} of them from before, which go on where they stopped")
-    print(f"judging {len(agents)} agents: a fit of {args.n_timesteps:,} updates for each and for the data{also}")
-    print(f"no agent's fit sees {apart}: TD errors{'' if args.fqe_only else ' and WDR'} are of these", flush=True)
+    number = "one agent" if len(agents) == 1 else f"{len(agents)} agents"
+    print(f"judging {number}: a fit of {args.n_timesteps:,} updates for each and for the data{also}")
+    measured = "TD errors are" if args.fqe_only else "TD errors and WDR are"
+    print(
+        f"{apart} are held out of the agents' fits; {measured} measured on them (the data's own value is fitted on all)",
+        flush=True,
+    )
     try:
         report = evaluate_offline(
             agents,

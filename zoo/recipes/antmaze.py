@@ -22,6 +22,7 @@ from ..behavior import gait
 from ..behavior.episode import Episode
 from ..behavior.gait import Trot
 from ..behavior.waypoints import Routes
+from ..runs.notices import without_adroits_notice
 from .recipe import Recipe, fingerprint_of
 
 RECIPE = 1
@@ -36,6 +37,7 @@ def spec() -> EnvSpec:
     """
     :return: gymnasium-robotics' AntMaze v4, U-shaped, from one end to the other; the episode ends at the goal
     """
+    without_adroits_notice()
     import gymnasium_robotics
 
     gym.register_envs(gymnasium_robotics)

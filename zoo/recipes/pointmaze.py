@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from ..behavior.episode import Episode
 from ..behavior.pointmaze import GOAL_RADIUS, rollout
 from ..behavior.waypoints import NEAR, SPREAD, Itinerary, Routes, Steering
+from ..runs.notices import without_adroits_notice
 from .recipe import Recipe, fingerprint_of
 
 RECIPE = 1
@@ -80,6 +81,7 @@ def maze_spec(name: str, dense: bool) -> EnvSpec:
     :param dense: reward exp(-distance) instead of 1 within the goal's radius
     :return: the environment as gymnasium-robotics registers it: random start and goal, no termination
     """
+    without_adroits_notice()
     import gymnasium_robotics
 
     gym.register_envs(gymnasium_robotics)

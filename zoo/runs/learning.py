@@ -26,6 +26,7 @@ from .envs import EnvFactory, NoEnvironment, env_id_of, env_of_run, eval_envs, r
 from .evaluations import late_evaluations
 from .folders import Run, held, new_run, run_of
 from .refusals import refusal_of
+from .scoring import said_of
 from .settings import make_logger, write_settings
 from .starting import Start, Wish, start
 from .stopping import Stopped, advised, stoppable
@@ -344,7 +345,7 @@ def _conclude(result: TrainedRun) -> None:
     score = result.model.last_metrics.get("normalized_score")
     late = late_evaluations(result.run)
     last = "" if score is None else f", last normalised score {score:.1f}"
-    last += "" if late is None else f", mean of the last {len(late['each'])} evaluations {late['mean']:.1f}"
+    last += "" if late is None else f", {said_of(late)} {late['mean']:.1f}"
     fitting = f" after {result.fit_seconds:.0f} s of fitting" if result.fit_seconds else ""
     print(
         f"{result.gradient_steps:,} updates in {result.seconds - result.fit_seconds:.0f} s{fitting} "

@@ -197,6 +197,12 @@ def bootstrap_ci(values: np.ndarray, level: float = 0.95, seed: int = 0) -> list
     return [float(bound) for bound in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])]
 
 
+def said_of(late: Mapping[str, Any]) -> str:
+    """:param late: of :func:`zoo.runs.evaluations.late_evaluations`"""
+    number = len(late["each"])
+    return "the only evaluation" if number == 1 else f"mean of the last {number} evaluations"
+
+
 def summary(result: dict[str, Any]) -> str:
     """The result in two lines."""
     low, high = result["mean_reward_ci95"]
@@ -214,5 +220,5 @@ def summary(result: dict[str, Any]) -> str:
         text += f" (data: {result['behavior_normalized_score']:.1f})"
     late = result.get("last_evaluations")
     if late is not None:
-        text += f"\nmean of the last {len(late['each'])} evaluations on the way: {late['mean']:.1f}"
+        text += f"\n{said_of(late)} on the way: {late['mean']:.1f}"
     return text

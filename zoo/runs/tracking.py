@@ -18,6 +18,7 @@ from stable_baselines3.common.logger import KVWriter
 from sb3_genoffline.errors import MissingPackageError, UserError
 from sb3_genoffline.files.untrusted import short
 
+from .extras import installing
 from .folders import Run
 from .reading import read_json
 from .writing import write_json
@@ -199,7 +200,5 @@ def _package(service: Service) -> ModuleType:
         if package.__file__ is None:  # a folder of this name, with what the package has written, passes for a module
             raise ImportError(f"No module named {service!r}")
     except Exception as error:  # one that does not fit the other packages fails in any way
-        raise MissingPackageError(
-            f'--track {service} needs its package ({error}): pip install "sb3-genoffline[{service}]"'
-        ) from error
+        raise MissingPackageError(f"--track {service} needs its package ({error}): {installing(service)}") from error
     return package

@@ -12,6 +12,7 @@ import numpy as np
 from sb3_genoffline.errors import MissingPackageError, UserError
 from sb3_genoffline.files.untrusted import short
 
+from ..runs.extras import installing
 from .objectives import OBJECTIVES
 from .plan import TunePlan, difference
 
@@ -33,7 +34,7 @@ def load_optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise MissingPackageError("tune needs Optuna: pip install 'sb3-genoffline[tune]'.") from error
+        raise MissingPackageError(f"tune needs Optuna: {installing('tune')}") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

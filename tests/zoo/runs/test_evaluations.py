@@ -56,3 +56,5 @@ def test_a_run_knows_the_mean_of_its_last_evaluations(tmp_path: Path) -> None:
     np.savez(run.evaluations_path, timesteps=[1], results=[[np.nan]], ep_lengths=[[1]])
     assert late_evaluations(run) is None, "an environment that rewards by nan leaves nothing to write down"
     assert "mean of the last 5 evaluations on the way: 21.0" in summary(result | missing | {"last_evaluations": late})
+    only = late | {"each": [7.0], "mean": 7.0}
+    assert "\nthe only evaluation on the way: 7.0" in summary(result | missing | {"last_evaluations": only})
