@@ -369,6 +369,7 @@ def test_what_decision_transformer_reaches_is_in_the_pictures_record() -> None:
     assert f"2000 reaches {reached[2000]} and 3000 reaches {reached[3000]} (10 episodes each)" in page
     assert f"# {', '.join(reached.values())}" in page
     (record,) = [each for each in LEARNING.records("decision_transformer", HOPPER) if each["config"]["seed"] == 0]
+    assert record["config"]["hyperparameters"].get("target_return") is None  # "the default, the largest return of their data"
     for found in results:  # it is the benchmark's agent, or one that the same command trained on the same data
         assert (found["n_eval_episodes"], found["seed"], found["gradient_steps"]) == (10, 0, record["updates"])
         assert found["dataset_fingerprint"] == record["data"]["fingerprint"]
