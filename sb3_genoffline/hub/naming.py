@@ -11,14 +11,14 @@ _LONGEST = 96
 
 def repo_name(algo: str, dataset: str) -> str:
     """
-    ``dac-hopper-medium-replay`` for DAC on ``genoffline/hopper/medium-replay-v1`` or ``hopper-medium-replay-v2``: the dataset
-    without its first namespace and its version. (Which dataset it was exactly is in ``config.json`` and on the card.)
+    ``dac-hopper-medium-replay-v1`` for DAC on ``genoffline/hopper/medium-replay-v1``: the dataset without its first namespace,
+    or a file without its suffix. (Which dataset it was exactly is in ``config.json`` and on the card.)
 
     :param algo: name in ``ALGOS``
     :param dataset: id or file
     """
     text = Path(dataset).stem if dataset.endswith(_FILES) else dataset.partition("/")[2] or dataset
-    name = re.sub(r"[^A-Za-z0-9._]+", "-", f"{algo}-{re.sub(r'-v[0-9]+$', '', text)}")
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", f"{algo.replace('_', '-')}-{text}")
     return re.sub(r"\.{2,}", ".", name).strip("-.")
 
 

@@ -8,14 +8,16 @@ from sb3_genoffline.hub.naming import check_repo_id, repo_name
 @pytest.mark.parametrize(
     ("algo", "dataset", "name"),
     [
-        ("dac", "genoffline/hopper/medium-replay-v1", "dac-hopper-medium-replay"),
-        ("dac", "hopper-medium-v2", "dac-hopper-medium"),
-        ("td3_bc", "D4RL/antmaze/umaze-diverse-v1", "td3_bc-antmaze-umaze-diverse"),
+        ("dac", "genoffline/hopper/medium-replay-v1", "dac-hopper-medium-replay-v1"),
+        ("dac", "hopper-medium-v2", "dac-hopper-medium-v2"),
+        ("td3_bc", "D4RL/antmaze/umaze-diverse-v1", "td3-bc-antmaze-umaze-diverse-v1"),
+        ("bc", "data/hopper-medium-v2.hdf5", "bc-hopper-medium-v2"),
+        ("iql", "own.npz", "iql-own"),
         ("qdq", "data/my walks.hdf5", "qdq-my-walks"),
-        ("bc", "x/odd..name--v2-v10", "bc-odd.name-v2"),
+        ("bc", "x/odd..name--v2-v10", "bc-odd.name-v2-v10"),
     ],
 )
-def test_a_name_is_the_algorithm_and_the_dataset_without_its_version(algo: str, dataset: str, name: str) -> None:
+def test_a_name_is_the_algorithm_and_the_dataset(algo: str, dataset: str, name: str) -> None:
     assert repo_name(algo, dataset) == name
     check_repo_id(f"org/{name}")
 

@@ -16,7 +16,7 @@ from sb3_genoffline.registry import load_agent
 from ..collect.lookup import find_dataset
 from ..runs.agents import add_trust_argument
 from ..runs.envs import Recorded, env_factory
-from ..runs.flags import device, picture_file, positive, seed_number
+from ..runs.flags import device, not_negative, picture_file, positive, seed_number
 from ..runs.provenance import versions
 from ..runs.scoring import EVAL_SEED
 from ..runs.sweeping import each_value
@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", required=True, help="dataset of a PointMaze or AntMaze")
     add("--agent", required=True, metavar="ZIP", help="a Diffuser's file or run folder")
-    add("--guide-scale", type=float, help="of the guide, in the episode too (default: the agent's)")
+    add("--guide-scale", type=not_negative, help="of the guide, in the episode too (default: the agent's)")
     add("--n-places", type=positive, default=5, help="states of its episode from which plans are drawn")
     add("--n-plans", type=positive, default=32, help="plans from each")
     add("-n", "--n-episodes", type=positive, default=200, help="episodes of the data, drawn pale")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,18 +110,6 @@ def _source_in(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def default_name(algo: str, dataset: str) -> str:
-    """
-    ``dac-hopper-medium-replay-v1`` for DAC on ``genoffline/hopper/medium-replay-v1``: :func:`repo_name` and the dataset's
-    version, since another version is other data.
-
-    :param algo: name in ``ALGOS``
-    :param dataset: id or file
-    """
-    version = re.search(r"-v\d+(?=$|\.(?:hdf5|h5|npz)$)", dataset)
-    return repo_name(algo.replace("_", "-"), dataset) + (version[0] if version else "")
-
-
 def named(candidates: list[Candidate]) -> tuple[list[tuple[str, Candidate]], list[str]]:
     """
     Names of agents; of several that would have the same, the first in the order given has it.
@@ -133,7 +120,7 @@ def named(candidates: list[Candidate]) -> tuple[list[tuple[str, Candidate]], lis
     passed = []
     for candidate in candidates:
         trained = candidate.chosen
-        name = default_name(trained.algo, trained.dataset)
+        name = repo_name(trained.algo, trained.dataset)
         if name in taken:
             passed.append(
                 f"{trained.run.folder}: its name {name} is that of {taken[name].chosen.run.folder}; publish it by itself, "
@@ -207,7 +194,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("Which agent? Give --dataset (and --algo, -f, --exp-id), or --all.")
     else:
         candidate = choose(args.folder, args.algo, args.dataset, args.exp_id)
-        agents = [(args.repo_name or default_name(candidate.chosen.algo, candidate.chosen.dataset), candidate)]
+        agents = [(args.repo_name or repo_name(candidate.chosen.algo, candidate.chosen.dataset), candidate)]
     for line in passed:
         print(f"passed over {printable(line)}")
     problems = []

@@ -84,7 +84,7 @@ discount = share = _number(Annotated[float, Bounds(0.0, 1.0, open_high=True)])
 inner_share = _number(Annotated[float, Bounds(0.0, 1.0, open_low=True, open_high=True)])
 pixels = _number(Annotated[int, Bounds(16, 7680)])
 niceness = _number(Annotated[int, Bounds(0, 19)])
-share_of_gpus = _number(NonNegative)
+not_negative = share_of_gpus = _number(NonNegative)
 
 
 def _of_sentences(check: Callable[[str], str]) -> Callable[[str], str]:
