@@ -13,7 +13,7 @@ from sb3_genoffline import load_from_hub
 from sb3_genoffline.hub.naming import repo_name
 from sb3_genoffline.registry import load_agent
 from zoo.__main__ import main
-from zoo.publish import contents
+from zoo.publish import command, contents
 from zoo.publish.choice import choose
 from zoo.runs.film import RenderingError
 from zoo.runs.folders import find_run
