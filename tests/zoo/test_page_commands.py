@@ -89,7 +89,7 @@ def run(line: str) -> None:
     name = " ".join(words[:2]) if words[0] == "plot" else words[0]
     words += SMALLER.get(name, "").split()
     if name == "train" and not any(word.endswith(".yml") for word in words):
-        words += ["--profile", "tiny"]
+        words = ["horizon:4" if word.startswith("horizon:") else word for word in words] + ["--profile", "tiny"]
     zoo_main.main(words)
 
 
