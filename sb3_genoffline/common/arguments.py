@@ -153,6 +153,8 @@ NCandidates = Annotated[int, Bounds(1, 100_000)]
 SampleCount = Annotated[int, Bounds(1, 10_000)]
 """Draws per row of a batch."""
 NoiseScale = Annotated[float, Bounds(0.0, 1e6)]
+Sharpness = Annotated[float, Bounds(0.0, 1e6)]
+"""Of a softmax: multiplied onto what it chooses by."""
 HalfWidth = Annotated[float, Bounds(0.0, 1e6)]
 """Of the uniform distribution that weights start from."""
 Temperature = Annotated[float, ZeroOrAtLeast(1e-6)]

@@ -6,6 +6,16 @@ from torch import Tensor
 from sb3_genoffline.common.policies import OfflinePolicy
 
 
+def draw_by(probabilities: Tensor, n: int, generator: th.Generator) -> Tensor:
+    """
+    :param probabilities: (B, M) of candidates
+    :param n: how many are drawn, without replacement
+    :param generator: on their device
+    :return: int64 (B, n); of a state with NaN, whose actions are NaN too, any
+    """
+    return th.multinomial(probabilities.nan_to_num(1.0), n, generator=generator)
+
+
 class CandidatePolicy(OfflinePolicy):
     """
     ``predict(deterministic=True)`` draws ``n_action_samples`` candidates per observation and takes the one that is worth most;

@@ -16,7 +16,7 @@ from sb3_genoffline.common.arguments import (
     Temperature,
     split_net_arch,
 )
-from sb3_genoffline.common.candidates import CandidatePolicy
+from sb3_genoffline.common.candidates import CandidatePolicy, draw_by
 from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, ReverseVariance, SampleClip, SamplerName
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.ensembles import EnsembleQ
@@ -136,7 +136,7 @@ class DiffusionPolicy(CandidatePolicy):
         if self.softmax_temperature <= 0:
             return values.argmax(dim=1)
         probabilities = th.softmax(self.choice_logits(values), dim=1)
-        return th.multinomial(probabilities, 1, generator=self.acting_generator).squeeze(1)
+        return draw_by(probabilities, 1, self.acting_generator).squeeze(1)
 
     def choice_logits(self, values: Tensor) -> Tensor:
         """(B, n) values -> (B, n) logits of the draw, for a positive temperature"""

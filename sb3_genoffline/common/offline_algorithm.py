@@ -94,10 +94,10 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
             self.policy.set_observation_statistics(*buffer.observation_statistics())
         try:
             self.check_fitted_model((scale, shift))
+            self.take_buffer(buffer)  # raises too, where no batch can be drawn
         except UserError:
             self.policy.set_observation_statistics(*before)
             raise
-        self.take_buffer(buffer)
         resumed, self._resumed_sampler = self._resumed_sampler, None
         if previous is not None:
             buffer.adopt_online_rows(previous)
@@ -130,8 +130,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
     def take_buffer(self, buffer: OfflineBuffer) -> None:
         """See :meth:`~sb3_genoffline.common.stored_learner.StoredLearner.take_buffer`."""
-        self.replay_buffer = buffer
-        self.batches = self.make_sampler(buffer)
+        batches = self.make_sampler(buffer)  # raises, before anything has changed
+        self.replay_buffer, self.batches = buffer, batches
 
     def make_sampler(self, buffer: OfflineBuffer) -> Sampler[BatchT]:
         """

@@ -3,7 +3,7 @@
 import torch as th
 from torch import Tensor, nn
 
-from sb3_genoffline.nets.causal_transformer import CausalTransformer, DropoutMasks, SequenceLinear
+from sb3_genoffline.nets.causal_transformer import CausalTransformer, DropoutMasks
 from sb3_genoffline.nets.network import Network
 
 
@@ -36,12 +36,12 @@ class ReturnTransformer(Network):
         super().__init__()
         self.n_steps = n_steps
         self.embed_step = nn.Embedding(n_steps, width)
-        self.embed_return = SequenceLinear(1, width)
-        self.embed_state = SequenceLinear(state_dim, width)
-        self.embed_action = SequenceLinear(action_dim, width)
+        self.embed_return = nn.Linear(1, width)
+        self.embed_state = nn.Linear(state_dim, width)
+        self.embed_action = nn.Linear(action_dim, width)
         self.token_norm = nn.LayerNorm(width)
         self.transformer = CausalTransformer(width, n_layers, n_heads, dropout, activation_fn)
-        self.action_head = SequenceLinear(width, action_dim)
+        self.action_head = nn.Linear(width, action_dim)
 
     def tokens(self, states: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor) -> Tensor:
         """(B, 3K, D), before the norm; parameters as of :meth:`forward`."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch as th
@@ -15,6 +15,7 @@ from sb3_genoffline.common.policies import OfflinePolicy
 from sb3_genoffline.decision_transformer.network import ReturnTransformer
 from sb3_genoffline.deploy.acting import EPISODE_START, NEXT_STATE, REWARD, STATE, Acting
 from sb3_genoffline.errors import UserError
+from sb3_genoffline.nets.blocks import is_undivided
 
 ContextLength = Annotated[int, Bounds(1, 1_000)]
 EpisodeSteps = Annotated[int, Bounds(1, 10_000)]
@@ -156,7 +157,7 @@ class DecisionTransformerPolicy(OfflinePolicy):
         assert isinstance(rows, Tensor)
         n = len(rows)
         past = self._empty(n) if state is None else self._checked(state, n)
-        begins = np.full(n, state is None) if episode_start is None else np.broadcast_to(np.asarray(episode_start, bool), n)
+        begins = np.broadcast_to(np.asarray(state is None or (episode_start is not None and episode_start), bool), n)
         self._warn_of_missing_rewards(~begins & np.isnan(past.reward))
         with th.no_grad():
             new = self.extended(_as_tensors(past), rows.flatten(1).cpu(), th.as_tensor(begins.copy()), self.first_return())
@@ -233,8 +234,11 @@ class DecisionTransformerPolicy(OfflinePolicy):
         timesteps = (history.step.unsqueeze(1) - before).clamp(min=0).to(self.device, th.int64)
         observations, actions, returns_to_go = (part.to(self.device, self.obs_mean.dtype) for part in history[:3])
         states = self.normalize_observations(observations.flatten(0, 1)).view_as(observations)
-        said: Tensor = self.actor(states, actions, returns_to_go, timesteps, valid)
-        return said[:, -1]
+        parts = (states, actions, returns_to_go, timesteps, valid)
+        if is_undivided() or self.device.type != "cpu" or not len(states):
+            return cast(Tensor, self.actor(*parts))[:, -1]
+        # one at a time: among others, and elsewhere in memory, products are rounded otherwise
+        return th.cat([self.actor(*(part[[row]] for part in parts))[:, -1] for row in range(len(states))])
 
     def acting_module(self, deterministic: bool) -> Acting:
         """:param deterministic: as in :meth:`predict`"""

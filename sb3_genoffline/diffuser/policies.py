@@ -161,6 +161,7 @@ class DiffuserPolicy(OfflinePolicy):
     def plan(self, observations: Tensor, n_plans: int | None = None) -> Plans:
         """
         Where a guide that is far too strong leaves no number, an action is the data's mean, and other plans are better.
+        From an observation with NaN, actions are NaN.
 
         :param observations: (n, S), raw
         :param n_plans: of each, of which the best is taken (None: as the policy is set)
@@ -174,6 +175,7 @@ class DiffuserPolicy(OfflinePolicy):
             windows, values = (th.cat(parts) for parts in zip(*found, strict=True))
         actions, states = th.split(windows, [self.action_dim, self.state_dim], dim=-1)
         actions = (actions.nan_to_num() * self.action_std + self.action_mean).clamp(-1.0, 1.0)
+        actions = actions.where(~observations.isnan().any(1)[:, None, None], th.nan)
         return Plans(states * self.obs_std + self.obs_mean, actions, values)
 
     def _best(self, states: Tensor, n_plans: int) -> tuple[Tensor, Tensor]:

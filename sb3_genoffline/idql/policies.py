@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from sb3_genoffline.common.arguments import (
     PositiveInt,
     Widths,
 )
-from sb3_genoffline.common.candidates import CandidatePolicy
+from sb3_genoffline.common.candidates import CandidatePolicy, draw_by
 from sb3_genoffline.generative.diffusion import ActionDiffusion, BetaSchedule, xavier_init
 from sb3_genoffline.generative.residual_noise import ResidualNoiseNetwork
 from sb3_genoffline.idql.implicit import Objective, implicit_weights
@@ -116,7 +115,7 @@ class IDQLPolicy(CandidatePolicy):
         if self.selection == "best":
             return super().choose(values)
         weights = implicit_weights(values, self.value_objective, self.expectile, self.exponential_scale)
-        return th.multinomial(weights, 1, generator=self.acting_generator).squeeze(1)
+        return draw_by(weights, 1, self.acting_generator).squeeze(1)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
         return super()._predict(observation, deterministic or self.selection == "implicit")

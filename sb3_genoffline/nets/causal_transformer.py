@@ -26,23 +26,6 @@ class DropoutMasks(NamedTuple):
     outputs: Tensor
 
 
-class SequenceLinear(Network, nn.Linear):
-    """
-    A linear layer on sequences. Without gradients, as in acting, each sequence is multiplied apart: its result is then the
-    same to the last bit, whichever others are in the batch.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """
-        :param input: (B, N, in)
-        :return: (B, N, out)
-        """
-        if th.is_grad_enabled():
-            return super().forward(input)
-        n = input.shape[0]
-        return th.baddbmm(self.bias.expand(n, 1, -1), input, self.weight.T.expand(n, -1, -1))
-
-
 class TransformerBlock(Network):
     """
     x + attention(norm(x)), then x + MLP(norm(x)), with a hidden layer four times as wide as x.
@@ -57,9 +40,9 @@ class TransformerBlock(Network):
         super().__init__()
         self.width, self.n_heads, self.dropout = width, n_heads, dropout
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.queries_keys_values = SequenceLinear(width, 3 * width)
-        self.attention_output = SequenceLinear(width, width)
-        self.mlp = nn.Sequential(SequenceLinear(width, 4 * width), activation_fn(), SequenceLinear(4 * width, width))
+        self.queries_keys_values = nn.Linear(width, 3 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), activation_fn(), nn.Linear(4 * width, width))
 
     def _dropped(self, x: Tensor, kept: Tensor | None) -> Tensor:
         return x if kept is None else x * kept / (1.0 - self.dropout)
@@ -73,7 +56,6 @@ class TransformerBlock(Network):
         """
         shape = (*x.shape[:2], self.n_heads, self.width // self.n_heads)
         fused = self.queries_keys_values(self.attention_norm(x))
-        # contiguous: products then take the same path, and give the same last bit, for one sequence and for many
         queries, keys, values = (part.view(shape).transpose(1, 2).contiguous() for part in fused.chunk(3, dim=-1))
         scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])  # (B, heads, N, N)
         weights = scores.masked_fill(~visible, -math.inf).softmax(-1)

@@ -7,8 +7,15 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from sb3_genoffline.common.arguments import DiffusionSteps, NCandidates, NoiseScale, NonNegative, PositiveInt, Widths
-from sb3_genoffline.common.candidates import CandidatePolicy
+from sb3_genoffline.common.arguments import (
+    DiffusionSteps,
+    NCandidates,
+    NoiseScale,
+    PositiveInt,
+    Sharpness,
+    Widths,
+)
+from sb3_genoffline.common.candidates import CandidatePolicy, draw_by
 from sb3_genoffline.generative.score import ScoreBehaviour
 from sb3_genoffline.nets.ensembles import EnsembleQ
 
@@ -54,7 +61,7 @@ class SfBCPolicy(CandidatePolicy):
         n_action_samples: NCandidates = 32,
         acting_noise_scale: NoiseScale = 1.0,
         n_selected: NCandidates = 4,
-        selection_alpha: NonNegative = 100.0,
+        selection_alpha: Sharpness = 100.0,
         n_solver_steps: DiffusionSteps = 15,
         solver_order: SolverOrder = 3,
         net_arch: Widths = (256, 256),
@@ -99,8 +106,7 @@ class SfBCPolicy(CandidatePolicy):
     def pick(self, candidates: Tensor, values: Tensor) -> Tensor:
         """See :meth:`~sb3_genoffline.common.candidates.CandidatePolicy.pick`: the mean of those that are drawn."""
         n = min(self.n_selected, values.shape[1])
-        probabilities = self.selection_probabilities(values).nan_to_num(1.0)  # of a state with NaN, whose actions are NaN too
-        drawn = th.multinomial(probabilities, n, generator=self.acting_generator)  # (B, n)
+        drawn = draw_by(self.selection_probabilities(values), n, self.acting_generator)  # (B, n)
         return candidates.gather(1, drawn.unsqueeze(2).expand(-1, -1, candidates.shape[2])).mean(1)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]

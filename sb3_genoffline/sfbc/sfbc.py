@@ -19,6 +19,7 @@ from sb3_genoffline.common.arguments import (
     PositiveInt,
     Rate,
     RewardTransform,
+    Sharpness,
     TakenOver,
 )
 from sb3_genoffline.common.envs import EnvLike
@@ -133,12 +134,12 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
         n_planning_iterations: PositiveInt = 2,
         critic_steps: PositiveInt = 24_500,
         n_planning_samples: NCandidates = 16,
-        planning_alpha: NonNegative = 20.0,
+        planning_alpha: Sharpness = 20.0,
         planning_target: PlanningTarget = "code",
         n_action_samples: NCandidates = 32,
         acting_noise_scale: NoiseScale = 1.0,
         n_selected: NCandidates = 4,
-        selection_alpha: NonNegative = 100.0,
+        selection_alpha: Sharpness = 100.0,
         n_solver_steps: DiffusionSteps = 15,
         solver_order: SolverOrder = 3,
         min_episode_length: Annotated[PositiveInt, Fixed("decides which rows are learned from")] = 1,
@@ -206,8 +207,8 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
     # ------------------------------------------------------------------ the behaviour
 
     def fit_arguments(self) -> tuple[str, ...]:
-        """What the behaviour's fit alone reads."""
-        return ("behavior_steps", "behavior_learning_rate")
+        """What the behaviour's fit alone reads, and γ of the returns, which are there with it."""
+        return ("behavior_steps", "behavior_learning_rate", "gamma")
 
     def make_fits(self) -> list[Fit]:
         """The behaviour's."""

@@ -236,3 +236,36 @@ def test_a_fit_is_not_changed_by_its_own_callbacks(algo: str, tmp_path: Any) -> 
         with pytest.raises(UserError, match=r"The fit of .* is running: its callbacks can't change data"):
             agent.learn_offline(make_dataset(), 2, callback=Meddling(meddle))
     assert agent.learn_offline(make_dataset(), 2).policy.is_fitted  # nothing is lost
+
+
+@pytest.mark.parametrize("algo", ["decision_transformer", "diffuser"])
+def test_data_that_are_refused_change_nothing(algo: str) -> None:
+    data = make_dataset()
+    never = np.zeros(len(data), bool)
+    refused = data.replace(terminations=never, truncations=never, episode_ends=np.array([len(data)]))
+    agent = make_agent(algo, normalize_observations=False).learn_offline(make_dataset(), 3, log_interval=None)
+    before, resumed, fresh = snapshot(agent), loaded(agent), make_agent(algo)
+    for each in (agent, agent, resumed, resumed, fresh, fresh):  # the second time as the first
+        with pytest.raises(UserError, match="None of the 1 episode"):
+            each.learn_offline(refused, 2, log_interval=None, reset_num_timesteps=False)
+    assert differing(before, snapshot(agent)) == [] and differing(before, snapshot(resumed)) == []
+    for each in (agent, resumed):
+        each.learn_offline(make_dataset(), 2, log_interval=None, reset_num_timesteps=False)
+    assert differing(snapshot(agent), snapshot(resumed)) == []
+
+
+def test_the_discount_of_returns_that_are_learned_from_is_not_changed() -> None:
+    agent = make_agent("sfbc").learn_offline(make_dataset(), 2, log_interval=None)
+    with pytest.raises(UserError, match=r"gamma can't be changed to 0.5 on a live agent"):
+        agent.gamma = 0.5
+    with pytest.raises(UserError, match=r"gamma can't be changed to 0.5 in load"):
+        loaded(agent, gamma=0.5)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_an_observation_with_nan_gets_nan_and_leaves_the_others_alone(algo: str) -> None:
+    observations = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    observations[1, 2] = np.nan
+    settings = {"selection": "implicit", "value_objective": "quantile"} if algo == "idql" else {}
+    actions = make_agent(algo, **settings).predict(observations, deterministic=True)[0]
+    assert np.isnan(actions[1]).all() and np.isfinite(actions[[0, 2]]).all()

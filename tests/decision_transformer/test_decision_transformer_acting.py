@@ -135,6 +135,33 @@ def test_without_a_target_the_largest_return_of_the_data_is_asked_for() -> None:
     assert state.returns_to_go[:, -1].tolist() == [0.07, 0.07]
 
 
+@pytest.mark.parametrize(
+    ("state_dim", "action_dim", "width", "n_heads"), [(1, 1, 128, 1), (3, 1, 128, 1), (17, 6, 10, 5), (17, 3, 128, 2)]
+)
+def test_sizes_do_not_matter_for_acting_as_alone(state_dim: int, action_dim: int, width: int, n_heads: int) -> None:
+    """Matrix products of one sequence may be rounded otherwise than those of several."""
+    spaces_of = spaces.Box(-9.0, 9.0, (state_dim,)), spaces.Box(-1.0, 1.0, (action_dim,))
+    sizes = {"embed_dim": width, "n_heads": n_heads, "n_layers": 1}
+    model = DecisionTransformer("MlpPolicy", spaces_of, seed=0, device="cpu", context_length=3, policy_kwargs=sizes)
+    observations = np.random.default_rng(0).normal(size=(60, state_dim)).astype(np.float32)
+    alone = np.concatenate([model.predict(observations[[row]])[0] for row in range(60)])
+    for n in (2, 3, 60):
+        np.testing.assert_array_equal(
+            np.concatenate([model.predict(rows)[0] for rows in np.split(observations, 60 // n)]), alone
+        )
+
+
+def test_without_a_state_an_episode_begins_whatever_is_said_of_it() -> None:
+    model = trained(target_return=5.0)
+    observation = np.ones((2, 3), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        actions, state = model.predict(observation, None, np.zeros(2, bool))
+    expected = model.predict(observation)
+    np.testing.assert_array_equal(actions, expected[0])
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(state, expected[1], strict=True))
+
+
 def test_an_episode_start_clears_its_own_environment_alone() -> None:
     """README claim 7."""
     model = trained()

@@ -93,6 +93,13 @@ def actions() -> Iterator[tuple[str, argparse.Action]]:
                 yield name, action
 
 
+@pytest.mark.parametrize("word", ["-1e3", "-1E-3", "-.5", "-2.", "-200"])
+def test_a_negative_number_is_no_flag(word: str) -> None:
+    parser = flags.FlagParser(prog="x")
+    parser.add_argument("--sweep", nargs="+")
+    assert parser.parse_args(["--sweep", "0", word]).sweep == ["0", word]
+
+
 def test_every_command_can_print_its_help() -> None:
     for name, parser in parsers():
         assert parser.format_help().startswith(f"usage: {parser.prog}"), name

@@ -1,6 +1,7 @@
 """Flags and what may follow them: each kind once. Every error is one line that names the flag, the word and the fix."""
 
 import argparse
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal, NoReturn
@@ -20,6 +21,7 @@ from .refusals import refusal_of
 Seed = Annotated[int, Bounds(0, 2**32 - 1)]
 """What numpy takes for one."""
 _Jobs = Annotated[int, Bounds(1, 1024)]
+_NEGATIVE = re.compile(r"^-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
 _Default = Literal[-1]
 """As in rl-zoo: it leaves the number to the program."""
 
@@ -29,6 +31,7 @@ class FlagParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self._negative_number_matcher = _NEGATIVE  # with exponents, which Python 3.11's takes for flags
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As the base class's, but what is not known is an error here, where its neighbours are known."""
