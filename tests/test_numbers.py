@@ -308,7 +308,7 @@ def test_what_the_profile_cpu_learns_is_on_an_algorithms_page(algo: str) -> None
     spent = [record["seconds"]["cpu"] / 60 for record in records]
     span = " to ".join(dict.fromkeys(f"{value:.0f}" for value in (min(spent), max(spent))))
     updates = {record["updates"] for record in records}
-    assert max(spent) <= 12 and len(updates) == 1
+    assert max(spent) <= (40 if algo == "diffuser" else 12) and len(updates) == 1
     assert f"Profile `cpu`, {updates.pop():,} updates in {span} minutes of processor time" in page
     assert SEEDS[max(len(learning.scores(algo, dataset)) for dataset in (HOPPER, WALKER))] in " ".join(page.split())
     means = [f"{small.scores(algo, dataset).mean():.0f}" for dataset in (HOPPER, WALKER)]
@@ -344,7 +344,10 @@ def test_the_generative_three_are_where_their_pages_say() -> None:
         assert abs(mean("idql", dataset) - mean("bc", dataset)) < 3
         assert mean("sfbc", dataset) < min(mean("bc", dataset), LEARNING.data(dataset)["normalized_score"])
     assert mean("decision_transformer", HOPPER) > mean("bc", HOPPER) + 3
-    assert abs(mean("decision_transformer", WALKER) - mean("bc", WALKER)) < 3
+    assert mean("decision_transformer", WALKER) < mean("bc", WALKER)
+    assert max(LEARNING.scores("decision_transformer", WALKER)) > mean("bc", WALKER)
+    better = [algo for algo in LEARNED if mean(algo, HOPPER) > mean("diffuser", HOPPER)]
+    assert len(better) <= 2, "Diffuser is among the best on Hopper"
 
 
 def learned(dataset: str) -> str:
