@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,26 @@ DATASETS = {
 }
 
 
+@cache
+def plan_of(name: str) -> Plan:
+    return read_plan(BENCHMARK.with_name(f"{name}.yml"))
+
+
+@cache
 def results_of(name: str) -> Results:
     """Of a benchmark, from its committed records."""
-    plan = read_plan(BENCHMARK.with_name(f"{name}.yml"))
+    plan = plan_of(name)
     return Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK.with_name(name) / "records"))
 
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return read_plan(BENCHMARK.with_suffix(".yml"))
+    return plan_of(BENCHMARK.name)
 
 
 @pytest.fixture(scope="module")
-def results(plan: Plan) -> Results:
-    return Results(plan.algorithms, plan.datasets, read_cells(plan, BENCHMARK / "records"))
+def results() -> Results:
+    return results_of(BENCHMARK.name)
 
 
 def said_of(text: str) -> list[tuple[str, str]]:
@@ -258,7 +265,7 @@ def test_what_less_noise_in_acting_does_is_in_its_records() -> None:
 
 
 def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> None:
-    plan, results = read_plan(BENCHMARK.with_name("small.yml")), results_of("small")
+    plan, results = plan_of("small"), results_of("small")
     page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
     hopper, walker = ("genoffline/hopper/medium-replay-v1", "genoffline/walker2d/medium-v1")
     for dataset in (hopper, walker):
