@@ -307,7 +307,7 @@ def show(result: dict[str, Any], path: Path) -> None:
         for name, prefix in names.items()
     ]
     episodes = f"{result['n_eval_episodes']} episodes, last checkpoint, seed {result['seed']}"
-    print(f"\n{result['dataset']}: share that arrives ({episodes}); no episode of the data goes all the way")
+    print(f"\n{result['dataset']}: share that arrives ({episodes}); the data's arrivals all start halfway")
     cells = [
         (name, f"{score:.1f}%", f"{ci[0]:.1f} to {ci[1]:.1f}" if ci else "", f"{length:.0f}")
         for name, score, ci, length in rows

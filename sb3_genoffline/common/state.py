@@ -54,10 +54,11 @@ class OptimizerPlan:
     def make(self, agent: Any) -> th.optim.Optimizer:
         """:raises UserError: for options that the class does not take"""
         own = self.options(agent)
+        if not own:
+            return make_optimizer(self.cls, self.parameters, self.learning_rate)
         try:
             optimizer = make_optimizer(self.cls, self.parameters, self.learning_rate, **own)
-            if own:
-                trial_state(optimizer)
+            trial_state(optimizer)
             return optimizer
         except Exception as error:
             reason = str(error).partition("\n")[0]

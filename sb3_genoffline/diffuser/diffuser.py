@@ -27,7 +27,7 @@ from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.sequence_algorithm import SequenceAlgorithm
 from sb3_genoffline.data.batches import SequenceBatch
 from sb3_genoffline.data.buffers import OfflineBuffer
-from sb3_genoffline.diffuser.policies import DiffuserPolicy, GuideSteps, Horizon, UnguidedSteps
+from sb3_genoffline.diffuser.policies import DiffuserPolicy, GuideSteps, Horizon, Normalizer, UnguidedSteps
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.window_diffusion import WindowDiffusion, loss_weights
 from sb3_genoffline.nets.ensembles import soft_update
@@ -83,7 +83,8 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
     8. Observations and actions are standardised by all rows, those of the last, cut episode too; constant columns stay as they
        are, where the code divides by 0.
     9. Actions of the data are clipped to ± (1 − 1e-5), those of plans to [−1, 1]; the code leaves both to the environment.
-    10. The limits normaliser, the branch for Maze2D, which plans once between two states, and block stacking are not built.
+    10. The branch for Maze2D, which plans once between two states, and block stacking are not built; that branch's limits
+        normaliser is: ``normalizer="limits"``.
     11. An ``acting_noise_scale`` other than 1 is an option the paper does not have.
 
     :param policy: ``"DiffuserPolicy"`` (alias ``"MlpPolicy"``) or a class
@@ -103,6 +104,8 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
     :param loss_discount: weight of each step of a window in that loss, of the one before it
     :param return_discount: of the returns that the value learns
     :param termination_penalty: added to the reward of a step that terminates its episode, in those returns
+    :param normalizer: ``"gaussian"``: windows have mean 0 and standard deviation 1; ``"limits"``: the data's extremes become
+        ±1, and plans go no further (code, for Maze2D)
     :param max_episode_steps: windows start early enough to end within so many steps of their episode
     :param value_steps: updates in which the value learns
     :param target_update_interval: updates between two moves of the slow copies, which take over the share ``tau``
@@ -139,6 +142,7 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
         loss_discount: PositiveShare = 1.0,
         return_discount: Annotated[PositiveShare, _RETURNS] = 0.997,
         termination_penalty: Annotated[float, _RETURNS] = -100.0,
+        normalizer: Annotated[Normalizer, Fixed("decides what the networks were trained on")] = "gaussian",
         max_episode_steps: Annotated[PositiveInt, Fixed("decides where windows start")] = 1000,
         value_steps: Count = 200_000,
         target_update_interval: PositiveInt = 10,
@@ -162,6 +166,7 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
         self.loss_discount = loss_discount
         self.return_discount = return_discount
         self.termination_penalty = termination_penalty
+        self.normalizer = normalizer
         self.max_episode_steps = max_episode_steps
         self.value_steps = value_steps
         self.target_update_interval = target_update_interval
@@ -185,10 +190,15 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
                 f"max_episode_steps={self.max_episode_steps} has no room for windows of horizon={self.horizon} steps: use a "
                 "larger one, or a smaller horizon."
             )
+        if self.normalizer == "limits" and not self.normalize_observations:
+            raise UserError(
+                'normalizer="limits" scales observations to [−1, 1], and normalize_observations=False leaves them alone: '
+                "leave one of the two out."
+            )
 
     def policy_arguments(self) -> dict[str, Any]:
         """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
-        names = ("horizon", "n_diffusion_steps", *DiffuserPolicy.acting_settings)
+        names = ("horizon", "n_diffusion_steps", "normalizer", *DiffuserPolicy.acting_settings)
         return {name: getattr(self, name) for name in names}
 
     def declare_state(self) -> None:
@@ -214,8 +224,14 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
     def take_buffer(self, buffer: OfflineBuffer) -> None:
         """See :meth:`~sb3_genoffline.common.stored_learner.StoredLearner.take_buffer`."""
         super().take_buffer(buffer)
-        if "fingerprint" not in self.dataset_info:
-            actions = self.offline_rows()[1].double()
+        if "fingerprint" in self.dataset_info:
+            return
+        observations, actions = self.offline_rows()
+        if self.normalizer == "limits":
+            self.policy.set_observation_statistics(*_middle_and_half(observations))
+            self.policy.set_action_statistics(*_middle_and_half(actions))
+        else:
+            actions = actions.double()
             self.policy.set_action_statistics(actions.mean(0), actions.std(0, correction=0))
 
     def draw_noise(self, batch_size: int) -> DiffuserNoise:
@@ -250,7 +266,8 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
         loss = (loss_weights(self.horizon, windows.shape[-1], *weighing, like=windows) * errors).mean()
         gradient_step(self.diffusion_optimizer, loss, self.rate_now(self.learning_rate), self.max_grad_norm)
         self._move_copy(self.diffusion, self.diffusion_target, share)
-        info = {"diffusion_loss": loss.detach()}
+        first_action = errors.detach()[:, 0, : self.policy.action_dim].mean()
+        info = {"diffusion_loss": loss.detach(), "first_action_loss": first_action}
         if not teaches_value:
             return info
 
@@ -266,3 +283,9 @@ class Diffuser(SequenceAlgorithm[DiffuserNoise]):
     def _move_copy(self, online: nn.Module, target: nn.Module, share: float) -> None:
         if share > 0:
             soft_update(online, target, share)
+
+
+def _middle_and_half(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, D) -> (D,) the middle between the least and the largest, (D,) half the way from one to the other"""
+    low, high = th.aminmax(rows, dim=0)
+    return (low + high) / 2, (high - low) / 2

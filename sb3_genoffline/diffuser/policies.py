@@ -1,7 +1,7 @@
 """The policy of Diffuser: a diffusion model of windows, a network that expects their return, and planning with both."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch as th
@@ -21,6 +21,7 @@ from sb3_genoffline.nets.temporal_unet import TemporalUNet, TemporalValue
 Horizon = Annotated[int, Bounds(1, 512)]
 GuideSteps = Annotated[int, Bounds(0, 1_000)]
 UnguidedSteps = Annotated[int, Bounds(0, 10_000)]
+Normalizer = Literal["gaussian", "limits"]
 
 PLANNED_TOGETHER = 2048
 """Windows that are denoised at once, at most, unless one environment has more."""
@@ -92,6 +93,7 @@ class DiffuserPolicy(OfflinePolicy):
     :param replan_every: actions of a plan that are executed, at most the plan's
     :param channels: of the networks' levels
     :param attention: linear attention in the diffusion's levels
+    :param normalizer: ``"limits"``: plans stay within the data's extremes, which are ±1 in windows
     """
 
     acts_with_targets = ("diffusion_target", "value_target")
@@ -115,9 +117,11 @@ class DiffuserPolicy(OfflinePolicy):
         replan_every: Horizon = 1,
         channels: Widths = (32, 64, 128, 256),
         attention: bool = False,
+        normalizer: Normalizer = "gaussian",
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        self.normalizer = normalizer
         self.horizon = horizon
         self.n_plans = n_plans
         self.acting_noise_scale = acting_noise_scale
@@ -143,8 +147,8 @@ class DiffuserPolicy(OfflinePolicy):
         """
         From now on actions are standardised in windows.
 
-        :param mean: (A,) of the actions in [−1, 1]
-        :param std: (A,); a constant column gets std 1
+        :param mean: (A,) of the actions in [−1, 1]; or the middle of their limits
+        :param std: (A,), or half of what lies between the limits; a constant column gets 1
         """
         self.action_mean.copy_(mean)
         self.action_std.copy_(without_zeros(std))
@@ -157,6 +161,19 @@ class DiffuserPolicy(OfflinePolicy):
         """
         states = self.normalize_observations(observations.flatten(0, 1)).view_as(observations)
         return th.cat([(actions - self.action_mean) / self.action_std, states], dim=-1)
+
+    def raw(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        The way back from :meth:`windows`, for windows that were planned.
+
+        :param windows: (n, H, A + S), standardised
+        :return: states (n, H, S), raw, and actions (n, H, A), in [−1, 1]
+        """
+        if self.normalizer == "limits":
+            windows = windows.clamp(-1.0, 1.0)
+        actions, states = th.split(windows, [self.action_dim, self.state_dim], dim=-1)
+        actions = (actions.nan_to_num() * self.action_std + self.action_mean).clamp(-1.0, 1.0)
+        return states * self.obs_std + self.obs_mean, actions
 
     def plan(self, observations: Tensor, n_plans: int | None = None) -> Plans:
         """
@@ -173,10 +190,8 @@ class DiffuserPolicy(OfflinePolicy):
         else:
             found = [self._best(states[rows], n_plans) for rows in state_blocks(len(states), n_plans, PLANNED_TOGETHER)]
             windows, values = (th.cat(parts) for parts in zip(*found, strict=True))
-        actions, states = th.split(windows, [self.action_dim, self.state_dim], dim=-1)
-        actions = (actions.nan_to_num() * self.action_std + self.action_mean).clamp(-1.0, 1.0)
-        actions = actions.where(~observations.isnan().any(1)[:, None, None], th.nan)
-        return Plans(states * self.obs_std + self.obs_mean, actions, values)
+        states, actions = self.raw(windows)
+        return Plans(states, actions.where(~observations.isnan().any(1)[:, None, None], th.nan), values)
 
     def _best(self, states: Tensor, n_plans: int) -> tuple[Tensor, Tensor]:
         """Of (n, S) standardised states the best windows (n, H, A + S), and their values (n,)."""

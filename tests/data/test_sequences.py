@@ -147,6 +147,9 @@ def test_diffusers_windows_by_hand() -> None:
     batch = sampler.gather(th.arange(len(sampler)))
     starts = [tuple(start) for start in batch.observations[:, 0].int().tolist()]
     assert starts == [(0, 0), (0, 1), (0, 2), (0, 3), *((1, h) for h in range(6)), (3, 0), (3, 1)]
+    unpadded = SequenceSampler(data, 4, padding="after", counts=np.maximum(lengths - 4, 0), seed=0, device="cpu")
+    starts_there = [tuple(start) for start in unpadded.gather(th.arange(len(unpadded))).observations[:, 0].int().tolist()]
+    assert starts_there == [(0, 0), *((1, h) for h in range(6))]
     assert batch.returns_to_go is not None
     known = {(0, 0): -90.18825640, (0, 3): -96.31399854, (1, 0): 23.34712323, (1, 5): 13.22283563, (3, 1): -90.74200312}
     for start, expected in known.items():

@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from sb3_genoffline import Diffuser, OfflineDataset
 from sb3_genoffline.data.batches import SequenceBatch
+from sb3_genoffline.errors import UserError
 from sb3_genoffline.generative.window_diffusion import loss_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -66,6 +67,26 @@ def test_windows_are_standardised_actions_before_states_and_padding_is_a_raw_zer
     close(windows[1, 2:], [padding + padding] * 2, 1e-5)
 
 
+@pytest.mark.usefixtures("float64")
+def test_between_limits_the_extremes_are_one_and_plans_go_no_further() -> None:
+    """README claim 2."""
+    data = episodes([6], [True])
+    model = agent((data.observation_space, data.action_space), normalizer="limits")
+    model.set_dataset(data)
+    batch = model.batches.gather(th.tensor([0, 4]))
+    windows = model.policy.windows(batch.observations, batch.actions)
+    close(windows[0, 0], [0.02656368, 1.0] * 2, 1e-6)
+    close(windows[1, 2:], [[0.02656368, -1.51257229] * 2] * 2, 1e-6)
+    states, actions = model.policy.raw(th.tensor([1.2, -1.5] * 2).expand(1, 4, 4))
+    close(states[0], [[0.90929743, 1.02001501]] * 4, 1e-6)
+    close(actions[0], [[0.090929743, 0.102001501]] * 4, 1e-6)
+    model.set_acting_seed(0)
+    plans = model.policy.plan(th.tensor([[0.5, 2.0]]))
+    assert (plans.actions <= 0.5).all() and (plans.actions >= -0.1).all()
+    with pytest.raises(UserError, match=r'normalizer="limits".*normalize_observations=False'):
+        agent(normalizer="limits", normalize_observations=False)
+
+
 def test_standardisation_is_that_of_the_first_data() -> None:
     """README claim 2: what the networks were trained on; a constant action stays as it is."""
     data = episodes([6], [True])
@@ -118,6 +139,7 @@ def test_losses_are_the_formulas() -> None:
     errors[:, 0, 2:] = 0.0
     found = model.update(batch, noise)
     close(found["diffusion_loss"], (loss_weights(4, 5, 2, 7.0, 0.9, windows) * errors).mean(), 1e-12)
+    close(found["first_action_loss"], errors[:, 0, :2].mean(), 1e-12)
     assert batch.returns_to_go is not None
     close(found["value_loss"], (expected[1] - batch.returns_to_go[:, 0]).square().mean(), 1e-12)
     assert not th.equal(noise.diffusion.eps, noise.value.eps)

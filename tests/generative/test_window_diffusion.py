@@ -52,6 +52,7 @@ def test_the_first_action_counts_its_weight_and_later_steps_less() -> None:
     k = flat(2, 4, 3)
     errors = (th.sin(k) - th.cos(0.5 * k)).square()
     close(((discounted * errors).mean(), (even * errors).mean()), (2.05434962, 2.12206933), 1e-8)
+    close(errors[:, 0, :1].mean() / 10, 0.16201201, 1e-8)  # the code's a0_loss
 
 
 def test_the_loss_of_noisy_windows_is_known() -> None:

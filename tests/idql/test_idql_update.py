@@ -19,6 +19,7 @@ from sb3_genoffline.generative.residual_noise import ResidualNoiseNetwork
 from sb3_genoffline.idql.implicit import convex_loss, implicit_weights
 from sb3_genoffline.nets.activations import Mish
 from sb3_genoffline.nets.values import StateValue
+from zoo.runs.hyperparameters import load_hyperparameters
 
 pytestmark = pytest.mark.usefixtures("float64")
 NETWORKS: dict[str, Any] = {"net_arch": [6, 5], "hidden_dim": 4, "n_blocks": 2, "time_dim": 4}
@@ -201,7 +202,7 @@ def test_v_with_a_norm_on_its_states_gives_known_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dims", "sizes"),
+    ("dims", "sizes"),  # of the actor, the two critics, V
     [
         ((11, 3), (1_640_483, 139_778, 69_121)),
         ((17, 6), (1_643_558, 144_386, 70_657)),
@@ -220,6 +221,14 @@ def test_networks_have_the_codes_sizes(dims: tuple[int, int], sizes: tuple[int, 
         assert layer.weight.abs().max().item() < 2.3 * layer.in_features**-0.5
     frequencies = model.actor.noise_net.frequencies
     assert frequencies.numel() == 32 and 0.1 < frequencies.std() < 0.3
+
+
+@pytest.mark.parametrize(("dims", "size"), [((11, 3), 1_747_267), ((17, 6), 1_750_342), ((29, 8), 1_754_440)])
+def test_the_later_codes_actor_has_its_size(dims: tuple[int, int], size: int) -> None:
+    """README claim 4: the profile ``head``."""
+    box = (spaces.Box(-np.inf, np.inf, dims[:1]), spaces.Box(-1, 1, dims[1:]))
+    model = IDQL("MlpPolicy", box, device="cpu", **load_hyperparameters("idql", "hopper-medium-v2", "head").arguments)
+    assert sum(parameter.numel() for parameter in model.actor.parameters()) == size
 
 
 @pytest.mark.filterwarnings("ignore:After .* updates")
