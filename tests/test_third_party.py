@@ -74,6 +74,8 @@ def test_it_is_short(registered: type[Toy]) -> None:
 def test_the_hub_loads_it_by_its_registered_name(registered: type[Toy], tmp_path: Path) -> None:
     agent = registered("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **SMALL).learn_offline(point_dataset(), 3)
     loaded = load_from_hub(agent.save_pretrained(tmp_path / "toy"), device="cpu")
+    card = (tmp_path / "toy" / "README.md").read_text()
+    assert f"Toy comes with the module `{__name__}`, which has to be there too." in card
     assert isinstance(loaded, Toy)
     assert (
         loaded.predict(observations(), deterministic=True)[0] == agent.predict(observations(), deterministic=True)[0]

@@ -27,7 +27,7 @@ def what_is_missing(error: ModuleNotFoundError) -> str | None:
         return None
     return (
         f"This Python ({sys.executable}) has no {package}. In a checkout `make quickstart` installs all into .venv, and "
-        '`. .venv/bin/activate` makes a shell use it; or install into the environment you are in: pip install ".[zoo]"'
+        '`. .venv/bin/activate` makes a shell use it; or install into the environment you are in: pip install -e ".[zoo]"'
     )
 
 

@@ -95,6 +95,8 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
     """Whether a deterministic actor explores with noise of its own; not where ``action_noise`` does."""
     acting_settings: ClassVar[tuple[str, ...]] = ()
     """Constructor arguments that only say how to act: an algorithm's setting of the same name reaches a live policy."""
+    sized_by: ClassVar[tuple[str, ...]] = ()
+    """What sizes its networks where SB3's ``net_arch`` does not, for the sentence that refuses it."""
     fitted_model: ClassVar[str | None] = None
     """Name of the model that is fitted before the policy is trained; None if there is none."""
     constructor_values: Mapping[str, Any]
@@ -130,7 +132,9 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
         arguments = dict(constructor_arguments(cls, OfflinePolicy))
         for name in ("observation_space", "action_space", "lr_schedule"):
             arguments.pop(name)
-        return ArgumentTable(cls.__name__, arguments, _REFUSED)
+        no_widths = f"what shapes its networks is {', '.join(cls.sized_by)}."
+        unsized = {name: no_widths for name in ("net_arch", "activation_fn") if cls.sized_by and name not in arguments}
+        return ArgumentTable(cls.__name__, arguments, _REFUSED | unsized)
 
     @classmethod
     def check_arguments(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +143,8 @@ class OfflinePolicy(BasePolicy, metaclass=_Made):
         :return: those that shape the policy, in plain types
         :raises UserError: naming the first one that is unknown or wrong
         """
-        checked = cls.argument_table().check(values, "policy_kwargs: ")
+        given = {name: value for name, value in values.items() if not (name == "net_arch" and value is None)}  # SB3's default
+        checked = cls.argument_table().check(given, "policy_kwargs: ")
         _refuse_extractor(cls, checked.pop("features_extractor_class", None), checked.pop("features_extractor_kwargs", None))
         return checked
 

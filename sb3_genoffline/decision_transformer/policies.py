@@ -96,6 +96,7 @@ class DecisionTransformerPolicy(OfflinePolicy):
     """
 
     has_memory = True
+    sized_by = ("embed_dim", "n_layers", "n_heads")
     acting_settings = ("target_return",)
     largest_return: Tensor
 

@@ -97,6 +97,7 @@ class DiffuserPolicy(OfflinePolicy):
     """
 
     acts_with_targets = ("diffusion_target", "value_target")
+    sized_by = ("channels", "attention")
     acting_settings = ("n_plans", "acting_noise_scale", "guide_scale", "n_guide_steps", "guide_stop", "replan_every")
     action_mean: Tensor
     action_std: Tensor

@@ -26,7 +26,7 @@ from sb3_genoffline.common.keywords import OfflineArguments
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.data.buffers import TransitionBatch
 from sb3_genoffline.dql.policies import DiffusionQLPolicy
-from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion
+from sb3_genoffline.generative.diffusion import BetaSchedule, ConditionalDiffusion, SamplerName
 from sb3_genoffline.nets.ensembles import soft_update
 
 _BACKUP_ACTIONS = 10  # of max_q_backup, the released code's
@@ -78,7 +78,8 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
     9. Batches are slices of random permutations; ``replacement=True`` draws as the code does.
     10. Actions are clipped to ± (1 − 1e-5).
     11. Options the paper does not have, off by default: ``normalize_observations``, LayerNorm in the critics
-        (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes, an ``acting_noise_scale`` other than 1.
+        (``policy_kwargs=dict(critic_layer_norm=True)``), other network sizes, an ``acting_noise_scale`` other than 1, another
+        ``sampler`` than DDPM when acting.
 
     :param policy: ``"DiffusionQLPolicy"`` (alias ``"MlpPolicy"``) or a class
     :param env: see :class:`~sb3_genoffline.common.learner.Learner`
@@ -93,6 +94,8 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         from call to call: ``model.set_acting_seed(seed)`` before makes it the same again.
     :param softmax_temperature: of the draw among them, in the units of Q; 0 = the best
     :param acting_noise_scale: factor of all noise that actions are sampled from when acting; training is not touched
+    :param sampler: that acts: ``"ddpm"``, ``"ddim"`` or ``"dpm_solver"``; training has DDPM
+    :param ddim_stride: stride of the last two
     :param actor_ema_every: updates between two moves of the actor's target
     :param actor_ema_start: updates before its first move
     :param max_grad_norm: L2 clip, one norm for both critics together and one for the actor
@@ -122,6 +125,8 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         n_action_samples: NCandidates = 50,
         softmax_temperature: Temperature = 1.0,
         acting_noise_scale: NoiseScale = 1.0,
+        sampler: SamplerName = "ddpm",
+        ddim_stride: DiffusionSteps = 1,
         actor_ema_every: PositiveInt = 5,
         actor_ema_start: Count = 1000,
         batch_size: PositiveInt = 256,
@@ -138,6 +143,8 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
         self.n_action_samples = n_action_samples
         self.softmax_temperature = softmax_temperature
         self.acting_noise_scale = acting_noise_scale
+        self.sampler = sampler
+        self.ddim_stride = ddim_stride
         self.actor_ema_every = actor_ema_every
         self.actor_ema_start = actor_ema_start
         super().__init__(
@@ -155,8 +162,9 @@ class DQL(ActorCriticAlgorithm[DQLNoise]):
 
     def policy_arguments(self) -> dict[str, Any]:
         """See :meth:`~sb3_genoffline.common.learner.Learner.policy_arguments`."""
-        names = ("n_diffusion_steps", "beta_schedule", "n_action_samples", "softmax_temperature", "acting_noise_scale")
-        return {name: getattr(self, name) for name in names}
+        shaping, choosing = ("n_diffusion_steps", "beta_schedule"), ("n_action_samples", "softmax_temperature")
+        sampling = ("acting_noise_scale", "sampler", "ddim_stride")
+        return {name: getattr(self, name) for name in (*shaping, *choosing, *sampling)}
 
     def overestimation_hint(self) -> str:
         """The arguments that help."""

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
+from importlib.metadata import packages_distributions
 from pprint import pformat
 from typing import Any
 
@@ -208,7 +209,17 @@ def _usage(model: AnyAlgorithm, address: str, name: str, results: Mapping[str, A
         more = f"The archive holds the same acting part: {archive}."
     snippet = code_block("\n".join(lines), "python")
     package = "sb3-genoffline" if env_id is None else '"sb3-genoffline[zoo]"'  # with MuJoCo
-    return f"## Use\n\n`pip install {package}`. Nothing is unpickled.\n\n{snippet}\n\n{more}\n"
+    install = f"`pip install {package}`.{_brought_by(type(model))}"
+    return f"## Use\n\n{install} Nothing is unpickled.\n\n{snippet}\n\n{more}\n"
+
+
+def _brought_by(cls: type) -> str:
+    """What else has to be there for an algorithm from outside."""
+    module = cls.__module__.partition(".")[0]
+    if module == __package__.partition(".")[0]:
+        return ""
+    packages = ", ".join(code(name) for name in sorted(set(packages_distributions().get(module, []))))
+    return f" {cls.__name__} comes with {packages or 'the module ' + code(module)}, which has to be there too."
 
 
 def _spec_lines(env_id: str, spec: Mapping[str, Any]) -> list[str]:

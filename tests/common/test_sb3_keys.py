@@ -45,6 +45,18 @@ def test_an_agent_with_another_optimizer_goes_on_exactly(tmp_path: Path) -> None
     assert all(th.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize("algo", ALGOS)
+def test_sb3s_usual_net_arch_is_the_papers(algo: str) -> None:
+    """SB3's ``net_arch=None``; a policy that has no ``net_arch`` says what it has instead."""
+    if "net_arch" in next(iter(ALGOS[algo].policy_aliases.values())).argument_table().arguments:
+        agent = ALGOS[algo]("MlpPolicy", SPACES, device="cpu", policy_kwargs={"net_arch": None})
+        assert "net_arch" not in agent.policy_kwargs
+    for given in ([8], {"pi": [8], "qf": [8]}):
+        if "net_arch" not in next(iter(ALGOS[algo].policy_aliases.values())).argument_table().arguments:
+            with pytest.raises(UserError, match=r"takes no net_arch: what shapes its networks is \w+"):
+                ALGOS[algo]("MlpPolicy", SPACES, device="cpu", policy_kwargs={"net_arch": given})
+
+
 @pytest.mark.parametrize(
     ("policy_kwargs", "words"),
     [

@@ -70,7 +70,9 @@ def test_a_missing_package_of_ours_is_a_sentence(tmp_path: Path, monkeypatch: py
     command = [sys.executable, "-m", "zoo", "train"]
     ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 1 and ended.stderr.startswith(f"This Python ({sys.executable}) has no torch. ")
-    assert ". .venv/bin/activate" in ended.stderr and 'pip install ".[zoo]"' in ended.stderr and ended.stderr.count("\n") == 1
+    assert (
+        ". .venv/bin/activate" in ended.stderr and 'pip install -e ".[zoo]"' in ended.stderr and ended.stderr.count("\n") == 1
+    )
     with pytest.raises(SystemExit, match="has no matplotlib"):
         run_a_command_that_raises(ModuleNotFoundError("no", name="matplotlib.pyplot"), monkeypatch)
     with pytest.raises(ModuleNotFoundError):
