@@ -1,12 +1,17 @@
 """The algorithms' pages: each has one, what it cites exists, and what tests cite of it does too."""
 
 import ast
+import inspect
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
+import sb3_genoffline
+import sb3_genoffline.data
+import sb3_genoffline.ope
 from sb3_genoffline.registry import ALGOS
 
 ROOT = Path(__file__).parents[1]
@@ -81,3 +86,28 @@ def test_claims_that_tests_cite_exist() -> None:
             name = NAMES.get(owner, owner) if owner else path.parent.name
             assert name in PAGES, f"{path.name} cites a README of {name}"
             assert max(map(int, re.findall(r"\d+", numbers))) <= len(claims(PAGES[name])), path.name
+
+
+def test_tests_cite_pages_that_are_in_the_repository() -> None:
+    for path in sorted({*(ROOT / "tests").rglob("*.py")} - {Path(__file__)}):
+        text = path.read_text()
+        assert not re.search(r"\b[Ss]pecification\b|\b[Cc]laim C-?\w?\d|\b[Tt]rap \d", text), (
+            f"{path} cites a page of elsewhere"
+        )
+
+
+def test_public_docstrings_begin_with_what_a_thing_is() -> None:
+    """Not with a list of parameters: an IDE shows the first line alone."""
+    for module in (sb3_genoffline, sb3_genoffline.data, sb3_genoffline.ope):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            parts = [part for key, part in vars(thing).items() if key[0] != "_"] if inspect.isclass(thing) else []
+            for each in (thing, *parts):
+                ours = callable(each) and str(getattr(each, "__module__", "")).startswith("sb3_genoffline")
+                assert not (ours and re.match(":(param|return|raises)", inspect.getdoc(each) or "")), each
+
+
+@pytest.mark.parametrize("algo", FOLDERS)
+def test_every_algorithm_has_the_profiles_that_tests_read(algo: str) -> None:
+    profiles = yaml.safe_load((FOLDERS[algo] / "hyperparameters.yml").read_text())["profiles"]
+    assert {"cpu", "tiny", "toy"} <= profiles.keys()

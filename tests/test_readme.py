@@ -24,7 +24,7 @@ from zoo.tune.space import read_space
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 ZOO = ROOT / "zoo"
-GLUCOSE = ZOO / "glucose" / "README.md"  # its blocks are run one after another: tests/zoo/test_glucose_page.py
+GLUCOSE = ZOO / "glucose" / "README.md"  # its blocks are run one after another: tests/zoo/glucose/test_glucose_page.py
 PAGES = [
     ROOT / "README.md",
     ZOO / "README.md",
@@ -37,7 +37,7 @@ PAGES = [
 FOLDERS = [ROOT / name for name in ("sb3_genoffline", "zoo", "hub_models")]
 ALL = [*ROOT.glob("*.md"), *sorted(path for folder in FOLDERS for path in folder.rglob("*.md"))]
 """With generated ones: cards, lists, reports."""
-NOTEBOOK = ZOO / "tutorial" / "tutorial.ipynb"  # its cells are run one after another: tests/zoo/test_tutorial.py
+NOTEBOOK = ZOO / "tutorial" / "tutorial.ipynb"  # its cells are run one after another: tests/zoo/tutorial/test_tutorial.py
 
 
 def text_of(page: Path) -> str:

@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
     except NoEnvironment as error:
         if args.env is not None:
             raise
-        print(f"Observations are one vector: {printable(str(error))}")
+        print(f"Without an environment, which only names parts of Dict observations: {printable(str(error))}")
     print(f"writing {output} (seconds; minutes for a planner, whose guide's gradients go into the file)", flush=True)
     file = model.export_onnx(output, deterministic=args.deterministic)
     print(f"wrote {file}: {file.stat().st_size / 1024:.0f} KiB, acts as predict(deterministic={args.deterministic})")

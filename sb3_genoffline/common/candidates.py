@@ -51,6 +51,8 @@ class CandidatePolicy(OfflinePolicy):
 
     def choose(self, values: Tensor) -> Tensor:
         """
+        Take the best candidate.
+
         :param values: (B, n) of the candidates
         :return: (B,) index of the candidate to act with
         """

@@ -111,6 +111,8 @@ class DiffusionPolicy(CandidatePolicy):
 
     def sample_actions(self, states: Tensor, n_samples: int) -> Tensor:
         """
+        Denoise candidates, with random numbers of the acting stream.
+
         :param states: (B, S) normalised observations
         :param n_samples: n
         :return: (B, n, A), in [−1, 1]
@@ -122,6 +124,8 @@ class DiffusionPolicy(CandidatePolicy):
 
     def candidate_values(self, states: Tensor, candidates: Tensor) -> Tensor:
         """
+        What :meth:`choose` goes by.
+
         :param states: (B, S) normalised observations
         :param candidates: (B, n, A)
         :return: (B, n), the mean of the target critics
@@ -130,6 +134,8 @@ class DiffusionPolicy(CandidatePolicy):
 
     def choose(self, values: Tensor) -> Tensor:
         """
+        Take the best candidate, or draw one by a softmax of the values (``softmax_temperature``).
+
         :param values: (B, n) of the candidates
         :return: (B,) index of the candidate to act with
         """

@@ -315,6 +315,8 @@ class OfflineAlgorithm(FittingLearner, Generic[BatchT, NoiseT]):
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """
+        Make gradient steps on batches of the buffer; :meth:`learn_offline` calls it.
+
         :param gradient_steps: number of updates
         :param batch_size: B
         """

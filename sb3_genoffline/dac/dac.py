@@ -299,6 +299,8 @@ class DAC(ActorCriticAlgorithm[DACNoise]):
 
     def reduce_ensemble(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
         """
+        The critics' values as one target: LCB, minimum, soft minimum or a random convex combination (``q_target``).
+
         :param values: (H, B)
         :param weights: (H, B) uniform draws for ``"rand_convex"``
         :return: (B,)

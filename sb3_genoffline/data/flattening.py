@@ -62,6 +62,8 @@ def box_leaves(space: spaces.Space[Any], name: str = "observation_space") -> lis
 
 def flat_observation_space(space: spaces.Space[Any]) -> spaces.Box:
     """
+    The space of an observation space's vectors.
+
     :param space: Any supported observation space.
     :return: The float32 ``Box`` of shape ``(obs_dim,)`` that :func:`flatten_observations` fills.
     :raises UserError: For a space that is not supported.
@@ -133,6 +135,8 @@ class FlatFloatObservation(gym.ObservationWrapper, gym.utils.RecordConstructorAr
 
 def flatten_env(env: gym.Env) -> gym.Env:
     """
+    An environment whose observations are vectors.
+
     :param env: An environment with a supported observation space.
     :return: ``env`` itself if its observations are float32 vectors already, else wrapped by :class:`FlatFloatObservation`.
     """

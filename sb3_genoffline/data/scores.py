@@ -47,6 +47,8 @@ class ScoreScale:
 
     def of(self, returns: Any, successes: Any = None) -> np.ndarray:
         """
+        Normalised scores of returns.
+
         :param returns: undiscounted episode returns, any shape
         :param successes: whether each episode reached the goal, or in what share several did, 0 to 1, any shape; what
             ``"success"`` needs
@@ -187,6 +189,8 @@ def known_reference(dataset_id: str | None, *specs: EnvSpec | None) -> tuple[flo
 
 def reference_scores(id_or_env: str) -> tuple[float, float]:
     """
+    The returns between which scores are normalised.
+
     :param id_or_env: Id of an environment or dataset of Gymnasium, D4RL, Minari or this project: ``Hopper-v5``,
         ``mujoco/hopper/medium-v0``, ``hopper-medium-v2``, ``D4RL/antmaze/umaze-v1``, ``genoffline/hopper/expert-v1``, …
     :return: Mean return of a random policy, and of the expert.
@@ -213,6 +217,8 @@ def scale_returns(returns: Any, ref_min_score: float, ref_max_score: float) -> n
 
 def normalized_score(id_or_env: str, returns: Any) -> np.ndarray:
     """
+    D4RL's normalised score of returns.
+
     :param id_or_env: As in :func:`reference_scores`.
     :param returns: Undiscounted episode returns, any shape.
     :return: Normalised scores of the same shape, 0 random and 100 expert (Minari's function gives a fraction of 1).

@@ -79,6 +79,8 @@ REWARD_TRANSFORMS: dict[str, Callable[[OfflineDataset], Affine]] = {
 
 def reward_affine(dataset: OfflineDataset, name: str | None) -> Affine:
     """
+    What a reward transform does to this dataset's rewards.
+
     :param dataset: Data with raw rewards.
     :param name: A key of :data:`REWARD_TRANSFORMS`, or None for raw rewards.
     :return: (scale, shift): the reward becomes ``scale * r + shift``.
@@ -93,6 +95,8 @@ def reward_affine(dataset: OfflineDataset, name: str | None) -> Affine:
 
 def transform_rewards(dataset: OfflineDataset, name: str | None) -> OfflineDataset:
     """
+    The dataset with its rewards transformed.
+
     :param dataset: Data with raw rewards.
     :param name: A key of :data:`REWARD_TRANSFORMS`, or None for raw rewards.
     :return: A dataset with transformed rewards; the other arrays are shared.
@@ -119,6 +123,8 @@ def clip_actions(actions: Any, bound: float = 1 - 1e-5) -> np.ndarray:
 
 def scale_actions(actions: Any, action_space: spaces.Box) -> np.ndarray:
     """
+    Actions in [-1, 1], as networks see them.
+
     :param actions: Actions in the units of ``action_space``, ``(..., act_dim)``.
     :param action_space: Box with finite bounds.
     :return: float32 array in [-1, 1]; unchanged if the box is [-1, 1] already.

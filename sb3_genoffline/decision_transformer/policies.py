@@ -146,6 +146,8 @@ class DecisionTransformerPolicy(OfflinePolicy):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
+        Act in one or several environments by the history that ``state`` holds, as SB3's recurrent policies do.
+
         :param observation: one or a batch of n
         :param state: that the last call returned, which stays as it is; None: all n begin an episode
         :param episode_start: bool (n,), which begin one (None: with a state, none)
@@ -184,6 +186,8 @@ class DecisionTransformerPolicy(OfflinePolicy):
 
     def extended(self, past: History[Tensor], observations: Tensor, begins: Tensor, first_return: float) -> History[Tensor]:
         """
+        Histories that go on by an observation, and the return that is left to ask for.
+
         :param past: of n environments
         :param observations: (n, S), the new ones
         :param begins: bool (n,), whether an episode begins with them
@@ -242,7 +246,11 @@ class DecisionTransformerPolicy(OfflinePolicy):
         return th.cat([self.actor(*(part[[row]] for part in parts))[:, -1] for row in range(len(states))])
 
     def acting_module(self, deterministic: bool) -> Acting:
-        """:param deterministic: as in :meth:`predict`"""
+        """
+        What an ONNX file of the policy holds.
+
+        :param deterministic: as in :meth:`predict`
+        """
         return ActingByHistory(self, deterministic)
 
 

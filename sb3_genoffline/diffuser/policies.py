@@ -156,6 +156,8 @@ class DiffuserPolicy(OfflinePolicy):
 
     def windows(self, observations: Tensor, actions: Tensor) -> Tensor:
         """
+        Observations and actions as the networks see them.
+
         :param observations: (B, H, S), raw
         :param actions: (B, H, A), in [−1, 1]
         :return: (B, H, A + S), standardised
@@ -230,6 +232,8 @@ class DiffuserPolicy(OfflinePolicy):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
+        Plan in one or several environments, or go on with the plans that ``state`` holds.
+
         :param observation: one or a batch of n
         :param state: that the last call returned, which stays as it is; None: all n begin an episode
         :param episode_start: bool (n,), which begin one, so that their plans are forgotten (None: with a state, none)
@@ -257,7 +261,11 @@ class DiffuserPolicy(OfflinePolicy):
         return (actions if is_batch else actions[0]), Ahead(planned, step + 1)
 
     def acting_module(self, deterministic: bool) -> Acting:
-        """:param deterministic: as in :meth:`predict`"""
+        """
+        What an ONNX file of the policy holds.
+
+        :param deterministic: as in :meth:`predict`
+        """
         return ActingByPlans(self, deterministic) if self.has_memory else super().acting_module(deterministic)
 
     def _nothing_ahead(self, n: int) -> Ahead:

@@ -208,8 +208,8 @@ def _usage(model: AnyAlgorithm, address: str, name: str, results: Mapping[str, A
     else:
         more = f"The archive holds the same acting part: {archive}."
     snippet = code_block("\n".join(lines), "python")
-    package = "sb3-genoffline" if env_id is None else '"sb3-genoffline[zoo]"'  # with MuJoCo
-    install = f"`pip install {package}`.{_brought_by(type(model))}"
+    package = "pip install -e ." if env_id is None else 'pip install -e ".[zoo]"'  # with MuJoCo
+    install = f"`{package}` in a checkout of sb3-genoffline, which is not on PyPI yet.{_brought_by(type(model))}"
     return f"## Use\n\n{install} Nothing is unpickled.\n\n{snippet}\n\n{more}\n"
 
 

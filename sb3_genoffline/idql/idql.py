@@ -48,8 +48,8 @@ class IDQLNoise(NamedTuple):
 
 class IDQL(ActorCriticAlgorithm[IDQLNoise]):
     r"""
-    IQL's critics beside a diffusion model that only imitates. They meet when acting: of many samples of behaviour the critics
-    take the best. Neither training touches the other.
+    IQL's critics and a diffusion model of the behaviour, trained independently. When acting, the critics take the best of
+    many samples of the model.
 
     Paper: Hansen-Estruch, Kostrikov, Janner, Kuba, Levine, "IDQL: implicit Q-learning as an actor-critic method with diffusion
     policies", 2023, https://arxiv.org/abs/2304.10573. The defaults are those of the authors' code at the time of the paper

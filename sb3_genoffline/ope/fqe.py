@@ -297,6 +297,8 @@ class FQE:
     @th.no_grad()
     def predict_value(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """
+        Q of given actions.
+
         :param observations: (B, S)
         :param actions: (B, A), in the units of the data's action space
         :return: float64 (H, B), Q of each member in units of the rewards
@@ -321,6 +323,8 @@ class FQE:
 
     def state_values(self, observations: np.ndarray, n_samples: int = 10) -> np.ndarray:
         """
+        V: the mean Q of the policy's actions.
+
         :param observations: (B, S)
         :param n_samples: actions that the mean is taken over, if the policy draws
         :return: (H, B), V of each member
@@ -360,6 +364,8 @@ class FQE:
 
     def td_error(self, dataset: Any = None) -> float:
         """
+        How far Q is from its own target: a fit's error, not the policy's value.
+
         :param dataset: rows that were not fitted, for example; None: those that were
         :return: mean of (Q(s, a) − r − γ·m·Q(s', π(s')))², Q the members' mean, in squared units of the rewards
         """

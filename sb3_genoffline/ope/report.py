@@ -123,18 +123,28 @@ class OfflineReport:
         return np.array([*self.values().values()]), np.array([truth[name] for name in self.judgements], dtype=np.float64)
 
     def rank_correlation(self, truth: Mapping[str, float]) -> float:
-        """:param truth: values by name, with the same discount"""
+        """
+        Spearman's rank correlation of the estimates with true values.
+
+        :param truth: values by name, with the same discount
+        """
         return metrics.rank_correlation(*self._with(truth))
 
     def regret(self, truth: Mapping[str, float], k: int = 1) -> float:
         """
+        What trying the k best by the estimates loses against the true best, as a share of the values' range.
+
         :param truth: values by name
         :param k: policies that one can afford to try
         """
         return metrics.regret(*self._with(truth), k)
 
     def absolute_error(self, truth: Mapping[str, float]) -> float:
-        """:param truth: values by name, with the same discount; in units of the values"""
+        """
+        Mean distance of the estimates from true values.
+
+        :param truth: values by name, with the same discount; in units of the values
+        """
         return metrics.absolute_error(*self._with(truth), rescaled=False)
 
     def table(self) -> str:

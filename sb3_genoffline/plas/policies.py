@@ -122,6 +122,8 @@ class LatentPolicy(ActorCriticPolicy):
 
     def decode(self, observations: Tensor, latents: Tensor) -> Tensor:
         """
+        Actions of the VAE for given latents.
+
         :param observations: (B, S) raw: the VAE standardises them by itself
         :param latents: (B, Z), or (B, n, Z) for n actions per state
         :return: (B, A) or (B, n, A)

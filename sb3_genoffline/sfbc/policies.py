@@ -82,6 +82,8 @@ class SfBCPolicy(CandidatePolicy):
 
     def behave(self, states: Tensor, noise: Tensor) -> Tensor:
         """
+        Actions of the behaviour's model, by DPM-Solver.
+
         :param states: (B, S) normalised observations
         :param noise: (B, n, A) standard normal
         :return: (B, n, A), actions of the behaviour, not clipped

@@ -227,6 +227,8 @@ class SfBC(OfflineAlgorithm[ReturnBatch, None]):
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """
+        Make gradient steps of the critic, and plan between two iterations.
+
         :param gradient_steps: number of updates, before each of which a planning may be due
         :param batch_size: B
         """

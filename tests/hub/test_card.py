@@ -120,7 +120,7 @@ def test_the_least_results_make_a_card(agent: OfflineAlgorithm, tmp_path: Path) 
     seeds = {"unit": "normalized_score", "n": 2, "mean": 5.0}
     text = (write_agent_folder(agent, tmp_path / "dac-point", results=least | {"seeds": seeds}) / "README.md").read_text()
     assert "| last checkpoint, 3 updates | 1.5 | 4.0 |" in text and "over seeds |  | 5.0 |" in text
-    assert '`pip install "sb3-genoffline[zoo]"`' in text and "is a baseline" not in text
+    assert '`pip install -e ".[zoo]"` in a checkout' in text and "is a baseline" not in text
 
 
 def test_a_baseline_is_called_one(agent: OfflineAlgorithm, tmp_path: Path) -> None:

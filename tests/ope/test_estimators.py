@@ -1,4 +1,4 @@
-"""Importance weighting on numbers: the values of the specification, and what must not change an estimate."""
+"""The page's claims 1 and 17: importance weighting on known numbers, and what must not change an estimate."""
 
 import numpy as np
 import pytest

@@ -37,7 +37,7 @@ def constant(fqe: FQE) -> float:
 
 
 def test_a_quadratic_problem_is_solved_exactly():
-    """r = −s² − a², s' = 0.9 s + a, π(s) = −0.3 s: V = −1.65653495 s² (specification, claim 2)."""
+    """r = −s² − a², s' = 0.9 s + a, π(s) = −0.3 s: V = −1.65653495 s² (the page's claim 10)."""
     fqe = of_quadratic(0, noise=0.0, n_actions=1, cached=True, n=400)
     s, a = np.array([[1.0], [-2.0], [0.5]], np.float32), np.array([[1.0], [0.5], [-3.0]], np.float32)
     expected = -2.27470365 * s * s - 2.83267477 * s * a - 2.57370821 * a * a
@@ -51,7 +51,7 @@ def test_a_policys_noise_has_its_price():
 
 
 def test_draws_that_are_kept_do_not_average_out():
-    """Specification, claim 8: over seeds the constant spreads by 0.196 with one kept action, by 0.054 with 16."""
+    """The page's claim 11: over seeds the constant spreads by 0.196 with one kept action, by 0.054 with 16."""
     few = [constant(of_quadratic(seed, 0.2, 1, cached=True)) for seed in range(4)]
     many = [constant(of_quadratic(seed, 0.2, 16, cached=True)) for seed in range(4)]
     print(

@@ -40,8 +40,8 @@ NOT_RUN = {
     "-f logs/learning": "is of the runs of another",
     "--no-dry-run": "sends to the Hub; tests/hub has one of its own",
     "--agent RUN": "is of any run; the pages of BC, Decision Transformer and Diffuser have such lines",
-    "gpu-check": "tests/zoo/test_gpu_check.py runs it",
-    "plot density -o": "trains toys for minutes; tests/zoo/test_density_plot.py has smaller ones",
+    "gpu-check": "tests/zoo/gpu_check/test_gpu_check.py runs it",
+    "plot density -o": "trains toys for minutes; tests/zoo/plot/test_density_plot.py has smaller ones",
     "python -m zoo.": "is a script; its own test runs it small",
 }
 COPIED = (

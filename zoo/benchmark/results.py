@@ -165,8 +165,14 @@ def wobble(record: Mapping[str, Any]) -> float | None:
 
 
 def title(name: str) -> str:
-    """What an algorithm of a plan is called in the report."""
-    return ALGOS[name].__name__ if name in ALGOS else name
+    """What an algorithm of a plan is called in the report: ``dac_held`` is DAC (held)."""
+    if name in ALGOS:
+        return ALGOS[name].__name__
+    words = name.split("_")
+    known = [n for n in range(1, len(words)) if "_".join(words[:n]) in ALGOS]
+    if not known:
+        return name
+    return f"{ALGOS['_'.join(words[: known[-1]])].__name__} ({' '.join(words[known[-1] :])})"
 
 
 def spread(values: np.ndarray) -> float | None:

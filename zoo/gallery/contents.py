@@ -109,8 +109,9 @@ def read_contents(benchmarks: str | Path, agents: str | Path, datasets: str | Pa
     :raises NotFoundError: if none of them holds anything
     :raises UserError: for a file that is not what it should be
     """
+    fullest_first = sorted(_benchmarks(Path(benchmarks)), key=lambda benchmark: -benchmark.n_runs)
     found = Contents(
-        benchmarks=list(_benchmarks(Path(benchmarks))),
+        benchmarks=fullest_first,
         agents=find_entries(agents),
         bc=read_bc(agents),
         inspections=dict(_inspections(Path(datasets))),

@@ -141,7 +141,10 @@ def _lines_of_coverage(report: Report) -> Iterator[str]:
             "dimension",
         )
         free = ", ".join(f"{100 * share:.0f}%" for share in coverage.unexplained[:MOST_ROWS])
-        yield _line("actions vary", f"by {free} of their variance at nearly equal states: 0% a function, 100% independent")
+        yield _line(
+            "actions vary",
+            f"by {free} of their variance at nearly equal states (a function of the state would have 0%, chance 100%)",
+        )
     yield _line(
         "",
         f"(estimates: {coverage.n_queries:,} states against {coverage.n_pool:,} random rows, seed {coverage.seed}; "

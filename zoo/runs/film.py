@@ -154,9 +154,12 @@ def _first_frame(env: gym.Env, seed: int) -> np.ndarray:
         frame: Any = env.render()
     except Exception as error:  # every backend raises its own
         env.close()
+        backend = (
+            f" MuJoCo's backend is MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}; without a display it is egl or osmesa."
+        )
+        hint = "" if isinstance(error, gym.error.DependencyNotInstalled) else backend  # that one says what to install
         raise RenderingError(
-            f"{env.spec.id if env.spec else 'The environment'} cannot be rendered here ({type(error).__name__}: {error}). "
-            f"MuJoCo's backend is MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}; without a display it is egl or osmesa."
+            f"{env.spec.id if env.spec else 'The environment'} cannot be rendered here ({type(error).__name__}: {error}).{hint}"
         ) from error
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
         env.close()

@@ -11,7 +11,7 @@ from gallery_world import HOPPER, NAME, contents_of, make_checkout
 from zoo.gallery.site import write_site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-HUB_MODELS = Path(__file__).parents[2] / "hub_models"
+HUB_MODELS = Path(__file__).parents[3] / "hub_models"
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")]
 

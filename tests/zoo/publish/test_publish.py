@@ -175,7 +175,7 @@ def test_publishing_renews_a_list_that_is_there_and_no_other_page(
 
 
 def test_agents_in_the_checkout_have_the_names_that_publish_gives() -> None:
-    folders = [path for path in (Path(__file__).parents[2] / "hub_models").glob("*-v1") if path.is_dir()]
+    folders = [path for path in (Path(__file__).parents[3] / "hub_models").glob("*-v1") if path.is_dir()]
     results = {folder.name: results_in(folder) for folder in folders}
     assert all(repo_name(found["algo"], found["dataset"]) == name for name, found in results.items())
     assert len(results) >= 8

@@ -135,7 +135,9 @@ def test_a_setting_is_the_papers_a_profile_or_an_entry() -> None:
     assert light["policy_kwargs"] == {"net_arch": [256, 256], "q_net_arch": [64, 64, 64]}
     assert light.keys() == cpu.keys() and light["cd_n"] == cpu["cd_n"] == 18 and cpu["policy_kwargs"]["critic_layer_norm"]
     assert agents.setting_arguments("cped", "hopper-medium-v2")["flow"] == "nice"
-    with pytest.raises(UserError, match="huge is not known; use one of paper, light, paper, cpu, small, tiny, or a dataset"):
+    with pytest.raises(
+        UserError, match="huge is not known; use one of paper, light, paper, cpu, small, tiny, toy, or a dataset"
+    ):
         agents.setting_arguments("qdq", "huge")
 
 

@@ -13,7 +13,7 @@ import pytest
 import sb3_genoffline
 from zoo.reference.names import find
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FILES = sorted([*(ROOT / "sb3_genoffline").rglob("*.py"), *(ROOT / "zoo").rglob("*.py")])
 REFERENCE = re.compile(r":(?:py:)?(?:func|class|meth|mod|attr|data|exc|obj):`([^`]*)`")
 ROLE = re.compile(r":([\w:]+):`")

@@ -21,7 +21,7 @@ from zoo.gallery.site import MARK, check_place, slugs, write_site
 from zoo.gallery.views import all_runs, leaderboard, on_dataset
 from zoo.runs.writing import write_json
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from zoo.publish.index import find_entries, index_text, read_bc
 from zoo.runs.envs import env_factory
 from zoo.runs.scoring import evaluate
 
-FOLDER = Path(__file__).parents[2] / "hub_models"
+FOLDER = Path(__file__).parents[3] / "hub_models"
 AGENTS = sorted(config.parent for config in FOLDER.glob("*/config.json"))
 MAX_BYTES = 60e6
 WANTED = {

@@ -11,7 +11,7 @@ import pytest
 from sb3_genoffline import IQL
 from zoo.recipes import pointmaze
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOTEBOOK = ROOT / "zoo" / "tutorial" / "tutorial.ipynb"
 CELLS = json.loads(NOTEBOOK.read_text())["cells"]
 CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]

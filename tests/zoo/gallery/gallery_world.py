@@ -65,7 +65,7 @@ def make_checkout(folder: Path) -> Path:
 
 def contents_of(folder: Path) -> Contents:
     """What a checkout of :func:`make_checkout` holds."""
-    return read_contents(folder / "benchmarks", folder / "agents", folder / "datasets", Path(__file__).parents[2])
+    return read_contents(folder / "benchmarks", folder / "agents", folder / "datasets", Path(__file__).parents[3])
 
 
 def _make_benchmark(folder: Path) -> None:
