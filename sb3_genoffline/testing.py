@@ -240,8 +240,8 @@ def refuses_bad_arguments(make: MakeAgent) -> None:
 
 def a_live_setting_holds_or_is_refused(make: MakeAgent) -> None:
     """Setting an argument works at once and is saved, or is refused and nothing changes."""
-    data = point_dataset()
-    for name, value in {"learning_rate": 1e-5, "batch_size": 8, "gamma": 0.9, "max_grad_norm": 0.5, "buffer_size": 7}.items():
+    data, new = point_dataset(), make()
+    for name, value in {**_other_numbers(new), "max_grad_norm": 0.5}.items():
         agent = make().learn_offline(data, 3)
         before = getattr(agent, name)
         try:
@@ -257,6 +257,27 @@ def a_live_setting_holds_or_is_refused(make: MakeAgent) -> None:
         assert_same(agent, copy, f"after {name}={value}, the agent and a copy of it")
 
 
+def _other_numbers(agent: AnyAlgorithm) -> dict[str, Any]:
+    """For each switch and number of an agent another one, as near as it can be."""
+    given = {name: getattr(agent, name) for name in agent.argument_table().arguments if name not in ("seed", "verbose")}
+    switched = {name: not value for name, value in given.items() if isinstance(value, bool)}
+    counted = {name: value + 1 for name, value in given.items() if type(value) is int}
+    return switched | counted | {name: 0.9 * value for name, value in given.items() if isinstance(value, float)}
+
+
+def a_policy_of_its_own_acts_as_the_agent(make: MakeAgent) -> None:
+    """``policy.save`` and ``Policy.load``: what is loaded acts as the agent does."""
+    agent, file = make().learn_offline(point_dataset(), 3), io.BytesIO()
+    agent.policy.save(file)
+    file.seek(0)
+    policy = type(agent.policy).load(file, device="cpu")
+    for deterministic in (True, False):
+        agent.set_acting_seed(5)
+        policy.seed_acting(5)
+        ours, theirs = (one.predict(observations(), deterministic=deterministic)[0] for one in (agent, policy))
+        assert np.array_equal(ours, theirs), "a policy loaded from its own file acts otherwise"
+
+
 QUESTIONS: dict[str, Callable[[MakeAgent], None]] = {
     question.__name__: question
     for question in (
@@ -267,6 +288,7 @@ QUESTIONS: dict[str, Callable[[MakeAgent], None]] = {
         evaluating_changes_nothing,
         goes_on_exactly,
         acts_from_a_folder,
+        a_policy_of_its_own_acts_as_the_agent,
         goes_online,
         stops_when_a_callback_says_so,
         refuses_bad_arguments,

@@ -51,7 +51,7 @@ def blamed_on(name: str) -> Iterator[None]:
     """Whatever goes wrong inside is a fault of the file: a :class:`CheckpointError` that says so."""
     try:
         yield
-    except CheckpointError:
+    except (CheckpointError, MemoryError, th.OutOfMemoryError):
         raise
     except Exception as error:
         raise CheckpointError(f"{name} does not describe a valid agent ({type(error).__name__}: {error}).") from error

@@ -408,10 +408,11 @@ class AgentFile:
         :param changes: which were
         :raises UserError: if they would give the weights another meaning
         """
-        ours, theirs = model.policy_arguments(), kept.policy_arguments()
-        for name, value in ours.items():
-            if value != theirs[name] and name not in model.policy_class.acting_settings:
-                given = name if name in changes else min(changes)
+        ours, theirs = ({**agent.policy_kwargs, **agent.policy_arguments()} for agent in (model, kept))
+        optimizing = {"optimizer_class", "optimizer_kwargs"}
+        for name in sorted((ours.keys() | theirs.keys()) - optimizing - {*model.policy_class.acting_settings}):
+            if ours.get(name) != theirs.get(name):
+                given = name if name in changes else "policy_kwargs" if name in model.policy_kwargs else min(changes)
                 raise UserError(
                     f"{given} can't be changed to {short(changes[given])} in load: it shapes the policy, whose weights are in "
                     f"the file.{model._instead(given)}"
@@ -477,10 +478,14 @@ def split_custom_objects(custom_objects: Mapping[str, Any] | None, cls: Any) -> 
     :param custom_objects: by name: ``policy_class``, and hyper-parameters
     :param cls: class of the agent
     :return: the policy class, if it is there, and the hyper-parameters
-    :raises UserError: for any other name
+    :raises UserError: for any other name, or a class that is no policy of ours
     """
+    if not isinstance(custom_objects, Mapping | None):
+        raise UserError(f"custom_objects={short(custom_objects)} must be a mapping, from names to values.")
     objects = dict(custom_objects or {})
     policy_class = objects.pop("policy_class", None)
+    if policy_class is not None and not hasattr(policy_class, "check_arguments"):
+        raise UserError(f"custom_objects: policy_class={short(policy_class)} must be a class derived from OfflinePolicy.")
     table = cls.argument_table()
     for name in objects:
         if name not in table.arguments:

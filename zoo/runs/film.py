@@ -158,9 +158,8 @@ def _first_frame(env: gym.Env, seed: int) -> np.ndarray:
             f" MuJoCo's backend is MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}; without a display it is egl or osmesa."
         )
         hint = "" if isinstance(error, gym.error.DependencyNotInstalled) else backend  # that one says what to install
-        raise RenderingError(
-            f"{env.spec.id if env.spec else 'The environment'} cannot be rendered here ({type(error).__name__}: {error}).{hint}"
-        ) from error
+        name = env.spec.id if env.spec else "The environment"
+        raise RenderingError(f"{name} cannot be rendered here ({type(error).__name__}: {error}).{hint}") from error
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
         env.close()
         raise RenderingError(f"{env.spec.id if env.spec else 'The environment'} has no pictures (render_mode 'rgb_array').")

@@ -235,7 +235,7 @@ def notes_on(plan: TunePlan, results: list[Result]) -> list[str]:
         alike = sum(low <= (result.value or 0.0) <= high for result in best[1:])
         if alike:
             notes.append(
-                f"{alike} of the other {len(best) - 1} trials have values within the best one's interval: this objective does "
+                f"Other trials with values within the best one's interval: {alike} of {len(best) - 1}. This objective does "
                 "not tell them apart. Longer fits (--fit-steps) or more data may; else take what stays closer to the data."
             )
     return notes

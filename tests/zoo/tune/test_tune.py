@@ -111,7 +111,7 @@ def test_a_choice_says_whom_it_can_not_tell_apart_and_that_nothing_is_left_to_tr
     report, told = (folder / "report.md").read_text(), capsys.readouterr().out
     for text in (report, told):
         assert "The block has 2 settings, and all were tried." in text
-        assert "1 of the other 1 trials have values within the best one's interval" in text
+        assert "Other trials with values within the best one's interval: 1 of 1." in text
     (low, high) = json.loads(next((folder / "jobs").glob("*.json")).read_text())["scores"][-1]["interval"]
     assert f"| {low:.4g} to {high:.4g} |" in report
 
