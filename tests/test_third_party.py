@@ -19,6 +19,7 @@ from sb3_genoffline.common.arguments import NoSize
 from sb3_genoffline.common.optimizers import gradient_step
 from sb3_genoffline.common.policies import ActorCriticPolicy
 from sb3_genoffline.data.buffers import TransitionBatch
+from sb3_genoffline.hub import write_agent_folder
 from sb3_genoffline.nets.ensembles import soft_update
 from sb3_genoffline.testing import ACTION_SPACE, OBSERVATION_SPACE, check_algorithm, observations, point_dataset
 
@@ -74,7 +75,7 @@ def test_it_is_short(registered: type[Toy]) -> None:
 def test_the_hub_loads_it_by_its_registered_name(registered: type[Toy], tmp_path: Path) -> None:
     agent = registered("MlpPolicy", (OBSERVATION_SPACE, ACTION_SPACE), **SMALL).learn_offline(point_dataset(), 3)
     loaded = load_from_hub(agent.save_pretrained(tmp_path / "toy"), device="cpu")
-    card = (tmp_path / "toy" / "README.md").read_text()
+    card = (write_agent_folder(agent, tmp_path / "toy-point") / "README.md").read_text()
     assert f"Toy comes with the module `{__name__}`, which has to be there too." in card
     assert isinstance(loaded, Toy)
     assert (

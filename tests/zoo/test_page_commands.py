@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sb3_genoffline.registry import ALGOS
 from zoo import __main__ as zoo_main
 from zoo.collect.make import collect
 from zoo.plot import figures
 
 ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "sb3_genoffline"
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "sb3_genoffline").rglob("README.md")),
@@ -116,3 +118,20 @@ def test_a_page_can_be_followed(page: Path, datasets: Path, tmp_path: Path, monk
         lines.insert(0, f"python -m zoo train --algo {BEFORE[page.parent.name]} --dataset genoffline/{DATASETS[0]} -f logs")
     for line in lines:
         run(line)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("algo", [name for name in ALGOS if "\n# about " in (LIBRARY / name / "README.md").read_text()])
+def test_an_example_prints_about_what_its_page_says(
+    algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The examples of ``test_readme.py``, with all their updates."""
+    code = (LIBRARY / algo / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, algo, "exec"), {"__name__": "__main__"})
+    (said,) = re.findall(r"^# about ([^:\n]*)", code, re.MULTILINE)
+    numbers = [float(number) for number in re.findall(r"\d+\.\d+", said)]
+    printed = [float(number) for number in re.findall(r"-?\d+\.\d+", capsys.readouterr().out)]
+    printed = printed[1::2] if algo == "decision_transformer" else printed  # it says what it was asked for, too
+    assert printed == pytest.approx(numbers, abs=0.1 if algo != "decision_transformer" else 0.5)
