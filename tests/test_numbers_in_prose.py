@@ -91,6 +91,11 @@ def test_what_dacs_page_says_of_the_bandit() -> None:
     assert f"hard guidance {min(hard):.0f} to {max(hard):.0f}%" in page
 
 
+def test_how_dacs_multiplier_falls() -> None:
+    eta = dict(record("dac-eta.json")["rows"])
+    assert f"lets η fall to {eta[2000]:.3f} within 2,000 updates" in said("sb3_genoffline/dac/README.md")
+
+
 def test_what_the_zoos_page_says_of_speed_and_of_online_training() -> None:
     page, speed = said("zoo/README.md"), record("speed-dac.json")
     plain, ours = speed["variants"]
