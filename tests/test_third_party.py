@@ -12,6 +12,7 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 from torch.nn.functional import mse_loss
+from worlds import small_settings
 
 from sb3_genoffline import ALGOS, UserError, load_from_hub, register_algorithm, registry
 from sb3_genoffline.common.actor_critic import ActorCriticAlgorithm
@@ -65,6 +66,12 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> type[Toy]:
 
 def test_a_toy_from_outside_passes_all_questions(registered: type[Toy]) -> None:
     check_algorithm(registered, **SMALL)
+
+
+@pytest.mark.parametrize("algo", ["td3_bc", "sfbc", "decision_transformer"])
+def test_ours_pass_them_too(algo: str) -> None:
+    """An algorithm without a fit, one with a fit, and one of sequences."""
+    check_algorithm(ALGOS[algo], **small_settings(algo))
 
 
 def test_it_is_short(registered: type[Toy]) -> None:

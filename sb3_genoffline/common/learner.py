@@ -213,7 +213,7 @@ class Learner(OffPolicyAlgorithm):
             raise UserError(f"action_noise={short(value)} is not an ActionNoise of stable_baselines3.common.noise.")
         if name == "tensorboard_log" and not isinstance(value, str | PathLike | None):
             raise UserError(f"tensorboard_log={short(value)} is not a folder's name: use a path, or None.")
-        if name == "device" and self.__dict__.get("_is_set_up") and value != self.device:
+        if name == "device" and self.__dict__.get("_is_set_up") and str(value) != str(self.device):
             raise UserError(f"device can't be changed to {short(value)} on a live agent: save it, and load it with device=.")
         if argument is None:
             self._check_not_a_variable(name, value)

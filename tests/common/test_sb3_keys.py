@@ -138,3 +138,26 @@ def test_custom_objects_change_what_a_file_holds(tmp_path: Path) -> None:
     assert (loaded.learning_rate, loaded.batch_size) == (1e-5, 7)
     with pytest.raises(UserError, match="custom_objects has 'lr_schedule', and nothing of that name is stored"):
         ALGOS["td3_bc"].load(tmp_path / "agent", custom_objects={"lr_schedule": lambda _: 0.0})
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ([1], r"custom_objects=\[1\] must be a mapping"),
+        ({"policy_class": int}, r"custom_objects: policy_class=.*int.* must be a class derived from OfflinePolicy"),
+        ({"policy_kwargs": {"net_arch": [3]}}, r"policy_kwargs can't be changed to .* in load: it shapes the policy"),
+    ],
+)
+def test_custom_objects_that_do_not_fit_are_no_fault_of_the_file(objects: Any, words: str, tmp_path: Path) -> None:
+    td3_bc().learn_offline(point_dataset(), 2).save(tmp_path / "agent")
+    with pytest.raises(UserError, match=words) as raised:
+        ALGOS["td3_bc"].load(tmp_path / "agent", custom_objects=objects)
+    assert not isinstance(raised.value, CheckpointError)
+
+
+def test_a_live_agent_stays_on_its_device() -> None:
+    agent = td3_bc().learn_offline(point_dataset(), 2)
+    agent.device = "cpu"
+    with pytest.raises(UserError, match="device can't be changed to 'cuda' on a live agent"):
+        agent.device = "cuda"
+    agent.learn_offline(point_dataset(), 1)
