@@ -408,7 +408,8 @@ class AgentFile:
         :param changes: which were
         :raises UserError: if they would give the weights another meaning
         """
-        ours, theirs = ({**agent.policy_kwargs, **agent.policy_arguments()} for agent in (model, kept))
+        # as JSON: widths may be a list, a tuple or an array
+        ours, theirs = (arguments_to_json({**agent.policy_kwargs, **agent.policy_arguments()}) for agent in (model, kept))
         optimizing = {"optimizer_class", "optimizer_kwargs"}
         for name in sorted((ours.keys() | theirs.keys()) - optimizing - {*model.policy_class.acting_settings}):
             if ours.get(name) != theirs.get(name):

@@ -56,29 +56,33 @@ def test_every_argument_of_the_policy_is_refused_on_it_and_a_settings_place_is_n
 
 
 def test_how_a_policy_acts_is_set_by_policy_kwargs_where_the_algorithm_has_no_word_for_it() -> None:
-    agent = make_agent("dql", policy_kwargs={"net_arch": [8, 8], "ddim_stride": 2}).learn_offline(make_dataset(), 2)
+    agent = make_agent("dql", policy_kwargs={"net_arch": [8, 8], "clip_denoised": False}).learn_offline(make_dataset(), 2)
     before = acts(agent)
-    with pytest.raises(UserError, match=r"set it on the agent, `model.policy_kwargs = \{\*\*model.policy_kwargs, 'sampler'"):
-        agent.policy.sampler = "ddim"
-    agent.policy_kwargs = {**agent.policy_kwargs, "sampler": "ddim"}
+    with pytest.raises(
+        UserError, match=r"set it on the agent, `model.policy_kwargs = \{\*\*model.policy_kwargs, 'use_critic'"
+    ):
+        agent.policy.use_critic = False
+    agent.policy_kwargs = {**agent.policy_kwargs, "use_critic": False}
     after = acts(agent)
     assert after != before and acts(reloaded(agent)) == acts(copy.deepcopy(agent)) == after
     agent.policy_kwargs = {"net_arch": [8, 8]}  # what is not named is the default
-    assert (agent.policy.sampler, agent.policy.ddim_stride) == ("ddpm", 1)
+    assert (agent.policy.use_critic, agent.policy.clip_denoised) == (True, True)
     file = io.BytesIO()
     agent.save(file)
-    loaded: Any = ALGOS["dql"].load(file, device="cpu", policy_kwargs={"net_arch": [8, 8], "sampler": "ddim"})
-    assert loaded.policy.sampler == "ddim" and loaded.actor_optimizer.state_dict()["state"]  # as of the live agent, it goes on
+    loaded: Any = ALGOS["dql"].load(file, device="cpu", policy_kwargs={"net_arch": [8, 8], "use_critic": False})
+    assert (
+        loaded.policy.use_critic == "ddim" and loaded.actor_optimizer.state_dict()["state"]
+    )  # as of the live agent, it goes on
     for wrong, message in (
-        ({"net_arch": [8, 8], "sampler": "euler"}, "sampler='euler' is not known"),
+        ({"net_arch": [8, 8], "use_critic": "never"}, "use_critic='never' must be"),
         ({"net_arch": [8, 8], "n_action_samples": 3}, "n_action_samples.* is an argument of DQL"),
         ({"net_arch": [4]}, r"policy_kwargs can't be changed to \{'net_arch': \[4\]\} on a live agent: it shapes the policy"),
-        ({"net_arch": [8, 8], "sampler": "ddim", "residual": True}, "shapes the policy"),
+        ({"net_arch": [8, 8], "use_critic": False, "residual": True}, "shapes the policy"),
     ):
         kept = snapshot(agent)
         with pytest.raises(UserError, match=message):
             agent.policy_kwargs = wrong
-        assert differing(kept, snapshot(agent)) == [] and agent.policy.sampler == "ddpm"
+        assert differing(kept, snapshot(agent)) == [] and agent.policy.use_critic is True
 
 
 def test_a_policy_of_its_own_is_set_itself_and_saved() -> None:

@@ -163,7 +163,9 @@ def test_what_a_live_agent_refuses_load_refuses_too(algo: str) -> None:
 
 def test_a_networks_argument_that_has_no_tensor_is_noticed() -> None:
     kwargs = fitted("qdq").policy_kwargs
-    with refused("qdq", "data_std"):
+    with pytest.raises(
+        UserError, match=r"policy_kwargs can't be changed to .*'q_data_std': 0.7.* in load: it shapes the policy"
+    ):
         fitted("qdq", policy_kwargs={**kwargs, "q_data_std": 0.7})
 
 
