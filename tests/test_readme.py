@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from sb3_genoffline import load_from_hub
-from sb3_genoffline import ALGOS
+from sb3_genoffline import ALGOS, load_from_hub
 from zoo import __main__ as zoo_main
 from zoo.benchmark.plan import read_plan
 from zoo.collect.make import collect
@@ -135,8 +134,8 @@ def test_what_is_typed_about_your_own_data_fits_the_arrays_of_the_page(
 
 def test_the_readme_and_the_pages_have_the_blocks_they_promise() -> None:
     assert len(blocks_of(ROOT / "README.md", "python")) == 2 and len(README.splitlines()) <= 140
-    for call in re.findall(r"`sb3_genoffline.load_from_hub\(\"([^"]*)\"\)`", README):
-        assert load_from_hub(ROOT / call).policy is not None
+    (agent,) = re.findall(r'`sb3_genoffline.load_from_hub\("(.*?)"\)`', README)
+    assert load_from_hub(ROOT / agent).policy is not None
     assert all(blocks_of(page, "sh") for page in PAGES)
     assert all(blocks_of(page, "python") for page in PAGES if not page.is_relative_to(ROOT / "zoo"))
     assert README.index("make quickstart") < README.index("make test") < README.index("```python")
