@@ -22,7 +22,7 @@ def test_a_file_is_written_beside_the_agent(
     main(words)
     told = capsys.readouterr().out
     assert (tmp_path / "agent.onnx").is_file()
-    assert "Observations are one vector" in told and "acts as predict(deterministic=False)" in told
+    assert "Without an environment, which only names parts" in told and "acts as predict(deterministic=False)" in told
     assert "batch × 3" in told and "standard normal" in told
     assert "predict " in told and "onnxruntime " in told and "a call of 4 observation(s)" in told
     record = json.loads((tmp_path / "times.json").read_text())
