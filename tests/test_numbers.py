@@ -317,7 +317,7 @@ def test_what_the_profile_cpu_learns_is_on_an_algorithms_page(algo: str) -> None
     spent = [record["seconds"]["cpu"] / 60 for record in records]
     span = " to ".join(dict.fromkeys(f"{value:.0f}" for value in (min(spent), max(spent))))
     updates = {record["updates"] for record in records}
-    assert max(spent) <= (40 if algo == "diffuser" else 12) and len(updates) == 1
+    assert max(spent) <= (50 if algo == "diffuser" else 12) and len(updates) == 1
     assert f"Profile `cpu`, {updates.pop():,} updates in {span} minutes of processor time" in page
     assert SEEDS[max(len(learning.scores(algo, dataset)) for dataset in (HOPPER, WALKER))] in " ".join(page.split())
     means = [f"{small.scores(algo, dataset).mean():.0f}" for dataset in (HOPPER, WALKER)]

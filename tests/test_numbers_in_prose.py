@@ -137,6 +137,14 @@ def test_what_bcs_and_diffusers_pages_say_of_mazes_and_guides() -> None:
     assert f"that agent's normalised scores are {guided} and {last:.1f}" in page
 
 
+def test_what_diffusers_page_says_of_walker2ds_last_evaluations() -> None:
+    runs = results(ROOT / "zoo" / "benchmarks" / "learning.yml").records("diffuser", "genoffline/walker2d/medium-v1")
+    first, second = ([f"{score:.0f}" for score in run["final"]["scores"]] for run in runs)
+    one, two = (f"{', '.join(scores[:-1])} and {scores[-1]}" for scores in (first, second))
+    text = f"seed 0's last five evaluations are {one}, seed 1's {two}."
+    assert text in said("sb3_genoffline/diffuser/README.md")
+
+
 def test_what_decision_transformers_page_says_of_the_maze() -> None:
     agents = record("stitch-target-return.json")["agents"].values()
     assert {(each["episodes"], each["success"], each["gradient_steps"]) for each in agents} == {(30, 0.0, 2500)}
