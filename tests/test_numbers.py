@@ -282,10 +282,13 @@ def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> N
     assert f"with two seeds of {seeds[walker].count(2)} algorithms and one of" in page and seeds[hopper].count(3) == 2
     ones = [title(name) for name, number in zip(plan.algorithms, seeds[walker], strict=True) if number == 1]
     assert not ones or f"algorithms and one of {', '.join(ones)}:" in page
-    maze = "genoffline/pointmaze/stitch-v0"
-    means = {name: scores.mean() for name in plan.algorithms if len(scores := results.scores(name, maze))}
-    order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
-    assert f"- Stitching maze, one seed: {order}; the data have {results.data(maze)['normalized_score']:.0f}." in page
+    for dataset, name in (
+        ("genoffline/pointmaze/stitch-v0", "Stitching maze"),
+        ("genoffline/hopper/medium-v1", "Hopper medium-v1"),
+    ):
+        means = {name: scores.mean() for name in plan.algorithms if len(scores := results.scores(name, dataset))}
+        order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
+        assert f"- {name}, one seed: {order}; the data have {results.data(dataset)['normalized_score']:.0f}." in page
 
     def run(name: str, seed: int, dataset: str = hopper) -> dict[str, Any]:
         return next(record for record in results.records(name, dataset) if record["config"]["seed"] == seed)
