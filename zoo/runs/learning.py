@@ -212,6 +212,7 @@ def train(
             checkpoints.n_calls = model.num_timesteps  # a resumed run saves at the same updates
             callbacks.append(checkpoints)
         callbacks.append(SaveLast(run.model_path, save_freq if save_freq > 0 else _SAVE_LAST_EVERY))
+        callbacks += [told for tracker in trackers for told in tracker.callbacks]
         callbacks += [] if callback is None else [callback]
         before, started = model.num_timesteps, time.perf_counter()
         with stop.later(), _explained(run):

@@ -1,4 +1,7 @@
-"""Telling Weights & Biases or MLflow of a run, where that is asked for: as an output format of SB3's logger."""
+"""
+Telling Weights & Biases or MLflow of a run, where that is asked for, by what they have for SB3: numbers go through an output
+format of SB3's logger, and W&B's callback adds what it asks of a model.
+"""
 
 import importlib
 import os
@@ -6,13 +9,14 @@ import re
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
 
 from sb3_genoffline.errors import MissingPackageError, UserError
@@ -60,10 +64,12 @@ class Tracker(KVWriter):
 
     :param service: key in the ``exclude`` of what is not for it
     :param send: hands over numbers by name, and the step that they are of
+    :param callbacks: what else the training has to call
     """
 
-    def __init__(self, service: Service, send: Callable[[Numbers, int], None]) -> None:
+    def __init__(self, service: Service, send: Callable[[Numbers, int], None], callbacks: Sequence[BaseCallback] = ()) -> None:
         self.service = service
+        self.callbacks = list(callbacks)
         self._send: Callable[[Numbers, int], None] | None = send
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -107,26 +113,33 @@ def tracked(tracking: Tracking, run: Run, verbose: int = 1) -> Iterator[Tracker]
     begin = {"wandb": _wandb_run, "mlflow": _mlflow_run}[tracking.service]
     package = _package(tracking.service)
     try:
-        id_, send, end = begin(package, tracking, run, before, verbose)
+        begun = begin(package, tracking, run, before, verbose)
     except Exception as error:
         where = "" if before is None else f" (it goes on with the run {before} of {file})"
         raise UserError(f"{tracking.service} can't be told of {run.folder}{where}: {error}") from error
     try:
-        write_json(file, {**known, tracking.service: id_})
-        yield Tracker(tracking.service, send)
+        write_json(file, {**known, tracking.service: begun.id})
+        yield Tracker(tracking.service, begun.send, begun.callbacks)
     except BaseException:
         with suppress(Exception):
-            end(False)
+            begun.end(False)
         raise
     with suppress(Exception):
-        end(True)
+        begun.end(True)
 
 
-_Begun = tuple[str, Callable[[Numbers, int], None], Callable[[bool], None]]
-"""Id of the run; hands over numbers; ends it, with whether all went well."""
+@dataclass(frozen=True)
+class _Begun:
+    """A run at a service: ``send`` hands over numbers and their step, ``end`` ends it, with whether all went well."""
+
+    id: str
+    send: Callable[[Numbers, int], None]
+    end: Callable[[bool], None]
+    callbacks: list[BaseCallback] = field(default_factory=list)
 
 
 def _wandb_run(wandb: Any, tracking: Tracking, run: Run, before: str | None, verbose: int) -> _Begun:
+    another = wandb.run is not None  # the caller's stays as it is; W&B's callback would write into it
     live = wandb.init(
         project=tracking.project,
         entity=tracking.entity,
@@ -136,15 +149,16 @@ def _wandb_run(wandb: Any, tracking: Tracking, run: Run, before: str | None, ver
         dir=str(run.folder),
         id=before or uuid.uuid4().hex,
         resume="allow",
-        reinit="create_new",  # a run that the caller has under way stays as it is
+        reinit="create_new" if another else None,
         settings=wandb.Settings(console="off", silent=verbose == 0),
     )
     # fits count steps of their own, and W&B's never go back: each key is drawn over this one
     live.define_metric("*", step_metric="global_step")
-    return (
+    return _Begun(
         live.id,
-        lambda numbers, step: live.log({**numbers, "global_step": step}),
-        lambda well: live.finish(exit_code=0 if well else 1),
+        send=lambda numbers, step: live.log({**numbers, "global_step": step}),
+        end=lambda well: live.finish(exit_code=0 if well else 1),
+        callbacks=[] if another else [importlib.import_module("wandb.integration.sb3").WandbCallback()],
     )
 
 
@@ -170,7 +184,7 @@ def _mlflow_run(mlflow: Any, tracking: Tracking, run: Run, before: str | None, v
         now = int(time.time() * 1000)
         client.log_batch(id_, metrics=[entities.Metric(key, value, now, step) for key, value in numbers.items()])
 
-    return id_, send, lambda well: client.set_terminated(id_, "FINISHED" if well else "FAILED")
+    return _Begun(id_, send, end=lambda well: client.set_terminated(id_, "FINISHED" if well else "FAILED"))
 
 
 def _experiment(client: Any, name: str) -> str:

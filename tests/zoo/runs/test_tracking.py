@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 from sb3_genoffline.common.stepping import Stepper
@@ -68,9 +69,11 @@ class FakeWandb:
 
     __file__ = "wandb/__init__.py"
     Settings = SimpleNamespace
+    run: object = None
 
     def __init__(self) -> None:
         self.runs: list[dict[str, Any]] = []
+        self.models: list[str] = []
 
     def init(self, **given: Any) -> Any:
         told: dict[str, Any] = {**given, "logged": [], "axes": {}, "exit_code": None}
@@ -86,7 +89,17 @@ class FakeWandb:
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     fake = FakeWandb()
+
+    class WandbCallback(BaseCallback):
+        def _init_callback(self) -> None:
+            fake.models.append(type(self.model).__name__)
+
+        def _on_step(self) -> bool:
+            return True
+
     monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
+    integration = SimpleNamespace(WandbCallback=WandbCallback)
+    monkeypatch.setitem(sys.modules, "wandb.integration.sb3", integration)  # type: ignore[arg-type]
     return fake
 
 
@@ -103,6 +116,14 @@ def test_wandb_is_told_of_a_run_under_rl_zoos_flags_and_of_the_same_one_when_it_
     assert first["dir"] == str(the_run(file).folder) and first["axes"] == {"*": "global_step"}
     steps = [entry["global_step"] for told in wandb.runs for entry in told["logged"] if "train/actor_loss" in entry]
     assert steps == [2, 3, 4, 6] and second["exit_code"] == 0
+    assert wandb.models == ["BC", "BC"]  # W&B's own callback for SB3 is called too
+    assert first["reinit"] is None
+
+
+def test_a_run_of_wandb_that_the_caller_has_under_way_stays_as_it_is(file: Path, wandb: FakeWandb) -> None:
+    wandb.run = object()
+    main(command(file, "--track"))
+    assert wandb.runs[0]["reinit"] == "create_new" and wandb.models == []
 
 
 @pytest.mark.slow  # what it is told is asked above of its double; starting it takes seconds
@@ -113,7 +134,8 @@ def test_wandb_itself_writes_the_run_offline_beside_the_runs_files(file: Path) -
     run = the_run(file)
     (offline,) = (run.folder / "wandb").glob(f"offline-run-*-{id_of(run, 'wandb')}")
     (content,) = offline.glob("*.wandb")
-    assert b"actor_loss" in content.read_bytes()
+    # of the logger, of the run's config, of W&B's callback (an attribute of the model)
+    assert all(name in content.read_bytes() for name in (b"actor_loss", b"hyperparameters", b"replay_buffer_class"))
 
 
 def test_mlflow_is_told_of_a_run_and_of_the_same_one_when_it_goes_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
