@@ -15,6 +15,7 @@ from .policy import Noise, Policy
 from .rollout import evaluate
 
 DATASET_STEPS = 1_000_000  # the size of D4RL's sets
+AS_TRAINED = "with the noise it was trained with"
 Scores = dict[str, dict[str, Any]]
 
 
@@ -141,36 +142,21 @@ def replay_weights(rungs: list[int], start: int = 0) -> list[int]:
 
 
 def levels(
-    files: dict[int, str],
-    rungs: list[int],
-    medium: int,
-    expert: int | None,
-    standard: Standard,
-    algo: str,
-    library: str = "sb3-contrib",
-    n_uniform: int = 0,
+    files: dict[int, str], rungs: list[int], medium: int, algo: str, library: str = "sb3-contrib", n_uniform: int = 0
 ) -> dict[str, Any]:
     """
     :param files: Training steps to file name
     :param rungs: Training steps of the replay set's actors
     :param medium: Training steps of medium
-    :param expert: Training steps of the expert, or None: there are no levels that need one
-    :param standard: What the levels ask
     :param algo: What the actors were trained with, ``"TRPO"``
     :param library: Whose implementation
     :param n_uniform: Steps of uniform actions with which training began; no rung is earlier
     :return: The recipes `zoo/recipes` reads: parts are collected on their own, segments of a part one after another
     """
-    medium_segment = {"policy": files[medium], "noise": "policy", "weight": 1}
     weights = replay_weights(rungs, n_uniform)
     uniform = {"policy": None, "noise": "none", "weight": n_uniform}
     library = f"{algo} ({library})"
-    as_trained = "with the noise it was trained with"
-    if isinstance(standard.expert_noise, str):
-        how = as_trained
-    else:
-        how = f"its mean action plus Gaussian noise of standard deviation {standard.expert_noise}"
-    table: dict[str, Any] = {
+    return {
         "random": {
             "description": "Actions uniform over the action space.",
             "algorithm": "uniform random",
@@ -178,13 +164,13 @@ def levels(
             "parts": [[{"policy": None, "noise": "none", "weight": 1}]],
         },
         "medium": {
-            "description": f"One {algo} policy of about a third of expert level, {as_trained}.",
+            "description": f"One {algo} policy of about a third of expert level, {AS_TRAINED}.",
             "algorithm": library,
             "steps": DATASET_STEPS,
-            "parts": [[medium_segment]],
+            "parts": [[{"policy": files[medium], "noise": "policy", "weight": 1}]],
         },
         "medium-replay": {
-            "description": f"The way to medium: {len(rungs)} {algo} policies from untrained to medium, each {as_trained} and "
+            "description": f"The way to medium: {len(rungs)} {algo} policies from untrained to medium, each {AS_TRAINED} and "
             "acting for as many steps as training spent around it.",
             "algorithm": library,
             "steps": n_uniform + sum(weights),
@@ -194,20 +180,30 @@ def levels(
             ],
         },
     }
-    if expert is None:
-        return table
-    expert_segment = {"policy": files[expert], "noise": standard.expert_noise, "weight": 1}
-    return table | {
+
+
+def expert_levels(medium: dict[str, Any], file: str, noise: Noise, maker: str) -> dict[str, Any]:
+    """
+    :param medium: The recipe of the level medium
+    :param file: Of the expert
+    :param noise: With which the expert acts
+    :param maker: What the expert was trained by, ``"TRPO (sb3-contrib)"``
+    :return: The recipes of the levels that need an expert
+    """
+    how = AS_TRAINED if isinstance(noise, str) else f"its mean action plus Gaussian noise of standard deviation {noise}"
+    expert = [{"policy": file, "noise": noise, "weight": 1}]
+    makers = list(dict.fromkeys((medium["algorithm"], maker)))
+    return {
         "medium-expert": {
             "description": "Half from the medium policy, half from the expert, as in the sets of those names.",
-            "algorithm": library,
+            "algorithm": " and ".join(makers),
             "steps": DATASET_STEPS,
-            "parts": [[medium_segment], [expert_segment]],
+            "parts": [*medium["parts"], expert],
         },
         "expert": {
-            "description": f"One {algo} policy of expert level: {how}.",
-            "algorithm": library,
+            "description": f"One {maker.partition(' ')[0]} policy of expert level: {how}.",
+            "algorithm": maker,
             "steps": DATASET_STEPS,
-            "parts": [[expert_segment]],
+            "parts": [expert],
         },
     }

@@ -1,11 +1,11 @@
 """
 Train the behaviour policies of one environment and keep a ladder of them.
 
-`python -m zoo.behavior.train --env Walker2d-v5 --seed 1` trains TRPO (`--algo sac` and `--algo tqc` the others), scores the
-actor after every few updates with and without its noise, picks the rungs and writes them with an `index.json` into
-`zoo/behavior/<name>/`. The ladder stays in `logs/behavior/`, so that a second call only scores and picks. Ctrl-C and SIGTERM
-end it with the state saved; the same command goes on (TRPO's training, of minutes, begins again). The same seed gives the
-same files on the same machine and versions.
+`python -m zoo.behavior.train --env Walker2d-v5 --seed 1` trains TRPO (`--algo sac` and `--algo tqc` the others, and
+`--algo ppo --start FILE` trains an actor of theirs on), scores the actor after every few updates with and without its noise,
+picks the rungs and writes them with an `index.json` into `zoo/behavior/<name>/`. The ladder stays in `logs/behavior/`, so that
+a second call only scores and picks. Ctrl-C and SIGTERM end it with the state saved; the same command goes on (TRPO's and PPO's
+trainings, of minutes, begin again). The same seed gives the same files on the same machine and versions.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from sb3_genoffline.errors import UserError
 from ..runs.provenance import command_line
 from ..runs.stopping import advised, ending_in_order
 from ..runs.writing import write_json
-from . import load_policy, sac, sac_state, tqc, trpo
+from . import load_policy, ppo, sac, sac_state, tqc, trpo
 from .gaussian import GaussianPolicy
-from .rungs import Scores, Standard, choose_expert, choose_medium, choose_rungs, levels, score, score_candidate
+from .rungs import Scores, Standard, choose_expert, choose_medium, choose_rungs, expert_levels, levels, score, score_candidate
 
 CHECK_SEED = 20_000  # medium and expert are scored again on seeds they were not chosen by
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """How one algorithm makes a ladder, and what is asked of its actors."""
+    """How one algorithm makes a ladder, and what is asked of its actors; ``trains_on``: it needs an actor to begin with."""
 
-    train: Callable[[str, int, int, Path], None]
+    train: Callable[..., None]
     settings: dict[str, Any]
     n_timesteps: int
     standard: Standard
     library: str = "sb3-contrib"
     subfolder: str = ""
+    trains_on: bool = False
 
     @property
     def n_uniform(self) -> int:
@@ -68,6 +69,15 @@ TRAINERS = {
         Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic", medium=(30.0, 45.0), expert=None),
         library="zoo.behavior.sac",
         subfolder="sac",
+    ),
+    "ppo": Trainer(
+        ppo.train,
+        ppo.SETTINGS,
+        5_000_000,
+        Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic", expert=90.0),
+        library="stable-baselines3",
+        subfolder="sac",
+        trains_on=True,
     ),
 }
 
@@ -105,6 +115,9 @@ def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.
     for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
         stale.unlink()
     entries = [_keep(folder, ladder, steps, roles.get(steps, "replay"), scores, args, standard) for steps in files]
+    made = levels(files, rungs, medium, args.algo.upper(), trainer.library, trainer.n_uniform)
+    if expert is not None:
+        made |= expert_levels(made["medium"], files[expert], standard.expert_noise, _maker(args))
     low, high = reference_scores(args.env)
     index = {
         "env_id": args.env,
@@ -115,7 +128,7 @@ def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.
         "settings": trainer.settings,
         "standard": {"medium": standard.medium, "expert": standard.expert, "not_expert": standard.not_expert},
         "rungs": entries,
-        "levels": levels(files, rungs, medium, expert, standard, args.algo.upper(), trainer.library, trainer.n_uniform),
+        "levels": made,
         **_history(ladder, scores, args, standard),
     }
     write_json(folder / "index.json", index, indent=1)
@@ -127,20 +140,22 @@ def write_expert(folder: Path, ladder: Path, scores: dict[int, Scores], args: ar
     expert = choose_expert(scores, standard)
     assert expert is not None
     entries = [entry for entry in index["rungs"] if entry["role"] != "expert"]
-    rungs = [entry["steps"] for entry in entries]
-    if expert in rungs:
+    file = _file(args.algo, expert)
+    if file in [entry["file"] for entry in entries]:
         raise UserError(f"the actor of {expert} steps is a rung of {folder} already; train for longer")
-    (medium,) = (entry["steps"] for entry in entries if entry["role"] == "medium")
-    files = {steps: _file(args.algo, steps) for steps in (*rungs, expert)}
     index["rungs"] = [*entries, _keep(folder, ladder, expert, "expert", scores, args, standard)]
     index["standard"]["expert"] = standard.expert
-    trainer = TRAINERS[args.algo]
-    named = (args.algo.upper(), trainer.library, trainer.n_uniform)
-    index["levels"] = levels(files, rungs, medium, expert, standard, *named)
+    index["levels"] |= expert_levels(index["levels"]["medium"], file, standard.expert_noise, _maker(args))
     index["expert"] = _history(ladder, scores, args, standard)
     write_json(folder / "index.json", index, indent=1)
-    for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
+    for stale in set(folder.glob("*.safetensors")) - {folder / entry["file"] for entry in index["rungs"]}:
         stale.unlink()
+
+
+def _maker(args: argparse.Namespace) -> str:
+    """What an actor was trained by: ``"SAC (zoo.behavior.sac)"``."""
+    begun = f", begun with {args.start.stem}" if args.start else ""
+    return f"{args.algo.upper()} ({TRAINERS[args.algo].library}{begun})"
 
 
 def _file(algo: str, steps: int) -> str:
@@ -190,6 +205,8 @@ def _command(args: argparse.Namespace) -> str:
         flags += f" --expert {args.expert:g}"
     if args.resume_from_state:
         flags += " --resume-from-state"
+    if args.start:
+        flags += f" --start {args.start}"
     return f"python -m zoo.behavior.train {flags}"
 
 
@@ -210,6 +227,7 @@ def main() -> None:
     levels.add_argument("--expert-only", action="store_true", help="add the expert and its levels to the rungs that are there")
     parser.add_argument("--folder", type=Path, default=None, help="default: zoo/behavior/<name of the env>")
     parser.add_argument("--ladder", type=Path, default=None, help="default: logs/behavior/<env>-<algo>-<seed>")
+    parser.add_argument("--start", type=Path, default=None, metavar="FILE", help="PPO: the actor of SAC or TQC to begin with")
     kept = parser.add_mutually_exclusive_group()
     kept.add_argument("--resume-from-state", action="store_true", help="SAC: resume from the state kept in the folder")
     kept.add_argument("--keep-state", action="store_true", help="SAC: keep only what resuming the ladder's training needs")
@@ -218,13 +236,16 @@ def main() -> None:
         try:
             make(args)
         except KeyboardInterrupt as stop:
-            whole = " (TRPO's training begins again)" if args.algo == "trpo" else ""
+            whole = f" ({args.algo.upper()}'s training begins again)" if args.algo in ("trpo", "ppo") else ""
             raise advised(stop, f"to resume, run the same command: {command_line()}{whole}") from None
 
 
 def make(args: argparse.Namespace) -> None:
     """Train, or go on where an earlier call ended, score, and write the rungs."""
     trainer = TRAINERS[args.algo]
+    if trainer.trains_on != (args.start is not None):
+        needs = "begins with an actor: add --start FILE" if trainer.trains_on else "begins anew: --start is PPO's"
+        raise UserError(f"--algo {args.algo} {needs}.")
     args.n_timesteps = args.n_timesteps or trainer.n_timesteps
     standard = trainer.standard
     if args.medium:
@@ -242,7 +263,7 @@ def make(args: argparse.Namespace) -> None:
     reached = max((int(path.stem) for path in ladder.glob("[0-9]*.safetensors")), default=-1)
     if reached < args.n_timesteps:
         started = time.process_time()
-        trainer.train(args.env, args.seed, args.n_timesteps, ladder)
+        trainer.train(args.env, args.seed, args.n_timesteps, ladder, *([args.start] if args.start else []))
         print(f"trained up to {args.n_timesteps} steps in {time.process_time() - started:.0f} CPU-seconds")
     (write_expert if args.expert_only else write)(
         folder, ladder, score_ladder(ladder, args.env, args.score_every, standard, args.n_timesteps), args, standard
