@@ -14,17 +14,17 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from ..runs.writing import write_text
 from .squashed import LOG_STD_MAX, LOG_STD_MIN, SquashedPolicy
 
-# small steps, and critics first: what the actor can do shall not be lost while it learns
+# small steps, and the critic first: what the actor can do shall not be lost while it learns. The rate falls to 0
 SETTINGS: dict[str, Any] = {
-    "n_envs": 32,
+    "n_envs": 64,
     "n_steps": 256,
-    "batch_size": 1024,
+    "batch_size": 2048,
     "n_epochs": 5,
     "gamma": 0.99,
     "gae_lambda": 0.95,
@@ -32,9 +32,9 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-4,
     "target_kl": 0.03,
     "vf_net_arch": [128, 128],
-    "critic_alone": {"n_updates": 30, "learning_rate": 5e-4},
+    "critic_alone": {"n_updates": 20, "learning_rate": 5e-4},
 }
-EVERY = 20  # updates
+EVERY = 10  # updates
 BEFORE_TANH = 20.0  # largest action that the Gaussian may draw; its tanh is 1
 
 
@@ -76,7 +76,7 @@ def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, start: Path) -
     :param env_id: A registered MuJoCo environment
     :param seed: Seed of the critic, the environments and the sampling
     :param n_timesteps: Environment steps, all copies together
-    :param ladder: Folder that gets the actor every 20 updates, ``<steps>.safetensors``, and ``curve.json``: [steps, mean
+    :param ladder: Folder that gets the actor every 10 updates, ``<steps>.safetensors``, and ``curve.json``: [steps, mean
         return of the last 100 episodes as collected]
     :param start: File of the actor that it begins with, of SAC or TQC
     """
@@ -106,10 +106,10 @@ def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, start: Path) -
         def _on_step(self) -> bool:
             return True
 
-    callback, learning_rate = Keep(), model.lr_schedule
+    callback, falling = Keep(), FloatSchedule(LinearSchedule(settings["learning_rate"], 0.0, 1.0))
     for n_steps, rate, actor_learns in (
         (alone["n_updates"] * model.n_steps * env.num_envs, FloatSchedule(alone["learning_rate"]), False),
-        (n_timesteps, learning_rate, True),
+        (n_timesteps, falling, True),
     ):
         model.lr_schedule = rate
         for layer in policy.actor_layers():

@@ -11,19 +11,27 @@ from zoo.behavior import SquashedPolicy, ppo
 from zoo.behavior.train import TRAINERS, make
 
 START = Path(ppo.__file__).parent / "halfcheetah" / "tqc_0110000.safetensors"
-SMALL = {"n_envs": 2, "n_steps": 4, "batch_size": 4, "n_epochs": 1, "critic_alone": {"n_updates": 2, "learning_rate": 5e-4}}
+SMALL = {
+    "learning_rate": 1e-3,
+    "n_envs": 2,
+    "n_steps": 4,
+    "batch_size": 4,
+    "n_epochs": 1,
+    "critic_alone": {"n_updates": 2, "learning_rate": 5e-4},
+}
 
 
 def test_an_actor_waits_for_the_critic_and_moves_a_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ppo, "SETTINGS", ppo.SETTINGS | SMALL)
     monkeypatch.setattr(ppo, "EVERY", 1)
-    ppo.train("HalfCheetah-v5", 0, 24, tmp_path, START)
-    assert sorted(int(path.stem) for path in tmp_path.glob("*.safetensors")) == [0, 8, 16, 24]
+    ppo.train("HalfCheetah-v5", 0, 32, tmp_path, START)
+    assert sorted(int(path.stem) for path in tmp_path.glob("*.safetensors")) == [0, 8, 16, 24, 32]
     begun = START.read_bytes()
-    assert [(tmp_path / f"{steps}.safetensors").read_bytes() == begun for steps in (0, 8, 16, 24)] == [True, True, True, False]
-    before, after = (SquashedPolicy.load(path) for path in (START, tmp_path / "24.safetensors"))
+    kept = [(tmp_path / f"{steps}.safetensors").read_bytes() == begun for steps in (0, 8, 16, 24, 32)]
+    assert kept == [True, True, True, False, False]
+    before, after = (SquashedPolicy.load(path) for path in (START, tmp_path / "32.safetensors"))
     observations = np.random.default_rng(0).normal(size=(5, before.obs_dim)).astype(np.float32)
-    np.testing.assert_allclose(after.act(observations, "none"), before.act(observations, "none"), atol=0.05)
+    np.testing.assert_allclose(after.act(observations, "none"), before.act(observations, "none"), atol=0.1)
 
 
 def test_the_gaussian_before_the_tanh_is_the_actors() -> None:
