@@ -96,6 +96,19 @@ def test_how_dacs_multiplier_falls() -> None:
     assert f"lets η fall to {eta[2000]:.3f} within 2,000 updates" in said("sb3_genoffline/dac/README.md")
 
 
+def test_how_far_cpeds_actor_climbs_the_likelihood() -> None:
+    runs, page = record("cped-nll.json")["runs"], said("sb3_genoffline/cped/README.md")
+    below = {}
+    for setting in ("cped", "cped_dual"):
+        for env in ("hopper", "walker2d"):
+            chosen = [run for run in runs if run["setting"] == setting and env in run["dataset"]]
+            below[setting, env] = [run["epsilon"] - run["nll_pi"] for run in chosen]
+            assert [run["seed"] for run in chosen] == [0, 1, 2]
+    hopper, walker = ([f"{number:.1f}" for number in sorted(below["cped", env])] for env in ("hopper", "walker2d"))
+    assert f"{hopper[0]} to {hopper[-1]} nats below the data's on Hopper and {walker[0]} to {walker[-1]} on Walker2d" in page
+    assert max(abs(gap) for env in ("hopper", "walker2d") for gap in below["cped_dual", env]) < 0.1
+
+
 def test_what_the_zoos_page_says_of_speed_and_of_online_training() -> None:
     page, speed = said("zoo/README.md"), record("speed-dac.json")
     plain, ours = speed["variants"]

@@ -1,11 +1,12 @@
 """
 Train the behaviour policies of one environment and keep a ladder of them.
 
-`python -m zoo.behavior.train --env Walker2d-v5 --seed 1` trains TRPO (`--algo sac` and `--algo tqc` the others, and
-`--algo ppo --start FILE` trains an actor of theirs on), scores the actor after every few updates with and without its noise,
-picks the rungs and writes them with an `index.json` into `zoo/behavior/<name>/`. The ladder stays in `logs/behavior/`, so that
-a second call only scores and picks. Ctrl-C and SIGTERM end it with the state saved; the same command goes on (TRPO's and PPO's
-trainings, of minutes, begin again). The same seed gives the same files on the same machine and versions.
+`python -m zoo.behavior.train --env Walker2d-v5 --seed 1` trains TRPO (`--algo sac` and `--algo tqc` the others, and `--algo
+ppo --start FILE` and `--algo es --start FILE` train an actor on), scores the actor after every few updates with and without
+its noise, picks the rungs and writes them with an `index.json` into `zoo/behavior/<name>/`. The ladder stays in
+`logs/behavior/`, so that a second call only scores and picks. Ctrl-C and SIGTERM end it with the state saved; the same
+command goes on (all trainings but SAC's and TQC's take minutes, and begin again). The same seed gives the same files on the
+same machine and versions.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sb3_genoffline.errors import UserError
 from ..runs.provenance import command_line
 from ..runs.stopping import advised, ending_in_order
 from ..runs.writing import write_json
-from . import load_policy, ppo, sac, sac_state, tqc, trpo
+from . import evolution, load_policy, ppo, sac, sac_state, tqc, trpo
 from .gaussian import GaussianPolicy
 from .rungs import Scores, Standard, choose_expert, choose_medium, choose_rungs, expert_levels, levels, score, score_candidate
 
@@ -76,6 +77,15 @@ TRAINERS = {
         5_000_000,
         Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic", expert=90.0),
         library="stable-baselines3",
+        subfolder="sac",
+        trains_on=True,
+    ),
+    "es": Trainer(
+        evolution.train,
+        evolution.SETTINGS,
+        13_000_000,
+        Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic", expert=90.0),
+        library="zoo.behavior.evolution",
         subfolder="sac",
         trains_on=True,
     ),
@@ -227,7 +237,7 @@ def main() -> None:
     levels.add_argument("--expert-only", action="store_true", help="add the expert and its levels to the rungs that are there")
     parser.add_argument("--folder", type=Path, default=None, help="default: zoo/behavior/<name of the env>")
     parser.add_argument("--ladder", type=Path, default=None, help="default: logs/behavior/<env>-<algo>-<seed>")
-    parser.add_argument("--start", type=Path, default=None, metavar="FILE", help="PPO: the actor of SAC or TQC to begin with")
+    parser.add_argument("--start", type=Path, default=None, metavar="FILE", help="ppo and es: the actor to begin with")
     kept = parser.add_mutually_exclusive_group()
     kept.add_argument("--resume-from-state", action="store_true", help="SAC: resume from the state kept in the folder")
     kept.add_argument("--keep-state", action="store_true", help="SAC: keep only what resuming the ladder's training needs")
@@ -236,7 +246,7 @@ def main() -> None:
         try:
             make(args)
         except KeyboardInterrupt as stop:
-            whole = f" ({args.algo.upper()}'s training begins again)" if args.algo in ("trpo", "ppo") else ""
+            whole = f" ({args.algo.upper()}'s training begins again)" if args.algo not in ("sac", "tqc") else ""
             raise advised(stop, f"to resume, run the same command: {command_line()}{whole}") from None
 
 
@@ -244,7 +254,7 @@ def make(args: argparse.Namespace) -> None:
     """Train, or go on where an earlier call ended, score, and write the rungs."""
     trainer = TRAINERS[args.algo]
     if trainer.trains_on != (args.start is not None):
-        needs = "begins with an actor: add --start FILE" if trainer.trains_on else "begins anew: --start is PPO's"
+        needs = "begins with an actor: add --start FILE" if trainer.trains_on else "begins anew: --start is for ppo and es"
         raise UserError(f"--algo {args.algo} {needs}.")
     args.n_timesteps = args.n_timesteps or trainer.n_timesteps
     standard = trainer.standard

@@ -35,9 +35,6 @@ def load_recipe(dataset_id: str, steps: int | None = None) -> Recipe:
     :raises UserError: Unknown id, naming the nearest; steps below 1
     """
     table = collectible()
-    reason = locomotion.awaited().get(dataset_id.removeprefix(f"{NAMESPACE}/"))
-    if dataset_id not in table and reason is not None:
-        raise UserError(f"{dataset_id} can't be collected yet: {reason}")
     if dataset_id not in table:
         near = difflib.get_close_matches(dataset_id, table, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""

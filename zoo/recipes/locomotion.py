@@ -35,19 +35,6 @@ def levels() -> dict[str, tuple[Path, str]]:
     return table
 
 
-def awaited() -> dict[str, str]:
-    """
-    :return: ``<env>/<level>-v1`` to why it can't be collected yet: levels that need an expert where the ladder has none
-    """
-    table, found = {}, levels()
-    for folder in sorted(path.parent for path in BEHAVIOR.glob("*/sac/index.json")):
-        env = folder.parent.name
-        for level in ("medium-expert", "expert"):
-            if (name := f"{env}/{level}-v1") not in found:
-                table[name] = f"the policies in zoo/behavior/{env}/sac have no expert yet; {env}/{level}-v0 has one"
-    return table
-
-
 def load_parts(folder: Path, level: str, n_steps: int) -> tuple[list[list[Segment]], str]:
     """
     :param folder: Holds `index.json` and the policies

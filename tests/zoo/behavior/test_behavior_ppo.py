@@ -50,8 +50,11 @@ def test_the_gaussian_before_the_tanh_is_the_actors() -> None:
     np.testing.assert_array_equal(ppo.read_actor(policy, space).act(observations, "none"), actor.act(observations, "none"))
 
 
-@pytest.mark.parametrize(("algo", "start", "said"), [("ppo", None, "add --start FILE"), ("sac", START, "--start is PPO's")])
-def test_only_ppo_begins_with_an_actor(algo: str, start: Path | None, said: str) -> None:
+@pytest.mark.parametrize(
+    ("algo", "start", "said"),
+    [("ppo", None, "add --start FILE"), ("es", None, "add --start FILE"), ("sac", START, "--start is for ppo and es")],
+)
+def test_only_what_trains_on_begins_with_an_actor(algo: str, start: Path | None, said: str) -> None:
     assert TRAINERS[algo].trains_on == (start is None)
     with pytest.raises(UserError, match=said):
         make(argparse.Namespace(algo=algo, start=start))

@@ -1,0 +1,59 @@
+"""Evolution strategies train an actor on by the returns of whole episodes."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from zoo.behavior import SquashedPolicy, evolution
+
+START = Path(evolution.__file__).parent / "halfcheetah" / "tqc_0110000.safetensors"
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evolution, "STEPS", 5)
+    monkeypatch.setattr(evolution, "EVERY", 1)
+    monkeypatch.setattr(evolution, "SETTINGS", evolution.SETTINGS | {"n_pairs": 2, "learning_rate": 0.05})
+
+
+def test_the_last_layer_moves_by_the_rate_and_no_other_does(short: None, tmp_path: Path) -> None:
+    evolution.train("HalfCheetah-v5", 0, 40, tmp_path, START)
+    assert sorted(int(path.stem) for path in tmp_path.glob("*.safetensors")) == [0, 20, 40]
+    assert (tmp_path / "0.safetensors").read_bytes() == START.read_bytes()
+    before, after = SquashedPolicy.load(START), SquashedPolicy.load(tmp_path / "20.safetensors")
+    for one, other in zip(before.weights[:-1], after.weights[:-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    moved = np.abs(after.weights[-1] - before.weights[-1]) / before.weights[-1].std()
+    assert 0.045 < np.median(moved) < 0.055  # Adam's first step is the rate, whatever the gradient
+
+
+def test_a_return_is_that_of_the_actor_with_its_own_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evolution, "STEPS", 5)  # in the long run rounding leads apart
+    actor = SquashedPolicy.load(START)
+    layer = np.concatenate([actor.weights[-1], actor.biases[-1][None]])
+    envs = [gym.make("HalfCheetah-v5").unwrapped for _ in range(2)]
+    found = evolution.episode_returns(actor, np.stack([layer, 0 * layer]), envs, np.array([3, 4]))
+    env = gym.make("HalfCheetah-v5")
+    observation, total, noise = env.reset(seed=3)[0], 0.0, np.random.default_rng(3)
+    for _ in range(5):
+        observation, reward, *_ = env.step(actor.act(observation[None], "policy", noise)[0])
+        total += float(reward)
+    assert found[0] == pytest.approx(total, rel=1e-5) and found[1] != found[0]
+
+
+def test_an_episode_ends_where_the_body_falls() -> None:
+    actor = SquashedPolicy.load(START.parents[1] / "hopper" / "sac" / "sac_0170000.safetensors")
+    layer = np.concatenate([actor.weights[-1], actor.biases[-1][None]])
+    falls = evolution.episode_returns(actor, layer[None] * 0, [gym.make("Hopper-v5").unwrapped], np.array([0]))
+    assert 0 < falls[0] < 200
+
+
+def test_the_returns_of_a_pair_say_where_to_go(short: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A return that is the sum of the layer's biases makes all biases rise."""
+    monkeypatch.setattr(evolution, "episode_returns", lambda actor, layers, envs, seeds: layers[:, -1].sum(-1))
+    evolution.SETTINGS["n_pairs"] = 64
+    evolution.train("HalfCheetah-v5", 0, 640, tmp_path, START)
+    before, after = SquashedPolicy.load(START), SquashedPolicy.load(tmp_path / "640.safetensors")
+    assert (after.biases[-1] > before.biases[-1]).all()
