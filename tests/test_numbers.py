@@ -151,6 +151,11 @@ def test_the_table_of_datasets_says_what_was_inspected(path: Path) -> None:
     assert [float(cell.replace(",", "")) for cell in cells[4:6]] == pytest.approx([low, high], abs=0.5)
 
 
+def test_every_dataset_of_the_table_was_inspected() -> None:
+    listed = re.findall(r"^\| `(\S+)` \| \d", (ROOT / "zoo" / "DATASETS.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(json.loads(path.read_text())["id"] for path in INSPECTIONS) and len(listed) > 25
+
+
 def test_the_data_page_says_how_many_episodes_two_machines_collected(results: Results) -> None:
     dataset, page = DATASETS["Walker2d"], (LIBRARY / "data" / "README.md").read_text()
     there = results.data(dataset)
