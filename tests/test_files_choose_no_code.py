@@ -19,6 +19,7 @@ PLACES: dict[str, dict[str, str]] = {
         "zoo.behavior.pointmaze": OURS,
         "zoo.behavior.ppo": OURS,
         "zoo.behavior.rollout": OURS,
+        "zoo.behavior.train": BY_USER,
         "zoo.collect.rate": OURS,
         "zoo.recipes.antmaze": OURS,
         "zoo.runs.envs": "what the user names or trusts",

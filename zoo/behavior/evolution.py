@@ -20,16 +20,16 @@ EVERY = 25
 STEPS = 1000  # of an episode
 
 
-def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, start: Path) -> None:
+def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, actor: SquashedPolicy) -> None:
     """
     :param env_id: A registered MuJoCo environment
     :param seed: Seed of the perturbations and the episodes
     :param n_timesteps: Environment steps, all episodes together
     :param ladder: Folder that gets the actor every 25 updates, ``<steps>.safetensors``, and ``curve.json``: [steps, mean
         return of the last update's perturbed actors]
-    :param start: File of the actor that it begins with, of SAC, TQC or PPO
+    :param actor: That it begins with, of SAC, TQC or PPO
     """
-    actor, generator = SquashedPolicy.load(start), np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     n_pairs, noise_std = SETTINGS["n_pairs"], SETTINGS["noise_std"]
     envs = [gym.make(env_id).unwrapped for _ in range(2 * n_pairs)]
     begun = np.concatenate([actor.weights[-1], actor.biases[-1][None]])  # the layer, its biases as one more row

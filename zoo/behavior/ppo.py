@@ -71,18 +71,18 @@ def read_actor(policy: StateDependentGaussian, space: gym.spaces.Box) -> Squashe
     return SquashedPolicy(weights, tuple(layer.bias.detach().numpy().copy() for layer in layers), space.low, space.high)
 
 
-def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, start: Path) -> None:
+def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, actor: SquashedPolicy) -> None:
     """
     :param env_id: A registered MuJoCo environment
     :param seed: Seed of the critic, the environments and the sampling
     :param n_timesteps: Environment steps, all copies together
     :param ladder: Folder that gets the actor every 10 updates, ``<steps>.safetensors``, and ``curve.json``: [steps, mean
         return of the last 100 episodes as collected]
-    :param start: File of the actor that it begins with, of SAC or TQC
+    :param actor: That it begins with, of SAC or TQC
     """
     th.set_num_threads(1)
     settings = dict(SETTINGS)
-    actor, alone = SquashedPolicy.load(start), settings.pop("critic_alone")
+    alone = settings.pop("critic_alone")
     env, bounds = _before_tanh(env_id, settings.pop("n_envs"), seed, settings["gamma"])
     policy_kwargs = {
         "net_arch": {"pi": [len(bias) for bias in actor.biases[:-1]], "vf": settings.pop("vf_net_arch")},

@@ -21,6 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+from safetensors import SafetensorError
+
 from sb3_genoffline.data.scores import reference_scores
 from sb3_genoffline.errors import UserError
 
@@ -30,6 +33,7 @@ from ..runs.writing import write_json
 from . import evolution, load_policy, ppo, sac, sac_state, tqc, trpo
 from .gaussian import GaussianPolicy
 from .rungs import Scores, Standard, choose_expert, choose_medium, choose_rungs, expert_levels, levels, score, score_candidate
+from .squashed import SquashedPolicy
 
 CHECK_SEED = 20_000  # medium and expert are scored again on seeds they were not chosen by
 
@@ -250,12 +254,30 @@ def main() -> None:
             raise advised(stop, f"to resume, run the same command: {command_line()}{whole}") from None
 
 
+def _actor_to_train_on(path: Path, env_id: str) -> SquashedPolicy:
+    """:raises UserError: if the file has no actor of SAC's form with the environment's sizes"""
+    try:
+        policy = load_policy(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"--start {path} can't be read as an actor: {error}") from error
+    env = gym.make(env_id)
+    observations, actions = (space.shape for space in (env.observation_space, env.action_space))
+    if not isinstance(policy, SquashedPolicy) or (observations, actions) != ((policy.obs_dim,), (policy.act_dim,)):
+        kind = "" if isinstance(policy, SquashedPolicy) else "unsquashed "
+        raise UserError(
+            f"--start {path} is an {kind}actor of {policy.obs_dim} observations and {policy.act_dim} actions; {env_id} needs "
+            f"one of SAC, TQC, PPO or ES with {observations} and {actions}."
+        )
+    return policy
+
+
 def make(args: argparse.Namespace) -> None:
     """Train, or go on where an earlier call ended, score, and write the rungs."""
     trainer = TRAINERS[args.algo]
     if trainer.trains_on != (args.start is not None):
         needs = "begins with an actor: add --start FILE" if trainer.trains_on else "begins anew: --start is for ppo and es"
         raise UserError(f"--algo {args.algo} {needs}.")
+    actor = [_actor_to_train_on(args.start, args.env)] if args.start else []
     args.n_timesteps = args.n_timesteps or trainer.n_timesteps
     standard = trainer.standard
     if args.medium:
@@ -273,7 +295,7 @@ def make(args: argparse.Namespace) -> None:
     reached = max((int(path.stem) for path in ladder.glob("[0-9]*.safetensors")), default=-1)
     if reached < args.n_timesteps:
         started = time.process_time()
-        trainer.train(args.env, args.seed, args.n_timesteps, ladder, *([args.start] if args.start else []))
+        trainer.train(args.env, args.seed, args.n_timesteps, ladder, *actor)
         print(f"trained up to {args.n_timesteps} steps in {time.process_time() - started:.0f} CPU-seconds")
     (write_expert if args.expert_only else write)(
         folder, ladder, score_ladder(ladder, args.env, args.score_every, standard, args.n_timesteps), args, standard

@@ -19,7 +19,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_last_layer_moves_by_the_rate_and_no_other_does(short: None, tmp_path: Path) -> None:
-    evolution.train("HalfCheetah-v5", 0, 40, tmp_path, START)
+    evolution.train("HalfCheetah-v5", 0, 40, tmp_path, SquashedPolicy.load(START))
     assert sorted(int(path.stem) for path in tmp_path.glob("*.safetensors")) == [0, 20, 40]
     assert (tmp_path / "0.safetensors").read_bytes() == START.read_bytes()
     before, after = SquashedPolicy.load(START), SquashedPolicy.load(tmp_path / "20.safetensors")
@@ -54,6 +54,6 @@ def test_the_returns_of_a_pair_say_where_to_go(short: None, monkeypatch: pytest.
     """A return that is the sum of the layer's biases makes all biases rise."""
     monkeypatch.setattr(evolution, "episode_returns", lambda actor, layers, envs, seeds: layers[:, -1].sum(-1))
     evolution.SETTINGS["n_pairs"] = 64
-    evolution.train("HalfCheetah-v5", 0, 640, tmp_path, START)
+    evolution.train("HalfCheetah-v5", 0, 640, tmp_path, SquashedPolicy.load(START))
     before, after = SquashedPolicy.load(START), SquashedPolicy.load(tmp_path / "640.safetensors")
     assert (after.biases[-1] > before.biases[-1]).all()

@@ -24,7 +24,7 @@ SMALL = {
 def test_an_actor_waits_for_the_critic_and_moves_a_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ppo, "SETTINGS", ppo.SETTINGS | SMALL)
     monkeypatch.setattr(ppo, "EVERY", 1)
-    ppo.train("HalfCheetah-v5", 0, 32, tmp_path, START)
+    ppo.train("HalfCheetah-v5", 0, 32, tmp_path, SquashedPolicy.load(START))
     assert sorted(int(path.stem) for path in tmp_path.glob("*.safetensors")) == [0, 8, 16, 24, 32]
     begun = START.read_bytes()
     kept = [(tmp_path / f"{steps}.safetensors").read_bytes() == begun for steps in (0, 8, 16, 24, 32)]
@@ -58,3 +58,19 @@ def test_only_what_trains_on_begins_with_an_actor(algo: str, start: Path | None,
     assert TRAINERS[algo].trains_on == (start is None)
     with pytest.raises(UserError, match=said):
         make(argparse.Namespace(algo=algo, start=start))
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("nowhere.safetensors", "can't be read as an actor"),
+        ("README.md", "can't be read as an actor"),
+        ("hopper/sac/sac_0170000.safetensors", "is an actor of 11 observations and 3 actions; HalfCheetah-v5 needs"),
+        ("walker2d/trpo_0000000.safetensors", "is an unsquashed actor of 17 observations"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused_before_anything_is_made(start: str, said: str, tmp_path: Path) -> None:
+    path = Path(ppo.__file__).parent / start
+    with pytest.raises(UserError, match=said):
+        make(argparse.Namespace(algo="es", start=path, env="HalfCheetah-v5", ladder=tmp_path / "ladder"))
+    assert not (tmp_path / "ladder").exists()
