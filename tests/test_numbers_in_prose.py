@@ -112,7 +112,8 @@ def test_how_far_cpeds_actor_climbs_the_likelihood() -> None:
 def test_what_cpeds_page_says_of_the_maze() -> None:
     found, page = record("cped-maze.json"), said("sb3_genoffline/cped/README.md")
     n, arrived = found["n_eval_episodes"], round(found["success_rate"] * found["n_eval_episodes"])
-    assert f"with the distance the agent reaches the goal in {arrived} of {n} episodes" in page and found["algo"] == "cped"
+    assert f"its last checkpoint reaches the goal in {arrived} of {n} episodes" in page and found["algo"] == "cped"
+    assert f"its last five evaluations average {found['last_evaluations']['mean']:.0f} (" in page
 
 
 def test_what_the_zoos_page_says_of_speed_and_of_online_training() -> None:

@@ -38,7 +38,8 @@ LEGEND = (
     "Return: mean ± standard deviation of the episodes' undiscounted returns. Score: the mean return, scaled so that a random "
     "policy has 0 and an expert 100; in mazes the success rate. D4RL: the score of D4RL's v2 dataset of the same "
     "environment and level, approx., as published in the literature. Success: episodes that were at the goal at some step, "
-    "in %. At bounds: action components that lie exactly at a bound of the action space, in %: clipped noise. "
+    "in %. At bounds: action components that lie exactly at a bound of the action space, in %: clipped noise, in mazes a "
+    "controller at full force. "
     "–: not collected yet, or there is no such number."
 )
 NOTHING = "–"

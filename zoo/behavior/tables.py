@@ -35,7 +35,9 @@ def table(index: dict[str, Any]) -> str:
     ]
     for rung in index["rungs"]:
         cells = [f"{s['mean']:.0f} ± {s['std']:.0f} ({s['normalized']:.0f})" for s in (rung[kind] for kind in kinds)]
-        lines.append(f"| {rung['steps']:,} | {rung['role']} | {' | '.join(cells)} |")
+        maker = rung["file"].partition("_")[0].upper()
+        of = "" if maker in index["algorithm"] else f" of {maker}"
+        lines.append(f"| {rung['steps']:,}{of} | {rung['role']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

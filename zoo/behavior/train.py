@@ -12,6 +12,7 @@ same machine and versions.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import time
@@ -35,6 +36,8 @@ from .gaussian import GaussianPolicy
 from .rungs import Scores, Standard, choose_expert, choose_medium, choose_rungs, expert_levels, levels, score, score_candidate
 from .squashed import SquashedPolicy
 
+RESUMING = ("sac", "tqc")  # whose trainings go on where they ended; the others, of minutes, begin again
+BEGUN = "begun.json"  # of a ladder: the actor that its training began with
 CHECK_SEED = 20_000  # medium and expert are scored again on seeds they were not chosen by
 
 
@@ -109,7 +112,8 @@ def score_ladder(ladder: Path, env_id: str, every: int, standard: Standard, last
     known = {int(steps): found for steps, found in json.loads(kept.read_text()).items()} if kept.exists() else {}
     scores = {}
     found = sorted(int(path.stem) for path in ladder.glob("[0-9]*.safetensors"))
-    for steps in [steps for steps in found if last is None or steps <= last][::every]:
+    reached = [steps for steps in found if last is None or steps <= last]
+    for steps in sorted({*reached[::every], *reached[-1:]}):
         if steps not in known:
             known[steps] = score_candidate(load_policy(ladder / f"{steps}.safetensors"), env_id, standard)
             write_json(kept, {str(done): found for done, found in known.items()}, indent=1)
@@ -126,8 +130,6 @@ def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.
     roles = {medium: "medium"} | ({} if expert is None else {expert: "expert"})
     files = {steps: _file(args.algo, steps) for steps in sorted({*rungs, *roles})}
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
-        stale.unlink()
     entries = [_keep(folder, ladder, steps, roles.get(steps, "replay"), scores, args, standard) for steps in files]
     made = levels(files, rungs, medium, args.algo.upper(), trainer.library, trainer.n_uniform)
     if expert is not None:
@@ -146,6 +148,8 @@ def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.
         **_history(ladder, scores, args, standard),
     }
     write_json(folder / "index.json", index, indent=1)
+    for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
+        stale.unlink()
 
 
 def write_expert(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard) -> None:
@@ -249,8 +253,10 @@ def main() -> None:
     with ending_in_order("behavior.train", to_the_end=__name__ == "__main__"):
         try:
             make(args)
+        except UserError as error:
+            raise SystemExit(f"zoo.behavior.train: {error}") from None
         except KeyboardInterrupt as stop:
-            whole = f" ({args.algo.upper()}'s training begins again)" if args.algo not in ("sac", "tqc") else ""
+            whole = f" ({args.algo.upper()}'s training begins again)" if args.algo not in RESUMING else ""
             raise advised(stop, f"to resume, run the same command: {command_line()}{whole}") from None
 
 
@@ -259,7 +265,8 @@ def _actor_to_train_on(path: Path, env_id: str) -> SquashedPolicy:
     try:
         policy = load_policy(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"--start {path} can't be read as an actor: {error}") from error
+        why = "it is a folder" if path.is_dir() else error
+        raise UserError(f"--start {path} can't be read as an actor: {why}") from error
     env = gym.make(env_id)
     observations, actions = (space.shape for space in (env.observation_space, env.action_space))
     if not isinstance(policy, SquashedPolicy) or (observations, actions) != ((policy.obs_dim,), (policy.act_dim,)):
@@ -271,12 +278,43 @@ def _actor_to_train_on(path: Path, env_id: str) -> SquashedPolicy:
     return policy
 
 
+def _check_expert(args: argparse.Namespace, standard: Standard, folder: Path) -> None:
+    """:raises UserError: if what is asked of an expert can't be met, whatever is trained"""
+    if TRAINERS[args.algo].trains_on and not args.expert_only:
+        raise UserError(f"--algo {args.algo} makes an expert alone: add --expert-only.")
+    if not args.expert_only:
+        return
+    if standard.expert is None:
+        raise UserError(f"--expert-only with --algo {args.algo} needs --expert SCORE.")
+    if not (folder / "index.json").is_file():
+        raise UserError(f"--expert-only adds to the rungs of {folder}, which has no index.json: make the rungs first.")
+    old = [entry["file"] for entry in json.loads((folder / "index.json").read_text())["rungs"] if entry["role"] == "expert"]
+    if args.start and args.start.resolve() in [(folder / file).resolve() for file in old]:
+        raise UserError(f"--start {args.start} is the expert that a new one replaces: begin with a copy of it elsewhere.")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_trained(ladder: Path, args: argparse.Namespace) -> bool:
+    """Whether a ladder is whole, as long as asked for, and begun with the actor that is asked for."""
+    reached = max((int(path.stem) for path in ladder.glob("[0-9]*.safetensors")), default=-1)
+    if reached < args.n_timesteps or not (ladder / "curve.json").is_file():
+        return False
+    begun = json.loads((ladder / BEGUN).read_text())["sha256"] if (ladder / BEGUN).is_file() else None
+    return begun == (_digest(args.start) if args.start else None)
+
+
 def make(args: argparse.Namespace) -> None:
     """Train, or go on where an earlier call ended, score, and write the rungs."""
     trainer = TRAINERS[args.algo]
     if trainer.trains_on != (args.start is not None):
         needs = "begins with an actor: add --start FILE" if trainer.trains_on else "begins anew: --start is for ppo and es"
         raise UserError(f"--algo {args.algo} {needs}.")
+    if args.n_timesteps is not None and args.n_timesteps < 1:
+        raise UserError(f"-n {args.n_timesteps}: train for at least one step.")
+    reference_scores(args.env)  # or a sentence that it has none
     actor = [_actor_to_train_on(args.start, args.env)] if args.start else []
     args.n_timesteps = args.n_timesteps or trainer.n_timesteps
     standard = trainer.standard
@@ -286,19 +324,31 @@ def make(args: argparse.Namespace) -> None:
         standard = replace(standard, expert=None if args.without_expert else args.expert)
     folder = args.folder or Path(__file__).parent / args.env.rpartition("-")[0].lower() / trainer.subfolder
     ladder = args.ladder or Path("logs/behavior") / f"{args.env}-{args.algo}-{args.seed}"
+    _check_expert(args, standard, folder)
     ladder.mkdir(parents=True, exist_ok=True)
     if args.resume_from_state:
         sac_state.restore(args.env, args.seed, folder, ladder)
     if args.keep_state:
         sac_state.keep(folder, ladder)
         return
-    reached = max((int(path.stem) for path in ladder.glob("[0-9]*.safetensors")), default=-1)
-    if reached < args.n_timesteps:
+    if not _is_trained(ladder, args):
+        if args.algo not in RESUMING:  # nothing of an earlier training is left among its actors and scores
+            for stale in (
+                *ladder.glob("[0-9]*.safetensors"),
+                *(ladder / name for name in ("curve.json", "scores.json", BEGUN)),
+            ):
+                stale.unlink(missing_ok=True)
+        if args.start:
+            write_json(ladder / BEGUN, {"sha256": _digest(args.start)})
         started = time.process_time()
         trainer.train(args.env, args.seed, args.n_timesteps, ladder, *actor)
         print(f"trained up to {args.n_timesteps} steps in {time.process_time() - started:.0f} CPU-seconds")
     (write_expert if args.expert_only else write)(
-        folder, ladder, score_ladder(ladder, args.env, args.score_every, standard, args.n_timesteps), args, standard
+        folder,
+        ladder,
+        score_ladder(ladder, args.env, args.score_every, standard, None if args.start else args.n_timesteps),
+        args,
+        standard,
     )
 
 

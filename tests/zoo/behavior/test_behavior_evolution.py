@@ -1,5 +1,9 @@
 """Evolution strategies train an actor on by the returns of whole episodes."""
 
+import json
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -7,6 +11,8 @@ import numpy as np
 import pytest
 
 from zoo.behavior import SquashedPolicy, evolution
+from zoo.behavior.train import TRAINERS
+from zoo.behavior.train import main as train_behavior
 
 START = Path(evolution.__file__).parent / "halfcheetah" / "tqc_0110000.safetensors"
 
@@ -57,3 +63,58 @@ def test_the_returns_of_a_pair_say_where_to_go(short: None, monkeypatch: pytest.
     evolution.train("HalfCheetah-v5", 0, 640, tmp_path, SquashedPolicy.load(START))
     before, after = SquashedPolicy.load(START), SquashedPolicy.load(tmp_path / "640.safetensors")
     assert (after.biases[-1] > before.biases[-1]).all()
+
+
+SAC = START.parent / "sac"
+OWN = {"stochastic": {"normalized": 95.0}}
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    given = ["train", "--env", "HalfCheetah-v5", "--algo", "es", *map(str, arguments)]
+    monkeypatch.setattr(sys, "argv", given)
+    train_behavior()
+
+
+def test_a_ladder_is_of_one_start_and_whole_or_made_anew(short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, ladder = tmp_path / "sac", tmp_path / "ladder"
+    shutil.copytree(SAC, folder)
+    monkeypatch.setattr("zoo.behavior.train.score", lambda *_: {"normalized": 95.0})
+    monkeypatch.setattr("zoo.behavior.train.score_candidate", lambda *_: {"deterministic": {"normalized": 95.0}} | OWN)
+    rest = ("--folder", folder, "--ladder", ladder, "--expert-only", "--score-every", 1)
+    command(monkeypatch, "-n", 21, "--start", START, *rest)
+    assert sorted(int(path.stem) for path in ladder.glob("*.safetensors")) == [
+        0,
+        20,
+        40,
+    ]  # the last one counts though above 21
+    first = json.loads((folder / "index.json").read_text())
+    assert first["expert"]["scored"]["rows"][-1][0] == 40 and first["rungs"][-1]["file"].startswith("es_")
+    other = START.with_name("tqc_0090000.safetensors")
+    command(monkeypatch, "-n", 20, "--start", other, *rest)
+    assert sorted(int(path.stem) for path in ladder.glob("*.safetensors")) == [0, 20]
+    assert (ladder / "0.safetensors").read_bytes() == other.read_bytes()
+    (ladder / "curve.json").unlink()  # as after a kill
+    monkeypatch.setattr(evolution, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setitem(TRAINERS, "es", replace(TRAINERS["es"], train=evolution.train))
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        command(monkeypatch, "-n", 20, "--start", other, *rest)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--start", START), "makes an expert alone: add --expert-only"),
+        (("--start", START, "--expert-only", "-n", -5), "-n -5: train for at least one step"),
+        (("--start", START, "--expert-only", "--folder", "nowhere"), "nowhere, which has no index.json"),
+        (("--start", SAC / "es_8000000.safetensors", "--expert-only"), "is the expert that a new one replaces"),
+        (("--start", SAC, "--expert-only"), "can't be read as an actor: it is a folder"),
+        (("--algo", "sac", "--expert-only"), "needs --expert SCORE"),
+        (("--env", "CartPole-v1", "--start", START, "--expert-only"), "CartPole-v1"),
+    ],
+)
+def test_what_can_not_be_is_one_line_before_anything_is_made(
+    arguments: tuple[object, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match=said):
+        command(monkeypatch, "--ladder", tmp_path / "ladder", *arguments)
+    assert not (tmp_path / "ladder").exists()
