@@ -154,6 +154,7 @@ def test_the_table_of_datasets_says_what_was_inspected(path: Path) -> None:
 def test_every_dataset_of_the_table_was_inspected() -> None:
     listed = re.findall(r"^\| `(\S+)` \| \d", (ROOT / "zoo" / "DATASETS.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(json.loads(path.read_text())["id"] for path in INSPECTIONS) and len(listed) > 25
+    assert all(path.with_suffix(".png").is_file() for path in INSPECTIONS)  # the gallery shows it
 
 
 def test_the_data_page_says_how_many_episodes_two_machines_collected(results: Results) -> None:
