@@ -14,13 +14,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 from safetensors import SafetensorError
@@ -31,201 +27,13 @@ from sb3_genoffline.errors import UserError
 from ..runs.provenance import command_line
 from ..runs.stopping import advised, ending_in_order
 from ..runs.writing import write_json
-from . import evolution, load_policy, ppo, sac, sac_state, tqc, trpo
-from .gaussian import GaussianPolicy
-from .rungs import Scores, Standard, choose_expert, choose_medium, choose_rungs, expert_levels, levels, score, score_candidate
+from . import load_policy, sac_state
+from .ladder import score_ladder, write, write_expert
+from .rungs import Standard
 from .squashed import SquashedPolicy
+from .trainers import RESUMING, TRAINERS
 
-RESUMING = ("sac", "tqc")  # whose trainings go on where they ended; the others, of minutes, begin again
 BEGUN = "begun.json"  # of a ladder: the actor that its training began with
-CHECK_SEED = 20_000  # medium and expert are scored again on seeds they were not chosen by
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """How one algorithm makes a ladder, and what is asked of its actors; ``trains_on``: it needs an actor to begin with."""
-
-    train: Callable[..., None]
-    settings: dict[str, Any]
-    n_timesteps: int
-    standard: Standard
-    library: str = "sb3-contrib"
-    subfolder: str = ""
-    trains_on: bool = False
-
-    @property
-    def n_uniform(self) -> int:
-        """Steps of uniform actions before the first actor acts; TQC's are left to its untrained actor."""
-        return int(self.settings["learning_starts"]) if self.train is sac.train else 0
-
-
-TRAINERS = {
-    # its own spread would make TRPO's expert a medium policy, so the expert acts with its mean plus a little noise
-    "trpo": Trainer(
-        trpo.train,
-        trpo.SETTINGS | {"normalize": True},
-        300_000,
-        Standard({"deterministic": "none", "little_noise": 0.1, "half_noise": 0.3, "stochastic": "policy"}, "little_noise"),
-    ),
-    "tqc": Trainer(
-        tqc.train, tqc.SETTINGS, 700_000, Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic")
-    ),
-    "sac": Trainer(
-        sac.train,
-        sac.SETTINGS,
-        300_000,
-        Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic", medium=(30.0, 45.0), expert=None),
-        library="zoo.behavior.sac",
-        subfolder="sac",
-    ),
-    "ppo": Trainer(
-        ppo.train,
-        ppo.SETTINGS,
-        5_000_000,
-        Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic", expert=90.0),
-        library="stable-baselines3",
-        subfolder="sac",
-        trains_on=True,
-    ),
-    "es": Trainer(
-        evolution.train,
-        evolution.SETTINGS,
-        13_000_000,
-        Standard({"deterministic": "none", "stochastic": "policy"}, "stochastic", expert=90.0),
-        library="zoo.behavior.evolution",
-        subfolder="sac",
-        trains_on=True,
-    ),
-}
-
-
-def score_ladder(ladder: Path, env_id: str, every: int, standard: Standard, last: int | None = None) -> dict[int, Scores]:
-    """
-    :param ladder: Folder of ``<steps>.safetensors``
-    :param env_id: Where to score
-    :param every: Score one of so many actors
-    :param standard: With which noises
-    :param last: No actor of more training steps than this
-    :return: Training steps to scores; kept in ``scores.json`` of the folder, so that nothing is scored twice
-    """
-    kept = ladder / "scores.json"
-    known = {int(steps): found for steps, found in json.loads(kept.read_text()).items()} if kept.exists() else {}
-    scores = {}
-    found = sorted(int(path.stem) for path in ladder.glob("[0-9]*.safetensors"))
-    reached = [steps for steps in found if last is None or steps <= last]
-    for steps in sorted({*reached[::every], *reached[-1:]}):
-        if steps not in known:
-            known[steps] = score_candidate(load_policy(ladder / f"{steps}.safetensors"), env_id, standard)
-            write_json(kept, {str(done): found for done, found in known.items()}, indent=1)
-        scores[steps] = known[steps]
-        print(steps, {kind: s["normalized"] for kind, s in scores[steps].items()}, flush=True)
-    return scores
-
-
-def write(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard) -> None:
-    """Pick the rungs and write them with their index into ``folder``."""
-    medium, expert = choose_medium(scores, standard), choose_expert(scores, standard)
-    trainer = TRAINERS[args.algo]
-    rungs = choose_rungs(scores, medium, args.n_rungs, standard, trainer.n_uniform)
-    roles = {medium: "medium"} | ({} if expert is None else {expert: "expert"})
-    files = {steps: _file(args.algo, steps) for steps in sorted({*rungs, *roles})}
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = [_keep(folder, ladder, steps, roles.get(steps, "replay"), scores, args, standard) for steps in files]
-    made = levels(files, rungs, medium, args.algo.upper(), trainer.library, trainer.n_uniform)
-    if expert is not None:
-        made |= expert_levels(made["medium"], files[expert], standard.expert_noise, _maker(args))
-    low, high = reference_scores(args.env)
-    index = {
-        "env_id": args.env,
-        "ref_min_score": low,
-        "ref_max_score": high,
-        "algorithm": f"{args.algo.upper()} ({trainer.library})",
-        "seed": args.seed,
-        "settings": trainer.settings,
-        "standard": {"medium": standard.medium, "expert": standard.expert, "not_expert": standard.not_expert},
-        "rungs": entries,
-        "levels": made,
-        **_history(ladder, scores, args, standard),
-    }
-    write_json(folder / "index.json", index, indent=1)
-    for stale in set(folder.glob("*.safetensors")) - {folder / name for name in files.values()}:
-        stale.unlink()
-
-
-def write_expert(folder: Path, ladder: Path, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard) -> None:
-    """Add the expert of this ladder, and the levels that need one, to the rungs that are in ``folder``."""
-    index = json.loads((folder / "index.json").read_text())
-    expert = choose_expert(scores, standard)
-    assert expert is not None
-    entries = [entry for entry in index["rungs"] if entry["role"] != "expert"]
-    file = _file(args.algo, expert)
-    if file in [entry["file"] for entry in entries]:
-        raise UserError(f"the actor of {expert} steps is a rung of {folder} already; train for longer")
-    index["rungs"] = [*entries, _keep(folder, ladder, expert, "expert", scores, args, standard)]
-    index["standard"]["expert"] = standard.expert
-    index["levels"] |= expert_levels(index["levels"]["medium"], file, standard.expert_noise, _maker(args))
-    index["expert"] = _history(ladder, scores, args, standard)
-    write_json(folder / "index.json", index, indent=1)
-    for stale in set(folder.glob("*.safetensors")) - {folder / entry["file"] for entry in index["rungs"]}:
-        stale.unlink()
-
-
-def _maker(args: argparse.Namespace) -> str:
-    """What an actor was trained by: ``"SAC (zoo.behavior.sac)"``."""
-    begun = f", begun with {args.start.stem}" if args.start else ""
-    return f"{args.algo.upper()} ({TRAINERS[args.algo].library}{begun})"
-
-
-def _file(algo: str, steps: int) -> str:
-    return f"{algo}_{steps:07d}.safetensors"
-
-
-def _keep(
-    folder: Path, ladder: Path, steps: int, role: str, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard
-) -> dict[str, Any]:
-    """Write one actor of the ladder into ``folder``; its entry of the index."""
-    policy, file = load_policy(ladder / f"{steps}.safetensors"), _file(args.algo, steps)
-    policy.save(folder / file)
-    entry: dict[str, Any] = {"file": file, "steps": steps, "role": role}
-    if isinstance(policy, GaussianPolicy):
-        entry["std"] = [round(float(s), 3) for s in policy.std("policy")]
-    if role == "replay":
-        return entry | scores[steps]
-    return entry | {kind: score(policy, args.env, noise, 40, CHECK_SEED) for kind, noise in standard.noises.items()}
-
-
-def _history(ladder: Path, scores: dict[int, Scores], args: argparse.Namespace, standard: Standard) -> dict[str, Any]:
-    """How a ladder came about, for the index."""
-    curve = json.loads((ladder / "curve.json").read_text())
-    return {
-        "n_timesteps": max(scores),
-        "versions": {n: version(n) for n in ("sb3_contrib", "stable_baselines3", "torch", "gymnasium", "mujoco", "numpy")}
-        | {"python": platform.python_version()},
-        "command": _command(args),
-        "learning_curve": {
-            "columns": ["steps", "return_mean_of_last_100_episodes"],
-            "rows": curve[4::5] if args.algo == "trpo" else curve,
-        },
-        "scored": {
-            "columns": ["steps", *standard.noises],
-            "rows": [[t, *(found.get(kind, {}).get("normalized") for kind in standard.noises)] for t, found in scores.items()],
-        },
-    }
-
-
-def _command(args: argparse.Namespace) -> str:
-    flags = f"--env {args.env} --algo {args.algo} --seed {args.seed} -n {args.n_timesteps} --n-rungs {args.n_rungs}"
-    flags += f" --score-every {args.score_every}"
-    if args.medium:
-        flags += f" --medium {args.medium[0]:g} {args.medium[1]:g}"
-    flags += " --without-expert" if args.without_expert else " --expert-only" if args.expert_only else ""
-    if args.expert is not None:
-        flags += f" --expert {args.expert:g}"
-    if args.resume_from_state:
-        flags += " --resume-from-state"
-    if args.start:
-        flags += f" --start {args.start}"
-    return f"python -m zoo.behavior.train {flags}"
 
 
 def main() -> None:
@@ -333,23 +141,16 @@ def make(args: argparse.Namespace) -> None:
         return
     if not _is_trained(ladder, args):
         if args.algo not in RESUMING:  # nothing of an earlier training is left among its actors and scores
-            for stale in (
-                *ladder.glob("[0-9]*.safetensors"),
-                *(ladder / name for name in ("curve.json", "scores.json", BEGUN)),
-            ):
+            records = (ladder / name for name in ("curve.json", "scores.json", BEGUN))
+            for stale in (*ladder.glob("[0-9]*.safetensors"), *records):
                 stale.unlink(missing_ok=True)
         if args.start:
             write_json(ladder / BEGUN, {"sha256": _digest(args.start)})
         started = time.process_time()
         trainer.train(args.env, args.seed, args.n_timesteps, ladder, *actor)
         print(f"trained up to {args.n_timesteps} steps in {time.process_time() - started:.0f} CPU-seconds")
-    (write_expert if args.expert_only else write)(
-        folder,
-        ladder,
-        score_ladder(ladder, args.env, args.score_every, standard, None if args.start else args.n_timesteps),
-        args,
-        standard,
-    )
+    scores = score_ladder(ladder, args.env, args.score_every, standard, None if args.start else args.n_timesteps)
+    (write_expert if args.expert_only else write)(folder, ladder, scores, args, standard)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from zoo.behavior import GaussianPolicy, SquashedPolicy, load_policy, tables
 from zoo.behavior.episode import Episode
 from zoo.behavior.rollout import Segment, evaluate, rollout
 from zoo.behavior.rungs import choose_expert, choose_medium, choose_rungs
-from zoo.behavior.train import TRAINERS
 from zoo.behavior.train import main as train_behavior
+from zoo.behavior.trainers import TRAINERS
 from zoo.recipes.locomotion import BEHAVIOR
 
 FOLDERS = sorted(path.parent for path in BEHAVIOR.glob("*/index.json"))
@@ -255,7 +255,7 @@ def test_an_expert_can_be_added_later_from_a_ladder_of_its_own(tmp_path: Path, m
     (ladder / "curve.json").write_text("[[300000, 3000.0]]")
     known = {kind: {"normalized": 100.0} for kind in STANDARD.noises}
     (ladder / "scores.json").write_text(json.dumps({"300000": known}))
-    monkeypatch.setattr("zoo.behavior.train.score", lambda *_: {"normalized": 99.0})
+    monkeypatch.setattr("zoo.behavior.ladder.score", lambda *_: {"normalized": 99.0})
     command = f"train --env HalfCheetah-v5 --algo tqc -n 300000 --expert-only --expert 90 --folder {folder} --ladder {ladder}"
     monkeypatch.setattr(sys, "argv", command.split())
     train_behavior()

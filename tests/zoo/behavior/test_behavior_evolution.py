@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from zoo.behavior import SquashedPolicy, evolution
-from zoo.behavior.train import TRAINERS
 from zoo.behavior.train import main as train_behavior
+from zoo.behavior.trainers import TRAINERS
 
 START = Path(evolution.__file__).parent / "halfcheetah" / "tqc_0110000.safetensors"
 
@@ -78,15 +78,12 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
 def test_a_ladder_is_of_one_start_and_whole_or_made_anew(short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, ladder = tmp_path / "sac", tmp_path / "ladder"
     shutil.copytree(SAC, folder)
-    monkeypatch.setattr("zoo.behavior.train.score", lambda *_: {"normalized": 95.0})
-    monkeypatch.setattr("zoo.behavior.train.score_candidate", lambda *_: {"deterministic": {"normalized": 95.0}} | OWN)
+    monkeypatch.setattr("zoo.behavior.ladder.score", lambda *_: {"normalized": 95.0})
+    monkeypatch.setattr("zoo.behavior.ladder.score_candidate", lambda *_: {"deterministic": {"normalized": 95.0}} | OWN)
     rest = ("--folder", folder, "--ladder", ladder, "--expert-only", "--score-every", 1)
     command(monkeypatch, "-n", 21, "--start", START, *rest)
-    assert sorted(int(path.stem) for path in ladder.glob("*.safetensors")) == [
-        0,
-        20,
-        40,
-    ]  # the last one counts though above 21
+    rungs = sorted(int(path.stem) for path in ladder.glob("*.safetensors"))
+    assert rungs == [0, 20, 40]  # the last one counts though above 21
     first = json.loads((folder / "index.json").read_text())
     assert first["expert"]["scored"]["rows"][-1][0] == 40 and first["rungs"][-1]["file"].startswith("es_")
     other = START.with_name("tqc_0090000.safetensors")

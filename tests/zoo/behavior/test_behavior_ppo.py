@@ -8,7 +8,8 @@ import pytest
 
 from sb3_genoffline.errors import UserError
 from zoo.behavior import SquashedPolicy, ppo
-from zoo.behavior.train import TRAINERS, make
+from zoo.behavior.train import make
+from zoo.behavior.trainers import TRAINERS
 
 START = Path(ppo.__file__).parent / "halfcheetah" / "tqc_0110000.safetensors"
 SMALL = {
