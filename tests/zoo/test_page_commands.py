@@ -126,7 +126,7 @@ def test_a_page_can_be_followed(page: Path, datasets: Path, tmp_path: Path, monk
 def test_an_example_prints_about_what_its_page_says(
     algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The examples of ``test_readme.py``, with all their updates."""
+    """The examples of ``pages/test_readme.py``, with all their updates."""
     code = (LIBRARY / algo / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
     exec(compile(code, algo, "exec"), {"__name__": "__main__"})

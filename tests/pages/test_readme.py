@@ -21,7 +21,7 @@ from zoo.collect.make import collect
 from zoo.runs.flags import FlagParser
 from zoo.tune.space import read_space
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 ZOO = ROOT / "zoo"
 GLUCOSE = ZOO / "glucose" / "README.md"  # its blocks are run one after another: tests/zoo/glucose/test_glucose_page.py

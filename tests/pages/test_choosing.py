@@ -18,7 +18,7 @@ from sb3_genoffline.testing import observations
 from zoo.benchmark.plan import read_plan
 from zoo.benchmark.records import Cell, read_cells
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "sb3_genoffline" / "README.md").read_text()
 COSTS = json.loads((ROOT / "zoo" / "speed" / "costs.json").read_text())
 OURS = {name: cls for name, cls in ALGOS.items() if cls.__module__.startswith("sb3_genoffline.")}

@@ -11,7 +11,7 @@ from zoo.benchmark.plan import read_plan
 from zoo.benchmark.records import read_cells
 from zoo.benchmark.results import Results
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "zoo" / "figures"
 SMALL, CPU = ROOT / "zoo" / "benchmarks" / "small.yml", ROOT / "zoo" / "benchmarks" / "cpu.yml"
 

@@ -14,7 +14,7 @@ import sb3_genoffline.data
 import sb3_genoffline.ope
 from sb3_genoffline.registry import ALGOS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDERS = {name: ROOT.joinpath(*cls.__module__.split(".")[:-1]) for name, cls in ALGOS.items()}
 NAMES = {cls.__name__: name for name, cls in ALGOS.items()}
 PAGES = {name: folder / "README.md" for name, folder in FOLDERS.items() if (folder / "README.md").is_file()}

@@ -1,0 +1,128 @@
+"""What benchmarks' reports and the pages on them say is in the committed records."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded import (
+    BENCHMARK,
+    DATASETS,
+    HOPPER,
+    LEARNING,
+    LIBRARY,
+    ROOT,
+    SAID,
+    TITLES,
+    WALKER,
+    dagger,
+    minutes,
+    plan_of,
+    results_of,
+    said_of,
+)
+
+from zoo.benchmark import report
+from zoo.benchmark.results import Results, title
+
+
+@pytest.mark.parametrize("name", ["claims", "cpu", "learning", "small"])
+def test_the_report_is_what_the_records_make(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for drawing in [each for each in vars(report) if each.startswith("draw_")]:
+        monkeypatch.setattr(report, drawing, lambda *_: [])
+    committed = BENCHMARK.with_name(name)
+    text = (committed / "README.md").read_text()
+    command = next(line for line in text.splitlines() if line.startswith("python -m zoo benchmark"))
+    for file in report.write_report(plan_of(name), committed / "records", tmp_path, command):
+        assert file.read_text() == (committed / file.name).read_text(), file.name
+
+
+@pytest.mark.parametrize("name", ["learning", "small"])
+def test_ivr_is_the_better_of_its_two_forms(name: str) -> None:
+    results = results_of(name)
+    expected = []
+    for dataset in results.datasets:
+        both = [results.scores(algo, dataset) for algo in ("sql", "eql")]
+        expected.append(f"*{max(scores.mean() for scores in both):.1f}*" if all(map(len, both)) else "–")
+    report = (BENCHMARK.with_name(name) / "README.md").read_text()
+    (row,) = re.findall(r"^\| \*IVR: the better of SQL and EQL\* \| (.*) \|$", report, re.MULTILINE)
+    assert row.split(" | ")[: len(expected)] == expected and sum(cell != "–" for cell in expected) >= 2
+
+
+def test_what_the_zoos_page_says_of_the_benchmark_is_in_its_records(results: Results) -> None:
+    page = (ROOT / "zoo" / "README.md").read_text()
+    items = re.split(r"^\d\. ", page.partition("has 40 runs")[2].partition("\n## ")[0], flags=re.MULTILINE)[1:]
+    checked = 0
+    for (start, dataset), item in zip(DATASETS.items(), items, strict=False):
+        item = " ".join(item.split())
+        assert item.startswith(start) and f"(data {results.data(dataset)['normalized_score']:.0f})" in item
+        for algo, number in said_of(item):
+            expected = f"{results.scores(algo, dataset).mean():.0f}{dagger(results, algo, dataset)}"
+            assert expected == number, (dataset, algo)
+            checked += 1
+    assert checked == 30
+    for names, number in SAID.findall(" ".join(items[3].split())):
+        algos = [TITLES[name] for name in re.split(", | and ", names) if name]
+        spent = [minutes(results, algo, dataset) for algo in algos for dataset in DATASETS.values()]
+        assert number == " to ".join(dict.fromkeys(f"{value:.0f}" for value in (min(spent), max(spent)))), names
+
+
+def test_processor_minutes_on_the_page_on_choosing_are_the_benchmarks(results: Results) -> None:
+    row = re.search(r"HalfCheetah, processor minutes a run: ([^|]*)", (LIBRARY / "README.md").read_text())
+    assert row is not None and len(said_of(row[1])) == 10
+    for algo, number in said_of(row[1]):
+        spent = minutes(results, algo, DATASETS["HalfCheetah"])
+        assert float(number) == pytest.approx(spent, abs=0.05 if "." in number else 0.5), algo
+
+
+def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> None:
+    plan, results = plan_of("small"), results_of("small")
+    page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
+    hopper, walker = ("genoffline/hopper/medium-replay-v1", "genoffline/walker2d/medium-v1")
+    for dataset in (hopper, walker):
+        means = {name: scores.mean() for name in plan.algorithms if len(scores := results.scores(name, dataset))}
+        order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
+        name = dataset.removeprefix("genoffline/").replace("/", " ").replace("hopper", "Hopper").replace("walker", "Walker")
+        assert f"- {name}: {order}; the data have {results.data(dataset)['normalized_score']:.0f}, their best" in page
+        inspected = json.loads((ROOT / "zoo/figures/datasets" / f"{dataset.replace('/', '-')}.json").read_text())
+        assert f"their best episode {inspected['returns']['score_quartiles'][-1]:.0f}" in page
+    seeds = {dataset: [len(results.scores(name, dataset)) for name in plan.algorithms] for dataset in (hopper, walker)}
+    assert f"three seeds of QDQ and CPED, two seeds of {seeds[hopper].count(2)} algorithms and one" in page
+    assert f"three seeds of QDQ and CPED, two seeds of {seeds[walker].count(2)} algorithms and one of" in page
+    assert seeds[hopper].count(3) == seeds[walker].count(3) == 2
+    ones = [title(name) for name, number in zip(plan.algorithms, seeds[walker], strict=True) if number == 1]
+    assert not ones or f"algorithms and one of {', '.join(ones)}:" in page
+    for dataset, name in (
+        ("genoffline/pointmaze/stitch-v0", "Stitching maze"),
+        ("genoffline/hopper/medium-v1", "Hopper medium-v1"),
+    ):
+        means = {name: scores.mean() for name in plan.algorithms if len(scores := results.scores(name, dataset))}
+        order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
+        assert f"- {name}, one seed: {order}; the data have {results.data(dataset)['normalized_score']:.0f}." in page
+
+    def run(name: str, seed: int, dataset: str = hopper) -> dict[str, Any]:
+        return next(record for record in results.records(name, dataset) if record["config"]["seed"] == seed)
+
+    last_five = run("iql", 0)["final"]["scores"]
+    assert f"spread over {max(last_five) - min(last_five):.0f} points" in page
+    final, other = run("mcq", 1)["final"], run("mcq", 0)["final"]
+    assert final["checkpoints"][0] == 12_000 and final["checkpoints"][-1] == 20_000
+    assert f"scores {final['scores'][0]:.0f} (" in page and f"the same run is at {final['scores'][-1]:.0f}" in page
+    assert f"The other seed ends at {other['mean']:.0f}" in page
+    of_walker, of_hopper = ([f"{run('onestep', seed, d)['final']['mean']:.0f}" for seed in (0, 1)] for d in (walker, hopper))
+    assert f"{' and '.join(of_walker)} on Walker2d, at {' and '.join(of_hopper)} on Hopper" in page
+
+
+def learned(dataset: str) -> str:
+    """Every algorithm that has a result there, the best first; ¹ is one seed."""
+    scores = {algo: found for algo in LEARNING.algorithms if len(found := LEARNING.scores(algo, dataset))}
+    order = sorted(scores, key=lambda algo: -scores[algo].mean())
+    return ", ".join(f"{title(algo)} {scores[algo].mean():.0f}{'¹' * (len(scores[algo]) == 1)}" for algo in order)
+
+
+def test_every_algorithm_of_the_learning_report_is_in_its_digests() -> None:
+    page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
+    for name, dataset in (("Hopper medium-replay-v1", HOPPER), ("Walker2d medium-v1", WALKER)):
+        assert f"- {name} (data {LEARNING.data(dataset)['normalized_score']:.0f}): {learned(dataset)}." in page
+    assert f"Walker2d medium-v1, data 34: {learned(WALKER)} (cpu)." in (LIBRARY / "README.md").read_text()
