@@ -15,7 +15,14 @@ from ..runs.writing import write_text
 from .squashed import LOG_STD_MAX, LOG_STD_MIN, SquashedPolicy
 
 # Salimans et al. 2017, of the last layer alone, in units of its weights' standard deviation
-SETTINGS: dict[str, Any] = {"n_pairs": 16, "noise_std": 0.03, "learning_rate": 0.005, "betas": (0.9, 0.99), "clip": 2.0}
+SETTINGS: dict[str, Any] = {
+    "n_pairs": 48,
+    "noise_std": 0.03,
+    "learning_rate": 0.005,
+    "betas": (0.9, 0.99),
+    "clip": 2.0,
+    "averaging": 0.99,  # falls are rare: one update's pairs may have seen none
+}
 EVERY = 25
 STEPS = 1000  # of an episode
 
@@ -25,8 +32,8 @@ def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, actor: Squashe
     :param env_id: A registered MuJoCo environment
     :param seed: Seed of the perturbations and the episodes
     :param n_timesteps: Environment steps, all episodes together
-    :param ladder: Folder that gets the actor every 25 updates, ``<steps>.safetensors``, and ``curve.json``: [steps, mean
-        return of the last update's perturbed actors]
+    :param ladder: Folder that gets the actor every 25 updates, ``<steps>.safetensors``, its layer a moving average over the
+        updates, and ``curve.json``: [steps, mean return of the last update's perturbed actors]
     :param actor: That it begins with, of SAC, TQC or PPO
     """
     generator = np.random.default_rng(seed)
@@ -34,13 +41,13 @@ def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, actor: Squashe
     envs = [gym.make(env_id).unwrapped for _ in range(2 * n_pairs)]
     begun = np.concatenate([actor.weights[-1], actor.biases[-1][None]])  # the layer, its biases as one more row
     unit = actor.weights[-1].std()
-    moved = th.zeros(begun.shape)
+    moved, average = th.zeros(begun.shape), th.zeros(begun.shape)
     optimizer = th.optim.Adam([moved], SETTINGS["learning_rate"], SETTINGS["betas"], maximize=True)
     per_update = 2 * n_pairs * STEPS
     curve: list[list[float]] = []
 
     def keep(steps: int) -> None:
-        layer = begun + unit * moved.numpy()
+        layer = begun + unit * average.numpy()
         kept = replace(actor, weights=(*actor.weights[:-1], layer[:-1]), biases=(*actor.biases[:-1], layer[-1]))
         kept.save(ladder / f"{steps}.safetensors")
 
@@ -54,6 +61,7 @@ def train(env_id: str, seed: int, n_timesteps: int, ladder: Path, actor: Squashe
         clipped = np.clip(differences / (np.abs(differences).mean() + 1e-8), -SETTINGS["clip"], SETTINGS["clip"])
         moved.grad = th.from_numpy((clipped[:, None, None] * directions).mean(0).astype(np.float32))
         optimizer.step()
+        average.lerp_(moved, 1 - SETTINGS["averaging"])
         curve.append([update * per_update, round(float(returns.mean()), 1)])
         if update % EVERY == 0:
             keep(update * per_update)

@@ -21,7 +21,7 @@ START = Path(evolution.__file__).parent / "halfcheetah" / "tqc_0110000.safetenso
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evolution, "STEPS", 5)
     monkeypatch.setattr(evolution, "EVERY", 1)
-    monkeypatch.setattr(evolution, "SETTINGS", evolution.SETTINGS | {"n_pairs": 2, "learning_rate": 0.05})
+    monkeypatch.setattr(evolution, "SETTINGS", evolution.SETTINGS | {"n_pairs": 2, "learning_rate": 0.05, "averaging": 0.0})
 
 
 def test_the_last_layer_moves_by_the_rate_and_no_other_does(short: None, tmp_path: Path) -> None:
@@ -33,6 +33,20 @@ def test_the_last_layer_moves_by_the_rate_and_no_other_does(short: None, tmp_pat
         np.testing.assert_array_equal(one, other)
     moved = np.abs(after.weights[-1] - before.weights[-1]) / before.weights[-1].std()
     assert 0.045 < np.median(moved) < 0.055  # Adam's first step is the rate, whatever the gradient
+
+
+def test_what_is_kept_is_the_average_of_the_way(short: None, tmp_path: Path) -> None:
+    layers = {}
+    for averaging in (0.0, 0.75):
+        evolution.SETTINGS["averaging"] = averaging
+        ladder = tmp_path / str(averaging)
+        ladder.mkdir()
+        evolution.train("HalfCheetah-v5", 0, 40, ladder, SquashedPolicy.load(START))
+        layers[averaging] = [SquashedPolicy.load(ladder / f"{steps}.safetensors").weights[-1] for steps in (0, 20, 40)]
+    begun, first, second = layers[0.0]
+    expected = 0.75 * (0.75 * begun + 0.25 * first) + 0.25 * second
+    np.testing.assert_allclose(layers[0.75][2], expected, rtol=1e-3, atol=1e-4)  # stored in half precision
+    assert np.abs(second - first).max() > 0.01
 
 
 def test_a_return_is_that_of_the_actor_with_its_own_noise(monkeypatch: pytest.MonkeyPatch) -> None:
