@@ -29,6 +29,7 @@ class Standard:
     :param medium: Medium scores between these at every amount of noise, at best the middle
     :param expert: The expert scores at least this, without noise and as it collects; None looks for none
     :param not_expert: No rung of the replay set plays better than this, with or without its noise
+    :param n_episodes: Of a score that chooses
     """
 
     noises: dict[str, Noise]
@@ -36,6 +37,7 @@ class Standard:
     medium: tuple[float, float] = (33.0, 48.0)
     expert: float | None = 95.0
     not_expert: float = 55.0
+    n_episodes: int = 20
 
     @property
     def expert_noise(self) -> Noise:
@@ -60,13 +62,13 @@ def score_candidate(policy: Policy, env_id: str, standard: Standard) -> Scores:
     """
     :return: The score without noise, and with the other amounts as far as the actor can still be chosen
     """
-    scores = {"deterministic": score(policy, env_id, "none")}
+    scores = {"deterministic": score(policy, env_id, "none", standard.n_episodes)}
     found = scores["deterministic"]["normalized"]
     if found <= max(standard.not_expert, standard.medium[1]):
         others = [kind for kind in standard.noises if kind != "deterministic"]
     else:
         others = [standard.expert_kind] if standard.expert is not None and found >= standard.expert else []
-    return scores | {kind: score(policy, env_id, standard.noises[kind]) for kind in others}
+    return scores | {kind: score(policy, env_id, standard.noises[kind], standard.n_episodes) for kind in others}
 
 
 def choose_medium(scores: dict[int, Scores], standard: Standard) -> int:

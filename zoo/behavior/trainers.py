@@ -10,7 +10,7 @@ from . import evolution, ppo, sac, tqc, trpo
 from .rungs import Standard
 
 OWN_NOISE: dict[str, str | float] = {"deterministic": "none", "stochastic": "policy"}
-EXPERT = Standard(OWN_NOISE, "stochastic", expert=90.0)  # of what trains an actor on
+EXPERT = Standard(OWN_NOISE, "stochastic", expert=90.0, n_episodes=100)  # of what trains an actor on: a fall is rare
 
 
 @dataclass(frozen=True)
