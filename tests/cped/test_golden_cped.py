@@ -176,8 +176,8 @@ def test_an_update_at_each_stage_of_the_schedule(row: tuple[int, float, float, f
     info = update(model, t)
     assert info["alpha"].item() == alpha
     close([info["nll_pi"].item(), info["epsilon"].item()], [NLL, NLL_OF_DATA])
-    close(info["actor_loss"].item() - alpha * info["epsilon"].item(), loss, 2e-7 if alpha == 1000 else 2e-9)
-    close(gradient_norm(model.actor), norm, 1e-9)
+    close(info["actor_loss"].item() - alpha * info["epsilon"].item(), loss)
+    close(gradient_norm(model.actor), norm)
     learns = t >= 30_000
     close(heads(model), [actor, target, *(TRAINED if learns else UNTRAINED)])
     if learns:

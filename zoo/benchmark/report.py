@@ -14,7 +14,7 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError, printable
 from sb3_genoffline.files.escaping import code, code_block, markdown
 
-from ..runs.evaluations import LATE
+from ..runs.evaluations import FINAL_ERROR, LATE, episodes_needed
 from ..runs.folders import dataset_name
 from ..runs.writing import write_text
 from . import claims
@@ -188,15 +188,33 @@ def _introduction(results: Results) -> str:
     earlier = sum(not record.get("final") for record in records)
     late = f"last {LATE} checkpoints" if earlier < len(records) else f"last {LATE} evaluations on the way"
     before = f" (of {earlier} earlier runs: of its last {LATE} evaluations on the way)" if 0 < earlier < len(records) else ""
+    chose = "; those on the way chose the best one" if earlier else ""
     return (
         f"{len(records)} of {len(results.cells)} runs, {time} of processor time. Scores are normalised (0 random, "
         f"100 expert; in mazes 100 times the success rate). The **final score** of a run is the mean of its "
         f"{late}{before}, since a single one may be lucky; then mean ± sample standard deviation over seeds, where there "
         "are several. *Last* is the last checkpoint alone, *best* the one that scored best on the way. A checkpoint's score "
-        f"is the mean of {episodes} episodes that had no part in choosing anything. Minutes are wall time of a run, fits of "
+        f"is the mean of {episodes} episodes that had no part in choosing anything{chose}. "
+        f"{_short_of_episodes(records)}Minutes are wall time of a run, fits of "
         "generative models and evaluations on the way included, on machines that may have been busy, as they are for "
         "updates/s; CPU minutes are processor time. "
         f"Made with {markdown(versions)}, on {markdown(hosts)}."
+    )
+
+
+def _short_of_episodes(records: Sequence[dict[str, Any]]) -> str:
+    """Which runs' episodes differ so much that the plan's fixed number leaves more than :data:`FINAL_ERROR`; a sentence."""
+    short = [
+        (record["config"]["name"], record["config"]["dataset"], needed)
+        for record in records
+        if record["last"]["n_eval_episodes"] < (needed := episodes_needed({"unit": "normalized_score"} | record["curve"]))
+    ]
+    if not short:
+        return ""
+    named = [f"{_name(name)} on {markdown(data.removeprefix('genoffline/'))} ({needed})" for name, data, needed in short]
+    return (
+        f"For a standard error of {FINAL_ERROR:g} points, some runs' final scores would need more episodes of each "
+        f"checkpoint: {', '.join(dict.fromkeys(named))}. "
     )
 
 

@@ -296,6 +296,19 @@ def test_what_earlier_settings_gave_is_listed_but_not_counted(tmp_path: Path) ->
     assert "Superseded" not in (write_and_read(now, tmp_path, FINAL))
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_runs_whose_episodes_differ_too_much_for_their_number_are_named(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    assert "more episodes" not in write_and_read(plan, tmp_path, FINAL)
+    for path in (tmp_path / "alone").glob("bc*pointmaze*.json"):
+        record = json.loads(path.read_text())
+        record["curve"]["std"] = [0.0, 40.0]  # the variance of the mean of two times n episodes is 400 / n
+        write_json(path, record)
+    write_report(plan, tmp_path / "alone", tmp_path / "again", "the command")
+    text = (tmp_path / "again" / "README.md").read_text()
+    assert "would need more episodes of each checkpoint: BC on pointmaze/stitch-v0 (100). " in text
+
+
 def write_and_read(plan: Plan, folder: Path, last: Mapping[tuple[str, str, int], float]) -> str:
     fill(plan, folder / "alone", last)
     write_report(plan, folder / "alone", folder / "again", "the command")
