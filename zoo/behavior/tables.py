@@ -41,11 +41,39 @@ def table(index: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def comparison(found: dict[str, dict[str, Any]]) -> str:
+    """
+    :param found: Environment to its `replay_comparison.json`
+    :return: The ladder beside the replay buffer of the training that it stands for
+    """
+    lines = [
+        "## SAC's ladder beside the replay buffer",
+        "",
+        "`python -m zoo.behavior.replay_comparison`; of each pair the buffer comes first. The distance is the median from "
+        "a state of one half of the buffer to the nearest of the other half, and of the ladder.",
+        "",
+        "| environment | return | spread of each action | beyond ±0.9 | distance of the buffer's states |",
+        "|---|---|---|---|---|",
+    ]
+    for name, each in found.items():
+        both = (each["real_buffer"], each["ladder"])
+        distances = each["distance_of_states_quantiles_10_50_90"]
+        cells = [
+            ", ".join(f"{of['return_mean']:.0f} ± {of['return_std']:.0f}" for of in both),
+            "; ".join(" ".join(f"{std:.2f}" for std in of["action_std"]) for of in both),
+            ", ".join(f"{100 * of['share_of_action_components_beyond_0.9']:.0f}%" for of in both),
+            ", ".join(f"{distances[of][1]:.2f}" for of in ("real_to_other_real", "real_to_ladder")),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def tables() -> str:
     """The tables of all environments."""
     paths = [*sorted(HERE.glob("*/index.json")), *sorted(HERE.glob("*/sac/index.json"))]
     indices = [json.loads(path.read_text()) for path in paths]
-    return "\n\n".join(table(index) for index in indices) + "\n"
+    compared = {path.parts[-3]: json.loads(path.read_text()) for path in sorted(HERE.glob("*/sac/replay_comparison.json"))}
+    return "\n\n".join([comparison(compared), *(table(index) for index in indices)]) + "\n"
 
 
 if __name__ == "__main__":

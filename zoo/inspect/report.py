@@ -260,9 +260,9 @@ def _at_bounds(actions: measures.Actions, clipped: np.ndarray) -> Finding:
     return Finding(
         "clipped_noise",
         f"{said}: wide noise was clipped there, as in PPO, TRPO or TD3 (SAC squashes its own). Algorithms that model the "
-        f"actions' distribution suffer: {spikes}, diffusion policies such as DAC's act with the noise (acting_noise_scale "
-        "below 1), QDQ's backup samples it (mean_backup=True). Those that average it away (BC, TD3+BC, IQL, AWAC) don't, and "
-        "may act far better than the data.",
+        f"actions' distribution suffer (CPED, SPOT, QDQ, DAC, DQL): {spikes}, diffusion policies act with the noise "
+        "(acting_noise_scale below 1), QDQ's backup samples it (mean_backup=True). Those that average it away (BC, TD3+BC, "
+        "IQL, AWAC) don't, and may act far better than the data.",
     )
 
 
