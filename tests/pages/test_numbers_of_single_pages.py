@@ -4,7 +4,7 @@ import json
 import re
 
 import numpy as np
-from recorded import DATASETS, HOPPER, LEARNING, LIBRARY, ROOT, results_of
+from recorded import DATASETS, HOPPER, LEARNING, LIBRARY, ROOT, WALKER, results_of
 
 from zoo.benchmark.results import Results
 
@@ -82,9 +82,23 @@ def test_what_decision_transformer_reaches_is_in_the_pictures_record() -> None:
 
 
 def test_what_is_said_of_unusual_actions_is_in_the_pictures_records() -> None:
-    page = " ".join((ROOT / "sb3_genoffline/qdq/README.md").read_text().split())
-    found = json.loads((ROOT / "zoo/figures/uncertainty.json").read_text())["actions"]["random"]
-    assert f"(AUC {found['auc']:.2f}; {100 * found['above_q95']:.0f}% of them lie above" in page
+    page, record = (
+        (LIBRARY / "qdq" / "README.md").read_text(),
+        json.loads((ROOT / "zoo/figures/qdq-uncertainty.json").read_text()),
+    )
+    for label, name, shown in (
+        ("H of the data's actions", "data", "{:.1f}"),
+        ("of the policy's", "policy", "{:.1f}"),
+        ("of random ones", "random", "{:.1f}"),
+        ("AUC of random against the data's", "auc", "{:.2f}"),
+        ("random ones above the data's 95% quantile", "above_q95", "{:.0%}"),
+    ):
+        cells = [
+            ", ".join(shown.format(run[name]) for run in record["runs"] if run["dataset"] == dataset)
+            for dataset in (HOPPER, WALKER)
+        ]
+        assert f"| {label} | {' | '.join(cells)} |" in page
+    assert [run["seed"] for run in record["runs"]] == [0, 1, 2, 0, 1, 2]
     page = " ".join((ROOT / "sb3_genoffline/cped/README.md").read_text().split())
     shares = {
         n: 100 * f["beyond_q99"]
