@@ -95,8 +95,9 @@ class CPED(ActorCriticAlgorithm[CPEDNoise]):
     12. Adam's β2 for the flow is 0.999; 0.01 in the codes is likely a slip.
     13. Sampling inverts the flow exactly; the codes undo its layers in the wrong order. This is mended in :meth:`official`
         too, as is their reseeding of the global generators in every call of the flow, which made the target noise constant.
-    14. Early stopping on held-out rows, dequantisation, the actor's gradient clip, LayerNorm in the critics
-        (``policy_kwargs=dict(critic_layer_norm=True)``), ``q_normalize``, ``normalize_observations``: not in the codes.
+    14. Early stopping on held-out rows, dequantisation, a density that ends at the bounds (``flow_squash``) and LayerNorm in
+        the critics (``critic_layer_norm``, both in ``policy_kwargs``), the actor's gradient clip, ``q_normalize``,
+        ``normalize_observations``, and ``constraint="distance"``, which has no density at all: not in the codes.
     15. Target networks start as copies; in the codes they start on their own and have converged before learning starts.
     16. The flow's step draws latents of its own; in the codes it scores the samples that the discriminator has just seen.
     17. The codes divide what enters each layer of the flow by √(1 + 1e-6), the remains of a norm; that is left out.
