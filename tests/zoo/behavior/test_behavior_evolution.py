@@ -117,7 +117,7 @@ def test_a_ladder_is_of_one_start_and_whole_or_made_anew(short: None, tmp_path: 
         (("--start", START), "makes an expert alone: add --expert-only"),
         (("--start", START, "--expert-only", "-n", -5), "-n -5: train for at least one step"),
         (("--start", START, "--expert-only", "--folder", "nowhere"), "nowhere, which has no index.json"),
-        (("--start", SAC / "es_8000000.safetensors", "--expert-only"), "is the expert that a new one replaces"),
+        (("--start", SAC / "es_57600000.safetensors", "--expert-only"), "is the expert that a new one replaces"),
         (("--start", SAC, "--expert-only"), "can't be read as an actor: it is a folder"),
         (("--algo", "sac", "--expert-only"), "needs --expert SCORE"),
         (("--env", "CartPole-v1", "--start", START, "--expert-only"), "CartPole-v1"),
