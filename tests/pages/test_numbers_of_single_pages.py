@@ -4,9 +4,10 @@ import json
 import re
 
 import numpy as np
-from recorded import DATASETS, HOPPER, LEARNING, LIBRARY, ROOT, WALKER, results_of
+from recorded import DATASETS, HOPPER, LEARNING, LIBRARY, ROOT, WALKER, plan_of, results_of
 
 from zoo.benchmark.results import Results
+from zoo.runs.hyperparameters import load_hyperparameters
 
 
 def test_the_maze_is_left_by_awac_again(results: Results) -> None:
@@ -54,6 +55,24 @@ def test_what_less_noise_in_acting_does_is_in_its_records() -> None:
         f"The chosen {best} scores {quiet['normalized_score']:.1f} in 20 episodes that chose nothing, the paper's 1 scores "
         f"{agent['normalized_score']:.1f} there:"
     ) in page
+
+
+def test_the_profiles_noise_in_acting_is_the_better_one_on_sets_that_no_benchmark_uses() -> None:
+    page, folder = (LIBRARY / "dac" / "README.md").read_text(), ROOT / "zoo" / "figures" / "acting-noise"
+    means = {}
+    for env, name in (("hopper", "Hopper"), ("walker2d", "Walker2d")):
+        results = json.loads((folder / f"{env}-medium-expert.json").read_text())["results"]
+        scores = {found["acting_noise_scale"]: found["normalized_score"] for found in results}
+        cells = " | ".join(f"{scores[scale]:.1f}" for scale in (1, 0.5, 0.25, 0.1, 0))
+        assert f"| {name} medium-expert-v1 | {cells} |" in page
+        assert {found["n_eval_episodes"] for found in results} == {20} and results[0]["eval_seed"] < 10_000
+        used = {dataset for plan in ("cpu", "small", "claims", "learning") for dataset in plan_of(plan).datasets}
+        assert results[0]["dataset"] == f"genoffline/{env}/medium-expert-v1" not in used
+        means[env] = scores
+    both = {scale: means["hopper"][scale] + means["walker2d"][scale] for scale in means["hopper"]}
+    assert all(both[0.1] > both[scale] for scale in (0.25, 0.5, 1)) and abs(both[0] - both[0.1]) < 4
+    chosen = load_hyperparameters("dac", "genoffline/hopper/medium-replay-v1", "cpu").plain["acting_noise_scale"]
+    assert chosen == 0.1 and "acting_noise_scale" not in load_hyperparameters("dac", "own.npz", "cpu").plain
 
 
 def test_how_often_diffuser_arrives_is_in_its_record() -> None:

@@ -212,11 +212,16 @@ def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
 def _is_of(record: dict[str, Any], job: Job | None) -> bool:
     """
     Whether a record was made with a job's settings. Of defaults those count that both know: an argument that came since is off
-    by default, and what was once among the policy's arguments, stable-baselines3's, was of no use.
+    by default, and so it is if the settings name its default; what was once among the policy's arguments, stable-baselines3's,
+    was of no use.
     """
     if job is None or record["key"] == job.key:
         return job is not None
     before, now = record["config"], job.config
+    known = {*before["hyperparameters"], *(before.get("defaults") or {})}
+    defaults = ALGOS[now["algo"]].argument_table().arguments
+    named = {k: v for k, v in now["hyperparameters"].items() if k in known or k not in defaults or v != defaults[k].default}
+    now = now | {"hyperparameters": named}
     return bool(_known_to_both(before, now) == _known_to_both(now, before))
 
 

@@ -12,6 +12,8 @@ WAYS = {
 }
 ONLINE: dict[str, Any] = {"learning_rate": 3e-4, "critic_learning_rate": 3e-4, "lr_decay_steps": None, "learning_starts": 0}
 """Set where an agent goes online: the profile's rates have fallen to 0 by then."""
+EXPLORING: dict[str, dict[str, Any]] = {"dac": {"acting_noise_scale": 1.0}}
+"""Set from the start: exploration draws with the noise of acting, of which the profile ``cpu`` leaves little."""
 SAC_SETTINGS: dict[str, Any] = {
     "learning_rate": 3e-4,
     "batch_size": 128,

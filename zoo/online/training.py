@@ -26,7 +26,7 @@ from ..runs.provenance import versions
 from ..runs.reading import read_json
 from ..runs.scoring import EVAL_SEED
 from ..runs.writing import write_json
-from .plan import ONLINE, SAC_SETTINGS, SCRATCH, Plan
+from .plan import EXPLORING, ONLINE, SAC_SETTINGS, SCRATCH, Plan
 
 
 class HalfOnline(TransitionSampler):
@@ -73,7 +73,7 @@ class Training:
                 self.data,
                 n_timesteps=plan.updates,
                 profile=plan.profile,
-                hyperparameters={} if algo == "td3_bc" else {"lr_decay_steps": plan.updates},
+                hyperparameters=({} if algo == "td3_bc" else {"lr_decay_steps": plan.updates}) | EXPLORING.get(algo, {}),
                 log_folder=self.folder,
                 eval_freq=plan.every,
                 eval_episodes=plan.episodes,

@@ -187,7 +187,8 @@ def test_the_committed_plan_runs_ten_algorithms_with_two_seeds_where_they_differ
     for name, dataset in itertools.product(plan.algorithms, datasets):  # all side by side: the same seeds for each
         assert [cell[2] for cell in cells if cell[:2] == (name, dataset)] == ([0, 1] if "walker2d" in dataset else [0])
     for job in plan.jobs:
-        changes = {"dac": {"n_timesteps": 40_000, "lr_decay_steps": 40_000, "tau": 0.02}, "cped": {"n_timesteps": 40_000}}
+        dac = {"n_timesteps": 40_000, "lr_decay_steps": 40_000, "tau": 0.02, "acting_noise_scale": 1.0}
+        changes = {"dac": dac, "cped": {"n_timesteps": 40_000}}
         assert job.config["hyperparameters"] == load_hyperparameters(job.name, job.dataset, "cpu").plain | changes.get(
             job.name, {}
         )

@@ -331,6 +331,21 @@ def test_committed_records_alone_make_the_same_report_again(report: Path, tmp_pa
     assert f"wrote {out / 'README.md'}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("named", "outdated"), [(1.0, False), (0.5, True)])
+def test_an_argument_that_came_since_may_be_named_with_its_default(tmp_path: Path, named: float, outdated: bool) -> None:
+    plan = make_plan(tmp_path)
+    fill(plan, tmp_path / "records", FINAL)
+    for path in (tmp_path / "records").glob("dac-*.json"):
+        record = json.loads(path.read_text())
+        del record["config"]["defaults"]["acting_noise_scale"]
+        write_json(path, record | {"key": "before"})
+    changed = yaml.safe_load((tmp_path / "plan.yml").read_text())
+    changed["algorithms"]["dac"] = {"hyperparameters": {"acting_noise_scale": named}}
+    (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed))
+    cells = read_cells(read_plan(tmp_path / "plan.yml"), tmp_path / "records")
+    assert {cell.outdated for cell in cells if cell.name == "dac" and cell.record} == {outdated}
+
+
 @pytest.mark.parametrize(("forgotten", "outdated"), [("sampler", False), ("rho", True)])
 def test_a_default_that_came_since_makes_no_other_run_and_one_that_changed_does(
     tmp_path: Path, forgotten: str, outdated: bool
