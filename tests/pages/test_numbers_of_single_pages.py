@@ -69,6 +69,9 @@ def test_the_profiles_noise_in_acting_is_the_better_one_on_sets_that_no_benchmar
         used = {dataset for plan in ("cpu", "small", "claims", "learning") for dataset in plan_of(plan).datasets}
         assert results[0]["dataset"] == f"genoffline/{env}/medium-expert-v1" not in used
         means[env] = scores
+    replay = json.loads((folder / "hopper-medium-replay.json").read_text())["results"]
+    scores = {found["acting_noise_scale"]: found["normalized_score"] for found in replay}
+    assert f"scores {scores[1]:.1f} with 1 and {scores[0.1]:.1f} with 0.1." in " ".join(page.split())
     both = {scale: means["hopper"][scale] + means["walker2d"][scale] for scale in means["hopper"]}
     assert all(both[0.1] > both[scale] for scale in (0.25, 0.5, 1)) and abs(both[0] - both[0.1]) < 4
     chosen = load_hyperparameters("dac", "genoffline/hopper/medium-replay-v1", "cpu").plain["acting_noise_scale"]
