@@ -96,24 +96,16 @@ def test_how_dacs_multiplier_falls() -> None:
     assert f"lets η fall to {eta[2000]:.3f} within 2,000 updates" in said("sb3_genoffline/dac/README.md")
 
 
-def test_how_far_cpeds_actor_climbs_the_likelihood() -> None:
-    runs, page = record("cped-nll.json")["runs"], said("sb3_genoffline/cped/README.md")
-    below = {}
-    for setting in ("cped", "cped_dual"):
-        for env in ("hopper", "walker2d"):
-            chosen = [run for run in runs if run["setting"] == setting and env in run["dataset"]]
-            below[setting, env] = [run["epsilon"] - run["nll_pi"] for run in chosen]
-            assert [run["seed"] for run in chosen] == [0, 1, 2]
-    hopper, walker = ([f"{number:.1f}" for number in sorted(below["cped", env])] for env in ("hopper", "walker2d"))
-    assert f"{hopper[0]} to {hopper[-1]} nats below the data's on Hopper and {walker[0]} to {walker[-1]} on Walker2d" in page
-    assert max(abs(gap) for env in ("hopper", "walker2d") for gap in below["cped_dual", env]) < 0.1
-
-
 def test_what_cpeds_page_says_of_the_maze() -> None:
-    found, page = record("cped-maze.json"), said("sb3_genoffline/cped/README.md")
-    n, arrived = found["n_eval_episodes"], round(found["success_rate"] * found["n_eval_episodes"])
-    assert f"its last checkpoint reaches the goal in {arrived} of {n} episodes" in page and found["algo"] == "cped"
-    assert f"its last five evaluations average {found['last_evaluations']['mean']:.0f} (" in page
+    page, walks = said("sb3_genoffline/cped/README.md"), record("cped-walks.json")["agents"]
+    distance = [record(f"cped-maze/distance-{seed}.json") for seed in range(3)]
+    likelihood = record("cped-maze/likelihood-0.json")
+    for found in (*distance, likelihood):
+        assert (found["n_eval_episodes"], found["eval_seed"], found["gradient_steps"]) == (20, 20_000, 20_000)
+    assert [found["seed"] for found in distance] == [0, 1, 2]
+    assert {found["success_rate"] for found in distance} == {1.0} and likelihood["success_rate"] == 0.0
+    assert "in 20 of 20 episodes for each of three seeds, with the likelihood (one seed) in none" in page
+    assert [found["success"] for found in walks.values()] == [0.0, 1.0]
 
 
 def test_what_the_zoos_page_says_of_speed_and_of_online_training() -> None:

@@ -1,5 +1,6 @@
 """Tables and commands that every algorithm's page has say what is on record."""
 
+import json
 import re
 
 import numpy as np
@@ -83,6 +84,10 @@ PARTS = {
         "cped": "CPED: the released schedule of α",
         "cped_dual": "dual α",
         "cped_held": "α = 5, `dequantization=0.1`",
+        "cped_quantile": "dual α, ε the 95% quantile",
+        "cped_squash": "dual α, density ends at the bounds",
+        "cped_squash_held": "α = 5, density ends at the bounds",
+        "cped_distance": "distance, α = 1",
         "cped_free": "no constraint",
         "cped_plain": "CPED, critics without LayerNorm",
         "cped_plain_free": "no constraint, critics without LayerNorm",
@@ -121,3 +126,16 @@ def test_the_generative_three_are_where_their_pages_say() -> None:
     assert max(LEARNING.scores("decision_transformer", WALKER)) > mean("bc", WALKER)
     better = [algo for algo in LEARNED if mean(algo, HOPPER) > mean("diffuser", HOPPER)]
     assert len(better) <= 2, "Diffuser is among the best on Hopper"
+
+
+def test_where_cpeds_runs_end_is_on_record() -> None:
+    page, record = (LIBRARY / "cped" / "README.md").read_text(), json.loads((ROOT / "zoo/figures/cped-nll.json").read_text())
+    for name, label in PARTS["cped"].items():
+        cells = []
+        for dataset in (HOPPER, WALKER):
+            runs = [run for run in record["runs"] if (run["setting"], run["dataset"]) == (name, dataset)]
+            gaps = [run["nll_pi"] - run["epsilon"] for run in runs if run["nll_pi"] is not None]
+            values = [[run[key] for run in runs if run[key] is not None] for key in ("nll_kept", "alpha", "q_mean")]
+            each = [(values[0], "{:.2f}"), (gaps, "{:.1f}"), (values[1], "{:.2f}"), (values[2], "{:.0f}")]
+            cells += [shown.format(np.mean(found)) if found else "–" for found, shown in each]
+        assert f"| {label} | {' | '.join(cells)} |" in page, label
