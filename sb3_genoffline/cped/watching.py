@@ -46,6 +46,7 @@ def watch(agent: Any, metrics: dict[str, float]) -> None:
             f"At update {agent._n_updates} the actor's actions are {gap:.1f} nats likelier than the data's (NLL "
             f"{metrics['nll_pi']:.2f}, epsilon {metrics['epsilon']:.2f}), and {metrics['bound_share']:.0%} of their "
             "components lie at the bounds. Where many do, it has run into a spike that the likelihood has there, as on "
-            f"data with clipped noise (`{PROGRAM} inspect` tells): use more dequantization, such as 0.1, or "
-            "constraint='distance'. Where few do, the constraint holds it to the density's modes: use a smaller alpha.",
+            f"data with clipped noise (`{PROGRAM} inspect` tells): use constraint='distance', or an algorithm that averages "
+            "the noise away, such as TD3BC; more dequantization, such as 0.1, was not enough for us. Where few do, the "
+            "constraint holds it to the density's modes: use a smaller alpha.",
         )

@@ -96,8 +96,11 @@ def test_how_dacs_multiplier_falls() -> None:
     assert f"lets η fall to {eta[2000]:.3f} within 2,000 updates" in said("sb3_genoffline/dac/README.md")
 
 
-def test_what_cpeds_page_says_of_the_maze() -> None:
+def test_what_cpeds_page_says_of_clipped_noise_and_of_the_maze() -> None:
     page, walks = said("sb3_genoffline/cped/README.md"), record("cped-walks.json")["agents"]
+    clipped = [record(f"cped-clipped/distance-{seed}.json") for seed in (0, 1)]
+    means = " and ".join(f"{found['last_evaluations']['mean']:.1f}" for found in clipped)
+    assert f"the last five evaluations average {means} (seeds 0 and 1," in page and [c["seed"] for c in clipped] == [0, 1]
     distance = [record(f"cped-maze/distance-{seed}.json") for seed in range(3)]
     likelihood = record("cped-maze/likelihood-0.json")
     for found in (*distance, likelihood):

@@ -249,7 +249,7 @@ def _at_bounds(actions: measures.Actions, clipped: np.ndarray) -> Finding:
     :param clipped: (A,) the dimensions in question
     """
     said = f"{_columns('Action dimension', clipped, actions.clipped, _percent)} exactly at a bound in that share of rows"
-    spikes = "CPED's density has spikes that its actor runs into (dequantization=0.1, or constraint='distance')"
+    spikes = "CPED's density has spikes that its actor runs into (constraint='distance' has none)"
     held = float(np.average(actions.held[clipped], weights=actions.clipped[clipped]))
     if held > HELD:
         return Finding(
