@@ -137,5 +137,5 @@ def test_where_cpeds_runs_end_is_on_record() -> None:
             gaps = [run["nll_pi"] - run["epsilon"] for run in runs if run["nll_pi"] is not None]
             values = [[run[key] for run in runs if run[key] is not None] for key in ("nll_kept", "alpha", "q_mean")]
             each = [(values[0], "{:.2f}"), (gaps, "{:.1f}"), (values[1], "{:.2f}"), (values[2], "{:.0f}")]
-            cells += [shown.format(np.mean(found)) if found else "–" for found, shown in each]
+            cells += [re.sub("^-(0.0+)$", r"\1", shown.format(np.mean(found))) if found else "–" for found, shown in each]
         assert f"| {label} | {' | '.join(cells)} |" in page, label

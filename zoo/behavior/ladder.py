@@ -36,7 +36,7 @@ def score_ladder(ladder: Path, env_id: str, every: int, standard: Standard, last
     found = sorted(int(path.stem) for path in ladder.glob("[0-9]*.safetensors"))
     reached = [steps for steps in found if last is None or steps <= last]
     for steps in sorted({*reached[::every], *reached[-1:]}):
-        if steps not in known:
+        if not standard.answered_by(known.get(steps, {})):
             known[steps] = score_candidate(load_policy(ladder / f"{steps}.safetensors"), env_id, standard)
             write_json(kept, {str(done): found for done, found in known.items()}, indent=1)
         scores[steps] = known[steps]

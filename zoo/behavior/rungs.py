@@ -43,6 +43,18 @@ class Standard:
     def expert_noise(self) -> Noise:
         return self.noises[self.expert_kind]
 
+    def kinds_beside(self, deterministic: float) -> list[str]:
+        """:return: The noises that an actor of this score without noise is scored with too, as far as it can be chosen"""
+        if deterministic <= max(self.not_expert, self.medium[1]):
+            return [kind for kind in self.noises if kind != "deterministic"]
+        return [self.expert_kind] if self.expert is not None and deterministic >= self.expert else []
+
+    def answered_by(self, scores: Scores) -> bool:
+        """Whether earlier scores, of another standard perhaps, are what this one asks for."""
+        first = scores.get("deterministic")
+        wanted = [] if first is None else ["deterministic", *self.kinds_beside(first["normalized"])]
+        return bool(wanted) and all(kind in scores and scores[kind]["n_episodes"] == self.n_episodes for kind in wanted)
+
 
 def score(policy: Policy, env_id: str, noise: Noise, n_episodes: int = 20, seed: int = 10_000) -> dict[str, Any]:
     """
@@ -63,11 +75,7 @@ def score_candidate(policy: Policy, env_id: str, standard: Standard) -> Scores:
     :return: The score without noise, and with the other amounts as far as the actor can still be chosen
     """
     scores = {"deterministic": score(policy, env_id, "none", standard.n_episodes)}
-    found = scores["deterministic"]["normalized"]
-    if found <= max(standard.not_expert, standard.medium[1]):
-        others = [kind for kind in standard.noises if kind != "deterministic"]
-    else:
-        others = [standard.expert_kind] if standard.expert is not None and found >= standard.expert else []
+    others = standard.kinds_beside(scores["deterministic"]["normalized"])
     return scores | {kind: score(policy, env_id, standard.noises[kind], standard.n_episodes) for kind in others}
 
 

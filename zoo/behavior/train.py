@@ -4,9 +4,9 @@ Train the behaviour policies of one environment and keep a ladder of them.
 `python -m zoo.behavior.train --env Walker2d-v5 --seed 1` trains TRPO (`--algo sac` and `--algo tqc` the others, and `--algo
 ppo --start FILE` and `--algo es --start FILE` train an actor on), scores the actor after every few updates with and without
 its noise, picks the rungs and writes them with an `index.json` into `zoo/behavior/<name>/`. The ladder stays in
-`logs/behavior/`, so that a second call only scores and picks. Ctrl-C and SIGTERM end it with the state saved; the same
-command goes on (all trainings but SAC's and TQC's take minutes, and begin again). The same seed gives the same files on the
-same machine and versions.
+`logs/behavior/`, so that a second call only scores and picks. Ctrl-C and SIGTERM end SAC's
+and TQC's training with the state saved, and the same command goes on; the others begin again (ES's takes an hour, they
+minutes). The same seed gives the same files on the same machine and versions.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _actor_to_train_on(path: Path, env_id: str) -> SquashedPolicy:
         kind = "" if isinstance(policy, SquashedPolicy) else "unsquashed "
         raise UserError(
             f"--start {path} is an {kind}actor of {policy.obs_dim} observations and {policy.act_dim} actions; {env_id} needs "
-            f"one of SAC, TQC, PPO or ES with {observations} and {actions}."
+            f"one of SAC, TQC, PPO or ES with shapes {observations} and {actions}."
         )
     return policy
 
@@ -122,6 +122,10 @@ def make(args: argparse.Namespace) -> None:
         raise UserError(f"--algo {args.algo} {needs}.")
     if args.n_timesteps is not None and args.n_timesteps < 1:
         raise UserError(f"-n {args.n_timesteps}: train for at least one step.")
+    if args.score_every < 1:
+        raise UserError(f"--score-every {args.score_every}: score one actor of so many, 1 or more.")
+    if args.algo != "sac" and (args.resume_from_state or args.keep_state):
+        raise UserError(f"--{'resume-from' if args.resume_from_state else 'keep'}-state is for --algo sac, not {args.algo}.")
     reference_scores(args.env)  # or a sentence that it has none
     actor = [_actor_to_train_on(args.start, args.env)] if args.start else []
     args.n_timesteps = args.n_timesteps or trainer.n_timesteps

@@ -49,6 +49,6 @@ TRAINERS = {
         subfolder="sac",
     ),
     "ppo": Trainer(ppo.train, ppo.SETTINGS, 5_000_000, EXPERT, "stable-baselines3", "sac", trains_on=True),
-    "es": Trainer(evolution.train, evolution.SETTINGS, 13_000_000, EXPERT, "zoo.behavior.evolution", "sac", trains_on=True),
+    "es": Trainer(evolution.train, evolution.SETTINGS, 60_000_000, EXPERT, "zoo.behavior.evolution", "sac", trains_on=True),
 }
-RESUMING = ("sac", "tqc")  # whose trainings go on where they ended; the others, of minutes, begin again
+RESUMING = ("sac", "tqc")  # whose trainings go on where they ended; the others begin again

@@ -13,6 +13,7 @@ from sb3_genoffline.errors import NotFoundError, UserError
 from sb3_genoffline.registry import ALGOS
 
 from ..runs.folders import Run, list_runs
+from ..runs.hyperparameters import plain_defaults
 from ..runs.reading import check_parts, read_json
 from ..runs.writing import write_json
 from .plan import Job, Plan, key_of
@@ -218,11 +219,21 @@ def _is_of(record: dict[str, Any], job: Job | None) -> bool:
     if job is None or record["key"] == job.key:
         return job is not None
     before, now = record["config"], job.config
-    known = {*before["hyperparameters"], *(before.get("defaults") or {})}
-    defaults = ALGOS[now["algo"]].argument_table().arguments
-    named = {k: v for k, v in now["hyperparameters"].items() if k in known or k not in defaults or v != defaults[k].default}
-    now = now | {"hyperparameters": named}
+    if before["algo"] != now["algo"]:
+        return False
+    default = plain_defaults(ALGOS[now["algo"]].argument_table().arguments, {"policy_kwargs"})
+    before, now = _default_unless_named(before, now, default), _default_unless_named(now, before, default)
     return bool(_known_to_both(before, now) == _known_to_both(now, before))
+
+
+def _default_unless_named(config: dict[str, Any], other: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """A config whose named settings are among its defaults where they are what holds anyway, by the other one or today's."""
+    usual = default | (other.get("defaults") or {})
+    named = config["hyperparameters"]
+    same = {name: value for name, value in named.items() if name != "policy_kwargs" and name in usual and usual[name] == value}
+    same = {name: value for name, value in same.items() if name not in other["hyperparameters"]}
+    rest = {name: value for name, value in named.items() if name not in same}
+    return config | {"hyperparameters": rest, "defaults": (config.get("defaults") or {}) | same}
 
 
 def _known_to_both(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def _introduction(results: Results) -> str:
     earlier = sum(not record.get("final") for record in records)
     late = f"last {LATE} checkpoints" if earlier < len(records) else f"last {LATE} evaluations on the way"
     before = f" (of {earlier} earlier runs: of its last {LATE} evaluations on the way)" if 0 < earlier < len(records) else ""
-    chose = "; those on the way chose the best one" if earlier else ""
+    chose = " (except the evaluations on the way, which chose the best checkpoint)" if earlier else ""
     return (
         f"{len(records)} of {len(results.cells)} runs, {time} of processor time. Scores are normalised (0 random, "
         f"100 expert; in mazes 100 times the success rate). The **final score** of a run is the mean of its "
@@ -203,15 +203,18 @@ def _introduction(results: Results) -> str:
 
 
 def _short_of_episodes(records: Sequence[dict[str, Any]]) -> str:
-    """Which runs' episodes differ so much that the plan's fixed number leaves more than :data:`FINAL_ERROR`; a sentence."""
-    short = [
-        (record["config"]["name"], record["config"]["dataset"], needed)
-        for record in records
-        if record["last"]["n_eval_episodes"] < (needed := episodes_needed({"unit": "normalized_score"} | record["curve"]))
-    ]
-    if not short:
+    """Which runs had too few episodes for :data:`FINAL_ERROR`, by the spread of their evaluations on the way; a sentence."""
+    named = []
+    for record in records:
+        curve, scored = record.get("curve") or {}, record["last"].get("normalized_score") is not None
+        if not curve.get("std") or not scored:
+            continue
+        needed = episodes_needed({"unit": "normalized_score"} | curve)
+        if record["last"]["n_eval_episodes"] < needed:
+            dataset = markdown(record["config"]["dataset"].removeprefix("genoffline/"))
+            named.append(f"{_name(record['config']['name'])} on {dataset} ({needed})")
+    if not named:
         return ""
-    named = [f"{_name(name)} on {markdown(data.removeprefix('genoffline/'))} ({needed})" for name, data, needed in short]
     return (
         f"For a standard error of {FINAL_ERROR:g} points, some runs' final scores would need more episodes of each "
         f"checkpoint: {', '.join(dict.fromkeys(named))}. "

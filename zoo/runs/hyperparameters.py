@@ -316,12 +316,13 @@ def unnamed_defaults(algo: str, hyperparameters: Hyperparameters) -> dict[str, A
     policy = cls.policy_aliases[hyperparameters.policy].argument_table().arguments  # type: ignore[attr-defined]
     given = hyperparameters.arguments.get("policy_kwargs") or {}
     return {
-        **_plain_defaults(own, {*hyperparameters.plain, *_FLAGS, "policy_kwargs"}),
-        "policy_kwargs": _plain_defaults(policy, {*given, *own}),
+        **plain_defaults(own, {*hyperparameters.plain, *_FLAGS, "policy_kwargs"}),
+        "policy_kwargs": plain_defaults(policy, {*given, *own}),
     }
 
 
-def _plain_defaults(arguments: Mapping[str, Argument], besides: Collection[str]) -> dict[str, Any]:
+def plain_defaults(arguments: Mapping[str, Argument], besides: Collection[str]) -> dict[str, Any]:
+    """Defaults as plain data, of all arguments but those named in ``besides``."""
     found = {
         name: argument.default
         for name, argument in arguments.items()

@@ -279,7 +279,7 @@ def test_an_expert_can_be_added_later_from_a_ladder_of_its_own(tmp_path: Path, m
     ladder.mkdir()
     shutil.copy(folder / old["file"], ladder / "300000.safetensors")
     (ladder / "curve.json").write_text("[[300000, 3000.0]]")
-    known = {kind: {"normalized": 100.0} for kind in STANDARD.noises}
+    known = {kind: {"normalized": 100.0, "n_episodes": 20} for kind in STANDARD.noises}
     (ladder / "scores.json").write_text(json.dumps({"300000": known}))
     monkeypatch.setattr("zoo.behavior.ladder.score", lambda *_: {"normalized": 99.0})
     command = f"train --env HalfCheetah-v5 --algo tqc -n 300000 --expert-only --expert 90 --folder {folder} --ladder {ladder}"

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from zoo.behavior import SquashedPolicy, evolution
+from zoo.behavior.ladder import score_ladder
+from zoo.behavior.rungs import Standard
 from zoo.behavior.train import main as train_behavior
-from zoo.behavior.trainers import TRAINERS
+from zoo.behavior.trainers import EXPERT, TRAINERS
 
 START = Path(evolution.__file__).parent / "halfcheetah" / "tqc_0110000.safetensors"
 
@@ -80,7 +82,7 @@ def test_the_returns_of_a_pair_say_where_to_go(short: None, monkeypatch: pytest.
 
 
 SAC = START.parent / "sac"
-OWN = {"stochastic": {"normalized": 95.0}}
+OWN = {"stochastic": {"normalized": 95.0, "n_episodes": 100}}
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -93,7 +95,7 @@ def test_a_ladder_is_of_one_start_and_whole_or_made_anew(short: None, tmp_path: 
     folder, ladder = tmp_path / "sac", tmp_path / "ladder"
     shutil.copytree(SAC, folder)
     monkeypatch.setattr("zoo.behavior.ladder.score", lambda *_: {"normalized": 95.0})
-    monkeypatch.setattr("zoo.behavior.ladder.score_candidate", lambda *_: {"deterministic": {"normalized": 95.0}} | OWN)
+    monkeypatch.setattr("zoo.behavior.ladder.score_candidate", lambda *_: {"deterministic": OWN["stochastic"]} | OWN)
     rest = ("--folder", folder, "--ladder", ladder, "--expert-only", "--score-every", 1)
     command(monkeypatch, "-n", 21, "--start", START, *rest)
     rungs = sorted(int(path.stem) for path in ladder.glob("*.safetensors"))
@@ -111,6 +113,23 @@ def test_a_ladder_is_of_one_start_and_whole_or_made_anew(short: None, tmp_path: 
         command(monkeypatch, "-n", 20, "--start", other, *rest)
 
 
+def test_scores_of_another_standard_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+
+    def scored(policy: object, env_id: str, standard: Standard) -> dict[str, dict[str, object]]:
+        asked.append(standard.expert)
+        kinds = ["deterministic", *standard.kinds_beside(88.0)]
+        return {kind: {"normalized": 88.0, "n_episodes": standard.n_episodes} for kind in kinds}
+
+    monkeypatch.setattr("zoo.behavior.ladder.score_candidate", scored)
+    shutil.copy(START, tmp_path / "0.safetensors")
+    for expert in (90.0, 90.0, 80.0, 80.0):
+        score_ladder(tmp_path, "HalfCheetah-v5", 1, replace(EXPERT, expert=expert))
+    assert asked == [90.0, 80.0]  # only the lower one asks for its own noise too
+    score_ladder(tmp_path, "HalfCheetah-v5", 1, replace(EXPERT, expert=80.0, n_episodes=20))
+    assert asked == [90.0, 80.0, 80.0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -120,6 +139,8 @@ def test_a_ladder_is_of_one_start_and_whole_or_made_anew(short: None, tmp_path: 
         (("--start", SAC / "es_57600000.safetensors", "--expert-only"), "is the expert that a new one replaces"),
         (("--start", SAC, "--expert-only"), "can't be read as an actor: it is a folder"),
         (("--algo", "sac", "--expert-only"), "needs --expert SCORE"),
+        (("--start", START, "--expert-only", "--score-every", 0), "--score-every 0: score one actor of so many"),
+        (("--start", START, "--expert-only", "--resume-from-state"), "--resume-from-state is for --algo sac, not es"),
         (("--env", "CartPole-v1", "--start", START, "--expert-only"), "CartPole-v1"),
     ],
 )

@@ -73,5 +73,6 @@ def test_only_what_trains_on_begins_with_an_actor(algo: str, start: Path | None,
 def test_a_start_that_does_not_fit_is_refused_before_anything_is_made(start: str, said: str, tmp_path: Path) -> None:
     path = Path(ppo.__file__).parent / start
     with pytest.raises(UserError, match=said):
-        make(argparse.Namespace(algo="es", start=path, env="HalfCheetah-v5", n_timesteps=None, ladder=tmp_path / "ladder"))
+        rest = {"score_every": 1, "resume_from_state": False, "keep_state": False, "ladder": tmp_path / "ladder"}
+        make(argparse.Namespace(algo="es", start=path, env="HalfCheetah-v5", n_timesteps=None, **rest))
     assert not (tmp_path / "ladder").exists()

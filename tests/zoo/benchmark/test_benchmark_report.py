@@ -307,6 +307,10 @@ def test_runs_whose_episodes_differ_too_much_for_their_number_are_named(tmp_path
     write_report(plan, tmp_path / "alone", tmp_path / "again", "the command")
     text = (tmp_path / "again" / "README.md").read_text()
     assert "would need more episodes of each checkpoint: BC on pointmaze/stitch-v0 (100). " in text
+    for path in (tmp_path / "alone").glob("dac*.json"):  # a run without evaluations on the way has no curve
+        write_json(path, json.loads(path.read_text()) | {"curve": None})
+    write_report(plan, tmp_path / "alone", tmp_path / "again", "the command")
+    assert "BC on pointmaze/stitch-v0 (100). " in (tmp_path / "again" / "README.md").read_text()
 
 
 def write_and_read(plan: Plan, folder: Path, last: Mapping[tuple[str, str, int], float]) -> str:
@@ -332,16 +336,22 @@ def test_committed_records_alone_make_the_same_report_again(report: Path, tmp_pa
 
 
 @pytest.mark.parametrize(("named", "outdated"), [(1.0, False), (0.5, True)])
-def test_an_argument_that_came_since_may_be_named_with_its_default(tmp_path: Path, named: float, outdated: bool) -> None:
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("by", ["plan", "record"])
+def test_a_setting_may_be_named_with_its_default(tmp_path: Path, by: str, known: bool, named: float, outdated: bool) -> None:
     plan = make_plan(tmp_path)
     fill(plan, tmp_path / "records", FINAL)
     for path in (tmp_path / "records").glob("dac-*.json"):
         record = json.loads(path.read_text())
-        del record["config"]["defaults"]["acting_noise_scale"]
+        if by == "record" or not known:  # an argument that came since
+            del record["config"]["defaults"]["acting_noise_scale"]
+        if by == "record":
+            record["config"]["hyperparameters"]["acting_noise_scale"] = named
         write_json(path, record | {"key": "before"})
-    changed = yaml.safe_load((tmp_path / "plan.yml").read_text())
-    changed["algorithms"]["dac"] = {"hyperparameters": {"acting_noise_scale": named}}
-    (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed))
+    if by == "plan":
+        changed = yaml.safe_load((tmp_path / "plan.yml").read_text())
+        changed["algorithms"]["dac"] = {"hyperparameters": {"acting_noise_scale": named}}
+        (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed))
     cells = read_cells(read_plan(tmp_path / "plan.yml"), tmp_path / "records")
     assert {cell.outdated for cell in cells if cell.name == "dac" and cell.record} == {outdated}
 
