@@ -50,8 +50,8 @@ def comparison(found: dict[str, dict[str, Any]]) -> str:
         "## SAC's ladder beside the replay buffer",
         "",
         "`python -m zoo.behavior.replay_comparison`; of each pair the buffer comes first. The distance, in standard "
-        "deviations of the columns, is the median from a state of one half of the buffer to the nearest of the other half, and of "
-        "the ladder.",
+        "deviations of the columns, is the median from a state of one half of the buffer to the nearest of the other half, "
+        "and of the ladder.",
         "",
         "| environment | return | spread of each action | beyond ±0.9 | distance of the buffer's states |",
         "|---|---|---|---|---|",
