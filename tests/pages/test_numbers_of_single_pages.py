@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 from recorded import DATASETS, HOPPER, LEARNING, LIBRARY, ROOT, WALKER, plan_of, results_of
 
 from zoo.benchmark.results import Results
@@ -61,7 +62,7 @@ def test_the_profiles_noise_in_acting_is_the_better_one_on_sets_that_no_benchmar
     page, folder = (LIBRARY / "dac" / "README.md").read_text(), ROOT / "zoo" / "figures" / "acting-noise"
     means = {}
     for env, name in (("hopper", "Hopper"), ("walker2d", "Walker2d")):
-        results = json.loads((folder / f"{env}-medium-expert.json").read_text())["results"]
+        results = json.loads((folder / f"dac-{env}-medium-expert.json").read_text())["results"]
         scores = {found["acting_noise_scale"]: found["normalized_score"] for found in results}
         cells = " | ".join(f"{scores[scale]:.1f}" for scale in (1, 0.5, 0.25, 0.1, 0))
         assert f"| {name} medium-expert-v1 | {cells} |" in page
@@ -76,6 +77,26 @@ def test_the_profiles_noise_in_acting_is_the_better_one_on_sets_that_no_benchmar
     assert all(both[0.1] > both[scale] for scale in (0.25, 0.5, 1)) and abs(both[0] - both[0.1]) < 4
     chosen = load_hyperparameters("dac", "genoffline/hopper/medium-replay-v1", "cpu").plain["acting_noise_scale"]
     assert chosen == 0.1 and "acting_noise_scale" not in load_hyperparameters("dac", "own.npz", "cpu").plain
+
+
+@pytest.mark.parametrize(
+    ("algo", "env", "label"),
+    [
+        ("dac", "hopper", "DAC, Hopper"),
+        ("dac", "walker2d", "DAC, Walker2d"),
+        ("dql", "hopper", "DQL, Hopper"),
+        ("idql", "hopper", "IDQL, Hopper"),
+        ("idql", "walker2d", "IDQL, Walker2d"),
+        ("sfbc", "hopper", "SfBC, Hopper"),
+    ],
+)
+def test_what_noise_in_acting_does_to_other_algorithms_is_on_record(algo: str, env: str, label: str) -> None:
+    results = json.loads((ROOT / f"zoo/figures/acting-noise/{algo}-{env}-medium-expert.json").read_text())["results"]
+    scores = {found["acting_noise_scale"]: found["normalized_score"] for found in results}
+    cells = " | ".join(f"{scores[scale]:.1f}" for scale in (1, 0.5, 0.25, 0.1, 0))
+    assert f"| {label} | {cells} |\n" in (LIBRARY / "README.md").read_text()
+    facts = {(found["algo"], found["dataset"], found["n_eval_episodes"], found["eval_seed"]) for found in results}
+    assert facts == {(algo, f"genoffline/{env}/medium-expert-v1", 20, 1000)}
 
 
 def test_how_often_diffuser_arrives_is_in_its_record() -> None:
