@@ -4,16 +4,16 @@ Train the behaviour policies of one environment and keep a ladder of them.
 `python -m zoo.behavior.train --env Walker2d-v5 --seed 1` trains TRPO (`--algo sac` and `--algo tqc` the others, and `--algo
 ppo --start FILE` and `--algo es --start FILE` train an actor on), scores the actor after every few updates with and without
 its noise, picks the rungs and writes them with an `index.json` into `zoo/behavior/<name>/`. The ladder stays in
-`logs/behavior/`, so that a second call only scores and picks. Ctrl-C and SIGTERM end SAC's
-and TQC's training with the state saved, and the same command goes on; the others begin again (ES's takes an hour, they
-minutes). The same seed gives the same files on the same machine and versions.
+`logs/behavior/`, so that a second call only scores and picks. Ctrl-C and SIGTERM end
+SAC's and TQC's training with the state saved, and the same command goes on; the others begin again (ES's takes an hour, they
+minutes). A ladder of another start or seed is not touched. The same seed gives the same files on the same machine and
+versions.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from sb3_genoffline.data.scores import reference_scores
 from sb3_genoffline.errors import UserError
 
 from ..runs.provenance import command_line
+from ..runs.reading import check_parts, read_json
 from ..runs.stopping import advised, ending_in_order
 from ..runs.writing import write_json
 from . import load_policy, sac_state
@@ -33,7 +34,7 @@ from .rungs import Standard
 from .squashed import SquashedPolicy
 from .trainers import RESUMING, TRAINERS
 
-BEGUN = "begun.json"  # of a ladder: the actor that its training began with
+BEGUN = "begun.json"  # of a ladder: the actor that its training began with, and its seed
 
 
 def main() -> None:
@@ -96,7 +97,9 @@ def _check_expert(args: argparse.Namespace, standard: Standard, folder: Path) ->
         raise UserError(f"--expert-only with --algo {args.algo} needs --expert SCORE.")
     if not (folder / "index.json").is_file():
         raise UserError(f"--expert-only adds to the rungs of {folder}, which has no index.json: make the rungs first.")
-    old = [entry["file"] for entry in json.loads((folder / "index.json").read_text())["rungs"] if entry["role"] == "expert"]
+    index = read_json(folder / "index.json", "index of behaviour policies")
+    check_parts(index, {"rungs": list, "levels": dict, "standard": dict}, f"{folder / 'index.json'},")
+    old = [entry["file"] for entry in index["rungs"] if entry["role"] == "expert"]
     if args.start and args.start.resolve() in [(folder / file).resolve() for file in old]:
         raise UserError(f"--start {args.start} is the expert that a new one replaces: begin with a copy of it elsewhere.")
 
@@ -106,12 +109,18 @@ def _digest(path: Path) -> str:
 
 
 def _is_trained(ladder: Path, args: argparse.Namespace) -> bool:
-    """Whether a ladder is whole, as long as asked for, and begun with the actor that is asked for."""
-    reached = max((int(path.stem) for path in ladder.glob("[0-9]*.safetensors")), default=-1)
-    if reached < args.n_timesteps or not (ladder / "curve.json").is_file():
-        return False
-    begun = json.loads((ladder / BEGUN).read_text())["sha256"] if (ladder / BEGUN).is_file() else None
-    return begun == (_digest(args.start) if args.start else None)
+    """
+    Whether a ladder is whole and as long as asked for.
+
+    :raises UserError: if it is another training's, which stays
+    """
+    reached = max((int(path.stem) for path in ladder.glob("[0-9]*.safetensors")), default=None)
+    begun = read_json(ladder / BEGUN, "note of what a training began with") if (ladder / BEGUN).is_file() else {}
+    if reached is not None and args.algo not in RESUMING:
+        asked = {"sha256": _digest(args.start) if args.start else None, "seed": args.seed}
+        if asked["sha256"] != begun.get("sha256") or begun.get("seed", args.seed) != args.seed:
+            raise UserError(f"{ladder} has actors of another training (its --start or --seed differs): name another --ladder.")
+    return reached is not None and reached >= args.n_timesteps and (ladder / "curve.json").is_file()
 
 
 def make(args: argparse.Namespace) -> None:
@@ -137,19 +146,26 @@ def make(args: argparse.Namespace) -> None:
     folder = args.folder or Path(__file__).parent / args.env.rpartition("-")[0].lower() / trainer.subfolder
     ladder = args.ladder or Path("logs/behavior") / f"{args.env}-{args.algo}-{args.seed}"
     _check_expert(args, standard, folder)
-    ladder.mkdir(parents=True, exist_ok=True)
-    if args.resume_from_state:
-        sac_state.restore(args.env, args.seed, folder, ladder)
-    if args.keep_state:
-        sac_state.keep(folder, ladder)
-        return
+    try:
+        ladder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"--ladder {ladder} can't be a folder: {error.strerror}.") from error
+    try:
+        if args.resume_from_state:
+            sac_state.restore(args.env, args.seed, folder, ladder)
+        if args.keep_state:
+            sac_state.keep(folder, ladder)
+            return
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename} is not there: --keep-state makes a state from a ladder, after a training."
+        ) from error
     if not _is_trained(ladder, args):
         if args.algo not in RESUMING:  # nothing of an earlier training is left among its actors and scores
             records = (ladder / name for name in ("curve.json", "scores.json", BEGUN))
             for stale in (*ladder.glob("[0-9]*.safetensors"), *records):
                 stale.unlink(missing_ok=True)
-        if args.start:
-            write_json(ladder / BEGUN, {"sha256": _digest(args.start)})
+            write_json(ladder / BEGUN, {"sha256": _digest(args.start) if args.start else None, "seed": args.seed})
         started = time.process_time()
         trainer.train(args.env, args.seed, args.n_timesteps, ladder, *actor)
         print(f"trained up to {args.n_timesteps} steps in {time.process_time() - started:.0f} CPU-seconds")

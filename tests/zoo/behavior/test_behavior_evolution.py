@@ -91,7 +91,9 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     train_behavior()
 
 
-def test_a_ladder_is_of_one_start_and_whole_or_made_anew(short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ladder_is_of_one_training_and_whole_or_made_anew(
+    short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, ladder = tmp_path / "sac", tmp_path / "ladder"
     shutil.copytree(SAC, folder)
     monkeypatch.setattr("zoo.behavior.ladder.score", lambda *_: {"normalized": 95.0})
@@ -102,15 +104,35 @@ def test_a_ladder_is_of_one_start_and_whole_or_made_anew(short: None, tmp_path: 
     assert rungs == [0, 20, 40]  # the last one counts though above 21
     first = json.loads((folder / "index.json").read_text())
     assert first["expert"]["scored"]["rows"][-1][0] == 40 and first["rungs"][-1]["file"].startswith("es_")
-    other = START.with_name("tqc_0090000.safetensors")
-    command(monkeypatch, "-n", 20, "--start", other, *rest)
-    assert sorted(int(path.stem) for path in ladder.glob("*.safetensors")) == [0, 20]
-    assert (ladder / "0.safetensors").read_bytes() == other.read_bytes()
+    for differs in (("--start", START.with_name("tqc_0090000.safetensors")), ("--start", START, "--seed", 2)):
+        with pytest.raises(SystemExit, match="has actors of another training"):
+            command(monkeypatch, "-n", 20, *differs, *rest)
+    assert sorted(int(path.stem) for path in ladder.glob("*.safetensors")) == rungs
     (ladder / "curve.json").unlink()  # as after a kill
     monkeypatch.setattr(evolution, "train", lambda *_: pytest.fail("trained again"))
     monkeypatch.setitem(TRAINERS, "es", replace(TRAINERS["es"], train=evolution.train))
     with pytest.raises(pytest.fail.Exception, match="trained again"):
-        command(monkeypatch, "-n", 20, "--start", other, *rest)
+        command(monkeypatch, "-n", 20, "--start", START, *rest)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("{", "is not a valid index of behaviour policies"), ("{}", "rungs"), ('{"rungs": 3}', "rungs")]
+)
+def test_a_broken_index_is_one_line(content: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(SystemExit, match=said):
+        command(monkeypatch, "--start", START, "--expert-only", "--folder", tmp_path, "--ladder", tmp_path / "ladder")
+
+
+def test_a_ladder_that_is_a_file_and_a_state_that_is_not_there_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="can't be a folder"):
+        command(monkeypatch, "--start", START, "--expert-only", "--ladder", tmp_path / "file")
+    for flag in ("--keep-state", "--resume-from-state"):
+        with pytest.raises(SystemExit, match="is not there: --keep-state makes a state"):
+            command(monkeypatch, "--algo", "sac", flag, "--folder", tmp_path / "none", "--ladder", tmp_path / "ladder")
 
 
 def test_scores_of_another_standard_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
