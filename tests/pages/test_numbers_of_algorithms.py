@@ -79,6 +79,7 @@ def test_a_pages_commands_make_what_is_on_record(algo: str) -> None:
 
 
 PARTS = {
+    "dac": {"dac": "DAC", "dac_hard": "hard guidance", "dac_min": "minimum of the critics"},
     "qdq": {"qdq": "QDQ", "qdq_free": "QDQ, no penalty"},
     "cped": {
         "cped": "CPED: the released schedule of α",
