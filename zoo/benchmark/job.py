@@ -189,7 +189,7 @@ def _results(run: Run, data: OfflineDataset, config: dict[str, Any], curve: dict
     """
     protocol, total = config["evaluation"], config["hyperparameters"]["n_timesteps"]
     make = env_factory(data, config.get("env"), config["hyperparameters"].get("env_kwargs"))
-    wanted = protocol["final_episodes"] or (None if curve is None else episodes_needed(curve, protocol["final_error"]))
+    wanted = _final_episodes(protocol, curve)
 
     def result_of(checkpoint: str) -> dict[str, Any]:
         model = load_agent(run.checkpoint(checkpoint), device=config["device"])
@@ -202,6 +202,14 @@ def _results(run: Run, data: OfflineDataset, config: dict[str, Any], curve: dict
     scores = [round(score(result), 4) for result in late]
     final = {"checkpoints": [result["gradient_steps"] for result in late], "scores": scores, "mean": float(np.mean(scores))}
     return {"last": last, "best": best, "final": final}
+
+
+def _final_episodes(protocol: dict[str, Any], curve: dict[str, Any] | None) -> int | None:
+    """Episodes of each checkpoint of a final score; None: as many as an evaluation has anyway."""
+    least, error = protocol["final_episodes"], protocol.get("final_error")
+    if curve is None or error is None:
+        return least
+    return max(least or 0, episodes_needed(curve, error))
 
 
 def host() -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sb3_genoffline.common.arguments import Argument, PositiveInt, nearest
+from sb3_genoffline.common.arguments import Argument, Positive, PositiveInt, nearest
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 
@@ -35,12 +35,14 @@ SETTINGS = _table(
     Argument("evaluations", PositiveInt, 20),
     Argument("eval_episodes", PositiveInt, 10),
     Argument("final_episodes", PositiveInt | None, None),
+    Argument("final_error", Positive | None, None),
     Argument("device", str, "cpu"),
     Argument("env", str | None, None),
 )
 """
-What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins. Without a number
-of ``final_episodes`` it follows from the spread of the evaluations on the way.
+What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins. The number of
+final episodes is ``final_episodes``, unless ``final_error`` is given too or neither is: then it follows from the spread of the
+evaluations on the way, and ``final_episodes`` is the least.
 """
 _SECTIONS = _table(
     Argument("title", str | None, None),
@@ -229,8 +231,9 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "final_episodes": settings["final_episodes"],
         "final_seed": EVAL_SEED,
     }
-    if settings["final_episodes"] is None:
-        evaluation["final_error"] = FINAL_ERROR
+    error = settings["final_error"]
+    if error is not None or settings["final_episodes"] is None:
+        evaluation["final_error"] = FINAL_ERROR if error is None else error
     config = {
         "name": name,
         "algo": algo,

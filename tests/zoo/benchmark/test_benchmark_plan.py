@@ -67,7 +67,10 @@ def test_a_jobs_key_depends_on_all_it_is_made_of_and_on_nothing_else(tmp_path: P
 
     before = keys()
     assert keys(title="other") == before == keys(defaults={"eval_episodes": 10})
-    for setting in ({"n_timesteps": 7}, {"final_episodes": 3}, {"device": "cuda"}, {"hyperparameters": {"tau": 0.3}}):
+    for setting in (
+        *({"n_timesteps": 7}, {"device": "cuda"}, {"hyperparameters": {"tau": 0.3}}),
+        *({"final_episodes": 3}, {"final_error": 1.0}),
+    ):
         assert not set(keys(defaults=setting)) & set(before)
     before_unnamed = plan_of(tmp_path).jobs[0].config["defaults"]
     assert before_unnamed["ddim_stride"] == 1 and before_unnamed["policy_kwargs"]["variance"] == "beta"
@@ -128,11 +131,19 @@ def test_an_algorithm_that_cannot_be_made_is_skipped_with_the_reason(tmp_path: P
         ({"algorithms": {"a\x1b[2J": {"algo": "dac"}}}, "is not a name: use text"),
         ({"stages": [{"datasets": [["a"]], "seeds": [0]}]}, r"has the entry \['a'\], which must be a word"),
         ({"defaults": {"env": 3}}, "defaults: env=3 must be a word"),
+        ({"defaults": {"final_error": 0.0}}, "defaults: final_error=0.0 must be positive"),
     ],
 )
 def test_what_a_plan_says_wrongly_is_an_error_that_names_it(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         plan_of(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("name", ["claims", "cpu", "learning", "small"])
+def test_the_committed_plans_evaluate_until_the_spread_is_small_enough(name: str) -> None:
+    for job in read_plan(CPU_PLAN.with_name(f"{name}.yml")).jobs:
+        evaluation = job.config["evaluation"]
+        assert (evaluation["final_episodes"], evaluation["final_error"]) == (20, FINAL_ERROR)
 
 
 def test_an_environment_is_a_setting_of_its_own(tmp_path: Path) -> None:

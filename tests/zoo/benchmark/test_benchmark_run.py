@@ -347,6 +347,24 @@ def test_an_interrupt_in_the_final_evaluation_costs_no_training(
     assert events[-1].record["seconds"]["training"] > 0
 
 
+@pytest.mark.parametrize(
+    ("protocol", "episodes"),
+    [
+        ({"final_episodes": 3}, 3),
+        ({"final_episodes": 3, "final_error": 2.0}, 20),
+        ({"final_episodes": 3, "final_error": 1.0}, 80),
+        ({"final_episodes": 30, "final_error": 2.0}, 30),
+        ({"final_episodes": None, "final_error": 2.0}, 20),
+    ],
+)
+def test_a_final_score_takes_at_least_the_plans_episodes_and_as_many_as_their_spread_asks(
+    protocol: dict[str, Any], episodes: int
+) -> None:
+    spread = {"unit": "normalized_score", "std": [0.0, *[20.0] * 5]}
+    assert job_module._final_episodes(protocol, spread) == episodes
+    assert job_module._final_episodes(protocol, None) == protocol["final_episodes"]  # it was not evaluated on the way
+
+
 class Forked(Inline):
     """A job in a process of its own that has everything imported already."""
 
