@@ -21,11 +21,7 @@ TITLES = {"TD3+BC": "td3_bc", "TD3BC": "td3_bc"} | {
 NAMES = "|".join(map(re.escape, TITLES))
 SAID = re.compile(rf"((?:\b(?:{NAMES})(?:, | and )?)+) (\d+(?:\.\d)?(?: to \d+)?†?)")
 """``AWAC and IQL 6 to 7``, ``SPOT 39†``"""
-DATASETS = {
-    "HalfCheetah": "genoffline/halfcheetah/medium-replay-v0",
-    "Walker2d": "genoffline/walker2d/clipped-noise-v0",
-    "Stitching": "genoffline/pointmaze/stitch-v0",
-}
+CLIPPED, STITCH = "genoffline/walker2d/clipped-noise-v0", "genoffline/pointmaze/stitch-v0"
 
 
 @cache

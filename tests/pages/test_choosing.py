@@ -25,9 +25,9 @@ OURS = {name: cls for name, cls in ALGOS.items() if cls.__module__.startswith("s
 SETS = {
     "Hopper medium-replay-v1": ("small", "genoffline/hopper/medium-replay-v1"),
     "Walker2d medium-v1": ("learning", "genoffline/walker2d/medium-v1"),
-    "HalfCheetah": ("cpu", "genoffline/halfcheetah/medium-replay-v0"),
+    "HalfCheetah medium-replay-v1": ("small", "genoffline/halfcheetah/medium-replay-v1"),
     "Walker2d clipped noise": ("cpu", "genoffline/walker2d/clipped-noise-v0"),
-    "stitching": ("cpu", "genoffline/pointmaze/stitch-v0"),
+    "stitching": ("small", "genoffline/pointmaze/stitch-v0"),
 }
 
 

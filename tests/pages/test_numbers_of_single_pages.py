@@ -5,18 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from recorded import DATASETS, HOPPER, LEARNING, LIBRARY, ROOT, WALKER, plan_of, results_of
+from recorded import HOPPER, LEARNING, LIBRARY, ROOT, WALKER, plan_of, results_of
 
-from zoo.benchmark.results import Results
 from zoo.runs.hyperparameters import load_hyperparameters
-
-
-def test_the_maze_is_left_by_awac_again(results: Results) -> None:
-    (record,) = results.records("awac", DATASETS["Stitching"])
-    curve = dict(zip(record["curve"]["timesteps"], record["curve"]["mean"], strict=True))
-    said = "its checkpoints after 6,000 and 9,000 updates reach the goal in every episode, the last in none."
-    assert (curve[6_000], curve[9_000], curve[30_000]) == (100, 100, 0)
-    assert said in " ".join((LIBRARY / "awac" / "README.md").read_text().split())
 
 
 def test_dacs_page_says_what_an_update_costs_beside_td3_bcs() -> None:

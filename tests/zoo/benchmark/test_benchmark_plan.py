@@ -142,8 +142,8 @@ def test_what_a_plan_says_wrongly_is_an_error_that_names_it(changes: dict[str, A
 @pytest.mark.parametrize("name", ["claims", "cpu", "learning", "small"])
 def test_the_committed_plans_evaluate_until_the_spread_is_small_enough(name: str) -> None:
     for job in read_plan(CPU_PLAN.with_name(f"{name}.yml")).jobs:
-        evaluation = job.config["evaluation"]
-        assert (evaluation["final_episodes"], evaluation["final_error"]) == (20, FINAL_ERROR)
+        evaluation, is_slow = job.config["evaluation"], (name, job.name) == ("learning", "diffuser")
+        assert (evaluation["final_episodes"], evaluation["final_error"]) == (20, 2.5 if is_slow else FINAL_ERROR)
 
 
 def test_an_environment_is_a_setting_of_its_own(tmp_path: Path) -> None:
