@@ -231,9 +231,8 @@ def _make_job(name: str, dataset: str, seed: int, layers: Iterable[Mapping[str, 
         "final_episodes": settings["final_episodes"],
         "final_seed": EVAL_SEED,
     }
-    error = settings["final_error"]
-    if error is not None or settings["final_episodes"] is None:
-        evaluation["final_error"] = FINAL_ERROR if error is None else error
+    if settings["final_error"] is not None or settings["final_episodes"] is None:
+        evaluation["final_error"] = settings["final_error"] or FINAL_ERROR
     config = {
         "name": name,
         "algo": algo,
