@@ -209,7 +209,7 @@ def _final_episodes(protocol: dict[str, Any], curve: dict[str, Any] | None) -> i
     least, error = protocol["final_episodes"], protocol.get("final_error")
     if curve is None or error is None:
         return least
-    return max(least or 0, episodes_needed(curve, error))
+    return max(least or 0, episodes_needed(curve, protocol["episodes"], error))
 
 
 def host() -> str:

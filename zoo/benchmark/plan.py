@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from sb3_genoffline.common.arguments import Argument, Positive, PositiveInt, nearest
+from sb3_genoffline.common.arguments import Argument, Bounds, PositiveInt, nearest
 from sb3_genoffline.errors import UserError
 from sb3_genoffline.files.untrusted import short
 
@@ -35,14 +35,15 @@ SETTINGS = _table(
     Argument("evaluations", PositiveInt, 20),
     Argument("eval_episodes", PositiveInt, 10),
     Argument("final_episodes", PositiveInt | None, None),
-    Argument("final_error", Positive | None, None),
+    Argument("final_error", Annotated[float, Bounds(0.01)] | None, None),
     Argument("device", str, "cpu"),
     Argument("env", str | None, None),
 )
 """
 What ``defaults``, a dataset and an algorithm may set, and what holds where none of them does; the later wins. The number of
 final episodes is ``final_episodes``, unless ``final_error`` is given too or neither is: then it follows from the spread of the
-evaluations on the way, and ``final_episodes`` is the least.
+evaluations on the way, from 10 to 100, and ``final_episodes`` is the least. ``final_error`` counts in points of the normalised
+score; without such a score there are 10 episodes, and after evaluations of one episode, whose spread nobody knows, 100.
 """
 _SECTIONS = _table(
     Argument("title", str | None, None),

@@ -204,10 +204,17 @@ def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
         job = jobs.get(place)
         best = _preferred(found.get(place, ()), job)
         if best is not None:
-            others = sorted((r for r in found[place] if r is not best and not _reason(r)), key=lambda r: r.get("ended") or "")
+            others = [record for record in found[place] if _run_of(record) != _run_of(best) and not _reason(record)]
+            others.sort(key=lambda record: record.get("ended") or "")
             cells[index] = Cell(*place, best, _reason(best), not _is_of(best, job), tuple(others))
     order = {name: index for index, name in enumerate(plan.algorithms)}
     return sorted(cells, key=lambda cell: (plan.datasets.index(cell.dataset), order[cell.name], cell.seed))
+
+
+def _run_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record tells of a run, without the words of its plan about evaluation: with other words it is the same run."""
+    config = {name: value for name, value in record["config"].items() if name != "evaluation"}
+    return {name: value for name, value in record.items() if name != "key"} | {"config": config}
 
 
 def _is_of(record: dict[str, Any], job: Job | None) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError, printable
 from sb3_genoffline.files.escaping import code, code_block, markdown
 
-from ..runs.evaluations import FINAL_ERROR, LATE, episodes_needed
+from ..runs.evaluations import FINAL_ERROR, LATE, MOST_EPISODES, episodes_needed
 from ..runs.folders import dataset_name
 from ..runs.writing import write_text
 from . import claims
@@ -209,10 +209,11 @@ def _short_of_episodes(records: Sequence[dict[str, Any]]) -> str:
         curve, scored = record.get("curve") or {}, record["last"].get("normalized_score") is not None
         if not curve.get("std") or not scored:
             continue
-        needed = episodes_needed({"unit": "normalized_score"} | curve)
+        needed = episodes_needed({"unit": "normalized_score"} | curve, record["config"]["evaluation"]["episodes"])
         if record["last"]["n_eval_episodes"] < needed:
             dataset = markdown(record["config"]["dataset"].removeprefix("genoffline/"))
-            named.append(f"{_name(record['config']['name'])} on {dataset} ({needed})")
+            number = needed if needed < MOST_EPISODES else f"{MOST_EPISODES} or more"
+            named.append(f"{_name(record['config']['name'])} on {dataset} ({number})")
     if not named:
         return ""
     return (
@@ -333,8 +334,7 @@ def _superseded(results: Results) -> list[str]:
     rows = []
     for cell in results.cells:
         for old in cell.superseded:
-            counted = (cell.record or old)["config"]["hyperparameters"]
-            before = old["config"]["hyperparameters"]
+            counted, before = _settings(cell.record or old), _settings(old)
             changed = [name for name in {**before, **counted} if before.get(name) != counted.get(name)]
             what = ", ".join(f"{name} {before.get(name, 'not set')}, then {counted.get(name, 'not set')}" for name in changed)
             new = "–" if cell.record is None or cell.reason else f"{final_score(cell.record):.1f}"
@@ -344,6 +344,14 @@ def _superseded(results: Results) -> list[str]:
         return []
     text = "Runs of this plan with settings that were changed after their result was seen. They count nowhere above."
     return ["## Superseded runs", text, _table(["", "dataset", "seed", "final score", "counted", "changed"], rows)]
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """What a plan may change between two runs of a cell: hyper-parameters and, in its own words, evaluation."""
+    hyperparameters, evaluation = record["config"]["hyperparameters"], record["config"]["evaluation"]
+    words = {"evaluations": hyperparameters["n_timesteps"] // evaluation["freq"], "eval_episodes": evaluation["episodes"]}
+    finals = {name: evaluation[name] for name in ("final_episodes", "final_error") if name in evaluation}
+    return hyperparameters | words | finals
 
 
 def _dataset(results: Results, dataset: str) -> list[str]:

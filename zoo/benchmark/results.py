@@ -129,7 +129,7 @@ class Results:
         checks: dict[str, Callable[[dict[str, Any]], Any]] = {
             "different data": lambda record: record["data"]["fingerprint"],
             "different evaluation protocols": lambda record: (
-                record["config"]["evaluation"].get("final_episodes"),
+                bool(record.get("final")),
                 *(record["last"][name] for name in ("eval_seed", "n_eval_envs", "env_id")),
             ),
         }

@@ -63,16 +63,19 @@ def late_checkpoints(total: int, every: int) -> list[int]:
     return [*[*range(every, total + 1, every)][-LATE:-1], total]
 
 
-def episodes_needed(curve: Mapping[str, Any], error: float = FINAL_ERROR) -> int:
+def episodes_needed(curve: Mapping[str, Any], episodes: int, error: float = FINAL_ERROR) -> int:
     """
     Episodes of each checkpoint after which those of all leave a standard error of ``error`` in their mean, as far as the
     spread of the last evaluations on the way tells, which are other episodes.
 
-    :param curve: ``unit``, and the standard deviation ``std`` of each evaluation's episodes
+    :param curve: ``unit``, and the standard deviation ``std`` of each evaluation's episodes, their number as divisor
+    :param episodes: of each evaluation on the way; one alone has no spread, and then there are the most episodes
     :param error: in points of the normalised score; without one there are the fewest episodes
     """
-    spread = np.asarray(curve["std"][-LATE:])
     if curve["unit"] != "normalized_score":
         return FEWEST_EPISODES
-    wanted = np.square(spread).mean() / (len(spread) * error**2)
+    if episodes < 2:
+        return MOST_EPISODES
+    variances = np.square(curve["std"][-LATE:]) * episodes / (episodes - 1)
+    wanted = variances.mean() / (len(variances) * error**2)
     return int(np.clip(np.ceil(wanted), FEWEST_EPISODES, MOST_EPISODES))

@@ -131,7 +131,7 @@ def test_an_algorithm_that_cannot_be_made_is_skipped_with_the_reason(tmp_path: P
         ({"algorithms": {"a\x1b[2J": {"algo": "dac"}}}, "is not a name: use text"),
         ({"stages": [{"datasets": [["a"]], "seeds": [0]}]}, r"has the entry \['a'\], which must be a word"),
         ({"defaults": {"env": 3}}, "defaults: env=3 must be a word"),
-        ({"defaults": {"final_error": 0.0}}, "defaults: final_error=0.0 must be positive"),
+        ({"defaults": {"final_error": 0.0}}, "defaults: final_error=0.0 must be at least 0.01"),
     ],
 )
 def test_what_a_plan_says_wrongly_is_an_error_that_names_it(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -269,6 +269,12 @@ def test_runs_on_different_data_or_by_other_settings_are_pointed_out(report: Pat
     cells = results.records("dac", HOPPER)
     cells[0]["data"]["fingerprint"] = "another"
     assert results.warnings() == [f"Runs on {HOPPER} had different data: they cannot be compared."]
+    cells[0]["data"]["fingerprint"] = cells[1]["data"]["fingerprint"]
+    cells[0]["config"]["evaluation"]["final_episodes"] = 30  # the least of both, and the same checkpoints
+    assert results.warnings() == []
+    kept = cells[0].pop("final")  # of a version before: evaluations on the way
+    assert results.warnings() == [f"Runs on {HOPPER} had different evaluation protocols: they cannot be compared."]
+    cells[0]["final"] = kept
     changed = yaml.safe_load((tmp_path / "plan.yml").read_text()) | {"algorithms": {"bc": {"n_timesteps": 9}, "dac": None}}
     (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed))
     now = read_plan(tmp_path / "plan.yml")
@@ -283,17 +289,41 @@ def test_runs_on_different_data_or_by_other_settings_are_pointed_out(report: Pat
 def test_what_earlier_settings_gave_is_listed_but_not_counted(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     fill(plan, tmp_path / "records", {("bc", MAZE, 0): 70.0})
-    changed = yaml.safe_load((tmp_path / "plan.yml").read_text()) | {"algorithms": {"bc": {"n_timesteps": 9}, "dac": None}}
+    changed = yaml.safe_load((tmp_path / "plan.yml").read_text()) | {
+        "algorithms": {"bc": {"n_timesteps": 900_000}, "dac": None}
+    }
     (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed | {"note": "Mind the\nsettings."}))
     now = read_plan(tmp_path / "plan.yml")
     fill(now, tmp_path / "records", FINAL)
     write_report(now, tmp_path / "records", tmp_path / "out", "the command")
     text = (tmp_path / "out" / "README.md").read_text()
-    assert table_row(text, "Superseded runs", "BC") == ["BC", MAZE, "0", "70.0", "50.0", "n_timesteps 1000000, then 9"]
+    assert table_row(text, "Superseded runs", "BC") == ["BC", MAZE, "0", "70.0", "50.0", "n_timesteps 1000000, then 900000"]
     assert table_row(text, "Final scores", "BC")[2] == "50.0 (1)" and "\n\nMind the settings.\n\n" in text
     (old,) = [row for row in rows(tmp_path / "out" / "runs.csv") if row["settings"] == "superseded"]
     assert (old["algorithm"], old["dataset"], old["final"]) == ("bc", MAZE, "70")
     assert "Superseded" not in (write_and_read(now, tmp_path, FINAL))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_plans_words_about_evaluation_make_no_second_run_but_another_evaluation_does(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    fill(make_plan(tmp_path), records, {("bc", MAZE, 0): 70.0})
+    changed = yaml.safe_load((tmp_path / "plan.yml").read_text()) | {"defaults": {"final_episodes": 20, "final_error": 1.5}}
+    (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed))
+    now = read_plan(tmp_path / "plan.yml")
+
+    def superseded() -> tuple[dict[str, Any], ...]:
+        (cell,) = [cell for cell in read_cells(now, records) if (cell.name, cell.dataset) == ("bc", MAZE)]
+        assert cell.record is not None and cell.record["key"] in {job.key for job in now.jobs} and not cell.outdated
+        return cell.superseded
+
+    fill(now, records, {("bc", MAZE, 0): 70.0})
+    assert len(list(records.glob("bc-*.json"))) == 2 and superseded() == ()
+    fill(now, records, {("bc", MAZE, 0): 65.0})
+    assert len(superseded()) == 1
+    write_report(now, records, tmp_path / "out", "the command")
+    row = table_row((tmp_path / "out" / "README.md").read_text(), "Superseded runs", "BC")
+    assert row[3:] == ["70.0", "65.0", "final_episodes None, then 20, final_error 2.0, then 1.5"]
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -306,11 +336,11 @@ def test_runs_whose_episodes_differ_too_much_for_their_number_are_named(tmp_path
         write_json(path, record)
     write_report(plan, tmp_path / "alone", tmp_path / "again", "the command")
     text = (tmp_path / "again" / "README.md").read_text()
-    assert "would need more episodes of each checkpoint: BC on pointmaze/stitch-v0 (100). " in text
+    assert "would need more episodes of each checkpoint: BC on pointmaze/stitch-v0 (100 or more). " in text
     for path in (tmp_path / "alone").glob("dac*.json"):  # a run without evaluations on the way has no curve
         write_json(path, json.loads(path.read_text()) | {"curve": None})
     write_report(plan, tmp_path / "alone", tmp_path / "again", "the command")
-    assert "BC on pointmaze/stitch-v0 (100). " in (tmp_path / "again" / "README.md").read_text()
+    assert "BC on pointmaze/stitch-v0 (100 or more). " in (tmp_path / "again" / "README.md").read_text()
 
 
 def write_and_read(plan: Plan, folder: Path, last: Mapping[tuple[str, str, int], float]) -> str:

@@ -360,7 +360,8 @@ def test_an_interrupt_in_the_final_evaluation_costs_no_training(
 def test_a_final_score_takes_at_least_the_plans_episodes_and_as_many_as_their_spread_asks(
     protocol: dict[str, Any], episodes: int
 ) -> None:
-    spread = {"unit": "normalized_score", "std": [0.0, *[20.0] * 5]}
+    protocol = protocol | {"episodes": 2}
+    spread = {"unit": "normalized_score", "std": [0.0, *[20.0 / 2**0.5] * 5]}
     assert job_module._final_episodes(protocol, spread) == episodes
     assert job_module._final_episodes(protocol, None) == protocol["final_episodes"]  # it was not evaluated on the way
 

@@ -23,15 +23,23 @@ def test_the_last_five_evaluated_agents_count_and_the_last_is_that_of_the_end(
 
 
 def test_the_episodes_follow_from_the_spread() -> None:
-    def needed(*std: float, unit: str = "normalized_score") -> int:
-        return episodes_needed({"unit": unit, "std": std})
+    def needed(*std: float, unit: str = "normalized_score", episodes: int = 10_000) -> int:
+        return episodes_needed({"unit": unit, "std": std}, episodes)
 
     rng = np.random.default_rng(0)
     n = needed(*[99.0] * 3, *[25.0] * 5)  # of the last five alone
     means = rng.normal(0.0, 25.0, size=(2000, 5, n)).mean((1, 2))
     assert n == 32 and means.std() == pytest.approx(2.0, rel=0.1)
     assert (needed(*[3.0] * 5), needed(*[80.0] * 5)) == (FEWEST_EPISODES, MOST_EPISODES)
-    assert needed(25.0) > n and needed(*[900.0] * 5, unit="return") == FEWEST_EPISODES
+    assert needed(25.0) > n and needed(25.0, 25.0, episodes=1) == MOST_EPISODES
+    assert needed(*[900.0] * 5, unit="return") == FEWEST_EPISODES
+
+
+@pytest.mark.parametrize("episodes", [2, 5])
+def test_few_episodes_on_the_way_do_not_hide_the_spread(episodes: int) -> None:
+    scores = np.random.default_rng(1).normal(0.0, 25.0, size=(2000, 5, episodes))
+    wanted = [episodes_needed({"unit": "normalized_score", "std": std}, episodes) for std in scores.std(axis=2)]
+    assert np.mean(wanted) == pytest.approx(25.0**2 / (5 * 2.0**2), abs=3.0)
 
 
 def test_a_run_knows_the_mean_of_its_last_evaluations(tmp_path: Path) -> None:
