@@ -181,3 +181,20 @@ def test_how_long_the_benchmark_of_ten_algorithms_took() -> None:
     runs = results(CPU).records()
     hours = sum(run["seconds"]["cpu"] for run in runs) / 3600
     assert f"has {len(runs)} runs, {hours:.1f} hours of processor time" in said("zoo/README.md")
+
+
+def test_how_alike_the_checkpoints_of_a_run_are() -> None:
+    found: dict[str, list[float]] = {"hopper": [], "walker2d": []}
+    for path in (ROOT / "zoo" / "benchmarks").glob("*/records/*.json"):
+        record = json.loads(path.read_text())
+        name = record["config"]["dataset"].split("/")[1]
+        if name not in found or not record.get("final"):
+            continue
+        last, best = record["last"], record["best"]
+        is_another = best["gradient_steps"] in record["final"]["checkpoints"][:-1]
+        if is_another and min(np.std(last["returns"]), np.std(best["returns"])) > 0:
+            found[name].append(float(np.corrcoef(last["returns"], best["returns"])[0, 1]))
+    hopper, walker = (float(np.mean(found[name])) for name in ("hopper", "walker2d"))
+    page = said("zoo/README.md")
+    assert f"the correlation is {hopper:.1f} on Hopper, {walker:.1f} on Walker2d" in page
+    assert f"up to {np.sqrt(1 + 4 * hopper):.1f} times as large" in page

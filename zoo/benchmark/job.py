@@ -24,7 +24,7 @@ from sb3_genoffline.registry import load_agent
 
 from ..collect.lookup import find_dataset
 from ..runs.envs import NoEnvironment, env_factory
-from ..runs.evaluations import episodes_needed, late_checkpoints, scores_of
+from ..runs.evaluations import final_episodes, late_checkpoints, scores_of
 from ..runs.folders import Run
 from ..runs.learning import TrainedRun, train
 from ..runs.provenance import versions
@@ -209,7 +209,7 @@ def _final_episodes(protocol: dict[str, Any], curve: dict[str, Any] | None) -> i
     least, error = protocol["final_episodes"], protocol.get("final_error")
     if curve is None or error is None:
         return least
-    return max(least or 0, episodes_needed(curve, protocol["episodes"], error))
+    return max(least or 0, final_episodes(curve, protocol["episodes"], error))
 
 
 def host() -> str:

@@ -88,8 +88,8 @@ def read_record(path: Path) -> dict[str, Any]:
     record, hints = read_job(path), dict[str, Any]()
     if record["state"] == DONE:
         hints = _DONE_PARTS | (_ONCE_EVALUATED if record.get("last") else {})
-        hints |= {"curve": _CURVE} if record.get("curve") else {}
-        hints |= {"final": {"mean": float}} if record.get("final") else {}
+        hints |= {"curve": _CURVE, "config": {"evaluation": {"episodes": int}}} if record.get("curve") else {}
+        hints |= {"final": {"mean": float, "checkpoints": list[int]}} if record.get("final") else {}
     check_parts(record, hints, f"{path} is not a record of a benchmark: its")
     if hints.get("curve") is _CURVE and len({len(record["curve"][name]) for name in _CURVE}) > 1:
         raise UserError(f"{path} is not a record of a benchmark: the lists of its curve have different lengths.")
@@ -204,15 +204,17 @@ def read_cells(plan: Plan, folder: str | Path) -> list[Cell]:
         job = jobs.get(place)
         best = _preferred(found.get(place, ()), job)
         if best is not None:
-            others = [record for record in found[place] if _run_of(record) != _run_of(best) and not _reason(record)]
-            others.sort(key=lambda record: record.get("ended") or "")
+            others: list[dict[str, Any]] = []
+            for record in sorted(found[place], key=lambda record: record.get("ended") or ""):
+                if not _reason(record) and all(_run_of(record) != _run_of(known) for known in (best, *others)):
+                    others.append(record)
             cells[index] = Cell(*place, best, _reason(best), not _is_of(best, job), tuple(others))
     order = {name: index for index, name in enumerate(plan.algorithms)}
     return sorted(cells, key=lambda cell: (plan.datasets.index(cell.dataset), order[cell.name], cell.seed))
 
 
 def _run_of(record: dict[str, Any]) -> dict[str, Any]:
-    """What a record tells of a run, without the words of its plan about evaluation: with other words it is the same run."""
+    """A record without its plan's words about evaluation: two that differ in nothing else are copies of one."""
     config = {name: value for name, value in record["config"].items() if name != "evaluation"}
     return {name: value for name, value in record.items() if name != "key"} | {"config": config}
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from sb3_genoffline.errors import NotFoundError, printable
 from sb3_genoffline.files.escaping import code, code_block, markdown
 
-from ..runs.evaluations import FINAL_ERROR, LATE, MOST_EPISODES, episodes_needed
+from ..runs.evaluations import FINAL_ERROR, LATE, episodes_needed
 from ..runs.folders import dataset_name
 from ..runs.writing import write_text
 from . import claims
@@ -204,21 +205,22 @@ def _introduction(results: Results) -> str:
 
 def _short_of_episodes(records: Sequence[dict[str, Any]]) -> str:
     """Which runs had too few episodes for :data:`FINAL_ERROR`, by the spread of their evaluations on the way; a sentence."""
-    named = []
+    most: dict[str, float] = {}
     for record in records:
         curve, scored = record.get("curve") or {}, record["last"].get("normalized_score") is not None
         if not curve.get("std") or not scored:
             continue
-        needed = episodes_needed({"unit": "normalized_score"} | curve, record["config"]["evaluation"]["episodes"])
-        if record["last"]["n_eval_episodes"] < needed:
+        on_the_way = record["config"]["evaluation"]["episodes"]
+        needed = episodes_needed({"unit": "normalized_score"} | curve, on_the_way)
+        if (record["last"]["n_eval_episodes"] if record.get("final") else on_the_way) < needed < math.inf:
             dataset = markdown(record["config"]["dataset"].removeprefix("genoffline/"))
-            number = needed if needed < MOST_EPISODES else f"{MOST_EPISODES} or more"
-            named.append(f"{_name(record['config']['name'])} on {dataset} ({number})")
-    if not named:
+            place = f"{_name(record['config']['name'])} on {dataset}"
+            most[place] = max(needed, most.get(place, 0.0))
+    if not most:
         return ""
     return (
         f"For a standard error of {FINAL_ERROR:g} points, some runs' final scores would need more episodes of each "
-        f"checkpoint: {', '.join(dict.fromkeys(named))}. "
+        f"checkpoint: {', '.join(f'{place} ({number:.0f})' for place, number in most.items())}. "
     )
 
 
@@ -336,6 +338,8 @@ def _superseded(results: Results) -> list[str]:
         for old in cell.superseded:
             counted, before = _settings(cell.record or old), _settings(old)
             changed = [name for name in {**before, **counted} if before.get(name) != counted.get(name)]
+            if "n_timesteps" in changed:  # it moves the evaluations with it
+                changed = [name for name in changed if name != "eval_freq"]
             what = ", ".join(f"{name} {before.get(name, 'not set')}, then {counted.get(name, 'not set')}" for name in changed)
             new = "–" if cell.record is None or cell.reason else f"{final_score(cell.record):.1f}"
             place = [_name(cell.name), markdown(cell.dataset), str(cell.seed)]
@@ -346,12 +350,16 @@ def _superseded(results: Results) -> list[str]:
     return ["## Superseded runs", text, _table(["", "dataset", "seed", "final score", "counted", "changed"], rows)]
 
 
+_EVALUATION = {"freq": "eval_freq", "episodes": "eval_episodes"}
+"""Flags of ``python -m zoo train`` for what a record names shorter."""
+
+
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    """What a plan may change between two runs of a cell: hyper-parameters and, in its own words, evaluation."""
-    hyperparameters, evaluation = record["config"]["hyperparameters"], record["config"]["evaluation"]
-    words = {"evaluations": hyperparameters["n_timesteps"] // evaluation["freq"], "eval_episodes": evaluation["episodes"]}
-    finals = {name: evaluation[name] for name in ("final_episodes", "final_error") if name in evaluation}
-    return hyperparameters | words | finals
+    """What a plan may change between two runs of a cell: hyper-parameters, evaluation, device and environment."""
+    config = record["config"]
+    evaluation = {_EVALUATION.get(name, name): value for name, value in config["evaluation"].items()}
+    around = {name: config.get(name) for name in ("algo", "device", "env")}
+    return config["hyperparameters"] | {name: value for name, value in {**evaluation, **around}.items() if value is not None}
 
 
 def _dataset(results: Results, dataset: str) -> list[str]:

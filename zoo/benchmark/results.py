@@ -129,7 +129,7 @@ class Results:
         checks: dict[str, Callable[[dict[str, Any]], Any]] = {
             "different data": lambda record: record["data"]["fingerprint"],
             "different evaluation protocols": lambda record: (
-                bool(record.get("final")),
+                len((record.get("final") or {}).get("checkpoints", ())),
                 *(record["last"][name] for name in ("eval_seed", "n_eval_envs", "env_id")),
             ),
         }

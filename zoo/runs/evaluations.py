@@ -63,19 +63,25 @@ def late_checkpoints(total: int, every: int) -> list[int]:
     return [*[*range(every, total + 1, every)][-LATE:-1], total]
 
 
-def episodes_needed(curve: Mapping[str, Any], episodes: int, error: float = FINAL_ERROR) -> int:
+def episodes_needed(curve: Mapping[str, Any], episodes: int, error: float = FINAL_ERROR) -> float:
     """
     Episodes of each checkpoint after which those of all leave a standard error of ``error`` in their mean, as far as the
-    spread of the last evaluations on the way tells, which are other episodes.
+    spread of the last evaluations on the way tells, which are other episodes, and if all are independent. They are not
+    quite: the checkpoints start their episodes alike.
 
     :param curve: ``unit``, and the standard deviation ``std`` of each evaluation's episodes, their number as divisor
-    :param episodes: of each evaluation on the way; one alone has no spread, and then there are the most episodes
-    :param error: in points of the normalised score; without one there are the fewest episodes
+    :param episodes: of each evaluation on the way
+    :param error: in points of the normalised score
+    :return: a whole number; 0 without a normalised score, infinity if each evaluation was one episode, which has no spread
     """
     if curve["unit"] != "normalized_score":
-        return FEWEST_EPISODES
+        return 0.0
     if episodes < 2:
-        return MOST_EPISODES
+        return np.inf
     variances = np.square(curve["std"][-LATE:]) * episodes / (episodes - 1)
-    wanted = variances.mean() / (len(variances) * error**2)
-    return int(np.clip(np.ceil(wanted), FEWEST_EPISODES, MOST_EPISODES))
+    return float(np.ceil(variances.mean() / (len(variances) * error**2)))
+
+
+def final_episodes(curve: Mapping[str, Any], episodes: int, error: float = FINAL_ERROR) -> int:
+    """As many as :func:`episodes_needed` says, but at least :data:`FEWEST_EPISODES` and at most :data:`MOST_EPISODES`."""
+    return int(np.clip(episodes_needed(curve, episodes, error), FEWEST_EPISODES, MOST_EPISODES))

@@ -274,6 +274,8 @@ def test_runs_on_different_data_or_by_other_settings_are_pointed_out(report: Pat
     assert results.warnings() == []
     kept = cells[0].pop("final")  # of a version before: evaluations on the way
     assert results.warnings() == [f"Runs on {HOPPER} had different evaluation protocols: they cannot be compared."]
+    cells[0]["final"] = kept | {"checkpoints": [3000]}
+    assert results.warnings() == [f"Runs on {HOPPER} had different evaluation protocols: they cannot be compared."]
     cells[0]["final"] = kept
     changed = yaml.safe_load((tmp_path / "plan.yml").read_text()) | {"algorithms": {"bc": {"n_timesteps": 9}, "dac": None}}
     (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed))
@@ -319,11 +321,14 @@ def test_a_plans_words_about_evaluation_make_no_second_run_but_another_evaluatio
 
     fill(now, records, {("bc", MAZE, 0): 70.0})
     assert len(list(records.glob("bc-*.json"))) == 2 and superseded() == ()
+    changed["defaults"]["final_error"] = 1.0
+    (tmp_path / "plan.yml").write_text(yaml.safe_dump(changed))
+    now = read_plan(tmp_path / "plan.yml")
     fill(now, records, {("bc", MAZE, 0): 65.0})
-    assert len(superseded()) == 1
+    assert len(list(records.glob("bc-*.json"))) == 3 and len(superseded()) == 1
     write_report(now, records, tmp_path / "out", "the command")
     row = table_row((tmp_path / "out" / "README.md").read_text(), "Superseded runs", "BC")
-    assert row[3:] == ["70.0", "65.0", "final_episodes None, then 20, final_error 2.0, then 1.5"]
+    assert row[3:] == ["70.0", "65.0", "final_error 2.0, then 1.0, final_episodes not set, then 20"]
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -332,15 +337,30 @@ def test_runs_whose_episodes_differ_too_much_for_their_number_are_named(tmp_path
     assert "more episodes" not in write_and_read(plan, tmp_path, FINAL)
     for path in (tmp_path / "alone").glob("bc*pointmaze*.json"):
         record = json.loads(path.read_text())
-        record["curve"]["std"] = [0.0, 40.0]  # the variance of the mean of two times n episodes is 400 / n
+        record["curve"]["std"] = [
+            0.0,
+            40.0 * 1.5,
+        ]  # 60² / 2 · 10 / 9 is 2000, and of two times n episodes 1000 / n
         write_json(path, record)
     write_report(plan, tmp_path / "alone", tmp_path / "again", "the command")
     text = (tmp_path / "again" / "README.md").read_text()
-    assert "would need more episodes of each checkpoint: BC on pointmaze/stitch-v0 (100 or more). " in text
+    assert "would need more episodes of each checkpoint: BC on pointmaze/stitch-v0 (250). " in text
+    for path in (tmp_path / "alone").glob("bc*pointmaze*.json"):
+        few = json.loads(path.read_text())
+        few["config"]["evaluation"]["episodes"] = 1  # says nothing of a spread
+        write_json(tmp_path / "one" / path.name, few)
+        before = {name: part for name, part in json.loads(path.read_text()).items() if name != "final"}
+        before["config"]["evaluation"]["episodes"] = (
+            10_000  # of a version before: evaluations on the way are what it is scored by
+        )
+        write_json(tmp_path / "before" / path.name, before)
+    for folder in ("one", "before"):
+        write_report(plan, tmp_path / folder, tmp_path / "again", "the command")
+        assert "more episodes" not in (tmp_path / "again" / "README.md").read_text()
     for path in (tmp_path / "alone").glob("dac*.json"):  # a run without evaluations on the way has no curve
         write_json(path, json.loads(path.read_text()) | {"curve": None})
     write_report(plan, tmp_path / "alone", tmp_path / "again", "the command")
-    assert "BC on pointmaze/stitch-v0 (100 or more). " in (tmp_path / "again" / "README.md").read_text()
+    assert "BC on pointmaze/stitch-v0 (250). " in (tmp_path / "again" / "README.md").read_text()
 
 
 def write_and_read(plan: Plan, folder: Path, last: Mapping[tuple[str, str, int], float]) -> str:
@@ -450,6 +470,7 @@ def test_published_numbers_are_found_for_the_same_kind_of_data_only() -> None:
     [
         (["config", "seed"], [], "its config's seed"),
         (["config", "evaluation"], None, "its config's evaluation"),
+        (["config", "evaluation"], {}, "its config's evaluation's episodes"),
         (["host"], [], "its host"),
         (["versions"], {}, "its versions's torch"),
         (["seconds", "total"], "x", "its seconds's total"),
@@ -458,6 +479,7 @@ def test_published_numbers_are_found_for_the_same_kind_of_data_only() -> None:
         (["last", "mean_reward"], None, "its last's mean_reward"),
         (["best"], None, "its best"),
         (["final", "mean"], float("nan"), "its final's mean"),
+        (["final", "checkpoints"], None, "its final's checkpoints"),
     ],
 )
 def test_a_record_of_another_shape_is_refused_by_the_part(place: list[str], value: Any, message: str, tmp_path: Path) -> None:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import yaml
 
-from zoo.runs.evaluations import FEWEST_EPISODES, MOST_EPISODES, episodes_needed, late_checkpoints, late_evaluations
+from zoo.runs.evaluations import (
+    FEWEST_EPISODES,
+    MOST_EPISODES,
+    episodes_needed,
+    final_episodes,
+    late_checkpoints,
+    late_evaluations,
+)
 from zoo.runs.folders import Run
 from zoo.runs.scoring import summary
 
@@ -24,7 +31,7 @@ def test_the_last_five_evaluated_agents_count_and_the_last_is_that_of_the_end(
 
 def test_the_episodes_follow_from_the_spread() -> None:
     def needed(*std: float, unit: str = "normalized_score", episodes: int = 10_000) -> int:
-        return episodes_needed({"unit": unit, "std": std}, episodes)
+        return final_episodes({"unit": unit, "std": std}, episodes)
 
     rng = np.random.default_rng(0)
     n = needed(*[99.0] * 3, *[25.0] * 5)  # of the last five alone
