@@ -70,6 +70,26 @@ def test_the_profiles_noise_in_acting_is_the_better_one_on_sets_that_no_benchmar
     assert chosen == 0.1 and "acting_noise_scale" not in load_hyperparameters("dac", "own.npz", "cpu").plain
 
 
+def test_what_the_choice_among_candidates_does_on_one_policys_data_is_on_record() -> None:
+    page, folder = (LIBRARY / "dac" / "README.md").read_text(), ROOT / "zoo" / "figures" / "acting-noise"
+    published = json.loads((ROOT / "hub_models" / "dac-walker2d-medium-v1" / "results.json").read_text())
+    for name, setting, values, beginning in (
+        ("walker2d-medium-candidates", "n_action_samples", (1, 2, 10), "| score"),
+        ("walker2d-medium", "acting_noise_scale", (1, 0.5, 0.25, 0.1, 0), "| score"),
+    ):
+        results = json.loads((folder / f"{name}.json").read_text())["results"]
+        scores = {found[setting]: found["normalized_score"] for found in results}
+        assert f"{beginning} | {' | '.join(f'{scores[value]:.1f}' for value in values)} |\n" in page
+        facts = {(found["n_eval_episodes"], found["dataset_fingerprint"], found["gradient_steps"]) for found in results}
+        assert facts == {(20, published["dataset_fingerprint"], published["gradient_steps"])}
+        assert results[0]["eval_seed"] < 10_000
+    held, bc = (
+        np.mean([record["final"]["mean"] for record in results_of("small").records(name, "genoffline/walker2d/medium-v1")])
+        for name in ("dac_held", "bc")
+    )
+    assert f"ends at {held:.1f} in small networks and imitation at {bc:.1f}." in " ".join(page.split())
+
+
 @pytest.mark.parametrize(
     ("algo", "env", "label"),
     [

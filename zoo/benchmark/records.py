@@ -89,7 +89,8 @@ def read_record(path: Path) -> dict[str, Any]:
     if record["state"] == DONE:
         hints = _DONE_PARTS | (_ONCE_EVALUATED if record.get("last") else {})
         hints |= {"curve": _CURVE, "config": {"evaluation": {"episodes": int}}} if record.get("curve") else {}
-        hints |= {"final": {"mean": float, "checkpoints": list[int]}} if record.get("final") else {}
+        final = record.get("final")
+        hints |= {"final": {"mean": float} | ({"checkpoints": list[int]} if "checkpoints" in final else {})} if final else {}
     check_parts(record, hints, f"{path} is not a record of a benchmark: its")
     if hints.get("curve") is _CURVE and len({len(record["curve"][name]) for name in _CURVE}) > 1:
         raise UserError(f"{path} is not a record of a benchmark: the lists of its curve have different lengths.")
