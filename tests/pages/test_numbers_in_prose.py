@@ -135,7 +135,8 @@ def test_what_bcs_and_diffusers_pages_say_of_mazes_and_guides() -> None:
     small = results(SMALL)
     (bc,) = small.records("bc", "genoffline/pointmaze/stitch-v0")
     at = dict(zip(bc["final"]["checkpoints"], bc["final"]["scores"], strict=True))
-    text = f"after 12,000 updates in {at[12_000]:.0f}% of {bc['last']['n_eval_episodes']} episodes, after 18,000 in {at[18_000]:.0f}%."
+    episodes = bc["last"]["n_eval_episodes"]
+    text = f"after 12,000 updates in {at[12_000]:.0f}% of {episodes} episodes, after 18,000 in {at[18_000]:.0f}%."
     assert text in said("sb3_genoffline/bc/README.md")
     page = said("sb3_genoffline/diffuser/README.md")
     (maze,) = small.records("diffuser", "genoffline/pointmaze/stitch-v0")

@@ -13,6 +13,7 @@ from recorded import (
     LEARNING,
     LIBRARY,
     ROOT,
+    STITCH,
     WALKER,
     minutes,
     plan_of,
@@ -24,7 +25,7 @@ from zoo.benchmark import report
 from zoo.benchmark.results import Results, title
 
 
-@pytest.mark.parametrize("name", ["claims", "cpu", "learning", "small"])
+@pytest.mark.parametrize("name", ["claims", "cpu", "learning", "small", "tied"])
 def test_the_report_is_what_the_records_make(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for drawing in [each for each in vars(report) if each.startswith("draw_")]:
         monkeypatch.setattr(report, drawing, lambda *_: [])
@@ -62,32 +63,51 @@ def test_processor_minutes_on_the_page_on_choosing_are_the_benchmarks(results: R
         assert float(number) == pytest.approx(spent, abs=0.05 if "." in number else 0.5), algo
 
 
+def seeds_said(results: Results, dataset: str) -> str:
+    """How many seeds there are of which algorithm; six or more with equally many are counted, the fewest are the others."""
+    of: dict[int, list[str]] = {}
+    for name in results.algorithms:
+        if len(scores := results.scores(name, dataset)):
+            of.setdefault(len(scores), []).append(title(name))
+    numbers, parts = {1: "one", 2: "two", 3: "three"}, []
+    for count in sorted(of, reverse=True):
+        *most, last = of[count]
+        few = f"{', '.join(most)} and {last}" if most else last
+        parts.append(f"{numbers[count]} seeds of {few if len(of[count]) < 6 else f'{len(of[count])} algorithms'}")
+    return ", ".join([*parts[:-1], f"{numbers[min(of)]} of the others"]) if len(of) > 1 else f"{numbers[min(of)]} seed each"
+
+
+def small_digest(results: Results, dataset: str) -> str:
+    """A line of the zoo's page: what all algorithms reached, the best first."""
+    means = {name: scores.mean() for name in results.algorithms if len(scores := results.scores(name, dataset))}
+    order = ", ".join(f"{title(name)} {round(means[name])}" for name in sorted(means, key=lambda name: -means[name]))
+    name = dataset.removeprefix("genoffline/").replace("/", " ").replace("pointmaze stitch-v0", "Stitching maze")
+    for env in ("Hopper", "Walker2d", "HalfCheetah"):
+        name = name.replace(env.lower(), env)
+    data = f"the data have {results.data(dataset)['normalized_score']:.0f}"
+    path = ROOT / "zoo/figures/datasets" / f"{dataset.replace('/', '-')}.json"
+    if "maze" not in dataset:
+        data += f", their best episode {json.loads(path.read_text())['returns']['score_quartiles'][-1]:.0f}"
+    return f"- {name} ({seeds_said(results, dataset)}): {order}; {data}."
+
+
 def test_what_the_zoos_page_says_of_the_small_benchmark_is_in_its_records() -> None:
-    plan, results = plan_of("small"), results_of("small")
+    results = results_of("small")
     page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
     hopper, walker = ("genoffline/hopper/medium-replay-v1", "genoffline/walker2d/medium-v1")
-    for dataset in (hopper, walker):
-        means = {name: scores.mean() for name in plan.algorithms if len(scores := results.scores(name, dataset))}
-        order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
-        name = dataset.removeprefix("genoffline/").replace("/", " ").replace("hopper", "Hopper").replace("walker", "Walker")
-        assert f"- {name}: {order}; the data have {results.data(dataset)['normalized_score']:.0f}, their best" in page
-        inspected = json.loads((ROOT / "zoo/figures/datasets" / f"{dataset.replace('/', '-')}.json").read_text())
-        assert f"their best episode {inspected['returns']['score_quartiles'][-1]:.0f}" in page
-    seeds = {dataset: [len(results.scores(name, dataset)) for name in plan.algorithms] for dataset in (hopper, walker)}
-    assert f"three seeds of BC, DAC, QDQ and CPED, two seeds of {seeds[hopper].count(2)} algorithms and one" in page
-    assert f"three seeds of BC, QDQ and CPED, two seeds of {seeds[walker].count(2)} algorithms and one of" in page
-    assert (seeds[hopper].count(3), seeds[walker].count(3)) == (4, 3)
-    ones = [title(name) for name, number in zip(plan.algorithms, seeds[walker], strict=True) if number == 1]
-    assert not ones or f"algorithms and one of {', '.join(ones)}:" in page
-    for dataset, name in (
-        ("genoffline/pointmaze/stitch-v0", "Stitching maze"),
-        ("genoffline/hopper/medium-v1", "Hopper medium-v1"),
-        ("genoffline/walker2d/medium-replay-v1", "Walker2d medium-replay-v1"),
-        ("genoffline/halfcheetah/medium-replay-v1", "HalfCheetah medium-replay-v1"),
-    ):
-        means = {name: scores.mean() for name in plan.algorithms if len(scores := results.scores(name, dataset))}
-        order = ", ".join(f"{title(name)} {means[name]:.0f}" for name in sorted(means, key=lambda name: -means[name]))
-        assert f"- {name}, one seed: {order}; the data have {results.data(dataset)['normalized_score']:.0f}." in page
+    recorded = [dataset for dataset in results.datasets if any(len(results.scores(n, dataset)) for n in results.algorithms)]
+    assert len(recorded) >= 6
+    for dataset in recorded:
+        assert small_digest(results, dataset) in page
+
+    def gain(dataset: str) -> float:
+        return float(results.scores("dac_held", dataset).mean() - results.scores("dac", dataset).mean())
+
+    held = (
+        f"Held at 0.05, it gains {gain('genoffline/hopper/medium-v1'):.0f} points on Hopper and {gain(walker):.0f} on Walker2d"
+    )
+    assert held in page
+    assert f"Held at 0.05, DAC arrives in {results.scores('dac_held', STITCH).mean():.0f}%" in page
 
     def run(name: str, seed: int, dataset: str = hopper) -> dict[str, Any]:
         return next(record for record in results.records(name, dataset) if record["config"]["seed"] == seed)
@@ -114,3 +134,30 @@ def test_every_algorithm_of_the_learning_report_is_in_its_digests() -> None:
     for name, dataset in (("Hopper medium-replay-v1", HOPPER), ("Walker2d medium-v1", WALKER)):
         assert f"- {name} (data {LEARNING.data(dataset)['normalized_score']:.0f}): {learned(dataset)}." in page
     assert f"Walker2d medium-v1, data 34: {learned(WALKER)} (cpu)." in (LIBRARY / "README.md").read_text()
+
+
+TIED = {
+    "td3_bc": "TD3BC, α = 2.5 (paper)",
+    "td3_bc_10": "TD3BC, α = 10",
+    "td3_bc_40": "TD3BC, α = 40",
+    "td3_bc_160": "TD3BC, α = 160",
+    "td3_bc_long": "TD3BC, α = 2.5, three times the updates",
+    "qdq": "QDQ, λ = 0.8 (table)",
+    "qdq_loose": "QDQ, λ = 0.05",
+    "cped": "CPED",
+    "cped_free": "CPED without its constraint",
+    "iql": "IQL",
+}
+
+
+def tied_row(results: Results, name: str) -> str:
+    (dataset,) = results.datasets
+    of_seeds = {record["config"]["seed"]: record["final"]["mean"] for record in results.records(name, dataset)}
+    return f"| {TIED[name]} | {', '.join(f'{of_seeds[seed]:.1f}' for seed in sorted(of_seeds))} |"
+
+
+def test_what_the_zoos_page_says_of_tied_actors_is_in_the_records() -> None:
+    results, page = results_of("tied"), (ROOT / "zoo" / "README.md").read_text()
+    rows = [tied_row(results, name) for name in TIED]
+    assert "\n".join(rows) in page and all(row.count(".") for row in rows)
+    assert f"imitation {results.scores('bc', results.datasets[0]).mean():.0f})" in page

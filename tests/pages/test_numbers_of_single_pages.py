@@ -58,7 +58,7 @@ def test_the_profiles_noise_in_acting_is_the_better_one_on_sets_that_no_benchmar
         cells = " | ".join(f"{scores[scale]:.1f}" for scale in (1, 0.5, 0.25, 0.1, 0))
         assert f"| {name} medium-expert-v1 | {cells} |" in page
         assert {found["n_eval_episodes"] for found in results} == {20} and results[0]["eval_seed"] < 10_000
-        used = {dataset for plan in ("cpu", "small", "claims", "learning") for dataset in plan_of(plan).datasets}
+        used = {dataset for plan in ("cpu", "small", "claims", "learning", "tied") for dataset in plan_of(plan).datasets}
         assert results[0]["dataset"] == f"genoffline/{env}/medium-expert-v1" not in used
         means[env] = scores
     replay = json.loads((folder / "hopper-medium-replay.json").read_text())["results"]

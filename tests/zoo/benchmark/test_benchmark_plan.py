@@ -139,7 +139,7 @@ def test_what_a_plan_says_wrongly_is_an_error_that_names_it(changes: dict[str, A
         plan_of(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("name", ["claims", "cpu", "learning", "small"])
+@pytest.mark.parametrize("name", ["claims", "cpu", "learning", "small", "tied"])
 def test_the_committed_plans_evaluate_until_the_spread_is_small_enough(name: str) -> None:
     for job in read_plan(CPU_PLAN.with_name(f"{name}.yml")).jobs:
         evaluation, is_slow = job.config["evaluation"], (name, job.name) == ("learning", "diffuser")
