@@ -432,4 +432,7 @@ def test_the_set_of_clipped_noise_has_the_settings_of_the_level_that_it_is(algo:
             load_hyperparameters(algo, f"genoffline/walker2d/{name}-v0", profile)
             for name in ("clipped-noise", "medium-replay")
         )
-        assert named.plain == level.plain
+        quiet = (
+            {"acting_noise_scale": 0.1} if (algo, profile) == ("dac", "cpu") else {}
+        )  # its noise is what a policy must not learn
+        assert named.plain == level.plain | quiet
