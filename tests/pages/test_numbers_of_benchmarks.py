@@ -136,6 +136,7 @@ def test_every_algorithm_of_the_learning_report_is_in_its_digests() -> None:
     assert f"Walker2d medium-v1, data 34: {learned(WALKER)} (cpu)." in (LIBRARY / "README.md").read_text()
 
 
+TIED_SET = "genoffline/walker2d/medium-replay-v1"
 TIED = {
     "td3_bc": "TD3BC, α = 2.5 (paper)",
     "td3_bc_10": "TD3BC, α = 10",
@@ -143,16 +144,20 @@ TIED = {
     "td3_bc_160": "TD3BC, α = 160",
     "td3_bc_long": "TD3BC, α = 2.5, three times the updates",
     "qdq": "QDQ, λ = 0.8 (table)",
+    "qdq_middle": "QDQ, λ = 0.3",
+    "qdq_mean": "QDQ, λ = 0.3, the mean in the backup",
+    "qdq_plain": "QDQ, λ = 0.3, without its penalty",
     "qdq_loose": "QDQ, λ = 0.05",
-    "cped": "CPED",
+    "cped": "CPED, α falling to 1.5",
+    "cped_middle": "CPED, α = 0.1",
+    "cped_distance": "CPED with the distance, α = 0.36",
     "cped_free": "CPED without its constraint",
     "iql": "IQL",
 }
 
 
 def tied_row(results: Results, name: str) -> str:
-    (dataset,) = results.datasets
-    of_seeds = {record["config"]["seed"]: record["final"]["mean"] for record in results.records(name, dataset)}
+    of_seeds = {record["config"]["seed"]: record["final"]["mean"] for record in results.records(name, TIED_SET)}
     return f"| {TIED[name]} | {', '.join(f'{of_seeds[seed]:.1f}' for seed in sorted(of_seeds))} |"
 
 
@@ -160,4 +165,14 @@ def test_what_the_zoos_page_says_of_tied_actors_is_in_the_records() -> None:
     results, page = results_of("tied"), (ROOT / "zoo" / "README.md").read_text()
     rows = [tied_row(results, name) for name in TIED]
     assert "\n".join(rows) in page and all(row.count(".") for row in rows)
-    assert f"imitation {results.scores('bc', results.datasets[0]).mean():.0f})" in page
+    assert f"imitation {results.scores('bc', TIED_SET).mean():.0f})" in page
+
+
+def test_what_the_zoos_page_says_of_quiet_dac_and_of_qdq_on_halfcheetah_is_in_the_records() -> None:
+    small, tied = results_of("small"), results_of("tied")
+    page = " ".join((ROOT / "zoo" / "README.md").read_text().split())
+    walker, cheetah = (f"genoffline/{env}/medium-v1" for env in ("walker2d", "halfcheetah"))
+    quiet = {dataset: small.scores("dac_quiet", dataset)[0] for dataset in (walker, cheetah)}
+    assert f"ends at {quiet[walker]:.1f} there and at {quiet[cheetah]:.1f} on HalfCheetah" in page
+    assert all(score > small.scores("bc", dataset).mean() for dataset, score in quiet.items())
+    assert f"with 0.1 it ends [at {tied.scores('qdq_tenth', cheetah).mean():.1f}]" in page

@@ -61,13 +61,28 @@ def test_the_profiles_noise_in_acting_is_the_better_one_on_sets_that_no_benchmar
         used = {dataset for plan in ("cpu", "small", "claims", "learning", "tied") for dataset in plan_of(plan).datasets}
         assert results[0]["dataset"] == f"genoffline/{env}/medium-expert-v1" not in used
         means[env] = scores
-    replay = json.loads((folder / "hopper-medium-replay.json").read_text())["results"]
-    scores = {found["acting_noise_scale"]: found["normalized_score"] for found in replay}
-    assert f"scores {scores[1]:.1f} with 1 and {scores[0.1]:.1f} with 0.1." in " ".join(page.split())
+    for env, name in (("hopper", "Hopper"), ("walker2d", "Walker2d")):
+        replay = json.loads((folder / f"{env}-medium-replay.json").read_text())["results"]
+        scores = {found["acting_noise_scale"]: found["normalized_score"] for found in replay}
+        assert (
+            f"| {name} medium-replay-v1 | {' | '.join(f'{scores[scale]:.1f}' for scale in (1, 0.5, 0.25, 0.1, 0))} |" in page
+        )
+        assert scores[1] > scores[0.1] > scores[0]
+    final = {
+        (name, kind): results_of("small").scores(name, f"genoffline/walker2d/{kind}-v1")[0]
+        for name in ("dac_quiet", "dac_held")
+        for kind in ("medium", "medium-replay")
+    }
+    assert (
+        f"ends at {final['dac_quiet', 'medium']:.1f} on Walker2d medium-v1, DAC (held) with all its noise at "
+        f"{final['dac_held', 'medium']:.1f}; on Walker2d medium-replay-v1 they end at "
+        f"{final['dac_quiet', 'medium-replay']:.1f} and {final['dac_held', 'medium-replay']:.1f}."
+    ) in " ".join(page.split())
     both = {scale: means["hopper"][scale] + means["walker2d"][scale] for scale in means["hopper"]}
     assert all(both[0.1] > both[scale] for scale in (0.25, 0.5, 1)) and abs(both[0] - both[0.1]) < 4
-    chosen = load_hyperparameters("dac", "genoffline/hopper/medium-replay-v1", "cpu").plain["acting_noise_scale"]
-    assert chosen == 0.1 and "acting_noise_scale" not in load_hyperparameters("dac", "own.npz", "cpu").plain
+    assert load_hyperparameters("dac", "genoffline/hopper/medium-v1", "cpu").plain["acting_noise_scale"] == 0.1
+    for elsewhere in ("genoffline/hopper/medium-replay-v1", "own.npz"):
+        assert "acting_noise_scale" not in load_hyperparameters("dac", elsewhere, "cpu").plain
 
 
 def test_what_the_choice_among_candidates_does_on_one_policys_data_is_on_record() -> None:
